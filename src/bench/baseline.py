@@ -1,0 +1,99 @@
+"""The safetensors library as its users call it, driven over stdin and stdout, a JSON object a line.
+
+{"load": dir}     -> {"elapsed_s", "bytes", "path", "reason"}; the tensors stay until the next load
+{"digests": true} -> {"digests": {name: 16 hex digits}}; the same digest as src/digest.rs
+Anything that fails -> {"error": text}
+"""
+
+import gc
+import glob
+import json
+import os
+import sys
+import time
+
+
+def say(answer):
+    print(json.dumps(answer), flush=True)
+
+
+try:
+    import numpy as np
+    import safetensors
+
+    try:
+        import torch
+        from safetensors.torch import load_file
+    except ImportError:
+        torch = None
+        from safetensors.numpy import load_file
+except ImportError as error:
+    say({"error": f"{error} (in {sys.executable})"})
+    sys.exit(0)
+
+G = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mix(z):
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def digest(data):
+    """data: a one-dimensional array of uint8."""
+    total = np.zeros(1, np.uint64)
+    step = 1 << 23
+    for start in range(0, len(data), step):
+        part = data[start : start + step]
+        part = np.concatenate([part, np.zeros(-len(part) % 8, np.uint8)]).view(np.uint64)
+        first = np.uint64(start // 8 + 1)
+        index = np.arange(len(part), dtype=np.uint64) + first
+        total += mix(part + index * G).sum(dtype=np.uint64)
+    length = np.array([len(data)], np.uint64) * G
+    return f"{int(mix(total ^ length)[0]):016x}"
+
+
+def as_bytes(tensor):
+    if torch is not None:
+        return tensor.contiguous().reshape(-1).view(torch.uint8).cpu().numpy()
+    return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
+
+
+def load(directory):
+    tensors = {}
+    started = time.perf_counter()
+    for path in sorted(glob.glob(os.path.join(directory, "*.safetensors"))):
+        shard = load_file(path)
+        if torch is not None:
+            # On the CPU torch's tensors are views of a mapped file: nothing is read until it is touched.
+            shard = {name: tensor.clone() for name, tensor in shard.items()}
+        tensors.update(shard)
+    return tensors, time.perf_counter() - started
+
+
+def main():
+    versions = {"python": sys.version.split()[0], "safetensors": safetensors.__version__, "numpy": np.__version__}
+    versions["torch"] = torch.__version__ if torch is not None else None
+    say(versions)
+    if torch is not None:
+        path, reason = "python-torch", "safetensors.torch.load_file, then one clone a tensor"
+    else:
+        path, reason = "python-numpy", "safetensors.numpy.load_file"
+    tensors = {}
+    for line in sys.stdin:
+        try:
+            question = json.loads(line)
+            if "load" in question:
+                tensors.clear()
+                gc.collect()
+                tensors, elapsed_s = load(question["load"])
+                size = sum(as_bytes(tensor).nbytes for tensor in tensors.values())
+                say({"elapsed_s": elapsed_s, "bytes": size, "path": path, "reason": reason})
+            else:
+                say({"digests": {name: digest(as_bytes(tensor)) for name, tensor in tensors.items()}})
+        except Exception as error:
+            say({"error": f"{type(error).__name__}: {error}"})
+
+
+main()

@@ -1,0 +1,100 @@
+//! The checkpoints of a run: real copies in both layouts, made where they are missing. They lie where
+//! ServerlessLLM's own suite puts them: `<model>_<replica>` and `<model>_safetensors_<replica>`.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::checkpoint::input::Input;
+use crate::checkpoint::save::{Layout, check_space, save};
+use crate::checkpoint::{Checkpoint, export, staging};
+use crate::cli::Format;
+use crate::interrupt::Cancel;
+use crate::load::verify::Digests;
+
+pub struct Prepared {
+    /// The model's name in records.
+    pub model: String,
+    storage_path: PathBuf,
+    /// What every load must have brought.
+    pub expected: Digests,
+}
+
+impl Prepared {
+    /// The directory that a format loads.
+    pub fn dir(&self, format: Format, replica: usize) -> PathBuf {
+        match format {
+            Format::Sllm => self.storage_path.join(format!("{}_{replica}", self.model)),
+            Format::Safetensors | Format::SafetensorsDirect => {
+                self.storage_path.join(format!("{}_safetensors_{replica}", self.model))
+            }
+        }
+    }
+}
+
+/// Makes what is missing, after a look at the free space.
+pub fn prepare(
+    input: &Input,
+    storage_path: &Path,
+    replicas: u32,
+    formats: &[Format],
+    cancel: &Cancel,
+) -> Result<Prepared> {
+    let model = input.default_name.clone();
+    staging::place(storage_path, &model)?;
+    let mut prepared = Prepared { model, storage_path: storage_path.to_path_buf(), expected: Digests::new() };
+    let layout = Layout::new(input, 1, 10 << 30)?;
+    // The first one in our layout is always there: its manifest says what every load must bring.
+    let sllm_count = if formats.contains(&Format::Sllm) { replicas } else { 1 };
+    let safetensors_count = if formats.iter().any(|f| *f != Format::Sllm) { replicas } else { 0 };
+    let wanted = |format, count| (0..count as usize).map(move |i| (format, i));
+    let all: Vec<(Format, usize)> =
+        wanted(Format::Sllm, sllm_count).chain(wanted(Format::Safetensors, safetensors_count)).collect();
+    let missing = all.iter().filter(|(format, i)| !prepared.dir(*format, *i).exists()).count() as u64;
+    check_space(storage_path, missing.saturating_mul(layout.bytes()))?;
+    for (format, replica) in all {
+        let dir = prepared.dir(format, replica);
+        if dir.exists() {
+            check_reused(&dir, input, format)?;
+        } else if format == Format::Sllm {
+            save(input, &layout, &dir, false, cancel)?;
+        } else {
+            let first = Checkpoint::open(&prepared.dir(Format::Sllm, 0))?;
+            export::export(first, &dir, None, false, cancel)?;
+        }
+    }
+    let first = prepared.dir(Format::Sllm, 0);
+    let manifest =
+        Checkpoint::open(&first)?.manifest.with_context(|| format!("{} has no manifest", first.display()))?;
+    prepared.expected = manifest.tensors;
+    Ok(prepared)
+}
+
+/// A checkpoint from an earlier run serves again if it holds the same model in files of its own.
+fn check_reused(dir: &Path, input: &Input, format: Format) -> Result<()> {
+    let remedy = "remove it, or name another --storage-path";
+    let checkpoint =
+        Checkpoint::open(dir).with_context(|| format!("an earlier run's checkpoint is bad: {remedy}"))?;
+    if format == Format::Sllm {
+        let made_from =
+            checkpoint.manifest.as_ref().map(|m| m.made_from.as_str()).unwrap_or("another program");
+        if made_from != input.made_from {
+            bail!("{} was made from {made_from}, not from {}: {remedy}", dir.display(), input.made_from);
+        }
+    }
+    let held: std::collections::HashMap<&str, _> =
+        checkpoint.tensors.iter().map(|t| (t.name.as_str(), (t.dtype, &t.shape))).collect();
+    let fits =
+        |t: &crate::checkpoint::input::InputTensor| held.get(t.name.as_str()) == Some(&(t.dtype, &t.shape));
+    if let Some(tensor) = input.tensors.iter().find(|t| !fits(t)) {
+        bail!("{} does not hold tensor '{}' of this model: {remedy}", dir.display(), tensor.name);
+    }
+    for file in &checkpoint.files {
+        let links = file.path.metadata().with_context(|| format!("stat {}", file.path.display()))?.nlink();
+        if links > 1 {
+            bail!("{} has {links} links, and replicas must be real copies: {remedy}", file.path.display());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! The end of a run: the comparison, where the files are, and what to be wary of.
+
+use anyhow::Result;
+#[cfg(feature = "analyze")]
+use std::path::PathBuf;
+
+use super::Run;
+
+#[cfg(feature = "analyze")]
+pub fn print(run: &Run<'_>, json: bool) -> Result<()> {
+    let written: Vec<PathBuf> =
+        run.files.iter().filter(|(_, records)| !records.is_empty()).map(|(path, _)| path.clone()).collect();
+    if written.is_empty() {
+        eprintln!("no load was finished: there is nothing to compare");
+        return Ok(());
+    }
+    let analysis = crate::analyze::summarize(&written)?;
+    if json {
+        println!("{}", analysis.json()?);
+    } else {
+        print!("{}", analysis.text());
+    }
+    for note in &analysis.notes {
+        eprintln!("{note}");
+    }
+    files_and_warnings(run);
+    let plot = run.args.results.join(format!(
+        "{}_{}_{}.png",
+        run.prepared.model.replace('/', "_"),
+        run.count,
+        run.args.mode.name()
+    ));
+    analysis.plot(&plot)?;
+    eprintln!("wrote {}", plot.display());
+    Ok(())
+}
+
+#[cfg(not(feature = "analyze"))]
+pub fn print(run: &Run<'_>, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(&run.records().collect::<Vec<_>>())?);
+        return Ok(());
+    }
+    for record in run.records() {
+        let time = record.loading_time.map_or("-".into(), |s| format!("{s:.4} s"));
+        println!("{} {} {time} {} {}", record.model_name, record.format, record.path, record.cache_state);
+    }
+    files_and_warnings(run);
+    Ok(())
+}
+
+/// Says which loads failed, and which were warm though meant cold.
+fn files_and_warnings(run: &Run<'_>) {
+    for record in run.records() {
+        if let Some(error) = &record.error {
+            eprintln!(
+                "error: {} {} iteration {}: {error}",
+                record.model_name, record.format, record.iteration
+            );
+        }
+    }
+    let warm = run.records().filter(|r| r.meant_cold && r.cache_state != "cold").count();
+    if warm > 0 {
+        eprintln!(
+            "warning: {warm} loads were meant to be cold, and their files were not out of the page cache"
+        );
+    }
+    for (path, _) in run.files.iter().filter(|(_, records)| !records.is_empty()) {
+        eprintln!("wrote {}", path.display());
+    }
+}

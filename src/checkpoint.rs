@@ -1,0 +1,421 @@
+//! A checkpoint on disk, in either layout, opened and validated before anything is allocated.
+//!
+//! Its data files are laid end to end in one logical space: file `i` begins where file `i - 1` ends. A
+//! tensor is a byte range of that space. In ServerlessLLM's layout these are the offsets of its own index;
+//! in safetensors the headers are part of the space, and no tensor covers them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// `export`: any checkpoint back to safetensors.
+pub mod export;
+/// Fetching a model from the Hugging Face hub.
+pub mod hub;
+/// What `save` can read.
+pub mod input;
+/// `inspect`: what a checkpoint holds.
+pub mod inspect;
+/// JSON objects whose keys must not repeat.
+mod json;
+/// `sllm_gds.json`: what we add to ServerlessLLM's layout.
+pub mod manifest;
+/// Modules of a model, and cuts between them.
+pub mod modules;
+/// Reading and indexing safetensors files and directories.
+pub mod safetensors;
+/// `save`: a source of tensors laid out in partitions.
+pub mod save;
+/// Reading and indexing ServerlessLLM's layout.
+pub mod sllm;
+/// Directories that appear whole or not at all.
+pub mod staging;
+/// Published shapes with made-up values.
+pub mod synthetic;
+/// `verify`: digests from disk, and comparison.
+pub mod verify;
+/// Files written whole, in parallel, past the page cache.
+pub mod write;
+
+/// What is wrong with a checkpoint. Code decides on these; everything else is an `anyhow` with context.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    #[error(
+        "{0} does not exist; `sllm-gds save` makes a checkpoint, and --storage-path says where they live"
+    )]
+    Missing(PathBuf),
+    #[error(
+        "{0} holds neither tensor_index.json (ServerlessLLM's layout) nor *.safetensors files; \
+         point at a checkpoint's own directory"
+    )]
+    Unknown(PathBuf),
+    #[error(
+        "{0} holds only PyTorch pickles (*.bin, *.pt): unpickling runs code, so they are not read; convert them \
+         once with transformers: AutoModelForCausalLM.from_pretrained(dir).save_pretrained(new_dir)"
+    )]
+    OnlyPickles(PathBuf),
+    #[error("{path}: {what}")]
+    Malformed { path: PathBuf, what: String },
+}
+
+/// A `Malformed` error about this file.
+pub fn malformed(path: &Path, what: impl fmt::Display) -> anyhow::Error {
+    CheckpointError::Malformed { path: path.to_path_buf(), what: what.to_string() }.into()
+}
+
+/// Element types, named as safetensors names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum DType {
+    BOOL,
+    U8,
+    I8,
+    #[serde(rename = "F8_E4M3")]
+    F8E4M3,
+    #[serde(rename = "F8_E5M2")]
+    F8E5M2,
+    #[serde(rename = "F8_E8M0")]
+    F8E8M0,
+    #[serde(rename = "F8_E4M3FNUZ")]
+    F8E4M3FNUZ,
+    #[serde(rename = "F8_E5M2FNUZ")]
+    F8E5M2FNUZ,
+    U16,
+    I16,
+    F16,
+    BF16,
+    U32,
+    I32,
+    F32,
+    U64,
+    I64,
+    F64,
+    C64,
+}
+
+/// One row a dtype: ours, bytes an element, safetensors' name, torch's name.
+const DTYPES: [(DType, u64, &str, &str); 19] = [
+    (DType::BOOL, 1, "BOOL", "torch.bool"),
+    (DType::U8, 1, "U8", "torch.uint8"),
+    (DType::I8, 1, "I8", "torch.int8"),
+    (DType::F8E4M3, 1, "F8_E4M3", "torch.float8_e4m3fn"),
+    (DType::F8E5M2, 1, "F8_E5M2", "torch.float8_e5m2"),
+    (DType::F8E8M0, 1, "F8_E8M0", "torch.float8_e8m0fnu"),
+    (DType::F8E4M3FNUZ, 1, "F8_E4M3FNUZ", "torch.float8_e4m3fnuz"),
+    (DType::F8E5M2FNUZ, 1, "F8_E5M2FNUZ", "torch.float8_e5m2fnuz"),
+    (DType::U16, 2, "U16", "torch.uint16"),
+    (DType::I16, 2, "I16", "torch.int16"),
+    (DType::F16, 2, "F16", "torch.float16"),
+    (DType::BF16, 2, "BF16", "torch.bfloat16"),
+    (DType::U32, 4, "U32", "torch.uint32"),
+    (DType::I32, 4, "I32", "torch.int32"),
+    (DType::F32, 4, "F32", "torch.float32"),
+    (DType::U64, 8, "U64", "torch.uint64"),
+    (DType::I64, 8, "I64", "torch.int64"),
+    (DType::F64, 8, "F64", "torch.float64"),
+    (DType::C64, 8, "C64", "torch.complex64"),
+];
+
+impl DType {
+    fn row(self) -> &'static (DType, u64, &'static str, &'static str) {
+        // Every variant has a row: a test walks them.
+        DTYPES.iter().find(|row| row.0 == self).unwrap_or(&DTYPES[0])
+    }
+
+    /// Bytes of one element.
+    pub fn bytes(self) -> u64 {
+        self.row().1
+    }
+
+    /// `BF16`: the name in a safetensors header.
+    pub fn safetensors_name(self) -> &'static str {
+        self.row().2
+    }
+
+    /// `torch.bfloat16`: the name in ServerlessLLM's index.
+    pub fn torch_name(self) -> &'static str {
+        self.row().3
+    }
+
+    pub fn from_safetensors(name: &str) -> Option<DType> {
+        DTYPES.iter().find(|row| row.2 == name).map(|row| row.0)
+    }
+
+    pub fn from_torch(name: &str) -> Option<DType> {
+        DTYPES.iter().find(|row| row.3 == name).map(|row| row.0)
+    }
+}
+
+/// A tensor's name, type and shape: what is known before it has a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Vec<u64>,
+}
+
+impl TensorSpec {
+    /// Bytes of the tensor's data, or `None` past 2^63 (hostile shapes).
+    pub fn bytes(&self) -> Option<u64> {
+        element_count(&self.shape)?.checked_mul(self.dtype.bytes()).filter(|b| *b <= i64::MAX as u64)
+    }
+}
+
+/// Elements of a shape; 1 for a scalar; `None` on overflow.
+pub fn element_count(shape: &[u64]) -> Option<u64> {
+    shape.iter().try_fold(1u64, |product, extent| product.checked_mul(*extent))
+}
+
+/// A tensor in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Vec<u64>,
+    /// Elements between neighbours along each axis; only ServerlessLLM's index knows other than contiguous.
+    pub stride: Vec<u64>,
+    /// Where its bytes begin in the logical space.
+    pub offset: u64,
+    /// Bytes of its storage. Tied tensors share one offset.
+    pub bytes: u64,
+}
+
+/// Strides of a contiguous tensor, in elements.
+pub fn contiguous_stride(shape: &[u64]) -> Vec<u64> {
+    let mut stride = vec![1u64; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        stride[axis - 1] = stride[axis].saturating_mul(shape[axis].max(1));
+    }
+    stride
+}
+
+/// One file of weights, and where it lies in the logical space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataFile {
+    pub path: PathBuf,
+    /// Logical offset of its first byte.
+    pub base: u64,
+    /// Its size as `stat` gave it.
+    pub bytes: u64,
+    /// Bytes before its first tensor byte (a safetensors header); 0 in ServerlessLLM's layout.
+    pub header_bytes: u64,
+}
+
+impl DataFile {
+    /// The logical offset just past its last byte.
+    pub fn end(&self) -> u64 {
+        self.base + self.bytes
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    Sllm,
+    Safetensors,
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Layout::Sllm => "sllm",
+            Layout::Safetensors => "safetensors",
+        })
+    }
+}
+
+/// An opened checkpoint. Every tensor lies within the files as `stat` found them.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    pub dir: PathBuf,
+    pub layout: Layout,
+    pub files: Vec<DataFile>,
+    /// In the order of their offsets; names are unique.
+    pub tensors: Vec<Tensor>,
+    /// Ours only: partition sizes, groups, digests.
+    pub manifest: Option<manifest::Manifest>,
+}
+
+impl Checkpoint {
+    /// Opens a directory, telling the layouts apart, or a single `.safetensors` file.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        if !path.exists() {
+            return Err(CheckpointError::Missing(path.to_path_buf()).into());
+        }
+        let opened = if path.is_file() {
+            safetensors::open_file(path)
+        } else if path.join(sllm::INDEX_FILE).is_file() {
+            sllm::open(path)
+        } else if safetensors::is_in(path)? {
+            safetensors::open_dir(path)
+        } else if holds_pickles(path)? {
+            return Err(CheckpointError::OnlyPickles(path.to_path_buf()).into());
+        } else {
+            return Err(CheckpointError::Unknown(path.to_path_buf()).into());
+        };
+        opened.with_context(|| format!("open the checkpoint {}", path.display()))
+    }
+
+    /// Where a checkpoint is: by its name under the storage path, or by its own path.
+    pub fn locate(name: &str, storage_path: &Path) -> PathBuf {
+        let (stored, direct) = (storage_path.join(name), PathBuf::from(name));
+        if direct.exists() && !stored.exists() { direct } else { stored }
+    }
+
+    /// Opens the checkpoint that [`Checkpoint::locate`] finds.
+    pub fn find(name: &str, storage_path: &Path) -> Result<Checkpoint> {
+        Checkpoint::open(&Checkpoint::locate(name, storage_path))
+    }
+
+    /// Bytes of all files, headers and padding included: what a load reads.
+    pub fn file_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// Bytes of tensors, tied ones counted once: what a load delivers.
+    pub fn tensor_bytes(&self) -> u64 {
+        let mut covered_to = 0u64;
+        let mut sum = 0u64;
+        for tensor in &self.tensors {
+            let end = tensor.end();
+            sum += end.saturating_sub(tensor.offset.max(covered_to));
+            covered_to = covered_to.max(end);
+        }
+        sum
+    }
+
+    /// The file that holds this logical offset.
+    pub fn file_at(&self, offset: u64) -> Option<usize> {
+        let index = self.files.partition_point(|file| file.end() <= offset);
+        (index < self.files.len()).then_some(index)
+    }
+
+    /// The tensors whose bytes meet `[start, end)` of the logical space.
+    pub fn tensors_in(&self, start: u64, end: u64) -> impl Iterator<Item = &Tensor> {
+        self.tensors.iter().filter(move |t| t.offset < end && t.end() > start)
+    }
+
+    /// Files beside the weights (config, tokenizer), to be carried along.
+    pub fn sidecars(&self) -> Result<Vec<PathBuf>> {
+        if !self.dir.is_dir() {
+            return Ok(Vec::new());
+        }
+        let weights: Vec<&Path> = self.files.iter().map(|file| file.path.as_path()).collect();
+        let mut found = Vec::new();
+        for entry in list(&self.dir)? {
+            let name = entry.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_string();
+            let is_index = name == sllm::INDEX_FILE
+                || name == manifest::FILE
+                || name.ends_with(".safetensors.index.json");
+            let is_weight = weights.contains(&entry.as_path())
+                || [".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx"]
+                    .iter()
+                    .any(|end| name.ends_with(end));
+            if entry.is_file() && !is_index && !is_weight && !name.starts_with('.') {
+                found.push(entry);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Holds for every layout: sorts the tensors and refuses what no reader could serve.
+pub(crate) fn finish(mut checkpoint: Checkpoint, index: &Path) -> Result<Checkpoint> {
+    checkpoint.tensors.sort_by(|a, b| (a.offset, a.bytes, &a.name).cmp(&(b.offset, b.bytes, &b.name)));
+    let end_of_all = checkpoint.files.last().map_or(0, DataFile::end);
+    let mut covered: (u64, u64, &str) = (0, 0, "");
+    for tensor in &checkpoint.tensors {
+        let end = tensor.offset.checked_add(tensor.bytes).filter(|end| *end <= end_of_all).ok_or_else(|| {
+            malformed(
+                index,
+                format!(
+                    "tensor '{}' claims bytes {}+{}, but the files end at {end_of_all}; the files were cut short, or \
+                     the index belongs to others",
+                    tensor.name, tensor.offset, tensor.bytes
+                ),
+            )
+        })?;
+        let tied = tensor.offset == covered.0 && end == covered.1;
+        if tensor.bytes > 0 && tensor.offset < covered.1 && !tied {
+            bail!(malformed(
+                index,
+                format!("tensors '{}' and '{}' overlap at byte {}", covered.2, tensor.name, tensor.offset)
+            ));
+        }
+        if end > covered.1 {
+            covered = (tensor.offset, end, &tensor.name);
+        }
+    }
+    Ok(checkpoint)
+}
+
+impl Tensor {
+    /// The logical offset just past its last byte.
+    pub fn end(&self) -> u64 {
+        self.offset + self.bytes
+    }
+
+    pub fn is_contiguous(&self) -> bool {
+        let bytes = element_count(&self.shape).and_then(|n| n.checked_mul(self.dtype.bytes()));
+        bytes == Some(self.bytes) && (bytes == Some(0) || stride_is_contiguous(&self.shape, &self.stride))
+    }
+}
+
+/// Axes of extent 1 may have any stride.
+fn stride_is_contiguous(shape: &[u64], stride: &[u64]) -> bool {
+    let wanted = contiguous_stride(shape);
+    shape.iter().zip(stride).zip(&wanted).all(|((extent, have), want)| *extent == 1 || have == want)
+}
+
+fn holds_pickles(dir: &Path) -> Result<bool> {
+    let pickle = |path: &PathBuf| path.extension().is_some_and(|e| e == "bin" || e == "pt" || e == "pth");
+    Ok(list(dir)?.iter().any(pickle))
+}
+
+/// A directory's entries, sorted, so that no run depends on the file system's order.
+pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    let read = || -> std::io::Result<Vec<PathBuf>> {
+        let mut paths =
+            std::fs::read_dir(dir)?.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?;
+        paths.sort();
+        Ok(paths)
+    };
+    read().with_context(|| format!("list {}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_dtype_has_a_row_and_names_that_lead_back() {
+        for (dtype, bytes, safetensors, torch) in DTYPES {
+            assert_eq!(
+                (dtype.bytes(), dtype.safetensors_name(), dtype.torch_name()),
+                (bytes, safetensors, torch)
+            );
+            assert_eq!(DType::from_safetensors(safetensors), Some(dtype));
+            assert_eq!(DType::from_torch(torch), Some(dtype));
+            assert_eq!(serde_json::to_value(dtype).unwrap(), safetensors);
+        }
+    }
+
+    #[test]
+    fn hostile_shapes_have_no_size() {
+        let spec = |shape: &[u64]| TensorSpec { name: "x".into(), dtype: DType::F32, shape: shape.to_vec() };
+        assert_eq!(spec(&[]).bytes(), Some(4));
+        assert_eq!(spec(&[3, 0]).bytes(), Some(0));
+        assert_eq!(spec(&[u64::MAX, 2]).bytes(), None);
+        assert_eq!(spec(&[1 << 62]).bytes(), None);
+    }
+
+    #[test]
+    fn strides() {
+        assert_eq!(contiguous_stride(&[2, 3, 4]), [12, 4, 1]);
+        assert_eq!(contiguous_stride(&[]), [0u64; 0]);
+        assert!(stride_is_contiguous(&[1, 4], &[99, 1]));
+        assert!(!stride_is_contiguous(&[4, 2], &[1, 4]));
+    }
+}

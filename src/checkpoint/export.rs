@@ -1,0 +1,174 @@
+//! `export`: any checkpoint back to safetensors. A checkpoint that was saved from safetensors gives back the
+//! very same files; any other is sharded anew.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use super::input::{Sidecar, TensorReader};
+use super::save::{check_space, copy_sidecars, write_synced};
+use super::staging::Staging;
+use super::write::{Content, NewFile, Piece, write_files};
+use super::{Checkpoint, manifest, safetensors};
+use crate::Outcome;
+use crate::cli::ExportArgs;
+use crate::interrupt::Cancel;
+use crate::progress;
+
+const DEFAULT_SHARD_BYTES: u64 = 5 << 30;
+
+/// Files to write, and the text of the shards' index, if there is one.
+struct Shards {
+    files: Vec<NewFile>,
+    index: Option<(String, String)>,
+}
+
+pub fn run(args: &ExportArgs, cancel: &Cancel) -> Result<Outcome> {
+    let started = Instant::now();
+    let checkpoint = Checkpoint::find(&args.checkpoint.name, &args.checkpoint.storage_path)?;
+    let files = export(checkpoint, &args.to, args.max_shard_size, args.overwrite, cancel)?;
+    let bytes: u64 = files.iter().filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum();
+    let elapsed_s = started.elapsed().as_secs_f64();
+    if args.json {
+        let report = serde_json::json!({
+            "path": args.to, "files": files, "bytes": bytes, "elapsed_s": elapsed_s,
+        });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!(
+            "exported {bytes} bytes in {} files to {}: {elapsed_s:.2} s",
+            files.len(),
+            args.to.display()
+        );
+    }
+    Ok(Outcome::Yes)
+}
+
+/// Writes a safetensors directory; returns its weight files.
+pub fn export(
+    checkpoint: Checkpoint,
+    to: &Path,
+    max_shard_bytes: Option<u64>,
+    overwrite: bool,
+    cancel: &Cancel,
+) -> Result<Vec<PathBuf>> {
+    if let Some(tensor) = checkpoint.tensors.iter().find(|t| !t.is_contiguous()) {
+        bail!(
+            "tensor '{}' is a strided view (shape {:?}, strides {:?}, {} bytes), and safetensors holds only contiguous \
+             tensors: make it contiguous in the program that saved it",
+            tensor.name,
+            tensor.shape,
+            tensor.stride,
+            tensor.bytes
+        );
+    }
+    let origin = checkpoint.manifest.as_ref().and_then(|m| m.source.as_ref());
+    let shards = match (origin, max_shard_bytes) {
+        (Some(origin), None) => as_it_was(&checkpoint, origin)?,
+        _ => sharded(&checkpoint, max_shard_bytes.unwrap_or(DEFAULT_SHARD_BYTES))?,
+    };
+    let total_bytes = shards.files.iter().map(|f| f.bytes).sum();
+    check_space(to, total_bytes)?;
+    let staging = Staging::new(to, overwrite)?;
+    let sidecars: Vec<Sidecar> = checkpoint.sidecars()?.into_iter().map(Sidecar::Copy).collect();
+    let reader = TensorReader::new(checkpoint)?;
+    let bar = progress::bytes_bar(total_bytes, &format!("export to {}", to.display()));
+    write_files(staging.path(), &shards.files, &reader, &[], cancel, &bar)
+        .with_context(|| format!("export to {}", to.display()))?;
+    copy_sidecars(&sidecars, staging.path())?;
+    if let Some((name, text)) = &shards.index {
+        write_synced(&staging.path().join(name), text.as_bytes())?;
+    }
+    staging.publish()?;
+    bar.finish_and_clear();
+    Ok(shards.files.iter().map(|f| to.join(&f.name)).collect())
+}
+
+/// The files that it was saved from, by their recorded headers.
+fn as_it_was(checkpoint: &Checkpoint, origin: &manifest::Source) -> Result<Shards> {
+    let path = checkpoint.dir.join(manifest::FILE);
+    let mut files = Vec::new();
+    let names: Vec<&String> =
+        origin.shards.iter().map(|s| &s.file).chain(origin.index.iter().map(|i| &i.0)).collect();
+    if let Some(name) = names.iter().find(|n| n.contains('/') || n.starts_with('.') || n.is_empty()) {
+        return Err(super::malformed(&path, format!("'{name}' can't be a file's name here")));
+    }
+    for shard in &origin.shards {
+        let place_of = |name: &str| checkpoint.tensors.iter().position(|t| t.name == name);
+        let data_bytes = shard_data_bytes(&path, &shard.header)?;
+        let tensors = safetensors::parse_header(&path, &shard.header, data_bytes)?;
+        let mut order = Vec::new();
+        for (spec, _, bytes) in &tensors {
+            let found = place_of(&spec.name).filter(|i| {
+                let t = &checkpoint.tensors[*i];
+                (t.dtype, t.bytes, &t.shape) == (spec.dtype, *bytes, &spec.shape)
+            });
+            let Some(index) = found else {
+                let what =
+                    format!("the recorded header of {} does not fit tensor '{}'", shard.file, spec.name);
+                return Err(super::malformed(&path, what));
+            };
+            order.push(index);
+        }
+        files.push(shard_file(shard.file.clone(), &shard.header, checkpoint, &order));
+    }
+    Ok(Shards { files, index: origin.index.clone() })
+}
+
+/// Where a recorded header says that its data ends.
+fn shard_data_bytes(path: &Path, header: &str) -> Result<u64> {
+    let value: serde_json::Value = serde_json::from_str(header)
+        .map_err(|e| super::malformed(path, format!("a recorded header is damaged: {e}")))?;
+    let ends =
+        value.as_object().into_iter().flatten().filter_map(|(_, e)| e.get("data_offsets")?.get(1)?.as_u64());
+    Ok(ends.max().unwrap_or(0))
+}
+
+/// New shards of at most `max_bytes`, named as transformers name them.
+fn sharded(checkpoint: &Checkpoint, max_bytes: u64) -> Result<Shards> {
+    let mut shards: Vec<(u64, Vec<usize>)> = vec![(0, Vec::new())];
+    for (i, tensor) in checkpoint.tensors.iter().enumerate() {
+        match shards.last_mut() {
+            Some((bytes, members)) if members.is_empty() || *bytes + tensor.bytes <= max_bytes => {
+                *bytes += tensor.bytes;
+                members.push(i);
+            }
+            _ => shards.push((tensor.bytes, vec![i])),
+        }
+    }
+    let count = shards.len();
+    let name = |i: usize| match count {
+        1 => "model.safetensors".to_string(),
+        _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
+    };
+    let mut weight_map = serde_json::Map::new();
+    let mut files = Vec::new();
+    for (i, (_, members)) in shards.iter().enumerate() {
+        let tensors = members.iter().map(|m| &checkpoint.tensors[*m]);
+        let header = safetensors::make_header(
+            tensors.clone().map(|t| (t.name.as_str(), t.dtype, &t.shape[..], t.bytes)),
+        );
+        for tensor in tensors {
+            weight_map.insert(tensor.name.clone(), name(i).into());
+        }
+        files.push(shard_file(name(i), &header, checkpoint, members));
+    }
+    let total: u64 = shards.iter().map(|s| s.0).sum();
+    let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+    let text = serde_json::to_string_pretty(&index)?;
+    Ok(Shards { files, index: (count > 1).then(|| ("model.safetensors.index.json".into(), text)) })
+}
+
+fn shard_file(name: String, header: &str, checkpoint: &Checkpoint, members: &[usize]) -> NewFile {
+    let mut head = (header.len() as u64).to_le_bytes().to_vec();
+    head.extend_from_slice(header.as_bytes());
+    let mut at = head.len() as u64;
+    let mut pieces = vec![Piece { offset: 0, bytes: at, content: Content::Literal(head) }];
+    for member in members {
+        let bytes = checkpoint.tensors[*member].bytes;
+        pieces.push(Piece { offset: at, bytes, content: Content::Tensor(*member) });
+        at += bytes;
+    }
+    NewFile { name, bytes: at, pieces }
+}

@@ -1,0 +1,106 @@
+//! `sllm-gds inspect`: what a checkpoint holds, and where.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::Checkpoint;
+use super::save::TENSOR_ALIGN;
+use crate::Outcome;
+use crate::cli::InspectArgs;
+
+#[derive(Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    dtype: &'a str,
+    shape: &'a [u64],
+    /// Only of views that are not contiguous.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stride: Option<&'a [u64]>,
+    partition: usize,
+    /// Within the partition's file.
+    file_offset: u64,
+    bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tied_to: Option<&'a str>,
+}
+
+pub fn run(args: &InspectArgs) -> Result<Outcome> {
+    let checkpoint = Checkpoint::find(&args.checkpoint.name, &args.checkpoint.storage_path)?;
+    let rows = rows(&checkpoint);
+    let groups = checkpoint.manifest.as_ref().map(|m| m.groups.clone());
+    if args.json {
+        let files: Vec<serde_json::Value> = checkpoint
+            .files
+            .iter()
+            .map(|f| serde_json::json!({ "path": f.path, "bytes": f.bytes, "header_bytes": f.header_bytes }))
+            .collect();
+        let value = serde_json::json!({
+            "path": checkpoint.dir, "layout": checkpoint.layout, "manifest": checkpoint.manifest.is_some(),
+            "tensor_bytes": checkpoint.tensor_bytes(), "file_bytes": checkpoint.file_bytes(),
+            "alignment_bytes": alignment(&checkpoint), "partitions": files, "groups": groups, "tensors": rows,
+        });
+        println!("{}", serde_json::to_string_pretty(&value)?);
+        return Ok(Outcome::Yes);
+    }
+    println!(
+        "{}: layout {}, {}",
+        checkpoint.dir.display(),
+        checkpoint.layout,
+        match &checkpoint.manifest {
+            Some(m) => format!("manifest with {} digests a {} MiB", m.digest, m.chunk_bytes >> 20),
+            None => "no manifest".to_string(),
+        }
+    );
+    println!(
+        "{} tensors of {} bytes in {} files of {} bytes; tensors begin at multiples of {} bytes",
+        rows.len(),
+        checkpoint.tensor_bytes(),
+        checkpoint.files.len(),
+        checkpoint.file_bytes(),
+        alignment(&checkpoint)
+    );
+    for (i, file) in checkpoint.files.iter().enumerate() {
+        let group = groups.iter().flatten().position(|g| g.contains(&i));
+        let group = group.map(|g| format!(", group {g}")).unwrap_or_default();
+        println!("partition {i}: {}, {} bytes{group}", file.path.display(), file.bytes);
+    }
+    let width = rows.iter().map(|r| r.name.chars().count()).max().unwrap_or(0);
+    println!("{:width$}  {:9} {:>9} {:>14} {:>14}  shape", "name", "dtype", "partition", "offset", "bytes");
+    for r in &rows {
+        let tied = r.tied_to.map(|t| format!("  tied to {t}")).unwrap_or_default();
+        let stride = r.stride.map(|s| format!("  strides {s:?}")).unwrap_or_default();
+        let (name, dtype, shape) = (r.name, r.dtype, r.shape);
+        println!(
+            "{name:width$}  {dtype:9} {:>9} {:>14} {:>14}  {shape:?}{stride}{tied}",
+            r.partition, r.file_offset, r.bytes
+        );
+    }
+    Ok(Outcome::Yes)
+}
+
+fn rows(checkpoint: &Checkpoint) -> Vec<Row<'_>> {
+    let mut rows: Vec<Row> = Vec::new();
+    for (i, t) in checkpoint.tensors.iter().enumerate() {
+        let twin = checkpoint.tensors[..i].iter().rev().take_while(|o| o.offset == t.offset).last();
+        let partition = checkpoint.file_at(t.offset).unwrap_or(checkpoint.files.len().saturating_sub(1));
+        rows.push(Row {
+            name: &t.name,
+            dtype: t.dtype.safetensors_name(),
+            shape: &t.shape,
+            stride: (!t.is_contiguous()).then_some(t.stride.as_slice()),
+            partition,
+            file_offset: t.offset - checkpoint.files.get(partition).map_or(0, |f| f.base),
+            bytes: t.bytes,
+            tied_to: twin.filter(|o| o.bytes == t.bytes && t.bytes > 0).map(|o| o.name.as_str()),
+        });
+    }
+    rows
+}
+
+/// The largest power of two, up to ours, that every tensor's offset in its file is a multiple of.
+fn alignment(checkpoint: &Checkpoint) -> u64 {
+    let all = checkpoint.tensors.iter().filter(|t| t.bytes > 0).fold(TENSOR_ALIGN, |all, t| {
+        all | (t.offset - checkpoint.file_at(t.offset).map_or(0, |f| checkpoint.files[f].base))
+    });
+    1 << all.trailing_zeros()
+}

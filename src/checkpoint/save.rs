@@ -1,0 +1,233 @@
+//! `save` and `export`: a source of tensors laid out in new files, whole or not at all.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use super::input::{self, Input, Sidecar};
+use super::manifest::{self, Manifest, Partition};
+use super::modules::{cut, module_of, order};
+use super::sllm::{INDEX_FILE, IndexEntry, partition_name};
+use super::staging::{self, Staging};
+use super::write::{Content, NewFile, Piece, write_files};
+use crate::Outcome;
+use crate::cli::SaveArgs;
+use crate::digest::Digest;
+use crate::interrupt::Cancel;
+use crate::progress;
+use crate::sys::{self, DIRECT_ALIGN, align_up};
+
+/// Tensors begin at multiples of this, so that any kernel can read them with its widest loads.
+pub const TENSOR_ALIGN: u64 = 256;
+
+/// What one save did.
+#[derive(Debug, Serialize)]
+pub struct Saved {
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub tensors: usize,
+    pub partitions: usize,
+    pub groups: usize,
+    pub elapsed_s: f64,
+    pub gb_per_s: f64,
+}
+
+pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
+    let input = input::open(&args.model, args.seed, args.hf_token.as_deref(), cancel)?;
+    let name = args.name.clone().unwrap_or_else(|| input.default_name.clone());
+    let targets: Vec<PathBuf> = match args.replicas {
+        None => vec![staging::place(&args.storage_path, &name)?],
+        Some(n) => (0..n)
+            .map(|i| staging::place(&args.storage_path, &format!("{name}_{i}")))
+            .collect::<Result<Vec<_>>>()?,
+    };
+    let layout = Layout::new(&input, args.partitions as usize, args.max_partition_size)?;
+    check_space(&args.storage_path, layout.bytes().saturating_mul(targets.len() as u64))?;
+    let mut saved = Vec::new();
+    for target in &targets {
+        saved.push(save(&input, &layout, target, args.overwrite, cancel)?);
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "saved": saved }))?);
+        return Ok(Outcome::Yes);
+    }
+    for s in &saved {
+        println!(
+            "saved {} tensors, {} bytes in {} partitions and {} groups to {}: {:.2} s, {:.2} GB/s",
+            s.tensors,
+            s.bytes,
+            s.partitions,
+            s.groups,
+            s.path.display(),
+            s.elapsed_s,
+            s.gb_per_s
+        );
+    }
+    Ok(Outcome::Yes)
+}
+
+/// Refuses what does not fit, with both numbers. A margin is left for the index and the sidecars.
+pub fn check_space(storage_path: &Path, needed_bytes: u64) -> Result<()> {
+    let mut place = storage_path;
+    while !place.exists() {
+        place = match place.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+    }
+    let free_bytes =
+        sys::free_bytes(place).with_context(|| format!("ask for free space at {}", place.display()))?;
+    let needed_bytes = needed_bytes.saturating_add(64 << 20);
+    if needed_bytes > free_bytes {
+        bail!(
+            "{} has {free_bytes} bytes free, and {needed_bytes} are needed: make room, or name another --storage-path",
+            place.display()
+        );
+    }
+    Ok(())
+}
+
+/// Where every tensor goes: pure data, made before anything is written.
+pub struct Layout {
+    files: Vec<NewFile>,
+    groups: Vec<Vec<usize>>,
+    /// Offset of each input tensor over all partitions.
+    offsets: Vec<u64>,
+}
+
+impl Layout {
+    pub fn new(input: &Input, groups: usize, max_partition_bytes: u64) -> Result<Layout> {
+        let names: Vec<&str> = input.tensors.iter().map(|t| t.name.as_str()).collect();
+        let own: Vec<usize> =
+            order(&names).into_iter().filter(|i| input.tensors[*i].tied_to.is_none()).collect();
+        let sized: Vec<(&str, u64)> =
+            own.iter().map(|i| (module_of(names[*i]), input.tensors[*i].bytes)).collect();
+        let ends = if own.is_empty() { bail!("the model has no tensors") } else { cut(&sized, groups)? };
+        let mut layout = Layout { files: Vec::new(), groups: Vec::new(), offsets: vec![0; names.len()] };
+        let mut start = 0usize;
+        let mut base = 0u64;
+        for end in ends {
+            let first = layout.files.len();
+            for tensor in &own[start..end] {
+                let bytes = input.tensors[*tensor].bytes;
+                let full = layout.files.last().is_some_and(|f| f.bytes + bytes > max_partition_bytes);
+                if layout.files.len() == first || (full && layout.files.last().is_some_and(|f| f.bytes > 0)) {
+                    base += layout.close();
+                    let name = partition_name(layout.files.len());
+                    layout.files.push(NewFile { name, bytes: 0, pieces: Vec::new() });
+                }
+                layout.place(*tensor, bytes, base);
+            }
+            layout.groups.push((first..layout.files.len()).collect());
+            start = end;
+        }
+        layout.close();
+        for (i, tensor) in input.tensors.iter().enumerate() {
+            if let Some(first) = tensor.tied_to {
+                layout.offsets[i] = layout.offsets[first];
+            }
+        }
+        Ok(layout)
+    }
+
+    /// Pads the last partition to a multiple of 4 KiB (at least one, so that none is empty); its bytes.
+    fn close(&mut self) -> u64 {
+        self.files.last_mut().map_or(0, |file| {
+            file.bytes = align_up(file.bytes.max(1), DIRECT_ALIGN);
+            file.bytes
+        })
+    }
+
+    fn place(&mut self, tensor: usize, bytes: u64, base: u64) {
+        if let Some(file) = self.files.last_mut() {
+            let offset = align_up(file.bytes, TENSOR_ALIGN);
+            file.pieces.push(Piece { offset, bytes, content: Content::Tensor(tensor) });
+            file.bytes = offset + bytes;
+            self.offsets[tensor] = base + offset;
+        }
+    }
+
+    /// Bytes of all partitions.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.bytes).sum()
+    }
+}
+
+/// Saves one checkpoint at `target`.
+pub fn save(
+    input: &Input,
+    layout: &Layout,
+    target: &Path,
+    overwrite: bool,
+    cancel: &Cancel,
+) -> Result<Saved> {
+    let started = Instant::now();
+    let staging = Staging::new(target, overwrite)?;
+    let bar = progress::bytes_bar(layout.bytes(), &format!("save {}", target.display()));
+    // Each tied tensor reads as zero bytes here; its digest is its twin's.
+    let tensor_bytes: Vec<u64> = input.tensors.iter().map(|t| t.bytes).collect();
+    let written =
+        write_files(staging.path(), &layout.files, input.source.as_ref(), &tensor_bytes, cancel, &bar);
+    let written = written.with_context(|| format!("save {}", target.display()))?;
+    copy_sidecars(&input.sidecars, staging.path())?;
+    let mut digests: BTreeMap<String, Digest> = BTreeMap::new();
+    let mut index = serde_json::Map::new();
+    for (i, tensor) in input.tensors.iter().enumerate() {
+        digests.insert(tensor.name.clone(), written.tensors[tensor.tied_to.unwrap_or(i)]);
+        let entry: IndexEntry = (
+            layout.offsets[i],
+            tensor.bytes,
+            tensor.shape.clone(),
+            tensor.stride.clone(),
+            tensor.dtype.torch_name().to_string(),
+        );
+        index.insert(tensor.name.clone(), serde_json::to_value(entry)?);
+    }
+    let partitions = layout.files.iter().zip(written.chunks).map(|(file, digests)| Partition {
+        file: file.name.clone(),
+        bytes: file.bytes,
+        digests,
+    });
+    let mut manifest = Manifest::new(partitions.collect(), layout.groups.clone(), digests);
+    manifest.made_from = input.made_from.clone();
+    manifest.source = input.origin.clone();
+    write_synced(&staging.path().join(manifest::FILE), &serde_json::to_vec(&manifest)?)?;
+    write_synced(&staging.path().join(INDEX_FILE), &serde_json::to_vec(&index)?)?;
+    staging.publish()?;
+    bar.finish_and_clear();
+    let elapsed_s = started.elapsed().as_secs_f64();
+    Ok(Saved {
+        path: target.to_path_buf(),
+        bytes: layout.bytes(),
+        tensors: input.tensors.len(),
+        partitions: layout.files.len(),
+        groups: layout.groups.len(),
+        elapsed_s,
+        gb_per_s: layout.bytes() as f64 / elapsed_s / 1e9,
+    })
+}
+
+pub(super) fn copy_sidecars(sidecars: &[Sidecar], dir: &Path) -> Result<()> {
+    for sidecar in sidecars {
+        match sidecar {
+            Sidecar::Text(name, text) => write_synced(&dir.join(name), text.as_bytes())?,
+            Sidecar::Copy(from) => {
+                let to = dir.join(from.file_name().unwrap_or_default());
+                let text = std::fs::read(from).with_context(|| format!("read {}", from.display()))?;
+                write_synced(&to, &text)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        std::fs::write(path, bytes)?;
+        std::fs::File::open(path)?.sync_all()
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}

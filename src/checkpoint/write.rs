@@ -1,0 +1,239 @@
+//! Files written whole: laid out first, then filled by many threads, chunk by chunk, past the page cache.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
+
+use crate::digest::{self, CHUNK_BYTES, Digest};
+use crate::interrupt::{Cancel, Interrupted};
+use crate::memory::HostBuffer;
+use crate::sys::{self, DIRECT_ALIGN, align_up};
+
+/// A file to be: its pieces in order, zeros between them.
+pub struct NewFile {
+    pub name: String,
+    pub bytes: u64,
+    pub pieces: Vec<Piece>,
+}
+
+pub struct Piece {
+    pub offset: u64,
+    pub bytes: u64,
+    pub content: Content,
+}
+
+pub enum Content {
+    /// Index of a tensor of the [`Source`].
+    Tensor(usize),
+    Literal(Vec<u8>),
+}
+
+/// Where tensors' bytes come from; asked by many threads at once.
+pub trait Source: Sync {
+    /// Fills `out` with the tensor's bytes from `offset` on.
+    fn fill(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<()>;
+}
+
+/// Digests made on the way: of each file's chunks, and of each tensor.
+pub struct Written {
+    pub chunks: Vec<Vec<Digest>>,
+    pub tensors: Vec<Digest>,
+}
+
+/// Reader and writer threads: enough to keep a drive busy, few enough to stay under 1 GiB of chunks.
+fn writer_threads() -> usize {
+    (2 * std::thread::available_parallelism().map_or(2, |n| n.get())).clamp(4, 16)
+}
+
+/// Writes and syncs `files` into `dir`. `tensor_bytes` gives each tensor's size; empty where no digests
+/// are wanted (they need every tensor to begin at a multiple of 8).
+pub fn write_files(
+    dir: &Path,
+    files: &[NewFile],
+    source: &dyn Source,
+    tensor_bytes: &[u64],
+    cancel: &Cancel,
+    bar: &ProgressBar,
+) -> Result<Written> {
+    let handles = files.iter().map(|file| create(dir, file)).collect::<Result<Vec<_>>>()?;
+    let jobs: Vec<(usize, u64)> = files
+        .iter()
+        .enumerate()
+        .flat_map(|(i, file)| (0..file.bytes.div_ceil(CHUNK_BYTES)).map(move |c| (i, c * CHUNK_BYTES)))
+        .collect();
+    let work = Work {
+        files,
+        handles: &handles,
+        source,
+        jobs: &jobs,
+        next: AtomicUsize::new(0),
+        chunk_sums: jobs.iter().map(|_| AtomicU64::new(0)).collect(),
+        tensor_sums: tensor_bytes.iter().map(|_| AtomicU64::new(0)).collect(),
+        failure: Mutex::new(None),
+        cancel,
+        bar,
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..writer_threads().min(jobs.len()) {
+            scope.spawn(|| work.run());
+        }
+    });
+    if let Some(error) = work.failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
+        return Err(error);
+    }
+    for ((handle, path), file) in handles.iter().zip(files) {
+        let sync = || handle.set_len(file.bytes).and_then(|()| handle.sync_all());
+        sync().with_context(|| format!("sync {}", path.display()))?;
+    }
+    let mut chunks: Vec<Vec<Digest>> = files.iter().map(|_| Vec::new()).collect();
+    for ((file, offset), sum) in jobs.iter().zip(work.chunk_sums) {
+        let bytes = CHUNK_BYTES.min(files[*file].bytes - offset);
+        chunks[*file].push(digest::finish(sum.into_inner(), bytes));
+    }
+    let tensor_sums = work.tensor_sums.into_iter().zip(tensor_bytes);
+    let tensors = tensor_sums.map(|(sum, bytes)| digest::finish(sum.into_inner(), *bytes)).collect();
+    Ok(Written { chunks, tensors })
+}
+
+fn create(dir: &Path, file: &NewFile) -> Result<(File, PathBuf)> {
+    let path = dir.join(&file.name);
+    let handle = sys::create_direct(&path).with_context(|| format!("create {}", path.display()))?;
+    sys::preallocate(&handle, align_up(file.bytes, DIRECT_ALIGN))
+        .with_context(|| format!("reserve {} bytes for {}", file.bytes, path.display()))?;
+    Ok((handle, path))
+}
+
+struct Work<'a> {
+    files: &'a [NewFile],
+    handles: &'a [(File, PathBuf)],
+    source: &'a dyn Source,
+    /// File and offset of each chunk.
+    jobs: &'a [(usize, u64)],
+    next: AtomicUsize,
+    chunk_sums: Vec<AtomicU64>,
+    tensor_sums: Vec<AtomicU64>,
+    /// The first failure; it stops everybody.
+    failure: Mutex<Option<anyhow::Error>>,
+    cancel: &'a Cancel,
+    bar: &'a ProgressBar,
+}
+
+impl Work<'_> {
+    fn run(&self) {
+        if let Err(error) = self.take_chunks() {
+            self.failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+            self.next.store(self.jobs.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn take_chunks(&self) -> Result<()> {
+        let mut buffer = HostBuffer::new(CHUNK_BYTES)?;
+        loop {
+            let job = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some((file, offset)) = self.jobs.get(job).copied() else { return Ok(()) };
+            if self.cancel.is_set() {
+                bail!(Interrupted);
+            }
+            let bytes = CHUNK_BYTES.min(self.files[file].bytes - offset);
+            let chunk = &mut buffer.as_mut_slice()[..align_up(bytes, DIRECT_ALIGN) as usize];
+            self.fill(file, offset, chunk)?;
+            if !self.tensor_sums.is_empty() {
+                self.chunk_sums[job].store(digest::partial(&chunk[..bytes as usize], 0), Ordering::Relaxed);
+            }
+            let (handle, path) = &self.handles[file];
+            handle
+                .write_all_at(chunk, offset)
+                .with_context(|| format!("write {} bytes at {offset} of {}", chunk.len(), path.display()))?;
+            self.bar.inc(bytes);
+        }
+    }
+
+    /// Fills one chunk from the pieces that meet it, zeros between.
+    fn fill(&self, file: usize, chunk_offset: u64, chunk: &mut [u8]) -> Result<()> {
+        let chunk_end = chunk_offset + chunk.len() as u64;
+        let pieces = &self.files[file].pieces;
+        let first = pieces.partition_point(|p| p.offset + p.bytes <= chunk_offset);
+        let mut filled = 0usize;
+        for piece in pieces[first..].iter().take_while(|p| p.offset < chunk_end) {
+            let start = piece.offset.max(chunk_offset);
+            let end = (piece.offset + piece.bytes).min(chunk_end);
+            let (from, to) = ((start - chunk_offset) as usize, (end - chunk_offset) as usize);
+            let at = start - piece.offset;
+            chunk[filled..from].fill(0);
+            match &piece.content {
+                Content::Literal(text) => chunk[from..to].copy_from_slice(&text[at as usize..][..to - from]),
+                Content::Tensor(tensor) => {
+                    self.source.fill(*tensor, at, &mut chunk[from..to])?;
+                    if let Some(sum) = self.tensor_sums.get(*tensor) {
+                        sum.fetch_add(digest::partial(&chunk[from..to], at), Ordering::Relaxed);
+                    }
+                }
+            }
+            filled = to;
+        }
+        chunk[filled..].fill(0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Ramp;
+
+    impl Source for Ramp {
+        fn fill(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<()> {
+            for (i, byte) in out.iter_mut().enumerate() {
+                *byte = ((offset + i as u64) as usize * 31 + tensor) as u8 | 1;
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn pieces_land_in_place_with_zeros_between_and_digests_of_both_kinds() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let size = CHUNK_BYTES + 5000;
+        let pieces = vec![
+            Piece { offset: 0, bytes: 3, content: Content::Literal(b"abc".to_vec()) },
+            Piece { offset: 256, bytes: CHUNK_BYTES, content: Content::Tensor(0) },
+            Piece { offset: CHUNK_BYTES + 512, bytes: 13, content: Content::Tensor(1) },
+        ];
+        let file = NewFile { name: "x".into(), bytes: size, pieces };
+        let bar = ProgressBar::hidden();
+        let written =
+            write_files(dir.path(), &[file], &Ramp, &[CHUNK_BYTES, 13], &Cancel::new(), &bar).unwrap();
+        let bytes = std::fs::read(dir.path().join("x")).unwrap();
+        assert_eq!(bytes.len() as u64, size);
+        let mut wanted = vec![0u8; size as usize];
+        wanted[..3].copy_from_slice(b"abc");
+        Ramp.fill(0, 0, &mut wanted[256..256 + CHUNK_BYTES as usize]).unwrap();
+        Ramp.fill(1, 0, &mut wanted[CHUNK_BYTES as usize + 512..][..13]).unwrap();
+        assert!(bytes == wanted);
+        let chunks: Vec<Digest> = wanted.chunks(CHUNK_BYTES as usize).map(digest::digest).collect();
+        assert_eq!(written.chunks, [chunks]);
+        assert_eq!(written.tensors[0], digest::digest(&wanted[256..][..CHUNK_BYTES as usize]));
+        assert_eq!(written.tensors[1], digest::digest(&wanted[CHUNK_BYTES as usize + 512..][..13]));
+    }
+
+    #[test]
+    fn a_failing_source_fails_the_whole() {
+        struct Broken;
+        impl Source for Broken {
+            fn fill(&self, _: usize, _: u64, _: &mut [u8]) -> Result<()> {
+                bail!("no such luck")
+            }
+        }
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let pieces = vec![Piece { offset: 0, bytes: 8, content: Content::Tensor(0) }];
+        let file = NewFile { name: "x".into(), bytes: 4096, pieces };
+        let result = write_files(dir.path(), &[file], &Broken, &[8], &Cancel::new(), &ProgressBar::hidden());
+        assert_eq!(result.err().unwrap().to_string(), "no such luck");
+    }
+}

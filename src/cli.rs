@@ -1,0 +1,339 @@
+//! The command line: clap's types, and the small languages in it (sizes, GPU lists, percentages).
+
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "Exit codes:
+  0    done, and the answer is yes
+  1    done, and the answer is no: a mismatch, a failed load, a regression
+  2    not done: bad usage, bad input, no space, no permission; the message says what to do
+  130  interrupted";
+
+#[derive(Debug, Parser)]
+#[command(name = "sllm-gds", version, about, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Save a model in ServerlessLLM's partitioned layout
+    Save(SaveArgs),
+    /// Turn a checkpoint back into safetensors, byte for byte
+    Export(ExportArgs),
+    /// Load a checkpoint and say how fast, by which path, and why
+    Load(LoadArgs),
+    /// Recompute every digest from disk, or compare with another checkpoint
+    Verify(VerifyArgs),
+    /// Show tensors, partitions and groups
+    Inspect(InspectArgs),
+    /// Measure cached and random loads against SafeTensors
+    Bench(BenchArgs),
+    /// Tables, speedups and plots from result files
+    #[cfg(feature = "analyze")]
+    Analyze(AnalyzeArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct SaveArgs {
+    /// A directory of safetensors, a hub id, or synthetic:<id>[@<scale>]
+    #[arg(long, alias = "model-name", value_name = "DIR|ID|synthetic:ID[@SCALE]")]
+    pub model: String,
+    /// Where checkpoints live; the new one becomes <storage path>/<name>
+    #[arg(long, default_value = "./models")]
+    pub storage_path: PathBuf,
+    /// The checkpoint's name [default: the model's id, or its directory's last part]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Groups of nearly equal bytes, cut at module boundaries: one for each GPU
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub partitions: u32,
+    /// No partition file grows past this, but for a single larger tensor
+    #[arg(long, default_value = "10GB", value_parser = parse_size, value_name = "SIZE")]
+    pub max_partition_size: u64,
+    /// Save that many real copies, <name>_0, <name>_1, …
+    #[arg(long, alias = "num-replicas", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub replicas: Option<u32>,
+    /// Replace a checkpoint of this name
+    #[arg(long)]
+    pub overwrite: bool,
+    /// A token for gated models on the hub
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true)]
+    pub hf_token: Option<String>,
+    /// Seed of synthetic values
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a command finds a checkpoint: a name under the storage path, or a directory.
+#[derive(Debug, Args)]
+pub struct CheckpointArg {
+    /// A name under the storage path, or a directory: ours, ServerlessLLM's, or safetensors
+    pub name: String,
+    #[arg(long, default_value = "./models")]
+    pub storage_path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub checkpoint: CheckpointArg,
+    /// The new directory
+    #[arg(long)]
+    pub to: PathBuf,
+    /// Shard anew, none past this but for a single larger tensor [default: the files it was saved from, or 5GB]
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub max_shard_size: Option<u64>,
+    /// Replace the directory
+    #[arg(long)]
+    pub overwrite: bool,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    #[command(flatten)]
+    pub checkpoint: CheckpointArg,
+    /// `none` (host memory), `all`, or a list: 0,1 [default: all, or none on a machine without a GPU]
+    #[arg(long, value_parser = parse_gpus)]
+    pub gpus: Option<Gpus>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Check every byte in place against the manifest's digests, or a second read where there is none
+    #[arg(long)]
+    pub verify: bool,
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The knobs of the loader, the same wherever something is loaded.
+#[derive(Debug, Clone, Args)]
+pub struct EngineArgs {
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
+    pub engine: EngineChoice,
+    /// `auto` asks the page cache range by range; the others force one way, to measure what the choice buys
+    #[arg(long, value_enum, default_value_t = IoChoice::Auto)]
+    pub io: IoChoice,
+    /// Bytes of one read
+    #[arg(long, default_value = "16MB", value_parser = parse_size, value_name = "SIZE")]
+    pub chunk_size: u64,
+    /// Reader threads [default: 4 to 16, by cores]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub num_threads: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineChoice {
+    Auto,
+    Host,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum IoChoice {
+    Auto,
+    Direct,
+    Buffered,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub checkpoint: CheckpointArg,
+    /// Compare tensor by tensor with this checkpoint, in either layout
+    #[arg(long, value_name = "DIR")]
+    pub against: Option<PathBuf>,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    #[command(flatten)]
+    pub checkpoint: CheckpointArg,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// A directory of safetensors, a hub id, or synthetic:<id>[@<scale>]
+    #[arg(long, alias = "model-name", default_value = "synthetic:facebook/opt-125m")]
+    pub model: String,
+    /// cached: one checkpoint again and again. random: many replicas in random order, each read cold
+    #[arg(long, alias = "benchmark-type", value_enum, default_value_t = Mode::Cached)]
+    pub mode: Mode,
+    /// Measured loads of each format (cached), or replicas on disk (random) [default: 5 cached, 30 random]
+    #[arg(long, alias = "num-replicas", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub replicas: Option<u32>,
+    #[arg(long, value_parser = parse_gpus)]
+    pub gpus: Option<Gpus>,
+    /// What to compare, in turns
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sllm,safetensors")]
+    pub formats: Vec<Format>,
+    #[arg(long, default_value = "./models")]
+    pub storage_path: PathBuf,
+    #[arg(long, alias = "results-path", default_value = "results")]
+    pub results: PathBuf,
+    /// Host memory kept for loaded checkpoints (GPU loads)
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub mem_pool_size: Option<u64>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Whose SafeTensors: the Rust crate in this process, or the Python library in its own
+    #[arg(long, value_enum, default_value_t = Baseline::Rust)]
+    pub baseline: Baseline,
+    /// Evict before every load, in cached mode too
+    #[arg(long)]
+    pub cold: bool,
+    /// Seed of the random order and of synthetic values
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true)]
+    pub hf_token: Option<String>,
+    /// Do not check the bytes after each load
+    #[arg(long)]
+    pub no_verify: bool,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    Cached,
+    Random,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Our loader on the partitioned layout
+    Sllm,
+    /// The baseline: SafeTensors as its users load
+    Safetensors,
+    /// Our loader on the unmodified safetensors files
+    SafetensorsDirect,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Baseline {
+    Rust,
+    Python,
+}
+
+#[cfg(feature = "analyze")]
+#[derive(Debug, Args)]
+pub struct AnalyzeArgs {
+    /// Result files, or directories of them
+    #[arg(required = true)]
+    pub results: Vec<PathBuf>,
+    #[arg(long, group = "output")]
+    pub json: bool,
+    #[arg(long, group = "output")]
+    pub csv: bool,
+    #[arg(long, group = "output")]
+    pub markdown: bool,
+    /// Draw the comparison to a .png or .svg
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Earlier results to hold these against
+    #[arg(long, value_name = "DIR")]
+    pub baseline: Option<PathBuf>,
+    /// With --baseline: exit 1 when a mean load time grew by more
+    #[arg(long, default_value = "10%", value_parser = parse_percent, value_name = "PERCENT", requires = "baseline")]
+    pub max_regression: f64,
+}
+
+/// Which GPUs to load to, as given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gpus {
+    None,
+    All,
+    /// Indices or UUIDs; one may stand twice, as two destinations.
+    List(Vec<String>),
+}
+
+/// Reads "16MB". K, M, G, T count by 1024 with or without the i, as ServerlessLLM's own options do.
+pub fn parse_size(text: &str) -> Result<u64> {
+    let bytes = parse_size::Config::new().with_binary().parse_size(text).map_err(|e| {
+        anyhow!("'{text}' is not a size ({e}); write for example 16MB or 10GiB (both count by 1024)")
+    })?;
+    if bytes == 0 {
+        bail!("a size of 0 makes no sense here; write for example 16MB");
+    }
+    Ok(bytes)
+}
+
+/// Reads "10%" or "0.1" as 0.1.
+pub fn parse_percent(text: &str) -> Result<f64> {
+    let (number, scale) = match text.strip_suffix('%') {
+        Some(number) => (number, 100.0),
+        None => (text, 1.0),
+    };
+    let value: f64 =
+        number.trim().parse().map_err(|_| anyhow!("'{text}' is not a share; write 10% or 0.1"))?;
+    if !value.is_finite() || value < 0.0 {
+        bail!("'{text}' is not a share; write 10% or 0.1");
+    }
+    Ok(value / scale)
+}
+
+/// Reads "none", "all", "0,1" or UUIDs.
+pub fn parse_gpus(text: &str) -> Result<Gpus> {
+    match text {
+        "none" => Ok(Gpus::None),
+        "all" => Ok(Gpus::All),
+        list => {
+            let names: Vec<String> = list.split(',').map(|n| n.trim().to_string()).collect();
+            for name in &names {
+                if name.parse::<u32>().is_err() && !name.starts_with("GPU-") && !name.starts_with("MIG-") {
+                    bail!("'{name}' is not a GPU; write none, all, indices (0,1) or UUIDs (GPU-…)");
+                }
+            }
+            Ok(Gpus::List(names))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_count_by_1024() {
+        assert_eq!(parse_size("16MB").unwrap(), 16 << 20);
+        assert_eq!(parse_size("10GiB").unwrap(), 10 << 30);
+        assert_eq!(parse_size("4096").unwrap(), 4096);
+        for bad in ["", "0", "x", "-1", "16XB"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn percentages() {
+        assert!((parse_percent("10%").unwrap() - 0.1).abs() < 1e-12);
+        assert!((parse_percent("0.1").unwrap() - 0.1).abs() < 1e-12);
+        for bad in ["", "%", "-1%", "nan", "inf"] {
+            assert!(parse_percent(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn gpu_lists() {
+        assert_eq!(parse_gpus("none").unwrap(), Gpus::None);
+        assert_eq!(parse_gpus("0,0").unwrap(), Gpus::List(vec!["0".into(), "0".into()]));
+        assert!(parse_gpus("0,,1").is_err());
+        assert!(parse_gpus("gpu0").is_err());
+    }
+}

@@ -1,0 +1,39 @@
+//! `sllm-gds` moves LLM checkpoints from NVMe to GPUs and proves that every byte arrived.
+//!
+//! The path of a byte: [`cli`] → [`checkpoint`] → [`load`] (plan → engine → [`memory`]) → [`digest`].
+//! The path of a measurement: [`cli`] → [`bench`] → `results/*.json` → `analyze`.
+
+/// Result files to tables, speedups and plots.
+#[cfg(feature = "analyze")]
+pub mod analyze;
+/// Loads measured in turns against SafeTensors.
+pub mod bench;
+/// Checkpoints on disk: opened, checked, saved, made up, fetched.
+pub mod checkpoint;
+/// The command line.
+pub mod cli;
+/// Block digests of bytes in host memory.
+pub mod digest;
+/// CUDA devices, through cudarc.
+pub mod gpu;
+/// Ctrl-C, once for the whole process.
+pub mod interrupt;
+/// Plans, engines, and the one loop that moves bytes.
+pub mod load;
+/// Host buffers.
+pub mod memory;
+/// Progress on a terminal, silence in a pipe.
+pub mod progress;
+/// System calls that std does not have.
+pub mod sys;
+
+/// What a command came to; `main` turns it into the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Exit code 0.
+    Yes,
+    /// Exit code 1: it ran, and the answer is no (a mismatch, a failed load, a regression).
+    No,
+    /// Exit code 130: Ctrl-C; what was done is kept.
+    Interrupted,
+}

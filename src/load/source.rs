@@ -1,0 +1,136 @@
+//! The files of a checkpoint, read range by range: through the page cache where it holds the range, past it
+//! (`O_DIRECT`) where it does not.
+//!
+//! Why both: buffered reads of a cold range run at a third of a fast drive's rate, since the kernel copies
+//! each page; direct reads of a warm range go back to the drive for what memory already has.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use anyhow::{Context, Result};
+
+use super::engine::PathTaken;
+use crate::checkpoint::{Checkpoint, malformed};
+use crate::cli::IoChoice;
+use crate::sys::{self, DIRECT_ALIGN};
+
+struct SourceFile {
+    buffered: File,
+    /// Absent where the file system refuses `O_DIRECT`.
+    direct: Option<File>,
+}
+
+/// Shared by all threads of a load.
+pub struct Sources {
+    files: Vec<SourceFile>,
+    io: IoChoice,
+    /// Cleared when the device refuses a direct read that was aligned to 4 KiB.
+    direct_works: AtomicBool,
+    direct_bytes: AtomicU64,
+    buffered_bytes: AtomicU64,
+}
+
+impl Sources {
+    /// Opens every file, and checks that each is still as long as the checkpoint says.
+    pub fn open(checkpoint: &Checkpoint, io: IoChoice) -> Result<Sources> {
+        let mut files = Vec::new();
+        for file in &checkpoint.files {
+            let at = || format!("open {}", file.path.display());
+            let buffered = File::open(&file.path).with_context(at)?;
+            let bytes = buffered.metadata().with_context(at)?.len();
+            if bytes != file.bytes {
+                return Err(malformed(
+                    &file.path,
+                    format!("{bytes} bytes long, and was {} just before", file.bytes),
+                ));
+            }
+            let direct = match io {
+                IoChoice::Buffered => None,
+                IoChoice::Auto | IoChoice::Direct => match sys::open_direct(&file.path) {
+                    Ok(direct) => Some(direct),
+                    Err(e) if e.raw_os_error() == Some(libc::EINVAL) => None,
+                    Err(e) => return Err(e).with_context(at),
+                },
+            };
+            files.push(SourceFile { buffered, direct });
+        }
+        let (direct_bytes, buffered_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Sources { files, io, direct_works: AtomicBool::new(true), direct_bytes, buffered_bytes })
+    }
+
+    /// Reads up to `bytes` at `offset` into `room`, which is at least as long and may be up to 4 KiB longer.
+    /// One system call: the caller loops.
+    pub fn read(&self, file: usize, offset: u64, bytes: u64, room: &mut [u8]) -> io::Result<u64> {
+        let source = &self.files[file];
+        if let Some(direct) = self.direct_for(source, offset, bytes, room) {
+            match direct.read_at(room, offset) {
+                Ok(n) => {
+                    let n = (n as u64).min(bytes);
+                    self.direct_bytes.fetch_add(n, Ordering::Relaxed);
+                    return Ok(n);
+                }
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                    self.direct_works.store(false, Ordering::Relaxed);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let n = source.buffered.read_at(&mut room[..bytes as usize], offset)? as u64;
+        self.buffered_bytes.fetch_add(n, Ordering::Relaxed);
+        Ok(n)
+    }
+
+    /// The descriptor to read past the page cache with, if this range should be read so.
+    fn direct_for<'a>(
+        &self,
+        source: &'a SourceFile,
+        offset: u64,
+        bytes: u64,
+        room: &[u8],
+    ) -> Option<&'a File> {
+        let direct = source.direct.as_ref()?;
+        let aligned =
+            [offset, room.len() as u64, room.as_ptr() as u64].iter().all(|v| v.is_multiple_of(DIRECT_ALIGN));
+        if !aligned || !self.direct_works.load(Ordering::Relaxed) {
+            return None;
+        }
+        if self.io == IoChoice::Auto {
+            // Half is where both ways cost the same, when a warm byte is free and a cold one costs double.
+            let resident = sys::resident_bytes(&source.buffered, offset, bytes).unwrap_or(0);
+            if resident * 2 >= bytes {
+                return None;
+            }
+        }
+        Some(direct)
+    }
+
+    /// Which way the bytes went, as an engine called `name` reports it.
+    pub fn outcome(&self, name: &str) -> PathTaken {
+        let direct_bytes = self.direct_bytes.load(Ordering::Relaxed);
+        let buffered_bytes = self.buffered_bytes.load(Ordering::Relaxed);
+        let refused =
+            self.files.iter().any(|f| f.direct.is_none()) || !self.direct_works.load(Ordering::Relaxed);
+        let way = match (direct_bytes, buffered_bytes) {
+            (0, _) => "buffered",
+            (_, 0) => "direct",
+            _ => "mixed",
+        };
+        let reason = match self.io {
+            IoChoice::Buffered => "--io buffered".to_string(),
+            IoChoice::Direct if refused => "--io direct, but the file system refuses O_DIRECT".to_string(),
+            IoChoice::Direct if buffered_bytes > 0 => {
+                format!("--io direct; {buffered_bytes} bytes were not aligned to 4 KiB")
+            }
+            IoChoice::Direct => "--io direct".to_string(),
+            IoChoice::Auto if refused => "the file system refuses O_DIRECT".to_string(),
+            IoChoice::Auto if buffered_bytes == 0 => {
+                "the page cache held too little of any range".to_string()
+            }
+            IoChoice::Auto if direct_bytes == 0 => "the page cache held every range".to_string(),
+            IoChoice::Auto => format!("the page cache held {buffered_bytes} bytes"),
+        };
+        PathTaken { path: format!("{name}-{way}"), reason, direct_bytes, buffered_bytes }
+    }
+}

@@ -1,0 +1,93 @@
+//! Digests of what lies in the destination, held against what was written.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use anyhow::{Result, bail};
+
+use super::Loaded;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::input::TensorReader;
+use crate::checkpoint::write::Source;
+use crate::digest::{self, Digest};
+
+/// Bytes that one thread digests at a time: a multiple of 8.
+const PART_BYTES: u64 = 16 << 20;
+
+/// Digests by tensor name.
+pub type Digests = BTreeMap<String, Digest>;
+
+/// What a checkpoint's tensors should be: from its manifest, or from a second, plain read of its files.
+pub fn expected(checkpoint: &Checkpoint) -> Result<(Digests, &'static str)> {
+    match &checkpoint.manifest {
+        Some(manifest) => Ok((manifest.tensors.clone(), "the manifest's digests")),
+        None => Ok((reread(checkpoint)?, "a second read of the files")),
+    }
+}
+
+/// Digests of every tensor, read from the files without any engine.
+pub fn reread(checkpoint: &Checkpoint) -> Result<Digests> {
+    let reader = TensorReader::new(checkpoint.clone())?;
+    let sizes: Vec<u64> = checkpoint.tensors.iter().map(|t| t.bytes).collect();
+    let digests = in_parts(&sizes, |tensor, offset, bytes| {
+        let mut part = vec![0u8; bytes as usize];
+        reader.fill(tensor, offset, &mut part)?;
+        Ok(digest::partial(&part, offset))
+    })?;
+    Ok(checkpoint.tensors.iter().map(|t| t.name.clone()).zip(digests).collect())
+}
+
+/// The tensors whose bytes are not what they should be, in words. Empty: all is well.
+pub fn mismatches(names: &[&str], tensors: &[&[u8]], expected: &Digests) -> Result<Vec<String>> {
+    let sizes: Vec<u64> = tensors.iter().map(|t| t.len() as u64).collect();
+    let found = in_parts(&sizes, |tensor, offset, bytes| {
+        Ok(digest::partial(&tensors[tensor][offset as usize..][..bytes as usize], offset))
+    })?;
+    let mut wrong = Vec::new();
+    for (name, found) in names.iter().zip(found) {
+        match expected.get(*name) {
+            Some(wanted) if *wanted == found => {}
+            Some(wanted) => wrong.push(format!("tensor '{name}': digest {found}, expected {wanted}")),
+            None => wrong.push(format!("tensor '{name}': nothing to hold it against")),
+        }
+    }
+    Ok(wrong)
+}
+
+/// [`mismatches`] of a whole load.
+pub fn check(loaded: &Loaded, expected: &Digests) -> Result<Vec<String>> {
+    let tensors = &loaded.checkpoint.tensors;
+    let names: Vec<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
+    let bytes: Vec<&[u8]> = (0..tensors.len()).map(|i| loaded.tensor(i)).collect();
+    mismatches(&names, &bytes, expected)
+}
+
+/// Digests things of these sizes on all cores, `partial(index, offset, bytes)` by part.
+fn in_parts(sizes: &[u64], partial: impl Fn(usize, u64, u64) -> Result<u64> + Sync) -> Result<Vec<Digest>> {
+    let parts: Vec<(usize, u64)> = sizes
+        .iter()
+        .enumerate()
+        .flat_map(|(i, size)| (0..size.div_ceil(PART_BYTES)).map(move |p| (i, p * PART_BYTES)))
+        .collect();
+    let sums: Vec<AtomicU64> = sizes.iter().map(|_| AtomicU64::new(0)).collect();
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get()).min(parts.len());
+    let run = || -> Result<()> {
+        while let Some((i, offset)) = parts.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
+            let sum = partial(i, offset, PART_BYTES.min(sizes[i] - offset))?;
+            sums[i].fetch_add(sum, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        for handle in handles {
+            match handle.join() {
+                Ok(result) => result?,
+                Err(_) => bail!("a digest thread died; please report this"),
+            }
+        }
+        Ok(())
+    })?;
+    Ok(sums.into_iter().zip(sizes).map(|(sum, bytes)| digest::finish(sum.into_inner(), *bytes)).collect())
+}

@@ -1,0 +1,37 @@
+//! Parse, run, print the error chain, exit.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sllm_gds::cli::{Cli, Command};
+use sllm_gds::interrupt::{Cancel, Interrupted};
+use sllm_gds::{Outcome, bench, checkpoint, load, sys};
+
+fn main() -> ExitCode {
+    sys::end_on_closed_pipe();
+    let cli = Cli::parse();
+    let cancel = Cancel::on_signal();
+    let outcome = match &cli.command {
+        Command::Save(args) => checkpoint::save::run(args, &cancel),
+        Command::Export(args) => checkpoint::export::run(args, &cancel),
+        Command::Load(args) => load::command::run(args, &cancel),
+        Command::Verify(args) => checkpoint::verify::run(args, &cancel),
+        Command::Inspect(args) => checkpoint::inspect::run(args),
+        Command::Bench(args) => bench::run(args, &cancel),
+        #[cfg(feature = "analyze")]
+        Command::Analyze(args) => sllm_gds::analyze::run(args),
+    };
+    match outcome {
+        Ok(Outcome::Yes) => ExitCode::SUCCESS,
+        Ok(Outcome::No) => ExitCode::from(1),
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
+        Err(error) if error.is::<Interrupted>() || error.root_cause().is::<Interrupted>() => {
+            eprintln!("interrupted: nothing half-made was left");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! System calls that std does not have, each behind a safe function.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Alignment that `O_DIRECT` wants of offsets, lengths and addresses, on every common device.
+pub const DIRECT_ALIGN: u64 = 4096;
+
+const PAGE_BYTES: u64 = 4096;
+
+/// `struct cachestat_range` and `struct cachestat` of Linux 6.5 (`linux/mman.h`).
+#[repr(C)]
+struct CachestatRange {
+    off: u64,
+    len: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Cachestat {
+    nr_cache: u64,
+    nr_dirty: u64,
+    nr_writeback: u64,
+    nr_evicted: u64,
+    nr_recently_evicted: u64,
+}
+
+/// The same number on every architecture that has it.
+const SYS_CACHESTAT: libc::c_long = 451;
+
+/// Rounds up to a multiple of `align`, a power of two. Saturates.
+pub fn align_up(value: u64, align: u64) -> u64 {
+    value.saturating_add(align - 1) & !(align - 1)
+}
+
+/// Bytes of `[offset, offset + bytes)` that the page cache holds, or `None` where neither `cachestat`
+/// (Linux 6.5) nor `mincore` can tell. Neither starts read-ahead; `preadv2(RWF_NOWAIT)` would.
+pub fn resident_bytes(file: &File, offset: u64, bytes: u64) -> Option<u64> {
+    if bytes == 0 {
+        return Some(0);
+    }
+    let range = CachestatRange { off: offset, len: bytes };
+    let mut stat = Cachestat::default();
+    // SAFETY: both structs are live, have the kernel's layout, and the kernel only writes `stat`.
+    let rc = unsafe {
+        libc::syscall(
+            SYS_CACHESTAT,
+            file.as_raw_fd(),
+            &range as *const CachestatRange,
+            &mut stat as *mut Cachestat,
+            0,
+        )
+    };
+    if rc == 0 {
+        return Some((stat.nr_cache.saturating_mul(PAGE_BYTES)).min(bytes));
+    }
+    mincore_resident_bytes(file, offset, bytes)
+}
+
+/// The older way: map the range (which reads nothing) and ask for its residency vector.
+fn mincore_resident_bytes(file: &File, offset: u64, bytes: u64) -> Option<u64> {
+    let start = offset - offset % PAGE_BYTES;
+    let length = usize::try_from(offset - start + bytes).ok()?;
+    // SAFETY: a fresh read-only shared mapping of our own descriptor; it is never dereferenced.
+    let map = unsafe {
+        let at = libc::off_t::try_from(start).ok()?;
+        libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), at)
+    };
+    if map == libc::MAP_FAILED {
+        return None;
+    }
+    let mut pages = vec![0u8; length.div_ceil(PAGE_BYTES as usize)];
+    // SAFETY: the mapping is `length` bytes long and `pages` has a byte for each of its pages.
+    let rc = unsafe { libc::mincore(map, length, pages.as_mut_ptr()) };
+    // SAFETY: `map` and `length` are the mapping made above, unmapped once.
+    unsafe { libc::munmap(map, length) };
+    (rc == 0).then(|| pages.iter().filter(|p| **p & 1 == 1).count() as u64 * PAGE_BYTES).map(|r| r.min(bytes))
+}
+
+/// Drops a file's clean pages from the page cache. Dirty pages stay: sync the file first.
+pub fn evict(file: &File) -> io::Result<()> {
+    // SAFETY: takes a descriptor and three integers; no memory is involved.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Opens for reading past the page cache. `EINVAL` means that the file system has no `O_DIRECT`.
+pub fn open_direct(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path)
+}
+
+/// Opens a new file for writing past the page cache, or through it where the file system has no `O_DIRECT`.
+pub fn create_direct(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    match options.clone().custom_flags(libc::O_DIRECT).open(path) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+            // The kernel may have made the file before it refused the flag.
+            let _ = std::fs::remove_file(path);
+            options.open(path)
+        }
+        other => other,
+    }
+}
+
+/// Reserves blocks, so that a full disk shows before the first byte. Silent where it is not supported.
+pub fn preallocate(file: &File, bytes: u64) -> io::Result<()> {
+    let length = libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    // SAFETY: takes a descriptor and integers; no memory is involved.
+    if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        e if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+        e => Err(e),
+    }
+}
+
+/// Bytes that this user may still write to the file system that holds `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let path = c_path(path)?;
+    // SAFETY: statvfs is plain integers, for which zero is a value.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` ends in NUL and `stat` is live; the call writes only `stat`.
+    if unsafe { libc::statvfs(path.as_ptr(), &mut stat) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
+}
+
+/// Swaps two directories in one step (`RENAME_EXCHANGE`), so that a reader finds one or the other.
+pub fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    let (a, b) = (c_path(a)?, c_path(b)?);
+    // SAFETY: both paths end in NUL and outlive the call, which reads nothing else.
+    let rc = unsafe {
+        libc::renameat2(libc::AT_FDCWD, a.as_ptr(), libc::AT_FDCWD, b.as_ptr(), libc::RENAME_EXCHANGE)
+    };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets a closed pipe (`… | head`) end the process quietly, as it ends any other tool. Call first in `main`.
+pub fn end_on_closed_pipe() {
+    // SAFETY: restores a default disposition, before any other thread exists.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+/// Makes a directory's entries durable.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Peak resident memory of this process, in bytes.
+pub fn peak_resident_bytes() -> Option<u64> {
+    // SAFETY: rusage is plain integers, for which zero is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is live; the call writes only it.
+    (unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) } == 0).then_some(usage.ru_maxrss as u64 * 1024)
+}
+
+fn c_path(path: &Path) -> io::Result<std::ffi::CString> {
+    Ok(std::ffi::CString::new(path.as_os_str().as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn both_residency_tests_agree_and_start_no_read_ahead() {
+        let mut file = tempfile::NamedTempFile::new_in(".").unwrap();
+        let pages = 256u64;
+        file.write_all(&vec![7u8; (pages * PAGE_BYTES) as usize]).unwrap();
+        file.as_file().sync_all().unwrap();
+        let all = pages * PAGE_BYTES;
+        assert_eq!(resident_bytes(file.as_file(), 0, all), mincore_resident_bytes(file.as_file(), 0, all));
+        evict(file.as_file()).unwrap();
+        let before = resident_bytes(file.as_file(), 0, all).unwrap();
+        for _ in 0..3 {
+            assert_eq!(resident_bytes(file.as_file(), 0, all), Some(before), "asking brought pages in");
+            assert_eq!(mincore_resident_bytes(file.as_file(), 0, all), Some(before));
+        }
+        let mut byte = [0u8; 1];
+        File::open(file.path()).unwrap().read_exact(&mut byte).unwrap();
+        assert!(resident_bytes(file.as_file(), 0, PAGE_BYTES).unwrap() == PAGE_BYTES);
+    }
+
+    #[test]
+    fn aligning() {
+        assert_eq!(align_up(0, 4096), 0);
+        assert_eq!(align_up(1, 4096), 4096);
+        assert_eq!(align_up(4096, 4096), 4096);
+    }
+}
