@@ -226,7 +226,7 @@ impl fmt::Display for Layout {
     }
 }
 
-/// An opened checkpoint. Every tensor lies within the files as `stat` found them.
+/// An opened checkpoint. Every tensor lies within the files as `stat` found them, which end before 2^62.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     pub dir: PathBuf,
@@ -321,10 +321,19 @@ impl Checkpoint {
     }
 }
 
+/// No file system holds more. Below it a few sizes can be added without a check.
+const MAX_TOTAL_BYTES: u64 = 1 << 62;
+
 /// Holds for every layout: sorts the tensors and refuses what no reader could serve.
 pub(crate) fn finish(mut checkpoint: Checkpoint, index: &Path) -> Result<Checkpoint> {
     checkpoint.tensors.sort_by(|a, b| (a.offset, a.bytes, &a.name).cmp(&(b.offset, b.bytes, &b.name)));
     let end_of_all = checkpoint.files.last().map_or(0, DataFile::end);
+    if end_of_all > MAX_TOTAL_BYTES {
+        bail!(malformed(
+            index,
+            format!("its files claim {end_of_all} bytes, more than any file system holds")
+        ));
+    }
     let mut covered: (u64, u64, &str) = (0, 0, "");
     for tensor in &checkpoint.tensors {
         let end = tensor.offset.checked_add(tensor.bytes).filter(|end| *end <= end_of_all).ok_or_else(|| {

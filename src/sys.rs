@@ -90,6 +90,14 @@ pub fn evict(file: &File) -> io::Result<()> {
     }
 }
 
+/// Opens a regular file for reading. Anything else is refused unopened: opening a FIFO would wait for a writer.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    File::open(path)
+}
+
 /// Opens for reading past the page cache. `EINVAL` means that the file system has no `O_DIRECT`.
 pub fn open_direct(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path)

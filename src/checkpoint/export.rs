@@ -1,6 +1,7 @@
 //! `export`: any checkpoint back to safetensors. A checkpoint that was saved from safetensors gives back the
 //! very same files; any other is sharded anew.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use super::input::{Sidecar, TensorReader};
 use super::save::{check_space, copy_sidecars, write_synced};
 use super::staging::Staging;
 use super::write::{Content, NewFile, Piece, write_files};
-use super::{Checkpoint, manifest, safetensors};
+use super::{Checkpoint, MAX_TOTAL_BYTES, manifest, safetensors};
 use crate::Outcome;
 use crate::cli::ExportArgs;
 use crate::interrupt::Cancel;
@@ -63,15 +64,17 @@ pub fn export(
             tensor.bytes
         );
     }
+    sum(checkpoint.tensors.iter().map(|t| t.bytes))?;
     let origin = checkpoint.manifest.as_ref().and_then(|m| m.source.as_ref());
     let shards = match (origin, max_shard_bytes) {
         (Some(origin), None) => as_it_was(&checkpoint, origin)?,
         _ => sharded(&checkpoint, max_shard_bytes.unwrap_or(DEFAULT_SHARD_BYTES))?,
     };
-    let total_bytes = shards.files.iter().map(|f| f.bytes).sum();
+    let total_bytes = sum(shards.files.iter().map(|f| f.bytes))?;
     check_space(to, total_bytes)?;
     let staging = Staging::new(to, overwrite)?;
     let sidecars: Vec<Sidecar> = checkpoint.sidecars()?.into_iter().map(Sidecar::Copy).collect();
+    let tensors = checkpoint.tensors.len();
     let reader = TensorReader::new(checkpoint)?;
     let bar = progress::bytes_bar(total_bytes, &format!("export to {}", to.display()));
     write_files(staging.path(), &shards.files, &reader, &[], cancel, &bar)
@@ -80,9 +83,26 @@ pub fn export(
     if let Some((name, text)) = &shards.index {
         write_synced(&staging.path().join(name), text.as_bytes())?;
     }
+    check(staging.path(), tensors)?;
     staging.publish()?;
     bar.finish_and_clear();
     Ok(shards.files.iter().map(|f| to.join(&f.name)).collect())
+}
+
+/// Safetensors holds tied tensors once for each name: what they come to together, where that can be.
+fn sum(mut sizes: impl Iterator<Item = u64>) -> Result<u64> {
+    let sum = sizes.try_fold(0u64, |sum, bytes| sum.checked_add(bytes));
+    sum.filter(|bytes| *bytes <= MAX_TOTAL_BYTES).context("it would write more than any file system holds")
+}
+
+/// A recorded source may be damaged: what it leads to must open, and lack no tensor.
+fn check(written: &Path, tensors: usize) -> Result<()> {
+    let advice = "the recorded source (sllm_gds.json) does not fit: shard anew with --max-shard-size 5GB";
+    let found = Checkpoint::open(written).context(advice)?.tensors.len();
+    if found != tensors {
+        bail!("{found} of {tensors} tensors would be exported; {advice}");
+    }
+    Ok(())
 }
 
 /// The files that it was saved from, by their recorded headers.
@@ -94,13 +114,13 @@ fn as_it_was(checkpoint: &Checkpoint, origin: &manifest::Source) -> Result<Shard
     if let Some(name) = names.iter().find(|n| n.contains('/') || n.starts_with('.') || n.is_empty()) {
         return Err(super::malformed(&path, format!("'{name}' can't be a file's name here")));
     }
+    let place_of: HashMap<&str, usize> =
+        checkpoint.tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
     for shard in &origin.shards {
-        let place_of = |name: &str| checkpoint.tensors.iter().position(|t| t.name == name);
-        let data_bytes = shard_data_bytes(&path, &shard.header)?;
-        let tensors = safetensors::parse_header(&path, &shard.header, data_bytes)?;
+        let tensors = safetensors::header_tensors(&path, &shard.header)?;
         let mut order = Vec::new();
         for (spec, _, bytes) in &tensors {
-            let found = place_of(&spec.name).filter(|i| {
+            let found = place_of.get(spec.name.as_str()).copied().filter(|i| {
                 let t = &checkpoint.tensors[*i];
                 (t.dtype, t.bytes, &t.shape) == (spec.dtype, *bytes, &spec.shape)
             });
@@ -114,15 +134,6 @@ fn as_it_was(checkpoint: &Checkpoint, origin: &manifest::Source) -> Result<Shard
         files.push(shard_file(shard.file.clone(), &shard.header, checkpoint, &order));
     }
     Ok(Shards { files, index: origin.index.clone() })
-}
-
-/// Where a recorded header says that its data ends.
-fn shard_data_bytes(path: &Path, header: &str) -> Result<u64> {
-    let value: serde_json::Value = serde_json::from_str(header)
-        .map_err(|e| super::malformed(path, format!("a recorded header is damaged: {e}")))?;
-    let ends =
-        value.as_object().into_iter().flatten().filter_map(|(_, e)| e.get("data_offsets")?.get(1)?.as_u64());
-    Ok(ends.max().unwrap_or(0))
 }
 
 /// New shards of at most `max_bytes`, named as transformers name them.

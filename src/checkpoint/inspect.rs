@@ -3,8 +3,8 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::Checkpoint;
 use super::save::TENSOR_ALIGN;
+use super::{Checkpoint, Tensor};
 use crate::Outcome;
 use crate::cli::InspectArgs;
 
@@ -80,8 +80,11 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
 
 fn rows(checkpoint: &Checkpoint) -> Vec<Row<'_>> {
     let mut rows: Vec<Row> = Vec::new();
-    for (i, t) in checkpoint.tensors.iter().enumerate() {
-        let twin = checkpoint.tensors[..i].iter().rev().take_while(|o| o.offset == t.offset).last();
+    let mut twin: Option<&Tensor> = None;
+    for t in &checkpoint.tensors {
+        // The first of those that share these bytes; they are neighbours.
+        let first = twin.filter(|o| (o.offset, o.bytes) == (t.offset, t.bytes) && t.bytes > 0);
+        twin = first.or(Some(t));
         let partition = checkpoint.file_at(t.offset).unwrap_or(checkpoint.files.len().saturating_sub(1));
         rows.push(Row {
             name: &t.name,
@@ -91,7 +94,7 @@ fn rows(checkpoint: &Checkpoint) -> Vec<Row<'_>> {
             partition,
             file_offset: t.offset - checkpoint.files.get(partition).map_or(0, |f| f.base),
             bytes: t.bytes,
-            tied_to: twin.filter(|o| o.bytes == t.bytes && t.bytes > 0).map(|o| o.name.as_str()),
+            tied_to: first.map(|o| o.name.as_str()),
         });
     }
     rows

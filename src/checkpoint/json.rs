@@ -1,8 +1,7 @@
 //! JSON objects whose keys must not repeat: serde's maps would keep the last and say nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::marker::PhantomData;
 use std::path::Path;
@@ -11,23 +10,25 @@ use anyhow::{Context, Result};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
 use super::malformed;
+use crate::sys;
 
 /// No index or header is larger; the safetensors format sets the same bound.
 pub(super) const MAX_BYTES: u64 = 100_000_000;
 
-/// The pairs of an object, in their order.
-pub(super) struct UniquePairs<T>(pub Vec<(String, T)>);
+/// The pairs of an object, in their order. With `METADATA`, safetensors' `__metadata__` (names and texts) is
+/// checked and left out. Values are parsed as they come: a tree of them would take fifty times the text.
+pub(super) struct UniquePairs<T, const METADATA: bool = false>(pub Vec<(String, T)>);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for UniquePairs<T> {
+impl<'de, T: Deserialize<'de>, const METADATA: bool> Deserialize<'de> for UniquePairs<T, METADATA> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(PairVisitor(PhantomData))
     }
 }
 
-struct PairVisitor<T>(PhantomData<T>);
+struct PairVisitor<T, const METADATA: bool>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for PairVisitor<T> {
-    type Value = UniquePairs<T>;
+impl<'de, T: Deserialize<'de>, const METADATA: bool> Visitor<'de> for PairVisitor<T, METADATA> {
+    type Value = UniquePairs<T, METADATA>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("an object of tensors")
@@ -36,20 +37,35 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for PairVisitor<T> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut pairs = Vec::new();
         let mut seen = HashSet::new();
-        while let Some((name, value)) = map.next_entry::<String, T>()? {
+        while let Some(name) = map.next_key::<String>()? {
             if !seen.insert(name.clone()) {
                 return Err(A::Error::custom(format!("the name '{name}' stands twice")));
             }
+            let in_entry = |e: A::Error| A::Error::custom(format!("the entry '{name}': {e}"));
+            if METADATA && name == "__metadata__" {
+                map.next_value::<HashMap<String, String>>().map_err(in_entry)?;
+                continue;
+            }
+            let value = map.next_value().map_err(in_entry)?;
             pairs.push((name, value));
         }
         Ok(UniquePairs(pairs))
     }
 }
 
+/// For `#[serde(deserialize_with)]`: a map whose keys must not repeat.
+pub(super) fn unique_map<'de, D, T>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(UniquePairs::<T>::deserialize(deserializer)?.0.into_iter().collect())
+}
+
 /// Reads a small JSON file, refusing one that is larger than any real index.
 pub(super) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
     let mut text = Vec::new();
-    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let file = sys::open_regular(path).with_context(|| format!("open {}", path.display()))?;
     file.take(MAX_BYTES + 1).read_to_end(&mut text).with_context(|| format!("read {}", path.display()))?;
     if text.len() as u64 > MAX_BYTES {
         return Err(malformed(path, format!("larger than {MAX_BYTES} bytes, which no index is")));

@@ -23,6 +23,7 @@ pub struct Manifest {
     /// Partition numbers of each group; a group goes to one GPU.
     pub groups: Vec<Vec<usize>>,
     /// A digest of each tensor's bytes.
+    #[serde(deserialize_with = "json::unique_map")]
     pub tensors: BTreeMap<String, Digest>,
     /// What it was saved from, in words: a path, a hub id, or `synthetic:…` with its seed.
     #[serde(default)]

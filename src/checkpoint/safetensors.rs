@@ -1,19 +1,18 @@
 //! Safetensors: a length (8 bytes, little-endian), a JSON header, then tensors without a gap. A directory
 //! holds one file, or shards with `model.safetensors.index.json`.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::File;
+use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::json::{self, UniquePairs};
 use super::{
     Checkpoint, DType, DataFile, Layout, Tensor, TensorSpec, contiguous_stride, finish, list, malformed,
 };
+use crate::sys;
 
 const INDEX_SUFFIX: &str = ".safetensors.index.json";
 
@@ -26,7 +25,7 @@ struct TensorInfo {
 
 #[derive(Deserialize)]
 struct ShardIndex {
-    weight_map: HashMap<String, String>,
+    weight_map: UniquePairs<String>,
 }
 
 /// Whether a directory holds safetensors files.
@@ -47,8 +46,8 @@ pub(super) fn open_dir(dir: &Path) -> Result<Checkpoint> {
             found.into_iter().filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
         return open_shards(dir, &shards, dir);
     };
-    let ShardIndex { weight_map } = json::read(&index)?;
-    let names: BTreeSet<&String> = weight_map.values().collect();
+    let ShardIndex { weight_map: UniquePairs(weight_map) } = json::read(&index)?;
+    let names: BTreeSet<&String> = weight_map.iter().map(|(_, shard)| shard).collect();
     let mut shards = Vec::new();
     for name in names {
         if name.contains('/') || !dir.join(name).is_file() {
@@ -61,7 +60,9 @@ pub(super) fn open_dir(dir: &Path) -> Result<Checkpoint> {
     }
     let checkpoint = open_shards(dir, &shards, &index)?;
     let held: HashSet<&str> = checkpoint.tensors.iter().map(|t| t.name.as_str()).collect();
-    if let Some(name) = weight_map.keys().filter(|name| !held.contains(name.as_str())).min() {
+    if let Some(name) =
+        weight_map.iter().map(|(name, _)| name).filter(|name| !held.contains(name.as_str())).min()
+    {
         return Err(malformed(&index, format!("names the tensor '{name}', which no shard holds")));
     }
     Ok(checkpoint)
@@ -89,6 +90,8 @@ fn open_shards(dir: &Path, shards: &[PathBuf], index: &Path) -> Result<Checkpoin
     let mut base = 0u64;
     for path in shards {
         let (bytes, header) = read_header(path)?;
+        // Before any offset is added to it: sparse files can claim sizes that overflow.
+        let end = base.checked_add(bytes).ok_or_else(|| malformed(index, "the shards exceed 2^64 bytes"))?;
         let data_start = 8 + header.len() as u64;
         let shard = parse_header(path, &header, bytes - data_start)?;
         for (spec, offset, size) in shard {
@@ -110,7 +113,7 @@ fn open_shards(dir: &Path, shards: &[PathBuf], index: &Path) -> Result<Checkpoin
             });
         }
         files.push(DataFile { path: path.clone(), base, bytes, header_bytes: data_start });
-        base = base.checked_add(bytes).ok_or_else(|| malformed(index, "the shards exceed 2^64 bytes"))?;
+        base = end;
     }
     let (layout, manifest) = (Layout::Safetensors, None);
     finish(Checkpoint { dir: dir.to_path_buf(), layout, files, tensors, manifest }, index)
@@ -118,7 +121,7 @@ fn open_shards(dir: &Path, shards: &[PathBuf], index: &Path) -> Result<Checkpoin
 
 /// A file's size, and the text of its header.
 pub fn read_header(path: &Path) -> Result<(u64, String)> {
-    let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let mut file = sys::open_regular(path).with_context(|| format!("open {}", path.display()))?;
     let bytes = file.metadata().with_context(|| format!("stat {}", path.display()))?.len();
     let mut length = [0u8; 8];
     if bytes < 8 {
@@ -144,22 +147,24 @@ pub fn read_header(path: &Path) -> Result<(u64, String)> {
 
 /// Tensors of a header with offset and size within the data, which must be `data_bytes` long. In the
 /// order of their offsets.
-pub(super) fn parse_header(
-    path: &Path,
-    header: &str,
-    data_bytes: u64,
-) -> Result<Vec<(TensorSpec, u64, u64)>> {
-    let UniquePairs(entries) = serde_json::from_str::<UniquePairs<Value>>(header)
+fn parse_header(path: &Path, header: &str, data_bytes: u64) -> Result<Vec<(TensorSpec, u64, u64)>> {
+    let tensors = header_tensors(path, header)?;
+    let end = tensors.last().map_or(0, |(_, start, size)| start + size);
+    if end != data_bytes {
+        return Err(malformed(
+            path,
+            format!("its tensors end at {end}, its data at {data_bytes}: the file was cut short or grew"),
+        ));
+    }
+    Ok(tensors)
+}
+
+/// Tensors of a header with offset and size within the data, whatever its length. They leave no gap.
+pub(super) fn header_tensors(path: &Path, header: &str) -> Result<Vec<(TensorSpec, u64, u64)>> {
+    let UniquePairs(entries) = serde_json::from_str::<UniquePairs<TensorInfo, true>>(header)
         .map_err(|e| malformed(path, format!("its header is not what belongs there: {e}")))?;
     let mut tensors = Vec::new();
-    for (name, entry) in entries {
-        if name == "__metadata__" {
-            serde_json::from_value::<HashMap<String, String>>(entry)
-                .map_err(|e| malformed(path, format!("__metadata__: {e}")))?;
-            continue;
-        }
-        let info: TensorInfo = serde_json::from_value(entry)
-            .map_err(|e| malformed(path, format!("the entry '{name}' is not a tensor's: {e}")))?;
+    for (name, info) in entries {
         let Some(dtype) = DType::from_safetensors(&info.dtype) else {
             return Err(malformed(
                 path,
@@ -186,12 +191,6 @@ pub(super) fn parse_header(
             return Err(malformed(path, format!("tensor '{}' begins at {start}, not at {at}", spec.name)));
         }
         at += size;
-    }
-    if at != data_bytes {
-        return Err(malformed(
-            path,
-            format!("its tensors end at {at}, its data at {data_bytes}: the file was cut short or grew"),
-        ));
     }
     Ok(tensors)
 }
@@ -240,7 +239,7 @@ mod tests {
                 4,
                 "does not fill",
             ),
-            (r#"{"w":{"dtype":"F16","shape":[-2],"data_offsets":[0,4]}}"#, 4, "not a tensor's"),
+            (r#"{"w":{"dtype":"F16","shape":[-2],"data_offsets":[0,4]}}"#, 4, "entry 'w'"),
             (
                 r#"{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"w":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#,
                 2,
@@ -251,7 +250,9 @@ mod tests {
                 3,
                 "not at 2",
             ),
-            (r#"{"w":{"x":"y"}}"#, 0, "not a tensor's"),
+            (r#"{"w":{"x":"y"}}"#, 0, "entry 'w'"),
+            (r#"{"w":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}}"#, 1, "duplicate"),
+            (r#"{"__metadata__":{"a":1}}"#, 0, "entry '__metadata__'"),
             ("[]", 0, "header"),
             ("", 0, "header"),
         ];

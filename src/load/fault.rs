@@ -1,11 +1,19 @@
 //! A wrapper around any engine that does what storage does on a bad day, from a seed. For tests of the
 //! loader and of verification; nothing selects it outside them.
+//!
+//! What happens to a read follows from the seed, the place of the read and the attempts made there, and not
+//! from the order of threads: a seed that failed fails again.
 
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::engine::{Engine, Job, PathTaken, Worker};
+
+/// Turns that a stalled read gives to other threads at most.
+const STALL_TURNS: u32 = 20;
+/// Reads by others that a stalled read waits for.
+const STALL_READS: u64 = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -50,14 +58,23 @@ impl Fault {
     }
 }
 
+/// A fault that took place, and where: the first byte that the read was to bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Injected {
+    pub fault: Fault,
+    pub file: usize,
+    pub file_offset: u64,
+}
+
 /// Wraps an engine. One read in `one_in` goes wrong, in one of the given ways.
 pub struct FaultEngine<E> {
     inner: E,
     seed: u64,
     one_in: u64,
     faults: Vec<Fault>,
+    /// By all threads: tells a stalled read whether others have moved on.
     reads: AtomicU64,
-    injected: Mutex<Vec<Fault>>,
+    injected: Mutex<Vec<Injected>>,
 }
 
 impl<E: Engine> FaultEngine<E> {
@@ -66,22 +83,26 @@ impl<E: Engine> FaultEngine<E> {
         FaultEngine { inner, seed, one_in: one_in.max(1), faults: faults.to_vec(), reads, injected }
     }
 
-    /// The faults so far.
-    pub fn injected(&self) -> Vec<Fault> {
+    /// The faults so far, in no order that means anything.
+    pub fn injected(&self) -> Vec<Injected> {
         self.injected.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    /// Random bits for a read: the same for the same seed, place and attempt.
-    fn dice(&self, job: &Job<'_>, done: u64) -> u64 {
-        let attempt = self.reads.fetch_add(1, Ordering::Relaxed);
-        let text = [self.seed, job.file as u64, job.file_offset + done, attempt].map(u64::to_le_bytes);
-        crate::digest::digest(text.as_flattened()).0
+    /// Gives other threads their turns, until some have read or none seems to be there.
+    fn stall(&self) {
+        let until = self.reads.load(Ordering::Relaxed) + STALL_READS;
+        for _ in 0..STALL_TURNS {
+            if self.reads.load(Ordering::Relaxed) >= until {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 }
 
 impl<E: Engine> Engine for FaultEngine<E> {
     fn worker(&self) -> io::Result<Box<dyn Worker + '_>> {
-        Ok(Box::new(FaultWorker { inner: self.inner.worker()?, engine: self }))
+        Ok(Box::new(FaultWorker { inner: self.inner.worker()?, engine: self, attempts: 0 }))
     }
 
     fn outcome(&self) -> PathTaken {
@@ -92,50 +113,83 @@ impl<E: Engine> Engine for FaultEngine<E> {
 struct FaultWorker<'a, E> {
     inner: Box<dyn Worker + 'a>,
     engine: &'a FaultEngine<E>,
+    /// Interruptions in a row: the next read is at the same place, and must fall out differently.
+    attempts: u64,
+}
+
+impl<E: Engine> FaultWorker<'_, E> {
+    /// Random bits for the next read at this place.
+    fn dice(&self, file: usize, file_offset: u64) -> u64 {
+        let text = [self.engine.seed, file as u64, file_offset, self.attempts].map(u64::to_le_bytes);
+        crate::digest::digest(text.as_flattened()).0
+    }
+
+    /// Does what `fault` does. Says how many bytes are claimed, and whether the fault could take place.
+    fn fail(&mut self, fault: Fault, dice: u64, job: &mut Job<'_>, done: u64) -> (io::Result<u64>, bool) {
+        match fault {
+            Fault::Interrupted => (Err(io::ErrorKind::Interrupted.into()), true),
+            Fault::InputOutput => (Err(io::Error::from_raw_os_error(libc::EIO)), true),
+            Fault::Truncated => (Ok(0), true),
+            Fault::Stale => (Ok(job.bytes - done), true),
+            Fault::Stalled => {
+                self.engine.stall();
+                (self.inner.read(job, done), true)
+            }
+            Fault::ShortRead => match self.inner.read(job, done) {
+                Ok(n) if n > 1 => {
+                    let short = 1 + dice % (n - 1);
+                    // Nothing may be left there for a loop that doesn't ask again.
+                    job.target[(done + short) as usize..(done + n) as usize]
+                        .iter_mut()
+                        .for_each(|b| *b = !*b);
+                    (Ok(short), true)
+                }
+                other => (other, false),
+            },
+            Fault::FlippedBit => match self.inner.read(job, done) {
+                Ok(n) if n > 0 => {
+                    let bit = dice % (n * 8);
+                    job.target[(done + bit / 8) as usize] ^= 1 << (bit % 8);
+                    (Ok(n), true)
+                }
+                other => (other, false),
+            },
+            Fault::WrongPlace => {
+                let right = job.file_offset;
+                let distance = 512u64 << (dice % 8);
+                job.file_offset = right.checked_sub(distance).unwrap_or(right + distance);
+                let read = self.inner.read(job, done);
+                job.file_offset = right;
+                match read {
+                    // Past the end of the file there is no other place to read from.
+                    Ok(0) => (self.inner.read(job, done), false),
+                    other => (other, true),
+                }
+            }
+        }
+    }
 }
 
 impl<E: Engine> Worker for FaultWorker<'_, E> {
     fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
-        let dice = self.engine.dice(job, done);
-        if !dice.is_multiple_of(self.engine.one_in) || self.engine.faults.is_empty() {
+        self.engine.reads.fetch_add(1, Ordering::Relaxed);
+        let (file, file_offset) = (job.file, job.file_offset + done);
+        let dice = self.dice(file, file_offset);
+        let engine = self.engine;
+        if engine.faults.is_empty() || !dice.is_multiple_of(engine.one_in) {
+            self.attempts = 0;
             return self.inner.read(job, done);
         }
-        let dice = dice / self.engine.one_in;
-        let fault = self.engine.faults[dice as usize % self.engine.faults.len()];
-        let dice = dice / self.engine.faults.len() as u64;
-        self.engine.injected.lock().unwrap_or_else(|e| e.into_inner()).push(fault);
-        let left = job.bytes - done;
-        match fault {
-            Fault::Interrupted => Err(io::ErrorKind::Interrupted.into()),
-            Fault::InputOutput => Err(io::Error::from_raw_os_error(libc::EIO)),
-            Fault::Truncated => Ok(0),
-            Fault::Stale => Ok(left),
-            Fault::Stalled => {
-                for _ in 0..100 {
-                    std::thread::yield_now();
-                }
-                self.inner.read(job, done)
-            }
-            Fault::ShortRead => {
-                let n = self.inner.read(job, done)?;
-                Ok(if n > 1 { 1 + dice % (n - 1) } else { n })
-            }
-            Fault::WrongPlace => {
-                let right = job.file_offset;
-                job.file_offset = if right >= 4096 { right - 4096 } else { right + 4096 };
-                let n = self.inner.read(job, done);
-                job.file_offset = right;
-                // Past the end of the file there is no other place to read from.
-                if matches!(n, Ok(0)) { self.inner.read(job, done) } else { n }
-            }
-            Fault::FlippedBit => {
-                let n = self.inner.read(job, done)?;
-                if n > 0 {
-                    job.target[(done + dice / 8 % n) as usize] ^= 1 << (dice % 8);
-                }
-                Ok(n)
-            }
+        let dice = dice / engine.one_in;
+        let fault = engine.faults[(dice % engine.faults.len() as u64) as usize];
+        let (result, took_place) = self.fail(fault, dice / engine.faults.len() as u64, job, done);
+        if took_place {
+            let injected = Injected { fault, file, file_offset };
+            engine.injected.lock().unwrap_or_else(|e| e.into_inner()).push(injected);
         }
+        let again = matches!(&result, Err(e) if e.kind() == io::ErrorKind::Interrupted);
+        self.attempts = if again { self.attempts + 1 } else { 0 };
+        result
     }
 
     fn finish(&mut self) -> io::Result<()> {

@@ -38,7 +38,7 @@ impl Sources {
         let mut files = Vec::new();
         for file in &checkpoint.files {
             let at = || format!("open {}", file.path.display());
-            let buffered = File::open(&file.path).with_context(at)?;
+            let buffered = sys::open_regular(&file.path).with_context(at)?;
             let bytes = buffered.metadata().with_context(at)?.len();
             if bytes != file.bytes {
                 return Err(malformed(
