@@ -1,6 +1,6 @@
 //! Loads measured in turns against SafeTensors. Every record is on disk before the next load starts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -8,8 +8,10 @@ use anyhow::{Context, Result, bail};
 use crate::Outcome;
 use crate::checkpoint::input;
 use crate::cli::{Baseline, BenchArgs, EngineChoice, Format, Mode};
+use crate::gpu::memory::{Pinned, pin};
 use crate::interrupt::Cancel;
-use crate::load::{self, Options, verify};
+use crate::load::pool::Pool;
+use crate::load::{self, Clock, Destination, Options, verify};
 use prepare::Prepared;
 use record::{COLD_RESIDENT_MAX, Record};
 
@@ -49,38 +51,72 @@ impl Mode {
 }
 
 pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
-    let options = Options::new(&args.engine)?;
-    let mut formats = args.formats.clone();
-    formats.dedup();
+    let mut clock = Clock::start();
+    let (to, note) = load::command::destination(args.gpus.as_ref(), &args.engine)?;
+    let context_s = clock.lap();
+    let mut options = Options::new(&args.engine, &to)?;
+    options.poison = !args.no_verify;
+    let formats = args.formats.clone();
     if (1..formats.len()).any(|i| formats[..i].contains(&formats[i])) {
         bail!("--formats names a format twice");
     }
     let mut notes = Vec::new();
-    notes.extend(load::command::destination(args.gpus.as_ref(), args.engine.engine)?);
-    if args.mem_pool_size.is_some() {
+    notes.extend(note);
+    if args.mem_pool_size.is_some() && matches!(to, Destination::Host) {
         notes.push("--mem-pool-size is for loads to GPUs; loads into host memory use no pool".into());
     }
     notes.iter().for_each(|note| eprintln!("{note}"));
     let python = match args.baseline {
-        Baseline::Python if formats.contains(&Format::Safetensors) => Some(python::Python::start()?),
+        Baseline::Python if formats.contains(&Format::Safetensors) => Some(python::Python::start(&to)?),
         _ => None,
     };
     let count = args.replicas.unwrap_or(match args.mode {
         Mode::Cached => 5,
         Mode::Random => 30,
     });
+    environment::read(&args.results)?;
     let input = input::open(&args.model, args.seed, args.hf_token.as_deref(), cancel)?;
     let on_disk = if args.mode == Mode::Random { count } else { 1 };
     let prepared = prepare::prepare(&input, &args.storage_path, on_disk, &formats, cancel)?;
-    let mut run = Run::new(args, formats, count, options, prepared, python)?;
-    run.write_environment(&notes)?;
+    clock.lap();
+    let pool = make_pool(args, &to, &options)?;
+    let pool_ready_s = clock.lap();
+    let mut run = Run::new(args, formats, count, to, options, prepared, python)?;
+    run.pool = pool;
+    run.pool_ready_s = pool_ready_s;
+    run.write_environment(&notes, context_s)?;
     run.measure(cancel)?;
     summary::print(&run, args.json)?;
     if cancel.is_set() {
+        eprintln!("interrupted: the loads that had ended are kept");
         return Ok(Outcome::Interrupted);
     }
     let bad = |r: &Record| r.error.is_some() || r.verified == Some(false);
     Ok(if run.records().any(bad) { Outcome::No } else { Outcome::Yes })
+}
+
+/// Evicts a checkpoint's files, or reads them into the page cache; says which share of them lies there now.
+fn make_ready(dir: &Path, cold: bool) -> Result<Option<f64>> {
+    let files = cache::Files::open(dir)?;
+    if cold {
+        files.evict()?
+    } else {
+        files.warm()?
+    }
+    Ok(files.resident_share())
+}
+
+/// The pool that `--mem-pool-size` asks for. Its chunks are those of ServerlessLLM's store by default: 16 MiB.
+fn make_pool(args: &BenchArgs, to: &Destination, options: &Options) -> Result<Option<Pool<Pinned>>> {
+    let (Some(bytes), Destination::Gpus(gpus, _)) = (args.mem_pool_size, to) else { return Ok(None) };
+    let chunk_bytes = args.engine.chunk_size.map_or(16 << 20, |_| options.chunk_bytes);
+    let gpu = gpus[0].clone();
+    let make = move |count, chunk_bytes, threads| Ok(pin(&gpu, chunk_bytes, count, threads)?);
+    let pool = Pool::new(bytes, chunk_bytes, Box::new(make))?;
+    if args.prefault {
+        pool.prefault(options.threads)?;
+    }
+    Ok(Some(pool))
 }
 
 /// One run of the benchmark.
@@ -88,9 +124,12 @@ struct Run<'a> {
     args: &'a BenchArgs,
     formats: Vec<Format>,
     count: u32,
+    to: Destination,
     options: Options,
     prepared: Prepared,
     python: Option<python::Python>,
+    pool: Option<Pool<Pinned>>,
+    pool_ready_s: f64,
     run_id: String,
     /// Records so far, by format.
     files: Vec<(PathBuf, Vec<Record>)>,
@@ -109,7 +148,7 @@ struct Done {
 /// The bytes of a finished load.
 enum InPlace {
     Ours(Box<load::Loaded>),
-    Baseline(Vec<(String, Vec<u8>)>),
+    Baseline(Vec<(String, baseline::Bytes)>),
     /// In the Python process, which hands out digests.
     Python,
 }
@@ -119,6 +158,7 @@ impl<'a> Run<'a> {
         args: &'a BenchArgs,
         formats: Vec<Format>,
         count: u32,
+        to: Destination,
         options: Options,
         prepared: Prepared,
         python: Option<python::Python>,
@@ -129,12 +169,31 @@ impl<'a> Run<'a> {
             record::result_path(&args.results, &prepared.model, f.name(), count.into(), args.mode.name())
         };
         let files = formats.iter().map(|f| (path(f), Vec::new())).collect();
-        Ok(Run { args, formats, count, options, prepared, python, run_id, files })
+        Ok(Run {
+            args,
+            formats,
+            count,
+            to,
+            options,
+            prepared,
+            python,
+            pool: None,
+            pool_ready_s: 0.0,
+            run_id,
+            files,
+        })
     }
 
-    fn write_environment(&self, notes: &[String]) -> Result<()> {
+    fn write_environment(&self, notes: &[String], context_s: f64) -> Result<()> {
         let mut environment = environment::describe(&self.args.storage_path);
         environment["notes"] = notes.into();
+        environment["context_s"] = context_s.into();
+        if let Some(pool) = &self.pool {
+            environment["pool"] = serde_json::json!({
+                "bytes": pool.capacity as u64 * pool.chunk_bytes, "chunk_bytes": pool.chunk_bytes,
+                "prefault": self.args.prefault, "ready_s": self.pool_ready_s,
+            });
+        }
         if let Some(python) = &self.python {
             environment["python"] = python.versions.clone();
         }
@@ -155,7 +214,11 @@ impl<'a> Run<'a> {
             fastrand::Rng::with_seed(self.args.seed).shuffle(&mut replicas);
         } else {
             for format in self.formats.clone() {
+                if cancel.is_set() {
+                    return Ok(());
+                }
                 // What goes wrong here goes wrong in the measured loads too, and is recorded there.
+                let _ = make_ready(&self.prepared.dir(format, 0), self.args.cold);
                 let _ = self.load(format, 0, cancel);
             }
         }
@@ -180,17 +243,15 @@ impl<'a> Run<'a> {
     fn one(&mut self, format: Format, replica: usize, iteration: u64) -> Result<Record> {
         let dir = self.prepared.dir(format, replica);
         let meant_cold = self.args.mode == Mode::Random || self.args.cold;
-        if meant_cold {
-            cache::evict(&dir)?;
-        }
-        let resident_before = cache::resident_share(&dir)?;
+        let ready = make_ready(&dir, meant_cold);
+        let resident_before = *ready.as_ref().unwrap_or(&None);
         let started_at_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         let mut record = Record {
             model_name: format!("{}_{replica}", self.prepared.model),
             format: format.name().into(),
             mode: self.args.mode.name().into(),
             engine: self.engine_asked(format).into(),
-            gpus: vec!["host".into()],
+            gpus: self.to.labels(),
             replica: replica as u64,
             iteration,
             started_at_s,
@@ -205,7 +266,7 @@ impl<'a> Run<'a> {
             ..Record::default()
         };
         // A load under way is finished: Ctrl-C ends the run between loads.
-        match self.load(format, replica, &Cancel::new()) {
+        match ready.and_then(|_| self.load(format, replica, &Cancel::new())) {
             Err(error) => record.error = Some(format!("{error:#}")),
             Ok(done) => self.fill_in(&mut record, format, done),
         }
@@ -217,6 +278,7 @@ impl<'a> Run<'a> {
             (Format::Safetensors, Baseline::Rust, _) => "baseline-rust",
             (Format::Safetensors, Baseline::Python, _) => "baseline-python",
             (_, _, EngineChoice::Auto) => "auto",
+            (_, _, EngineChoice::Pinned) => "pinned",
             (_, _, EngineChoice::Host) => "host",
         }
     }
@@ -226,10 +288,15 @@ impl<'a> Run<'a> {
         if format == Format::Safetensors {
             return match &mut self.python {
                 Some(python) => python.load(&dir),
-                None => baseline::load(&dir),
+                None => baseline::load(&dir, &self.to),
             };
         }
-        let (loaded, report) = load::load(&dir, &self.options, cancel)?;
+        let (loaded, report) = match (&self.pool, &self.to) {
+            (Some(pool), Destination::Gpus(gpus, placement)) => {
+                load::pooled::load(pool, &dir, gpus, *placement, &self.options, cancel)?
+            }
+            _ => load::load(&dir, &self.to, &self.options, cancel)?,
+        };
         Ok(Done {
             elapsed_s: report.elapsed_s,
             phases: report.phases,
@@ -268,18 +335,7 @@ impl<'a> Run<'a> {
         let expected = &self.prepared.expected;
         match bytes_in_place {
             InPlace::Ours(loaded) => verify::check(&loaded, expected),
-            InPlace::Baseline(tensors) => {
-                let names: Vec<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
-                let bytes: Vec<&[u8]> = tensors.iter().map(|(_, bytes)| bytes.as_slice()).collect();
-                let mut wrong = verify::mismatches(&names, &bytes, expected)?;
-                wrong.extend(
-                    expected
-                        .keys()
-                        .filter(|n| !names.contains(&n.as_str()))
-                        .map(|n| format!("'{n}' missing")),
-                );
-                Ok(wrong)
-            }
+            InPlace::Baseline(tensors) => baseline::mismatches(&tensors, expected),
             InPlace::Python => match &mut self.python {
                 Some(python) => python.mismatches(expected),
                 None => bail!("the Python process is gone"),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::load::Placement;
+
 const EXIT_CODES: &str = "Exit codes:
   0    done, and the answer is yes
   1    done, and the answer is no: a mismatch, a failed load, a regression
@@ -101,7 +103,7 @@ pub struct ExportArgs {
 pub struct LoadArgs {
     #[command(flatten)]
     pub checkpoint: CheckpointArg,
-    /// `none` (host memory), `all`, or a list: 0,1 [default: all, or none on a machine without a GPU]
+    /// `none` (host memory), `all`, or a list: 0,1 or UUIDs [default: 0, or none on a machine without a GPU]
     #[arg(long, value_parser = parse_gpus)]
     pub gpus: Option<Gpus>,
     #[command(flatten)]
@@ -121,17 +123,27 @@ pub struct EngineArgs {
     /// `auto` asks the page cache range by range; the others force one way, to measure what the choice buys
     #[arg(long, value_enum, default_value_t = IoChoice::Auto)]
     pub io: IoChoice,
-    /// Bytes of one read
-    #[arg(long, default_value = "16MB", value_parser = parse_size, value_name = "SIZE")]
-    pub chunk_size: u64,
-    /// Reader threads [default: 4 to 16, by cores]
+    /// Bytes of one read [default: 16MB to host memory, 4MB through the pinned ring]
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub chunk_size: Option<u64>,
+    /// Reader threads of each destination [default: 4 to 16, by cores]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub num_threads: Option<u32>,
+    /// Slots of the pinned ring for each reader thread
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub ring_depth: u32,
+    /// How several GPUs share a checkpoint
+    #[arg(long, value_enum, default_value_t = Placement::Balanced)]
+    pub placement: Placement,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EngineChoice {
+    /// The fastest that is proven to work here
     Auto,
+    /// Storage, pinned ring, GPU
+    Pinned,
+    /// Into host memory
     Host,
 }
 
@@ -172,6 +184,7 @@ pub struct BenchArgs {
     /// Measured loads of each format (cached), or replicas on disk (random) [default: 5 cached, 30 random]
     #[arg(long, alias = "num-replicas", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub replicas: Option<u32>,
+    /// `none` (host memory), `all`, or a list: 0,1 or UUIDs [default: 0, or none on a machine without a GPU]
     #[arg(long, value_parser = parse_gpus)]
     pub gpus: Option<Gpus>,
     /// What to compare, in turns
@@ -181,7 +194,7 @@ pub struct BenchArgs {
     pub storage_path: PathBuf,
     #[arg(long, alias = "results-path", default_value = "results")]
     pub results: PathBuf,
-    /// Host memory kept for loaded checkpoints (GPU loads)
+    /// Keep loaded checkpoints in a pinned pool of this size, and copy from there (GPU loads)
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub mem_pool_size: Option<u64>,
     #[command(flatten)]
@@ -189,6 +202,9 @@ pub struct BenchArgs {
     /// Whose SafeTensors: the Rust crate in this process, or the Python library in its own
     #[arg(long, value_enum, default_value_t = Baseline::Rust)]
     pub baseline: Baseline,
+    /// Make the whole pool before the first load, not as it is needed
+    #[arg(long, requires = "mem_pool_size")]
+    pub prefault: bool,
     /// Evict before every load, in cached mode too
     #[arg(long)]
     pub cold: bool,

@@ -1,20 +1,22 @@
 //! The loader: a plan in, bytes in place and a report out.
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 
 use crate::bench::record::Phases;
-use crate::checkpoint::{Checkpoint, DataFile};
+use crate::checkpoint::{Checkpoint, DataFile, Tensor};
 use crate::cli::{EngineArgs, IoChoice};
+use crate::gpu::memory::DeviceBuffer;
+use crate::gpu::{Gpu, kernels};
 use crate::interrupt::{Cancel, Interrupted};
 use crate::memory::HostBuffer;
 use crate::sys::{DIRECT_ALIGN, align_up};
-use engine::{Engine, Job};
+use engine::{Engine, Job, PathTaken, Target};
 use plan::Plan;
 
 /// `sllm-gds load`.
@@ -25,12 +27,45 @@ pub mod engine;
 pub mod fault;
 /// Storage into host memory.
 pub mod host;
+/// Storage to GPU memory through a pinned ring.
+pub mod pinned;
 /// Which bytes go where.
 pub mod plan;
+/// Host memory that keeps loaded checkpoints.
+pub mod pool;
+/// Loads through the pool.
+pub mod pooled;
 /// Files read through or past the page cache.
 pub mod source;
 /// Digests of what lies in the destination.
 pub mod verify;
+
+/// Where to load to.
+#[derive(Clone)]
+pub enum Destination {
+    Host,
+    /// One destination each; the same GPU may stand twice.
+    Gpus(Vec<Arc<Gpu>>, Placement),
+}
+
+/// How several GPUs share a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Placement {
+    /// Group by group where it was saved with as many, else cut by bytes at module boundaries
+    Balanced,
+    /// Everything to each: read once, copied to all
+    Replicate,
+}
+
+impl Destination {
+    /// `["host"]`, or the GPUs as the user named them.
+    pub fn labels(&self) -> Vec<String> {
+        match self {
+            Destination::Host => vec!["host".into()],
+            Destination::Gpus(gpus, _) => gpus.iter().map(|g| g.label.clone()).collect(),
+        }
+    }
+}
 
 /// How to load.
 #[derive(Debug, Clone)]
@@ -38,19 +73,35 @@ pub struct Options {
     pub io: IoChoice,
     /// Bytes of one read: a multiple of 4 KiB.
     pub chunk_bytes: u64,
+    /// Reader threads of each lane (destination).
     pub threads: usize,
+    /// Ring slots of each thread; GPU loads only.
+    pub depth: usize,
+    /// Poison device memory before the transfer, so that what is never written can't pass. Not on the clock.
+    pub poison: bool,
 }
 
+/// Host loads ask the kernel for much at once; a ring of 16 × 2 × 4 MiB reaches the link's rate.
+const HOST_CHUNK_BYTES: u64 = 16 << 20;
+const RING_CHUNK_BYTES: u64 = 4 << 20;
+
 impl Options {
-    pub fn new(args: &EngineArgs) -> Result<Options> {
+    pub fn new(args: &EngineArgs, destination: &Destination) -> Result<Options> {
+        let default_chunk_bytes = match destination {
+            Destination::Host => HOST_CHUNK_BYTES,
+            Destination::Gpus(..) => RING_CHUNK_BYTES,
+        };
+        let chunk_bytes = args.chunk_size.unwrap_or(default_chunk_bytes);
         // A chunk is one request to the kernel; 1 GiB is already far past where it matters.
-        if args.chunk_size > 1 << 30 {
-            bail!("--chunk-size {} is more than 1 GiB; 4MB to 16MB are usual", args.chunk_size);
+        if chunk_bytes > 1 << 30 {
+            bail!("--chunk-size {chunk_bytes} is more than 1 GiB; 4MB to 16MB are usual");
         }
         Ok(Options {
             io: args.io,
-            chunk_bytes: align_up(args.chunk_size, DIRECT_ALIGN),
+            chunk_bytes: align_up(chunk_bytes, DIRECT_ALIGN),
             threads: args.num_threads.map_or_else(default_threads, |n| n as usize),
+            depth: args.ring_depth as usize,
+            poison: false,
         })
     }
 }
@@ -60,18 +111,77 @@ pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(4, |n| n.get()).clamp(4, 16)
 }
 
+/// Memory of one destination.
+pub enum Buffer {
+    Host(HostBuffer),
+    Device(DeviceBuffer),
+}
+
+impl Buffer {
+    /// Its host memory, if it is that.
+    pub fn host(&self) -> Option<&HostBuffer> {
+        match self {
+            Buffer::Host(host) => Some(host),
+            Buffer::Device(_) => None,
+        }
+    }
+
+    /// As [`Buffer::host`].
+    pub fn host_mut(&mut self) -> Option<&mut HostBuffer> {
+        match self {
+            Buffer::Host(host) => Some(host),
+            Buffer::Device(_) => None,
+        }
+    }
+}
+
 /// A checkpoint in memory. Tensors are views: name, type, shape from the checkpoint, place from the plan.
 pub struct Loaded {
     pub checkpoint: Checkpoint,
     pub plan: Plan,
-    pub buffers: Vec<HostBuffer>,
+    /// One for each destination of the plan; of a replicated load, one for each GPU, all alike.
+    pub buffers: Vec<Buffer>,
+}
+
+/// A loaded tensor: where it lies, and what it is.
+pub struct View<'a> {
+    pub tensor: &'a Tensor,
+    pub buffer: &'a Buffer,
+    /// From the buffer's first byte.
+    pub offset: u64,
+}
+
+impl<'a> View<'a> {
+    /// Its address on the device, or `None` in host memory.
+    pub fn device_address(&self) -> Option<u64> {
+        match self.buffer {
+            Buffer::Host(_) => None,
+            Buffer::Device(device) => Some(device.address() + self.offset),
+        }
+    }
+
+    /// Its bytes, or `None` on a device.
+    pub fn host_bytes(&self) -> Option<&'a [u8]> {
+        match self.buffer {
+            Buffer::Host(host) => {
+                Some(&host.as_slice()[self.offset as usize..][..self.tensor.bytes as usize])
+            }
+            Buffer::Device(_) => None,
+        }
+    }
 }
 
 impl Loaded {
-    /// The bytes of tensor `index` of the checkpoint.
-    pub fn tensor(&self, index: usize) -> &[u8] {
-        let (place, bytes) = (self.plan.places[index], self.checkpoint.tensors[index].bytes);
-        &self.buffers[place.destination].as_slice()[place.offset as usize..][..bytes as usize]
+    /// Whether each buffer holds the whole checkpoint.
+    pub fn is_replicated(&self) -> bool {
+        self.plan.destination_bytes.len() < self.buffers.len()
+    }
+
+    /// Tensor `index` of the checkpoint; of a replicated load, in `copy`.
+    pub fn view(&self, index: usize, copy: usize) -> View<'_> {
+        let place = self.plan.places[index];
+        let buffer = if self.is_replicated() { copy } else { place.destination };
+        View { tensor: &self.checkpoint.tensors[index], buffer: &self.buffers[buffer], offset: place.offset }
     }
 }
 
@@ -91,11 +201,54 @@ pub struct LoadReport {
     pub direct_bytes: u64,
     pub buffered_bytes: u64,
     pub chunk_bytes: u64,
+    /// Reader threads of each destination.
     pub threads: usize,
+    /// Pinned host memory that the ring took; 0 for host loads.
+    pub staging_bytes: u64,
 }
 
-/// Loads a checkpoint into host memory.
-pub fn load(path: &Path, options: &Options, cancel: &Cancel) -> Result<(Loaded, LoadReport)> {
+impl LoadReport {
+    fn new(
+        checkpoint: &Checkpoint,
+        plan: &Plan,
+        options: &Options,
+        phases: Phases,
+        elapsed_s: f64,
+        taken: PathTaken,
+    ) -> LoadReport {
+        let bytes = checkpoint.tensor_bytes();
+        LoadReport {
+            bytes,
+            read_bytes: plan.bytes(),
+            elapsed_s,
+            gb_per_s: bytes as f64 / elapsed_s / 1e9,
+            phases,
+            path: taken.path,
+            path_reason: taken.reason,
+            direct_bytes: taken.direct_bytes,
+            buffered_bytes: taken.buffered_bytes,
+            chunk_bytes: options.chunk_bytes,
+            threads: options.threads,
+            staging_bytes: 0,
+        }
+    }
+}
+
+/// Loads a checkpoint.
+pub fn load(
+    path: &Path,
+    to: &Destination,
+    options: &Options,
+    cancel: &Cancel,
+) -> Result<(Loaded, LoadReport)> {
+    match to {
+        Destination::Host => load_to_host(path, options, cancel),
+        Destination::Gpus(gpus, placement) => load_to_gpus(path, gpus, *placement, options, cancel),
+    }
+    .with_context(|| format!("load {}", path.display()))
+}
+
+fn load_to_host(path: &Path, options: &Options, cancel: &Cancel) -> Result<(Loaded, LoadReport)> {
     let mut clock = Clock::start();
     let mut phases = Phases::default();
     let checkpoint = Checkpoint::open(path)?;
@@ -103,53 +256,104 @@ pub fn load(path: &Path, options: &Options, cancel: &Cancel) -> Result<(Loaded, 
     phases.open_s = clock.lap();
     let plan = Plan::new(&checkpoint, 1)?;
     phases.plan_s = clock.lap();
-    let mut buffers =
-        plan.destination_bytes.iter().map(|b| HostBuffer::new(*b)).collect::<Result<Vec<_>>>()?;
+    let allocate = |bytes: &u64| HostBuffer::new(*bytes).map(Buffer::Host);
+    let mut buffers = plan.destination_bytes.iter().map(allocate).collect::<Result<Vec<_>>>()?;
     phases.allocate_s = clock.lap();
-    transfer(&checkpoint.files, &plan, &engine, &mut buffers, options, cancel)
-        .with_context(|| format!("load {}", path.display()))?;
+    transfer(
+        &checkpoint.files,
+        lanes(&plan, &mut buffers, options.chunk_bytes),
+        &engine,
+        options.threads,
+        cancel,
+    )?;
     phases.transfer_s = clock.lap();
-    let elapsed_s = clock.total();
-    let taken = engine.outcome();
-    let bytes = checkpoint.tensor_bytes();
-    let report = LoadReport {
-        bytes,
-        read_bytes: plan.bytes(),
-        elapsed_s,
-        gb_per_s: bytes as f64 / elapsed_s / 1e9,
-        phases,
-        path: taken.path,
-        path_reason: taken.reason,
-        direct_bytes: taken.direct_bytes,
-        buffered_bytes: taken.buffered_bytes,
-        chunk_bytes: options.chunk_bytes,
-        threads: options.threads,
-    };
+    let report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), engine.outcome());
     Ok((Loaded { checkpoint, plan, buffers }, report))
 }
 
-/// Moves every segment of the plan with `engine`. The first failure stops all threads and is returned.
-pub fn transfer(
-    files: &[DataFile],
-    plan: &Plan,
-    engine: &dyn Engine,
-    buffers: &mut [HostBuffer],
+/// The ring is pinned while the index is parsed and device memory allocated; `register_s` is what of the
+/// pinning these did not hide.
+fn load_to_gpus(
+    path: &Path,
+    gpus: &[Arc<Gpu>],
+    placement: Placement,
     options: &Options,
     cancel: &Cancel,
+) -> Result<(Loaded, LoadReport)> {
+    let mut clock = Clock::start();
+    let mut phases = Phases::default();
+    let gpus_of_lane: Vec<Vec<Arc<Gpu>>> = match placement {
+        Placement::Balanced => gpus.iter().map(|gpu| vec![gpu.clone()]).collect(),
+        Placement::Replicate => vec![gpus.to_vec()],
+    };
+    let (checkpoint, plan, mut buffers, engine) = std::thread::scope(|scope| -> Result<_> {
+        let ring = scope.spawn(|| pinned::Ring::new(&gpus_of_lane, options));
+        let checkpoint = Checkpoint::open(path)?;
+        let sources = source::Sources::open(&checkpoint, options.io)?;
+        phases.open_s = clock.lap();
+        let plan = Plan::new(&checkpoint, gpus_of_lane.len())?;
+        phases.plan_s = clock.lap();
+        let mut buffers = Vec::new();
+        for (lane, bytes) in gpus_of_lane.iter().zip(&plan.destination_bytes) {
+            for gpu in lane {
+                buffers.push(Buffer::Device(DeviceBuffer::new(gpu, *bytes)?));
+            }
+        }
+        phases.allocate_s = clock.lap();
+        let ring = ring.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        phases.register_s = clock.lap();
+        Ok((checkpoint, plan, buffers, pinned::PinnedEngine::new(sources, gpus_of_lane.clone(), ring)))
+    })?;
+    poison_all(&mut buffers, options, &mut clock)?;
+    transfer(
+        &checkpoint.files,
+        lanes(&plan, &mut buffers, options.chunk_bytes),
+        &engine,
+        options.threads,
+        cancel,
+    )?;
+    phases.transfer_s = clock.lap();
+    let mut report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), engine.outcome());
+    report.staging_bytes = engine.staging_bytes();
+    Ok((Loaded { checkpoint, plan, buffers }, report))
+}
+
+/// Poisons device memory, where the options say so, off the clock.
+fn poison_all(buffers: &mut [Buffer], options: &Options, clock: &mut Clock) -> Result<()> {
+    if options.poison {
+        for buffer in buffers {
+            if let Buffer::Device(device) = buffer {
+                kernels::poison(device)?;
+            }
+        }
+        clock.skip();
+    }
+    Ok(())
+}
+
+/// Moves every job with `engine`, `threads` to a lane. The first failure stops all threads and is returned.
+pub fn transfer(
+    files: &[DataFile],
+    lanes: Vec<Vec<Job<'_>>>,
+    engine: &dyn Engine,
+    threads: usize,
+    cancel: &Cancel,
 ) -> Result<()> {
-    let jobs = jobs(plan, buffers, options.chunk_bytes);
-    let threads = options.threads.min(jobs.len());
-    let queue = Mutex::new(jobs.into_iter());
     let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
     let stop = AtomicBool::new(false);
+    let lanes: Vec<(usize, Mutex<_>)> =
+        lanes.into_iter().map(|l| (l.len(), Mutex::new(l.into_iter()))).collect();
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                if let Err(error) = work(files, engine, &queue, &stop, cancel) {
-                    stop.store(true, Ordering::Relaxed);
-                    failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
-                }
-            });
+        for (lane, (jobs, queue)) in lanes.iter().enumerate() {
+            for _ in 0..threads.clamp(1, (*jobs).max(1)) {
+                let (stop, failure) = (&stop, &failure);
+                scope.spawn(move || {
+                    if let Err(error) = work(files, engine, lane, queue, stop, cancel) {
+                        stop.store(true, Ordering::Relaxed);
+                        failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+                    }
+                });
+            }
         }
     });
     failure.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
@@ -159,11 +363,12 @@ pub fn transfer(
 fn work<'a>(
     files: &[DataFile],
     engine: &dyn Engine,
+    lane: usize,
     queue: &Mutex<impl Iterator<Item = Job<'a>>>,
     stop: &AtomicBool,
     cancel: &Cancel,
 ) -> Result<()> {
-    let mut worker = engine.worker().context("start a reader thread")?;
+    let mut worker = engine.worker(lane).context("start a reader thread")?;
     loop {
         let Some(mut job) = queue.lock().unwrap_or_else(|e| e.into_inner()).next() else { break };
         let mut done = 0u64;
@@ -193,28 +398,45 @@ fn work<'a>(
     worker.finish().context("wait for the last bytes")
 }
 
-/// Cuts segments into chunks, each with its own piece of memory: no two can overlap.
-fn jobs<'a>(plan: &Plan, buffers: &'a mut [HostBuffer], chunk_bytes: u64) -> Vec<Job<'a>> {
-    let mut jobs = Vec::new();
-    for (destination, buffer) in buffers.iter_mut().enumerate() {
-        let mut rest = buffer.as_mut_slice();
+/// A lane of jobs for each destination of the plan. Segments are cut into chunks, each with its own piece of
+/// memory: no two can overlap.
+pub fn lanes<'a>(plan: &Plan, buffers: &'a mut [Buffer], chunk_bytes: u64) -> Vec<Vec<Job<'a>>> {
+    let chunk_bytes = align_up(chunk_bytes.max(1), DIRECT_ALIGN);
+    let replicated = plan.destination_bytes.len() < buffers.len();
+    let mut rests: Vec<Target<'a>> = Vec::new();
+    for buffer in buffers {
+        let room = match buffer {
+            Buffer::Device(device) => device.as_mut_slice(),
+            Buffer::Host(host) => {
+                rests.push(Target::Host(host.as_mut_slice()));
+                continue;
+            }
+        };
+        match rests.last_mut() {
+            Some(Target::Devices(all)) if replicated => all.push(room),
+            _ => rests.push(Target::Devices(vec![room])),
+        }
+    }
+    let lane = |(destination, mut rest): (usize, Target<'a>)| {
+        let mut jobs = Vec::new();
         let mut rest_offset = 0u64;
         for segment in plan.segments.iter().filter(|s| s.destination == destination) {
-            let (_, after_gap) = rest.split_at_mut((segment.dest_offset - rest_offset) as usize);
-            let (mut room, after) = after_gap.split_at_mut(align_up(segment.bytes, DIRECT_ALIGN) as usize);
+            let (_, after_gap) = rest.split_at(segment.dest_offset - rest_offset);
+            let (mut room, after) = after_gap.split_at(align_up(segment.bytes, DIRECT_ALIGN));
             rest = after;
-            rest_offset = segment.dest_offset + room.len() as u64;
+            rest_offset = segment.dest_offset + align_up(segment.bytes, DIRECT_ALIGN);
             let mut done = 0u64;
             while done < segment.bytes {
                 let bytes = chunk_bytes.min(segment.bytes - done);
-                let (target, room_left) = room.split_at_mut(align_up(bytes, DIRECT_ALIGN) as usize);
+                let (target, room_left) = room.split_at(align_up(bytes, DIRECT_ALIGN));
                 room = room_left;
                 jobs.push(Job { file: segment.file, file_offset: segment.file_offset + done, bytes, target });
                 done += bytes;
             }
         }
-    }
-    jobs
+        jobs
+    };
+    rests.into_iter().enumerate().map(lane).collect()
 }
 
 /// A stopwatch that counts laps.
@@ -234,6 +456,13 @@ impl Clock {
         let lap_s = self.lap.elapsed().as_secs_f64();
         self.lap = Instant::now();
         lap_s
+    }
+
+    /// Leaves the time since the last lap out of everything.
+    pub fn skip(&mut self) {
+        let skipped = self.lap.elapsed();
+        self.started += skipped;
+        self.lap += skipped;
     }
 
     /// Seconds since the start, up to the last lap.

@@ -38,6 +38,22 @@ impl HostBuffer {
         Ok(HostBuffer { map, start, bytes: length })
     }
 
+    /// Brings every page in now, with this many threads: page faults are what pinning waits for.
+    pub fn prefault(&mut self, threads: usize) {
+        let memory = self.as_mut_slice();
+        let share = memory.len().div_ceil(threads.max(1)).next_multiple_of(HUGE_PAGE_BYTES);
+        let touch =
+            |part: &mut [u8]| part.iter_mut().step_by(DIRECT_ALIGN as usize).for_each(|byte| *byte = 0);
+        if memory.len() <= share {
+            return touch(memory);
+        }
+        std::thread::scope(|scope| {
+            for part in memory.chunks_mut(share) {
+                scope.spawn(move || touch(part));
+            }
+        });
+    }
+
     pub fn as_slice(&self) -> &[u8] {
         &self.map[self.start..self.start + self.bytes]
     }

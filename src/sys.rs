@@ -142,13 +142,20 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
 }
 
-/// Swaps two directories in one step (`RENAME_EXCHANGE`), so that a reader finds one or the other.
+/// Swaps two directories in one step, so that a reader finds one or the other.
 pub fn exchange(a: &Path, b: &Path) -> io::Result<()> {
-    let (a, b) = (c_path(a)?, c_path(b)?);
+    rename_with(a, b, libc::RENAME_EXCHANGE)
+}
+
+/// Renames, unless something stands at the new name: then `AlreadyExists`.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    rename_with(from, to, libc::RENAME_NOREPLACE)
+}
+
+fn rename_with(from: &Path, to: &Path, flags: libc::c_uint) -> io::Result<()> {
+    let (from, to) = (c_path(from)?, c_path(to)?);
     // SAFETY: both paths end in NUL and outlive the call, which reads nothing else.
-    let rc = unsafe {
-        libc::renameat2(libc::AT_FDCWD, a.as_ptr(), libc::AT_FDCWD, b.as_ptr(), libc::RENAME_EXCHANGE)
-    };
+    let rc = unsafe { libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags) };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -161,6 +168,37 @@ pub fn end_on_closed_pipe() {
 /// Makes a directory's entries durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// Keeps this thread, and so the memory that it touches first, on a NUMA node. Does nothing on machines with
+/// one node, nor where the system does not allow it: that costs speed, not bytes.
+pub fn run_near(numa_node: Option<u32>) {
+    let several = Path::new("/sys/devices/system/node/node1").exists();
+    let Some(node) = numa_node.filter(|_| several) else { return };
+    let Ok(text) = std::fs::read_to_string(format!("/sys/devices/system/node/node{node}/cpulist")) else {
+        return;
+    };
+    let cpus = parse_cpu_list(&text);
+    if cpus.is_empty() {
+        return;
+    }
+    // SAFETY: cpu_set_t is plain integers, for which zero is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for cpu in cpus.into_iter().filter(|cpu| *cpu < libc::CPU_SETSIZE as usize) {
+        // SAFETY: the index is below CPU_SETSIZE.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
+    // SAFETY: `set` is live and of the size given; 0 means this thread.
+    unsafe { libc::sched_setaffinity(0, std::mem::size_of_val(&set), &set) };
+}
+
+/// Reads "0-3,8,10-11" (sysfs). Nonsense counts as nothing.
+fn parse_cpu_list(text: &str) -> Vec<usize> {
+    let range = |part: &str| -> Option<std::ops::RangeInclusive<usize>> {
+        let (first, last) = part.trim().split_once('-').unwrap_or((part.trim(), part.trim()));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    text.split(',').filter_map(range).flatten().collect()
 }
 
 /// Peak resident memory of this process, in bytes.
@@ -197,6 +235,13 @@ mod tests {
         let mut byte = [0u8; 1];
         File::open(file.path()).unwrap().read_exact(&mut byte).unwrap();
         assert!(resident_bytes(file.as_file(), 0, PAGE_BYTES).unwrap() == PAGE_BYTES);
+    }
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(parse_cpu_list("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
+        assert_eq!(parse_cpu_list(""), [0usize; 0]);
+        assert_eq!(parse_cpu_list("x-3,2"), [2]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use sllm_gds::load::host::HostEngine;
 use sllm_gds::load::plan::Plan;
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::verify::{self, Digests};
-use sllm_gds::load::{Options, transfer};
+use sllm_gds::load::{Buffer, Options, lanes, transfer};
 use sllm_gds::memory::HostBuffer;
 
 #[path = "faults/fixture.rs"]
@@ -56,6 +56,8 @@ impl Setup {
             io: if one_of(5) == 0 { IoChoice::Direct } else { IoChoice::Buffered },
             chunk_bytes: [4096, 8192, 12_288, 65_536][one_of(4)],
             threads: 1 + one_of(8),
+            depth: 2,
+            poison: false,
         };
         Setup {
             case: one_of(cases),
@@ -82,16 +84,22 @@ fn run(
     case: &Case,
     pristine: &Pristine,
     expected: &Digests,
-    buffers: &mut [HostBuffer],
+    buffers: &mut [Buffer],
 ) -> Ran {
     let Case { checkpoint, plans } = case;
     let plan = &plans[setup.destinations - 1];
     for buffer in buffers.iter_mut() {
-        buffer.as_mut_slice().fill(setup.poison);
+        buffer.host_mut().unwrap().as_mut_slice().fill(setup.poison);
     }
     let engine = HostEngine::new(Sources::open(checkpoint, setup.options.io).unwrap());
     let engine = FaultEngine::new(engine, seed, setup.one_in, &setup.faults);
-    let result = transfer(&checkpoint.files, plan, &engine, buffers, &setup.options, &Cancel::new());
+    let result = transfer(
+        &checkpoint.files,
+        lanes(plan, buffers, setup.options.chunk_bytes),
+        &engine,
+        setup.options.threads,
+        &Cancel::new(),
+    );
     let injected = engine.injected();
     let loud: Vec<&Injected> = injected.iter().filter(|i| i.fault.is_loud()).collect();
     let at = || format!("seed {seed}: {setup:?}, injected {injected:?}");
@@ -107,7 +115,10 @@ fn run(
         .tensors
         .iter()
         .zip(&plan.places)
-        .map(|(t, place)| &buffers[place.destination].as_slice()[place.offset as usize..][..t.bytes as usize])
+        .map(|(t, place)| {
+            &buffers[place.destination].host().unwrap().as_slice()[place.offset as usize..]
+                [..t.bytes as usize]
+        })
         .collect();
     let wrong = names.iter().zip(&tensors).filter(|(name, bytes)| pristine[**name] != **bytes);
     let wrong: BTreeSet<String> = wrong.map(|(name, _)| name.to_string()).collect();
@@ -179,8 +190,8 @@ fn cases(fixture: &Fixture) -> (Vec<Case>, Digests) {
     (cases, digests)
 }
 
-fn buffers(plan: &Plan) -> Vec<HostBuffer> {
-    plan.destination_bytes.iter().map(|bytes| HostBuffer::new(*bytes).unwrap()).collect()
+fn buffers(plan: &Plan) -> Vec<Buffer> {
+    plan.destination_bytes.iter().map(|bytes| Buffer::Host(HostBuffer::new(*bytes).unwrap())).collect()
 }
 
 #[test]
@@ -190,7 +201,7 @@ fn every_load_is_right_or_fails_with_reasons_and_no_silent_fault_passes_verifica
     let next = AtomicU64::new(0);
     let work = || {
         let mut tally = Tally::default();
-        let mut room: HashMap<(usize, usize), Vec<HostBuffer>> = HashMap::new();
+        let mut room: HashMap<(usize, usize), Vec<Buffer>> = HashMap::new();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= SEEDS {

@@ -14,7 +14,7 @@ use sllm_gds::interrupt::Cancel;
 use sllm_gds::load::host::HostEngine;
 use sllm_gds::load::plan::Plan;
 use sllm_gds::load::source::Sources;
-use sllm_gds::load::{Loaded, Options, load, transfer};
+use sllm_gds::load::{Buffer, Destination, Loaded, Options, lanes, load, transfer};
 use sllm_gds::memory::HostBuffer;
 
 #[path = "faults/fixture.rs"]
@@ -22,7 +22,7 @@ mod fixture;
 use fixture::Fixture;
 
 fn options(io: IoChoice) -> Options {
-    Options { io, chunk_bytes: 4096, threads: 2 }
+    Options { io, chunk_bytes: 4096, threads: 2, depth: 2, poison: false }
 }
 
 /// The three layouts with a file of weights in each.
@@ -39,17 +39,21 @@ fn load_while(dir: &Path, io: IoChoice, meddle: impl FnOnce()) -> Result<Loaded,
     let checkpoint = Checkpoint::open(dir).unwrap();
     let engine = HostEngine::new(Sources::open(&checkpoint, io).unwrap());
     let plan = Plan::new(&checkpoint, 1).unwrap();
-    let mut buffers: Vec<HostBuffer> =
-        plan.destination_bytes.iter().map(|b| HostBuffer::new(*b).unwrap()).collect();
+    let mut buffers: Vec<Buffer> =
+        plan.destination_bytes.iter().map(|b| Buffer::Host(HostBuffer::new(*b).unwrap())).collect();
     meddle();
-    let moved = transfer(&checkpoint.files, &plan, &engine, &mut buffers, &options(io), &Cancel::new());
+    let moved = transfer(&checkpoint.files, lanes(&plan, &mut buffers, 4096), &engine, 2, &Cancel::new());
     moved.map(|()| Loaded { checkpoint, plan, buffers }).map_err(|e| format!("{e:#}"))
 }
 
 fn assert_right(loaded: &Loaded, fixture: &Fixture) {
     assert_eq!(loaded.checkpoint.tensors.len(), fixture.pristine.len());
     for (i, tensor) in loaded.checkpoint.tensors.iter().enumerate() {
-        assert!(loaded.tensor(i) == fixture.pristine[&tensor.name], "'{}' is wrong", tensor.name);
+        assert!(
+            loaded.view(i, 0).host_bytes().unwrap() == fixture.pristine[&tensor.name],
+            "'{}' is wrong",
+            tensor.name
+        );
     }
 }
 
@@ -58,7 +62,7 @@ fn error_of(dir: &Path) -> String {
     let (send, receive) = mpsc::channel();
     let at = dir.to_path_buf();
     std::thread::spawn(move || {
-        let loaded = load(&at, &options(IoChoice::Auto), &Cancel::new());
+        let loaded = load(&at, &Destination::Host, &options(IoChoice::Auto), &Cancel::new());
         send.send(loaded.map(|_| ()).map_err(|e| format!("{e:#}")))
     });
     let result = receive.recv_timeout(Duration::from_secs(60)).expect("opening the checkpoint hangs");
@@ -204,7 +208,7 @@ fn symlinked_files_and_directories_load() {
         symlink(&elsewhere, &file).unwrap();
         let link = fixture.root.path().join("link");
         symlink(&dir, &link).unwrap();
-        let (loaded, _) = load(&link, &options(IoChoice::Auto), &Cancel::new()).unwrap();
+        let (loaded, _) = load(&link, &Destination::Host, &options(IoChoice::Auto), &Cancel::new()).unwrap();
         assert_right(&loaded, &fixture);
         fs::remove_file(&link).unwrap();
         fs::rename(&elsewhere, &file).unwrap();

@@ -11,7 +11,7 @@ use sllm_gds::checkpoint::{Checkpoint, export, inspect, verify};
 use sllm_gds::cli::{CheckpointArg, InspectArgs, IoChoice, VerifyArgs};
 use sllm_gds::interrupt::Cancel;
 use sllm_gds::load::plan::Plan;
-use sllm_gds::load::{Options, load};
+use sllm_gds::load::{Destination, Options, load};
 use sllm_gds::sys;
 
 #[path = "faults/fixture.rs"]
@@ -104,13 +104,17 @@ fn open_and_use(path: &Path) -> bool {
     for json in [false, true] {
         inspect::run(&InspectArgs { checkpoint: arg(), json }).unwrap();
     }
-    let options = Options { io: IoChoice::Buffered, chunk_bytes: 8192, threads: 2 };
-    let (loaded, _) = load(path, &options, &cancel).unwrap();
+    let options = Options { io: IoChoice::Buffered, chunk_bytes: 8192, threads: 2, depth: 2, poison: false };
+    let (loaded, _) = load(path, &Destination::Host, &options, &cancel).unwrap();
     let reader = TensorReader::new(checkpoint.clone()).unwrap();
     for (i, tensor) in checkpoint.tensors.iter().enumerate() {
         let mut plain = vec![0u8; tensor.bytes as usize];
         reader.fill(i, 0, &mut plain).unwrap();
-        assert!(loaded.tensor(i) == plain, "'{}' loaded other bytes than a plain read", tensor.name);
+        assert!(
+            loaded.view(i, 0).host_bytes().unwrap() == plain,
+            "'{}' loaded other bytes than a plain read",
+            tensor.name
+        );
     }
     // Hostile digests and views that safetensors can't hold make these fail, which is right.
     let _ = verify::run(&VerifyArgs { checkpoint: arg(), against: None, json: true }, &cancel);
@@ -237,9 +241,10 @@ fn files_that_claim_exabytes() {
     fs::remove_file(dir.join("b.safetensors")).unwrap();
     assert!(shard("a.safetensors", "a", 1 << 61));
     let checkpoint = open(&dir).expect("2 EiB can be");
-    let options = Options { io: IoChoice::Buffered, chunk_bytes: 4096, threads: 1 };
+    let options = Options { io: IoChoice::Buffered, chunk_bytes: 4096, threads: 1, depth: 2, poison: false };
     let refused = |e: anyhow::Error| format!("{e:#}");
-    let text = load(&dir, &options, &Cancel::new()).map(|_| ()).map_err(refused).unwrap_err();
+    let text =
+        load(&dir, &Destination::Host, &options, &Cancel::new()).map(|_| ()).map_err(refused).unwrap_err();
     assert!(text.contains("available"), "{text}");
     let to = fixture.root.path().join("exported");
     let text = export::export(checkpoint, &to, None, false, &Cancel::new()).map_err(refused).unwrap_err();

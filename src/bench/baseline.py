@@ -1,4 +1,5 @@
 """The safetensors library as its users call it, driven over stdin and stdout, a JSON object a line.
+Arguments: the devices to load to, as torch names them; shards are shared out in order.
 
 {"load": dir}     -> {"elapsed_s", "bytes", "path", "reason"}; the tensors stay until the next load
 {"digests": true} -> {"digests": {name: 16 hex digits}}; the same digest as src/digest.rs
@@ -60,24 +61,37 @@ def as_bytes(tensor):
     return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
 
 
-def load(directory):
+def load(directory, devices):
     tensors = {}
+    paths = sorted(glob.glob(os.path.join(directory, "*.safetensors")))
     started = time.perf_counter()
-    for path in sorted(glob.glob(os.path.join(directory, "*.safetensors"))):
-        shard = load_file(path)
-        if torch is not None:
+    for i, path in enumerate(paths):
+        device = devices[i * len(devices) // len(paths)]
+        shard = load_file(path, device=device) if torch is not None else load_file(path)
+        if torch is not None and device == "cpu":
             # On the CPU torch's tensors are views of a mapped file: nothing is read until it is touched.
             shard = {name: tensor.clone() for name, tensor in shard.items()}
         tensors.update(shard)
+    for device in set(devices) - {"cpu"}:
+        torch.cuda.synchronize(device)
     return tensors, time.perf_counter() - started
 
 
-def main():
+def main(devices):
+    if torch is None and devices != ["cpu"]:
+        say({"error": "torch is needed to load to a GPU, and is not installed"})
+        return
+    for device in set(devices) - {"cpu"}:
+        # The context is no part of a load.
+        torch.zeros(1, device=device)
+        torch.cuda.synchronize(device)
     versions = {"python": sys.version.split()[0], "safetensors": safetensors.__version__, "numpy": np.__version__}
     versions["torch"] = torch.__version__ if torch is not None else None
     say(versions)
     if torch is not None:
-        path, reason = "python-torch", "safetensors.torch.load_file, then one clone a tensor"
+        path, reason = "python-torch", f"safetensors.torch.load_file to {', '.join(devices)}"
+        if devices == ["cpu"]:
+            reason += ", then one clone a tensor"
     else:
         path, reason = "python-numpy", "safetensors.numpy.load_file"
     tensors = {}
@@ -87,7 +101,9 @@ def main():
             if "load" in question:
                 tensors.clear()
                 gc.collect()
-                tensors, elapsed_s = load(question["load"])
+                if torch is not None and torch.cuda.is_initialized():
+                    torch.cuda.empty_cache()
+                tensors, elapsed_s = load(question["load"], devices)
                 size = sum(as_bytes(tensor).nbytes for tensor in tensors.values())
                 say({"elapsed_s": elapsed_s, "bytes": size, "path": path, "reason": reason})
             else:
@@ -96,4 +112,4 @@ def main():
             say({"error": f"{type(error).__name__}: {error}"})
 
 
-main()
+main(sys.argv[1:])

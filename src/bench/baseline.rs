@@ -1,8 +1,8 @@
 //! The baseline: the safetensors crate as its users load, one memory map a shard and one copy a tensor.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use memmap2::Mmap;
@@ -10,10 +10,21 @@ use safetensors::SafeTensors;
 
 use super::record::Phases;
 use super::{Done, InPlace};
+use crate::gpu::kernels;
+use crate::gpu::memory::DeviceBuffer;
+use crate::load::verify::{self, Digests};
+use crate::load::{Clock, Destination};
 
-/// Loads every tensor of a safetensors directory into memory of its own.
-pub fn load(dir: &Path) -> Result<Done> {
-    let started = Instant::now();
+/// A tensor in memory of its own.
+pub enum Bytes {
+    Host(Vec<u8>),
+    Device(DeviceBuffer),
+}
+
+/// Loads every tensor of a safetensors directory into memory of its own. Several GPUs are filled one after
+/// the other, with nearly equal bytes.
+pub fn load(dir: &Path, to: &Destination) -> Result<Done> {
+    let mut clock = Clock::start();
     let mut tensors = Vec::new();
     let mut phases = Phases::default();
     let mut shards: Vec<_> = std::fs::read_dir(dir)
@@ -22,24 +33,59 @@ pub fn load(dir: &Path) -> Result<Done> {
         .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
         .collect();
     shards.sort();
-    for shard in shards {
-        let opened = Instant::now();
-        let map = map(&shard)?;
-        let parsed = SafeTensors::deserialize(&map).with_context(|| format!("parse {}", shard.display()))?;
-        phases.open_s += opened.elapsed().as_secs_f64();
-        let copying = Instant::now();
-        tensors.extend(parsed.iter().map(|(name, view)| (name.to_string(), view.data().to_vec())));
-        phases.transfer_s += copying.elapsed().as_secs_f64();
+    let maps = shards.iter().map(|shard| map(shard)).collect::<Result<Vec<_>>>()?;
+    let total: u64 = maps.iter().map(|m| m.len() as u64).sum();
+    let mut bytes = 0u64;
+    for (shard, map) in shards.iter().zip(&maps) {
+        let parsed = SafeTensors::deserialize(map).with_context(|| format!("parse {}", shard.display()))?;
+        phases.open_s += clock.lap();
+        for (name, view) in parsed.iter() {
+            let data = view.data();
+            let copied = match to {
+                Destination::Host => Bytes::Host(data.to_vec()),
+                Destination::Gpus(gpus, _) => {
+                    let gpu = &gpus[(bytes as u128 * gpus.len() as u128 / u128::from(total.max(1))) as usize];
+                    let mut buffer = DeviceBuffer::new(gpu, data.len() as u64)?;
+                    buffer.as_mut_slice().write(gpu, 0, data)?;
+                    Bytes::Device(buffer)
+                }
+            };
+            bytes += data.len() as u64;
+            tensors.push((name.to_string(), copied));
+        }
+        phases.transfer_s += clock.lap();
     }
-    let elapsed_s = started.elapsed().as_secs_f64();
     Ok(Done {
-        elapsed_s,
+        elapsed_s: clock.total(),
         phases,
-        bytes: tensors.iter().map(|(_, bytes)| bytes.len() as u64).sum(),
+        bytes,
         path: "mmap-copy".into(),
         path_reason: "the safetensors crate: one map a shard, one copy a tensor, one thread".into(),
         bytes_in_place: InPlace::Baseline(tensors),
     })
+}
+
+/// The tensors that are wrong or missing.
+pub fn mismatches(tensors: &[(String, Bytes)], expected: &Digests) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    let mut on_host: (Vec<&str>, Vec<&[u8]>) = (Vec::new(), Vec::new());
+    for (name, bytes) in tensors {
+        match bytes {
+            Bytes::Host(bytes) => {
+                on_host.0.push(name);
+                on_host.1.push(bytes);
+            }
+            Bytes::Device(buffer) => {
+                let found = kernels::digests(buffer, &[(0, buffer.bytes())])?.0;
+                wrong.extend(found.into_iter().filter_map(|found| verify::differs(name, found, expected)));
+            }
+        }
+    }
+    wrong.extend(verify::mismatches(&on_host.0, &on_host.1, expected)?);
+    let names: HashSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
+    let missing = expected.keys().filter(|name| !names.contains(name.as_str()));
+    wrong.extend(missing.map(|name| format!("tensor '{name}' is missing")));
+    Ok(wrong)
 }
 
 fn map(path: &Path) -> Result<Mmap> {

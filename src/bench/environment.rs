@@ -19,7 +19,7 @@ pub fn describe(path: &Path) -> Value {
         Ok(devices) => json!(
             devices
                 .iter()
-                .map(|d| json!({ "name": d.name, "memory_bytes": d.memory_bytes }))
+                .map(|d| json!({ "name": d.name, "uuid": d.uuid, "memory_bytes": d.memory_bytes }))
                 .collect::<Vec<_>>()
         ),
         Err(why) => json!({ "none": why }),
@@ -34,6 +34,7 @@ pub fn describe(path: &Path) -> Value {
         "memory_bytes": kib("/proc/meminfo", "MemTotal"),
         "transparent_hugepage": text("/sys/kernel/mm/transparent_hugepage/enabled"),
         "gpus": gpus,
+        "kernels": crate::gpu::kernels::MADE_BY,
         "nvidia_driver": text("/proc/driver/nvidia/version").and_then(|t| t.lines().next().map(str::to_string)),
         "storage": storage(path),
     })
@@ -41,16 +42,21 @@ pub fn describe(path: &Path) -> Value {
 
 /// Adds a run's environment to the results directory.
 pub fn write(results: &Path, run_id: &str, environment: Value) -> Result<()> {
+    let mut all = read(results)?;
+    all.insert(run_id.to_string(), environment);
+    write_json(&results.join(FILE), &all)
+}
+
+/// The environments of earlier runs; fails where results could not be written either.
+pub fn read(results: &Path) -> Result<Map<String, Value>> {
     let path = results.join(FILE);
-    let mut all: Map<String, Value> = match fs::read(&path) {
+    match fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text).with_context(|| {
             format!("{} is damaged: move it away, or name another --results", path.display())
-        })?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Map::new(),
-        Err(e) => return Err(e).with_context(|| format!("read {}", path.display())),
-    };
-    all.insert(run_id.to_string(), environment);
-    write_json(&path, &all)
+        }),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
+        Err(e) => Err(e).with_context(|| format!("read {}; name another --results", path.display())),
+    }
 }
 
 /// The command line, without the token.

@@ -52,7 +52,11 @@ pub fn prepare(
     let all: Vec<(Format, usize)> =
         wanted(Format::Sllm, sllm_count).chain(wanted(Format::Safetensors, safetensors_count)).collect();
     let missing = all.iter().filter(|(format, i)| !prepared.dir(*format, *i).exists()).count() as u64;
-    check_space(storage_path, missing.saturating_mul(layout.bytes()))?;
+    check_space(
+        storage_path,
+        missing.saturating_mul(layout.bytes() + input.sidecar_bytes()),
+        "--storage-path",
+    )?;
     for (format, replica) in all {
         let dir = prepared.dir(format, replica);
         if dir.exists() {
@@ -89,6 +93,11 @@ fn check_reused(dir: &Path, input: &Input, format: Format) -> Result<()> {
         |t: &crate::checkpoint::input::InputTensor| held.get(t.name.as_str()) == Some(&(t.dtype, &t.shape));
     if let Some(tensor) = input.tensors.iter().find(|t| !fits(t)) {
         bail!("{} does not hold tensor '{}' of this model: {remedy}", dir.display(), tensor.name);
+    }
+    for path in checkpoint.files.iter().map(|f| f.path.as_path()).chain([dir]) {
+        if path.symlink_metadata().is_ok_and(|m| m.is_symlink()) {
+            bail!("{} is a symbolic link, and replicas must be real copies: {remedy}", path.display());
+        }
     }
     for file in &checkpoint.files {
         let links = file.path.metadata().with_context(|| format!("stat {}", file.path.display()))?.nlink();

@@ -2,21 +2,26 @@
 //! has imported everything, before the clock runs.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use super::record::Phases;
 use super::{Done, InPlace};
+use crate::digest::Digest;
+use crate::load::Destination;
 use crate::load::verify::Digests;
 
 const SCRIPT: &str = include_str!("baseline.py");
 
 pub struct Python {
     child: Child,
-    to: ChildStdin,
+    to: UnixStream,
     from: BufReader<ChildStdout>,
     /// Of Python, safetensors, and torch or numpy.
     pub versions: Value,
@@ -24,15 +29,23 @@ pub struct Python {
 
 impl Python {
     /// Starts `python3` (or `$PYTHON`) and waits until it has imported what it needs.
-    pub fn start() -> Result<Python> {
+    pub fn start(to: &Destination) -> Result<Python> {
         let program = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
+        let devices: Vec<String> = match to {
+            Destination::Host => vec!["cpu".into()],
+            Destination::Gpus(gpus, _) => gpus.iter().map(|gpu| format!("cuda:{}", gpu.index)).collect(),
+        };
+        // A socket, not a pipe: writing to a process that died is then an error, and not the end of this one. Its
+        // own process group: Ctrl-C is for us, and ends the run after the load under way.
+        let (to, its_end) = UnixStream::pair().context("make a socket for the Python process")?;
         let mut child = Command::new(&program)
             .args(["-u", "-c", SCRIPT])
-            .stdin(Stdio::piped())
+            .args(&devices)
+            .stdin(Stdio::from(OwnedFd::from(its_end)))
             .stdout(Stdio::piped())
+            .process_group(0)
             .spawn()
             .with_context(|| format!("start {program} for --baseline python (set PYTHON to name another)"))?;
-        let to = child.stdin.take().context("the Python process has no input")?;
         let from = BufReader::new(child.stdout.take().context("the Python process has no output")?);
         let mut python = Python { child, to, from, versions: Value::Null };
         let hello = python.answer().with_context(|| {
@@ -60,10 +73,12 @@ impl Python {
     pub fn mismatches(&mut self, expected: &Digests) -> Result<Vec<String>> {
         let answer = self.ask(json!({ "digests": true }))?;
         let found: Digests = serde_json::from_value(answer["digests"].clone()).context("Python's digests")?;
-        let differ = expected.iter().filter(|(name, digest)| found.get(*name) != Some(*digest));
-        Ok(differ
-            .map(|(name, wanted)| format!("tensor '{name}': {:?}, expected {wanted}", found.get(name)))
-            .collect())
+        let differs = |(name, wanted): (&String, &Digest)| match found.get(name) {
+            Some(found) if found == wanted => None,
+            Some(found) => Some(format!("tensor '{name}': digest {found}, expected {wanted}")),
+            None => Some(format!("tensor '{name}' is missing")),
+        };
+        Ok(expected.iter().filter_map(differs).collect())
     }
 
     fn ask(&mut self, question: Value) -> Result<Value> {

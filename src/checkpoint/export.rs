@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use super::input::{Sidecar, TensorReader};
-use super::save::{check_space, copy_sidecars, write_synced};
+use super::save::{check_space, copy_sidecars, explain_full_disk, write_synced};
 use super::staging::Staging;
 use super::write::{Content, NewFile, Piece, write_files};
 use super::{Checkpoint, MAX_TOTAL_BYTES, manifest, safetensors};
@@ -71,13 +71,14 @@ pub fn export(
         _ => sharded(&checkpoint, max_shard_bytes.unwrap_or(DEFAULT_SHARD_BYTES))?,
     };
     let total_bytes = sum(shards.files.iter().map(|f| f.bytes))?;
-    check_space(to, total_bytes)?;
+    check_space(to, total_bytes, "--to")?;
     let staging = Staging::new(to, overwrite)?;
     let sidecars: Vec<Sidecar> = checkpoint.sidecars()?.into_iter().map(Sidecar::Copy).collect();
     let tensors = checkpoint.tensors.len();
     let reader = TensorReader::new(checkpoint)?;
     let bar = progress::bytes_bar(total_bytes, &format!("export to {}", to.display()));
     write_files(staging.path(), &shards.files, &reader, &[], cancel, &bar)
+        .map_err(|e| explain_full_disk(e, staging.path(), total_bytes))
         .with_context(|| format!("export to {}", to.display()))?;
     copy_sidecars(&sidecars, staging.path())?;
     if let Some((name, text)) = &shards.index {

@@ -40,6 +40,17 @@ pub struct Input {
     pub origin: Option<manifest::Source>,
 }
 
+impl Input {
+    /// Bytes of the files that go beside the weights.
+    pub fn sidecar_bytes(&self) -> u64 {
+        let bytes = |sidecar: &Sidecar| match sidecar {
+            Sidecar::Copy(path) => path.metadata().map_or(0, |m| m.len()),
+            Sidecar::Text(_, text) => text.len() as u64,
+        };
+        self.sidecars.iter().map(bytes).sum()
+    }
+}
+
 /// Opens what `--model` names.
 pub fn open(model: &str, seed: u64, hf_token: Option<&str>, cancel: &Cancel) -> Result<Input> {
     if let Some(spec) = model.strip_prefix(synthetic::PREFIX) {
@@ -49,8 +60,9 @@ pub fn open(model: &str, seed: u64, hf_token: Option<&str>, cancel: &Cancel) -> 
     if path.exists() {
         let checkpoint = Checkpoint::open(path)?;
         let whole = path.canonicalize().with_context(|| format!("resolve {}", path.display()))?;
-        let name = whole.file_stem().map_or("model".into(), |n| n.to_string_lossy().into_owned());
-        return on_disk(checkpoint, name, whole.to_string_lossy().into_owned());
+        let name = if path.is_file() { whole.file_stem() } else { whole.file_name() };
+        let name = name.map_or("model".into(), |n| n.to_string_lossy().into_owned());
+        return on_disk(checkpoint, name, whole.to_string_lossy().into_owned(), path.is_dir());
     }
     if !hub::is_id(model) {
         bail!(
@@ -61,7 +73,7 @@ pub fn open(model: &str, seed: u64, hf_token: Option<&str>, cancel: &Cancel) -> 
     options.cancel = cancel.clone();
     let snapshot = hub::fetch(model, &options)?;
     let name = model.split_once('@').map_or(model, |(id, _)| id);
-    on_disk(Checkpoint::open(&snapshot)?, name.to_string(), model.to_string())
+    on_disk(Checkpoint::open(&snapshot)?, name.to_string(), model.to_string(), true)
 }
 
 fn made_up(model: synthetic::Model, seed: u64) -> Result<Input> {
@@ -91,7 +103,12 @@ impl Source for MadeUp {
     }
 }
 
-fn on_disk(checkpoint: Checkpoint, default_name: String, made_from: String) -> Result<Input> {
+fn on_disk(
+    checkpoint: Checkpoint,
+    default_name: String,
+    made_from: String,
+    whole_dir: bool,
+) -> Result<Input> {
     let mut first_at: HashMap<(u64, u64), usize> = HashMap::new();
     let mut tensors: Vec<InputTensor> = Vec::new();
     for (i, t) in checkpoint.tensors.iter().enumerate() {
@@ -101,13 +118,14 @@ fn on_disk(checkpoint: Checkpoint, default_name: String, made_from: String) -> R
         tensors.push(InputTensor { name, dtype: t.dtype, shape, stride, bytes: t.bytes, tied_to });
     }
     let sidecars = checkpoint.sidecars()?.into_iter().map(Sidecar::Copy).collect();
-    let origin = origin(&checkpoint)?;
+    let origin = origin(&checkpoint, whole_dir)?;
     let source = Box::new(TensorReader::new(checkpoint)?);
     Ok(Input { default_name, made_from, tensors, source, sidecars, origin })
 }
 
-/// What `export` needs to give the same files back; kept along when a checkpoint is saved again.
-fn origin(checkpoint: &Checkpoint) -> Result<Option<manifest::Source>> {
+/// What `export` needs to give the same files back; kept along when a checkpoint is saved again. The shards'
+/// index belongs to a whole directory, not to one shard of it.
+fn origin(checkpoint: &Checkpoint, whole_dir: bool) -> Result<Option<manifest::Source>> {
     if checkpoint.layout == Layout::Sllm {
         return Ok(checkpoint.manifest.as_ref().and_then(|m| m.source.clone()));
     }
@@ -117,7 +135,7 @@ fn origin(checkpoint: &Checkpoint) -> Result<Option<manifest::Source>> {
         shards.push(manifest::SourceShard { file: name, header: safetensors::read_header(&file.path)?.1 });
     }
     let index = match safetensors::index_path(&checkpoint.dir)? {
-        Some(path) if checkpoint.dir.is_dir() => {
+        Some(path) if whole_dir => {
             let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
             Some((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), text))
         }

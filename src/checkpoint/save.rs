@@ -45,7 +45,11 @@ pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
             .collect::<Result<Vec<_>>>()?,
     };
     let layout = Layout::new(&input, args.partitions as usize, args.max_partition_size)?;
-    check_space(&args.storage_path, layout.bytes().saturating_mul(targets.len() as u64))?;
+    for target in &targets {
+        staging::check_free(target, args.overwrite)?;
+    }
+    let each = layout.bytes().saturating_add(input.sidecar_bytes());
+    check_space(&args.storage_path, each.saturating_mul(targets.len() as u64), "--storage-path")?;
     let mut saved = Vec::new();
     for target in &targets {
         saved.push(save(&input, &layout, target, args.overwrite, cancel)?);
@@ -69,8 +73,9 @@ pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
     Ok(Outcome::Yes)
 }
 
-/// Refuses what does not fit, with both numbers. A margin is left for the index and the sidecars.
-pub fn check_space(storage_path: &Path, needed_bytes: u64) -> Result<()> {
+/// Refuses what does not fit, with both numbers and the option that names another place. A margin is left for
+/// indices and the file system's own.
+pub fn check_space(storage_path: &Path, needed_bytes: u64, option: &str) -> Result<()> {
     let mut place = storage_path;
     while !place.exists() {
         place = match place.parent() {
@@ -83,11 +88,24 @@ pub fn check_space(storage_path: &Path, needed_bytes: u64) -> Result<()> {
     let needed_bytes = needed_bytes.saturating_add(64 << 20);
     if needed_bytes > free_bytes {
         bail!(
-            "{} has {free_bytes} bytes free, and {needed_bytes} are needed: make room, or name another --storage-path",
+            "{} has {free_bytes} bytes free, and {needed_bytes} are needed: make room, or name another {option}",
             place.display()
         );
     }
     Ok(())
+}
+
+/// Adds needed and free bytes to the error of a disk that filled up under way.
+pub(super) fn explain_full_disk(error: anyhow::Error, dir: &Path, needed_bytes: u64) -> anyhow::Error {
+    let is_full = |e: &std::io::Error| e.kind() == std::io::ErrorKind::StorageFull;
+    let full = error.chain().any(|e| e.downcast_ref().is_some_and(is_full));
+    match sys::free_bytes(dir) {
+        Ok(free_bytes) if full => error.context(format!(
+            "the disk filled up: {needed_bytes} bytes were needed in all, {free_bytes} are free beside what was written \
+             so far (now removed)"
+        )),
+        _ => error,
+    }
 }
 
 /// Where every tensor goes: pure data, made before anything is written.
@@ -113,7 +131,8 @@ impl Layout {
             let first = layout.files.len();
             for tensor in &own[start..end] {
                 let bytes = input.tensors[*tensor].bytes;
-                let full = layout.files.last().is_some_and(|f| f.bytes + bytes > max_partition_bytes);
+                let with_it = |f: &NewFile| align_up(align_up(f.bytes, TENSOR_ALIGN) + bytes, DIRECT_ALIGN);
+                let full = layout.files.last().is_some_and(|f| with_it(f) > max_partition_bytes);
                 if layout.files.len() == first || (full && layout.files.last().is_some_and(|f| f.bytes > 0)) {
                     base += layout.close();
                     let name = partition_name(layout.files.len());
@@ -171,7 +190,8 @@ pub fn save(
     let tensor_bytes: Vec<u64> = input.tensors.iter().map(|t| t.bytes).collect();
     let written =
         write_files(staging.path(), &layout.files, input.source.as_ref(), &tensor_bytes, cancel, &bar);
-    let written = written.with_context(|| format!("save {}", target.display()))?;
+    let explain = |e| explain_full_disk(e, staging.path(), layout.bytes());
+    let written = written.map_err(explain).with_context(|| format!("save {}", target.display()))?;
     copy_sidecars(&input.sidecars, staging.path())?;
     let mut digests: BTreeMap<String, Digest> = BTreeMap::new();
     let mut index = serde_json::Map::new();

@@ -14,6 +14,7 @@ const MARK: &str = ".sllm-gds-partial-";
 pub struct Staging {
     path: PathBuf,
     target: PathBuf,
+    overwrite: bool,
     /// Held (flock) while the directory is ours, so that others can tell it from remains.
     _lock: File,
     done: bool,
@@ -22,9 +23,7 @@ pub struct Staging {
 impl Staging {
     /// Makes the hidden directory beside `target`, clearing the remains of killed saves there first.
     pub fn new(target: &Path, overwrite: bool) -> Result<Staging> {
-        if target.exists() && !overwrite {
-            bail!("{} exists: choose another name, or replace it with --overwrite", target.display());
-        }
+        check_free(target, overwrite)?;
         let parent = parent_of(target);
         fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
         // One at a time here: no save may take another's new directory for remains before it is locked.
@@ -36,7 +35,7 @@ impl Staging {
         fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
         let lock = File::open(&path).and_then(|f| f.lock().map(|()| f));
         let lock = lock.with_context(|| format!("lock {}", path.display()))?;
-        Ok(Staging { path, target: target.to_path_buf(), _lock: lock, done: false })
+        Ok(Staging { path, target: target.to_path_buf(), overwrite, _lock: lock, done: false })
     }
 
     pub fn path(&self) -> &Path {
@@ -47,17 +46,51 @@ impl Staging {
     pub fn publish(mut self) -> Result<()> {
         let mut place = || -> std::io::Result<()> {
             sys::sync_dir(&self.path)?;
-            if self.target.exists() {
+            if self.overwrite && self.target.exists() {
                 // After the exchange our hidden name holds the old checkpoint, which Drop removes.
                 sys::exchange(&self.path, &self.target)?;
             } else {
-                fs::rename(&self.path, &self.target)?;
+                sys::rename_new(&self.path, &self.target)?;
                 self.done = true;
             }
             sys::sync_dir(parent_of(&self.target))
         };
-        place().with_context(|| format!("put the finished checkpoint at {}", self.target.display()))
+        match place() {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => bail!(
+                "{} exists: another save made it meanwhile; choose another name, or replace it with --overwrite",
+                self.target.display()
+            ),
+            placed => {
+                placed.with_context(|| format!("put the finished checkpoint at {}", self.target.display()))
+            }
+        }
     }
+}
+
+/// Refuses a target that stands already, unless it is a checkpoint (or an empty directory) that may be
+/// replaced. Nothing else is ever replaced.
+pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
+    if !target.exists() {
+        return Ok(());
+    }
+    if !overwrite {
+        bail!("{} exists: choose another name, or replace it with --overwrite", target.display());
+    }
+    let entries =
+        if target.is_dir() { super::list(target)? } else { bail!("{} is a file", target.display()) };
+    let is_weight = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.ends_with(".safetensors") || name == super::sllm::INDEX_FILE || name == super::manifest::FILE
+    };
+    let is_checkpoint = entries.iter().any(is_weight) && !entries.iter().any(|path| path.is_dir());
+    if !entries.is_empty() && !is_checkpoint {
+        bail!(
+            "{} holds other things than one checkpoint, and --overwrite does not delete those: remove it yourself, or \
+             choose another name",
+            target.display()
+        );
+    }
+    Ok(())
 }
 
 impl Drop for Staging {
@@ -104,18 +137,18 @@ mod tests {
         let dir = tempfile::tempdir_in(".").unwrap();
         let target = dir.path().join("a/b");
         let staging = Staging::new(&target, false).unwrap();
-        fs::write(staging.path().join("x"), "new").unwrap();
+        fs::write(staging.path().join("model.safetensors"), "new").unwrap();
         drop(staging);
         assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 0, "an abandoned one leaves nothing");
         let staging = Staging::new(&target, false).unwrap();
-        fs::write(staging.path().join("x"), "new").unwrap();
+        fs::write(staging.path().join("model.safetensors"), "new").unwrap();
         staging.publish().unwrap();
-        assert_eq!(fs::read_to_string(target.join("x")).unwrap(), "new");
+        assert_eq!(fs::read_to_string(target.join("model.safetensors")).unwrap(), "new");
         assert!(Staging::new(&target, false).is_err());
         let staging = Staging::new(&target, true).unwrap();
-        fs::write(staging.path().join("x"), "newer").unwrap();
+        fs::write(staging.path().join("model.safetensors"), "newer").unwrap();
         staging.publish().unwrap();
-        assert_eq!(fs::read_to_string(target.join("x")).unwrap(), "newer");
+        assert_eq!(fs::read_to_string(target.join("model.safetensors")).unwrap(), "newer");
         assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1, "the old one is gone");
     }
 

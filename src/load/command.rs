@@ -2,20 +2,23 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
-use super::{LoadReport, Options, load, verify};
+use super::{Clock, Destination, LoadReport, Options, load, verify};
 use crate::Outcome;
 use crate::checkpoint::Checkpoint;
-use crate::cli::{EngineChoice, Gpus, LoadArgs};
+use crate::cli::{EngineArgs, EngineChoice, Gpus, LoadArgs};
 use crate::gpu;
 use crate::interrupt::Cancel;
 
 pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
-    let options = Options::new(&args.engine)?;
-    let note = destination(args.gpus.as_ref(), args.engine.engine)?;
+    let mut clock = Clock::start();
+    let (to, note) = destination(args.gpus.as_ref(), &args.engine)?;
+    let context_s = clock.lap();
+    let mut options = Options::new(&args.engine, &to)?;
+    options.poison = args.verify;
     let path: PathBuf = Checkpoint::locate(&args.checkpoint.name, &args.checkpoint.storage_path);
-    let (loaded, report) = load(&path, &options, cancel)?;
+    let (loaded, report) = load(&path, &to, &options, cancel)?;
     let verified = match args.verify {
         false => None,
         true => {
@@ -27,6 +30,8 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
     if args.json {
         let mut value = serde_json::to_value(&report)?;
         value["note"] = note.into();
+        value["destinations"] = to.labels().into();
+        value["context_s"] = context_s.into();
         value["verified"] = verified.as_ref().map(|(wrong, _)| wrong.is_empty()).into();
         value["verified_against"] = verified.as_ref().map(|(_, against)| *against).into();
         value["mismatches"] = verified.map(|(wrong, _)| wrong).unwrap_or_default().into();
@@ -36,6 +41,9 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
             println!("{note}");
         }
         print!("{}", in_words(&report));
+        if let Destination::Gpus(gpus, placement) = &to {
+            println!("to        {gpus:?}, {placement:?}; contexts up in {context_s:.2} s, not counted above");
+        }
         if let Some((wrong, against)) = &verified {
             for line in wrong {
                 eprintln!("error: {line}");
@@ -46,18 +54,32 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
     Ok(if good { Outcome::Yes } else { Outcome::No })
 }
 
-/// Settles where to load to. Returns the line to tell the user when it is not a GPU though one might expect it.
-pub fn destination(gpus: Option<&Gpus>, engine: EngineChoice) -> Result<Option<String>> {
-    match (gpus, gpu::devices()) {
-        (Some(Gpus::None), _) => Ok(None),
-        (None, Err(why)) => Ok(Some(format!("no CUDA device ({why}): loading into host memory"))),
-        (None, Ok(_)) if engine == EngineChoice::Host => Ok(None),
-        (Some(_), Err(why)) => bail!("no CUDA device: {why}; to load into host memory, say --gpus none"),
-        (None, Ok(devices)) => Ok(Some(format!(
-            "{} CUDA devices are here, and this version loads into host memory only",
-            devices.len()
-        ))),
-        (Some(_), Ok(_)) => bail!("this version loads into host memory only: say --gpus none"),
+/// Settles where to load to: opens the GPUs that were asked for, or says why host memory it is. Returns the
+/// line to tell the user when that is not what they might expect.
+pub fn destination(gpus: Option<&Gpus>, args: &EngineArgs) -> Result<(Destination, Option<String>)> {
+    let host = |note: Option<String>| Ok((Destination::Host, note));
+    match (args.engine, gpus) {
+        (EngineChoice::Host, None | Some(Gpus::None)) => host(None),
+        (EngineChoice::Host, Some(_)) => {
+            bail!("--engine host loads into host memory: leave --gpus out, or say none")
+        }
+        (EngineChoice::Pinned, Some(Gpus::None)) => {
+            bail!("--engine pinned loads to GPUs, and --gpus says none")
+        }
+        (EngineChoice::Auto, Some(Gpus::None)) => host(None),
+        (EngineChoice::Auto, None) if gpu::count().is_err() => {
+            let why = gpu::count().err().unwrap_or_default();
+            host(Some(format!("no CUDA device ({why}): loading into host memory")))
+        }
+        (EngineChoice::Auto | EngineChoice::Pinned, list) => {
+            let hint = "to load into host memory, say --gpus none";
+            gpu::count().map_err(|why| anyhow!("no CUDA device: {why}; {hint}"))?;
+            // One GPU is what a load without further words goes to, as with any other CUDA program.
+            let first = Gpus::List(vec!["0".into()]);
+            let opened = gpu::open(list.unwrap_or(&first));
+            let gpus = opened.map_err(|why| anyhow!("{why}; {hint}"))?;
+            Ok((Destination::Gpus(gpus, args.placement), None))
+        }
     }
 }
 
@@ -66,7 +88,7 @@ fn in_words(r: &LoadReport) -> String {
     let ms = |s: f64| format!("{:.1} ms", s * 1e3);
     format!(
         "loaded    {} bytes in {:.4} s: {:.2} GB/s\npath      {} ({})\nphases    open {}, plan {}, allocate {}, \
-         register {}, transfer {}\nreads     {} bytes with {} threads of {} KiB chunks\n",
+         register {}, transfer {}\nreads     {} bytes with {} threads of {} KiB chunks, {} MiB pinned\n",
         r.bytes,
         r.elapsed_s,
         r.gb_per_s,
@@ -79,6 +101,7 @@ fn in_words(r: &LoadReport) -> String {
         ms(p.transfer_s),
         r.read_bytes,
         r.threads,
-        r.chunk_bytes >> 10
+        r.chunk_bytes >> 10,
+        r.staging_bytes >> 20
     )
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::engine::{Engine, Job, PathTaken, Worker};
+use super::engine::{Engine, Job, PathTaken, Target, Worker};
 
 /// Turns that a stalled read gives to other threads at most.
 const STALL_TURNS: u32 = 20;
@@ -101,8 +101,8 @@ impl<E: Engine> FaultEngine<E> {
 }
 
 impl<E: Engine> Engine for FaultEngine<E> {
-    fn worker(&self) -> io::Result<Box<dyn Worker + '_>> {
-        Ok(Box::new(FaultWorker { inner: self.inner.worker()?, engine: self, attempts: 0 }))
+    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>> {
+        Ok(Box::new(FaultWorker { inner: self.inner.worker(lane)?, engine: self, attempts: 0 }))
     }
 
     fn outcome(&self) -> PathTaken {
@@ -115,6 +115,14 @@ struct FaultWorker<'a, E> {
     engine: &'a FaultEngine<E>,
     /// Interruptions in a row: the next read is at the same place, and must fall out differently.
     attempts: u64,
+}
+
+/// The bytes that were just read, where they can be touched: nothing on a device.
+fn host_room<'a>(target: &'a mut Target<'_>, done: u64, bytes: u64) -> &'a mut [u8] {
+    match target {
+        Target::Host(room) | Target::Staged(room, _) => &mut room[done as usize..(done + bytes) as usize],
+        Target::Devices(_) => &mut [],
+    }
 }
 
 impl<E: Engine> FaultWorker<'_, E> {
@@ -139,9 +147,8 @@ impl<E: Engine> FaultWorker<'_, E> {
                 Ok(n) if n > 1 => {
                     let short = 1 + dice % (n - 1);
                     // Nothing may be left there for a loop that doesn't ask again.
-                    job.target[(done + short) as usize..(done + n) as usize]
-                        .iter_mut()
-                        .for_each(|b| *b = !*b);
+                    let room = host_room(&mut job.target, done, n);
+                    room.iter_mut().skip(short as usize).for_each(|b| *b = !*b);
                     (Ok(short), true)
                 }
                 other => (other, false),
@@ -149,8 +156,9 @@ impl<E: Engine> FaultWorker<'_, E> {
             Fault::FlippedBit => match self.inner.read(job, done) {
                 Ok(n) if n > 0 => {
                     let bit = dice % (n * 8);
-                    job.target[(done + bit / 8) as usize] ^= 1 << (bit % 8);
-                    (Ok(n), true)
+                    let byte = host_room(&mut job.target, done, n).get_mut((bit / 8) as usize);
+                    let took_place = byte.map(|byte| *byte ^= 1 << (bit % 8)).is_some();
+                    (Ok(n), took_place)
                 }
                 other => (other, false),
             },

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::engine::{Engine, Job, PathTaken, Worker};
+use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
 use super::source::Sources;
 
 pub struct HostEngine {
@@ -16,7 +16,7 @@ impl HostEngine {
 }
 
 impl Engine for HostEngine {
-    fn worker(&self) -> io::Result<Box<dyn Worker + '_>> {
+    fn worker(&self, _lane: usize) -> io::Result<Box<dyn Worker + '_>> {
         Ok(Box::new(HostWorker(&self.sources)))
     }
 
@@ -29,7 +29,12 @@ struct HostWorker<'a>(&'a Sources);
 
 impl Worker for HostWorker<'_> {
     fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
-        self.0.read(job.file, job.file_offset + done, job.bytes - done, &mut job.target[done as usize..])
+        match &mut job.target {
+            Target::Host(room) => {
+                self.0.read(job.file, job.file_offset + done, job.bytes - done, &mut room[done as usize..])
+            }
+            Target::Devices(_) | Target::Staged(..) => Err(wrong_target("host")),
+        }
     }
 
     fn finish(&mut self) -> io::Result<()> {

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::{Result, bail};
 
-use super::Loaded;
+use super::{Buffer, Loaded, View};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::input::TensorReader;
 use crate::checkpoint::write::Source;
 use crate::digest::{self, Digest};
+use crate::gpu::kernels;
+use crate::gpu::memory::DeviceBuffer;
 
 /// Bytes that one thread digests at a time: a multiple of 8.
 const PART_BYTES: u64 = 16 << 20;
@@ -43,23 +45,50 @@ pub fn mismatches(names: &[&str], tensors: &[&[u8]], expected: &Digests) -> Resu
     let found = in_parts(&sizes, |tensor, offset, bytes| {
         Ok(digest::partial(&tensors[tensor][offset as usize..][..bytes as usize], offset))
     })?;
+    Ok(names.iter().zip(found).filter_map(|(name, found)| differs(name, found, expected)).collect())
+}
+
+/// The tensors of a whole load that are wrong. What lies on a GPU is digested there.
+pub fn check(loaded: &Loaded, expected: &Digests) -> Result<Vec<String>> {
+    let copies = if loaded.is_replicated() { loaded.buffers.len() } else { 1 };
     let mut wrong = Vec::new();
-    for (name, found) in names.iter().zip(found) {
-        match expected.get(*name) {
-            Some(wanted) if *wanted == found => {}
-            Some(wanted) => wrong.push(format!("tensor '{name}': digest {found}, expected {wanted}")),
-            None => wrong.push(format!("tensor '{name}': nothing to hold it against")),
-        }
+    for copy in 0..copies {
+        let views: Vec<View> = (0..loaded.checkpoint.tensors.len()).map(|i| loaded.view(i, copy)).collect();
+        wrong.extend(check_views(&views, expected)?);
     }
     Ok(wrong)
 }
 
-/// [`mismatches`] of a whole load.
-pub fn check(loaded: &Loaded, expected: &Digests) -> Result<Vec<String>> {
-    let tensors = &loaded.checkpoint.tensors;
-    let names: Vec<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
-    let bytes: Vec<&[u8]> = (0..tensors.len()).map(|i| loaded.tensor(i)).collect();
-    mismatches(&names, &bytes, expected)
+fn check_views(views: &[View<'_>], expected: &Digests) -> Result<Vec<String>> {
+    let on_host: Vec<(&str, &[u8])> =
+        views.iter().filter_map(|v| Some((v.tensor.name.as_str(), v.host_bytes()?))).collect();
+    let (names, bytes): (Vec<&str>, Vec<&[u8]>) = on_host.into_iter().unzip();
+    let mut wrong = mismatches(&names, &bytes, expected)?;
+    let mut devices: Vec<(&DeviceBuffer, Vec<&View>)> = Vec::new();
+    for view in views {
+        let Buffer::Device(device) = view.buffer else { continue };
+        match devices.iter_mut().find(|(d, _)| std::ptr::eq(*d, device)) {
+            Some((_, views)) => views.push(view),
+            None => devices.push((device, vec![view])),
+        }
+    }
+    for (device, views) in devices {
+        let ranges: Vec<(u64, u64)> = views.iter().map(|v| (v.offset, v.tensor.bytes)).collect();
+        let found = kernels::digests(device, &ranges)?.0;
+        wrong.extend(
+            views.iter().zip(found).filter_map(|(v, found)| differs(&v.tensor.name, found, expected)),
+        );
+    }
+    Ok(wrong)
+}
+
+/// What to say of a tensor with this digest; nothing if it is right.
+pub fn differs(name: &str, found: Digest, expected: &Digests) -> Option<String> {
+    match expected.get(name) {
+        Some(wanted) if *wanted == found => None,
+        Some(wanted) => Some(format!("tensor '{name}': digest {found}, expected {wanted}")),
+        None => Some(format!("tensor '{name}': nothing to hold it against")),
+    }
 }
 
 /// Digests things of these sizes on all cores, `partial(index, offset, bytes)` by part.

@@ -1,0 +1,79 @@
+//! Compiles the kernels: with nvcc to a fat binary where there is one, else takes the PTX checked in
+//! beside the source. Their bodies are compiled for the host too, for tests.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Machine code for A100, H100/H200 and B200; PTX for what comes between and after.
+const TARGETS: [&str; 4] = [
+    "arch=compute_80,code=sm_80",
+    "arch=compute_90,code=sm_90",
+    "arch=compute_100,code=sm_100",
+    "arch=compute_80,code=compute_80",
+];
+
+fn main() {
+    for path in ["build.rs", "cuda/body.h", "cuda/kernels.cu", "cuda/kernels.ptx", "cuda/host.c"] {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    for name in ["CUDA_HOME", "CUDA_PATH", "NVCC", "PATH"] {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let image = out.join("kernels.bin");
+    let made_by = match nvcc() {
+        Some(nvcc) => match compile(&nvcc, &image) {
+            Ok(()) => format!("nvcc ({})", version(&nvcc)),
+            Err(why) => {
+                println!("cargo::warning=nvcc failed, embedding the checked-in PTX: {why}");
+                embed_ptx(&image)
+            }
+        },
+        None => embed_ptx(&image),
+    };
+    println!("cargo::rustc-env=SLLM_GDS_KERNELS={made_by}");
+    cc::Build::new().file("cuda/host.c").include("cuda").opt_level(2).compile("sllm_gds_host_kernels");
+}
+
+/// nvcc by NVCC, CUDA_HOME, CUDA_PATH, then PATH.
+fn nvcc() -> Option<PathBuf> {
+    let named = env::var_os("NVCC").map(PathBuf::from);
+    let homes = ["CUDA_HOME", "CUDA_PATH"]
+        .iter()
+        .filter_map(env::var_os)
+        .map(|home| Path::new(&home).join("bin/nvcc"));
+    let on_path =
+        env::var_os("PATH").map(|p| env::split_paths(&p).map(|d| d.join("nvcc")).collect::<Vec<_>>());
+    named.into_iter().chain(homes).chain(on_path.into_iter().flatten()).find(|path| path.is_file())
+}
+
+fn compile(nvcc: &Path, image: &Path) -> Result<(), String> {
+    let mut command = Command::new(nvcc);
+    command.args(["-O3", "-fatbin", "-o"]).arg(image).arg("cuda/kernels.cu");
+    for target in TARGETS {
+        command.args(["-gencode", target]);
+    }
+    let output = command.output().map_err(|e| format!("{}: {e}", nvcc.display()))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            Err(String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("no message").to_string())
+        }
+    }
+}
+
+fn version(nvcc: &Path) -> String {
+    let output = Command::new(nvcc).arg("--version").output().ok();
+    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    text.lines().find_map(|l| l.split_once("release ")).map_or("unknown".into(), |(_, v)| v.to_string())
+}
+
+/// The driver wants PTX as a string that ends in NUL.
+fn embed_ptx(image: &Path) -> String {
+    let mut ptx = fs::read("cuda/kernels.ptx").expect("cuda/kernels.ptx is part of the source");
+    ptx.push(0);
+    fs::write(image, ptx).expect("OUT_DIR can be written");
+    "checked-in PTX".into()
+}

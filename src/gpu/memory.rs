@@ -1,0 +1,291 @@
+//! Device memory, pinned host memory, and asynchronous copies from one to the other.
+//!
+//! A copy reads its source after the call returned. [`Slot`] makes that safe: it owns the pinned bytes, and
+//! lends them out again only when their last copy is done.
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use cudarc::driver::{CudaEvent, CudaStream, result, sys};
+
+use super::{Gpu, GpuError};
+use crate::memory::HostBuffer;
+use crate::sys::{DIRECT_ALIGN, align_up};
+
+/// One allocation of device memory, aligned to 512 bytes at least (`cuMemAlloc` gives 256 and more).
+pub struct DeviceBuffer {
+    gpu: Arc<Gpu>,
+    address: u64,
+    bytes: u64,
+}
+
+impl DeviceBuffer {
+    /// Allocates at least one byte. Out of memory says what was needed and what is free.
+    pub fn new(gpu: &Arc<Gpu>, bytes: u64) -> Result<DeviceBuffer, GpuError> {
+        let size = bytes.max(1) as usize;
+        gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
+        // SAFETY: the context is current on this thread; the address is only used through this owner.
+        match unsafe { result::malloc_sync(size) } {
+            Ok(address) => Ok(DeviceBuffer { gpu: gpu.clone(), address, bytes }),
+            Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                let free = gpu.memory_info().map_or("unknown".to_string(), |(free, _)| free.to_string());
+                let what = format!(
+                    "{bytes} bytes of device memory are needed and {free} are free: end other processes on this GPU \
+                     (nvidia-smi), name more GPUs, or load a smaller checkpoint"
+                );
+                Err(gpu.fail(&what)(e))
+            }
+            Err(e) => Err(gpu.fail(&format!("allocate {bytes} bytes"))(e)),
+        }
+    }
+
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
+    /// The device address of its first byte.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The whole of it, to be split among writers.
+    pub fn as_mut_slice(&mut self) -> DeviceSlice<'_> {
+        DeviceSlice { address: self.address, bytes: self.bytes, owner: PhantomData }
+    }
+
+    /// Copies `out.len()` bytes from `offset` back to the host, and waits.
+    pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), GpuError> {
+        let end = offset.checked_add(out.len() as u64);
+        if end.is_none_or(|end| end > self.bytes) {
+            let (gpu, what) = (self.gpu.label.clone(), format!("read {} bytes at {offset}", out.len()));
+            return Err(GpuError { gpu, what, cause: format!("the buffer has {} bytes", self.bytes) });
+        }
+        self.gpu.context.bind_to_thread().map_err(self.gpu.fail("make its context current"))?;
+        // SAFETY: the range lies within this live allocation, and the call returns when the bytes are in `out`.
+        unsafe { result::memcpy_dtoh_sync(out, self.address + offset) }
+            .map_err(self.gpu.fail("copy to the host"))
+    }
+}
+
+impl Drop for DeviceBuffer {
+    fn drop(&mut self) {
+        if self.gpu.context.bind_to_thread().is_ok() {
+            // SAFETY: allocated by `new` and freed once; copies into it borrow it and have ended. A failure means
+            // a lost context, whose memory the driver frees.
+            let _ = unsafe { result::free_sync(self.address) };
+        }
+    }
+}
+
+/// An exclusive range of device memory. Splitting is the only way to get a second one.
+pub struct DeviceSlice<'a> {
+    address: u64,
+    bytes: u64,
+    owner: PhantomData<&'a mut DeviceBuffer>,
+}
+
+impl<'a> DeviceSlice<'a> {
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Splits in two; the first has `bytes` bytes, or all where there are fewer.
+    pub fn split_at(self, bytes: u64) -> (DeviceSlice<'a>, DeviceSlice<'a>) {
+        let first = bytes.min(self.bytes);
+        (
+            DeviceSlice { address: self.address, bytes: first, owner: PhantomData },
+            DeviceSlice { address: self.address + first, bytes: self.bytes - first, owner: PhantomData },
+        )
+    }
+
+    /// Copies `bytes` to `offset` and waits: how the baseline and tests write.
+    pub fn write(&mut self, gpu: &Gpu, offset: u64, bytes: &[u8]) -> Result<(), GpuError> {
+        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.bytes) {
+            let (gpu, what) = (gpu.label.clone(), format!("write {} bytes at {offset}", bytes.len()));
+            return Err(GpuError { gpu, what, cause: format!("the range has {} bytes", self.bytes) });
+        }
+        gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
+        // SAFETY: the range is exclusively ours and within a live allocation; the call returns when it is done
+        // with `bytes`.
+        unsafe { result::memcpy_htod_sync(self.address + offset, bytes) }
+            .map_err(gpu.fail("copy to the device"))
+    }
+}
+
+/// Host memory that devices read directly: a [`HostBuffer`], registered with the driver for all contexts.
+struct PinnedArena {
+    gpu: Arc<Gpu>,
+    buffer: HostBuffer,
+}
+
+impl Drop for PinnedArena {
+    fn drop(&mut self) {
+        if self.gpu.context.bind_to_thread().is_ok() {
+            // SAFETY: registered by `pin` and unregistered once, before the buffer goes. Copies from it have
+            // ended: Slot waits for its own, and `copy_all` waits before it returns.
+            let _ = unsafe { sys::cuMemHostUnregister(self.buffer.as_mut_slice().as_mut_ptr().cast()) };
+        }
+    }
+}
+
+/// An exclusive piece of pinned memory. Pieces pinned together share one registration, which ends with the
+/// last of them.
+pub struct Pinned {
+    start: NonNull<u8>,
+    bytes: usize,
+    arena: Arc<PinnedArena>,
+}
+
+// SAFETY: a piece is the only way to its bytes, as a Box is, and the arena behind it is never changed.
+unsafe impl Send for Pinned {}
+// SAFETY: as above; shared pieces can only be read.
+unsafe impl Sync for Pinned {}
+
+impl Pinned {
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: the range lies in the arena that this piece keeps alive, it was initialised by the prefault, and
+        // no other piece overlaps it.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
+    }
+
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_slice`, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
+    }
+}
+
+/// Pins `count` pieces of `bytes` bytes (rounded up to 4 KiB), prefaulted with `threads` threads and registered
+/// at once: a registration a piece would queue at the driver's lock.
+pub fn pin(gpu: &Arc<Gpu>, bytes: u64, count: usize, threads: usize) -> Result<Vec<Pinned>, GpuError> {
+    let no_memory = |what: String| GpuError { gpu: gpu.label.clone(), what, cause: "no host memory".into() };
+    let piece_bytes = align_up(bytes, DIRECT_ALIGN);
+    let total = piece_bytes.saturating_mul(count as u64);
+    let mut buffer = HostBuffer::new(total).map_err(|e| no_memory(format!("{e:#}")))?;
+    buffer.prefault(threads);
+    gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
+    let memory = buffer.as_mut_slice();
+    let first = NonNull::from(&mut *memory).cast::<u8>();
+    // SAFETY: the range is mapped, owned by `buffer`, and stays so until PinnedArena's Drop has unregistered it.
+    let code = unsafe {
+        sys::cuMemHostRegister_v2(memory.as_mut_ptr().cast(), memory.len(), sys::CU_MEMHOSTREGISTER_PORTABLE)
+    };
+    let what = format!(
+        "pin {total} bytes of host memory (if they are locked or limited, raise `ulimit -l` and the container's memory \
+         limit, or ask for less with --num-threads, --chunk-size, --mem-pool-size)"
+    );
+    code.result().map_err(gpu.fail(&what))?;
+    let arena = Arc::new(PinnedArena { gpu: gpu.clone(), buffer });
+    let piece = |i: usize| Pinned {
+        // SAFETY: `count` pieces of this size were reserved, so the offset is within the buffer.
+        start: unsafe { first.add(i * piece_bytes as usize) },
+        bytes: piece_bytes as usize,
+        arena: arena.clone(),
+    };
+    Ok((0..count).map(piece).collect())
+}
+
+/// A stream of one GPU.
+pub struct Stream {
+    gpu: Arc<Gpu>,
+    stream: Arc<CudaStream>,
+}
+
+impl Stream {
+    pub fn new(gpu: &Arc<Gpu>) -> Result<Stream, GpuError> {
+        let stream = gpu.context.new_stream().map_err(gpu.fail("make a stream"))?;
+        Ok(Stream { gpu: gpu.clone(), stream })
+    }
+
+    /// Waits for all that was queued.
+    pub fn synchronize(&self) -> Result<(), GpuError> {
+        self.stream.synchronize().map_err(self.gpu.fail("finish its copies"))
+    }
+
+    /// Queues a copy.
+    ///
+    /// # Safety
+    /// `source` must stay as it is, pinned, until the stream has been synchronized or an event recorded after
+    /// this call has completed.
+    unsafe fn queue(&self, target: &DeviceSlice<'_>, offset: u64, source: &[u8]) -> Result<(), GpuError> {
+        assert!(offset + source.len() as u64 <= target.bytes, "a copy must stay within its target");
+        self.gpu.context.bind_to_thread().map_err(self.gpu.fail("make its context current"))?;
+        // SAFETY: the target range is exclusively the caller's; the source is kept by our own contract.
+        unsafe { result::memcpy_htod_async(target.address + offset, source, self.stream.cu_stream()) }
+            .map_err(self.gpu.fail("queue a copy"))
+    }
+}
+
+/// Copies each source to its target, all queued at once and shared out to the streams in turns (one alone pauses
+/// between copies), and returns when the last has arrived. At the link's rate from pinned memory; other memory
+/// works, slowly.
+pub fn copy_all(streams: &[Stream], copies: &[(&DeviceSlice<'_>, &[u8])]) -> Result<(), GpuError> {
+    let queued = copies.iter().zip(streams.iter().cycle()).try_for_each(|((target, source), stream)| {
+        // SAFETY: the sources are borrowed until this function returns, and it synchronizes first, whatever fails.
+        unsafe { stream.queue(target, 0, source) }
+    });
+    streams.iter().map(Stream::synchronize).fold(queued, Result::and)
+}
+
+/// One buffer of the ring: pinned bytes, and the copies that still read them.
+pub struct Slot {
+    pinned: Pinned,
+    /// One for each destination of a copy, recorded after it.
+    events: Vec<CudaEvent>,
+    pending: usize,
+}
+
+impl Slot {
+    /// A slot whose bytes go to up to as many GPUs at once.
+    pub fn new(gpus: &[Arc<Gpu>], pinned: Pinned) -> Result<Slot, GpuError> {
+        let event = |gpu: &Arc<Gpu>| gpu.context.new_event(None).map_err(gpu.fail("make an event"));
+        let events = gpus.iter().map(event).collect::<Result<Vec<_>, _>>()?;
+        Ok(Slot { pinned, events, pending: 0 })
+    }
+
+    /// The slot's bytes, once no copy reads them any more.
+    pub fn room(&mut self) -> Result<&mut [u8], GpuError> {
+        self.wait()?;
+        Ok(self.pinned.as_mut_slice())
+    }
+
+    /// Queues a copy of the first `bytes` bytes to `offset` of each target, one for each stream.
+    pub fn copy_to(
+        &mut self,
+        streams: &[Stream],
+        targets: &[DeviceSlice<'_>],
+        offset: u64,
+        bytes: usize,
+    ) -> Result<(), GpuError> {
+        for (i, (stream, target)) in streams.iter().zip(targets).enumerate() {
+            // SAFETY: the slot lends its bytes out again, and drops them, only after `wait`, which waits for the
+            // event recorded behind this copy.
+            unsafe { stream.queue(target, offset, &self.pinned.as_slice()[..bytes]) }?;
+            self.pending = i + 1;
+            self.events[i].record(&stream.stream).map_err(stream.gpu.fail("record an event"))?;
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), GpuError> {
+        let gpu = &self.pinned.arena.gpu;
+        for event in &self.events[..std::mem::take(&mut self.pending)] {
+            event.synchronize().map_err(gpu.fail("finish a copy"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.wait().is_err() {
+            // A copy whose end can't be seen may still read: wait for everything on this device. If that fails
+            // too the context is lost, and with it every copy.
+            let _ = self.pinned.arena.gpu.context.synchronize();
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Loads through the pool: what it holds is copied at the link's rate; what it lacks is read into it, each
+//! chunk copied on as soon as it is full.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
+use super::pool::{Asked, Chunk, Filling, Model, Pool};
+use super::source::Sources;
+use super::{Buffer, Clock, LoadReport, Loaded, Options, Placement, load_to_gpus, poison_all, transfer};
+use crate::bench::record::Phases;
+use crate::checkpoint::Checkpoint;
+use crate::gpu::memory::{DeviceBuffer, DeviceSlice, Pinned, Stream, copy_all};
+use crate::gpu::{Gpu, GpuError};
+use crate::interrupt::Cancel;
+use crate::load::plan::Plan;
+use crate::sys::{DIRECT_ALIGN, align_up};
+
+/// Enough that one copy begins while another ends.
+const COPY_STREAMS: usize = 4;
+
+/// Loads to GPUs by way of the pool; past it where the checkpoint does not fit, which the report says.
+pub fn load(
+    pool: &Pool<Pinned>,
+    path: &Path,
+    gpus: &[Arc<Gpu>],
+    placement: Placement,
+    options: &Options,
+    cancel: &Cancel,
+) -> Result<(Loaded, LoadReport)> {
+    let clock = Clock::start();
+    let lanes: Vec<Vec<Arc<Gpu>>> = match placement {
+        Placement::Balanced => gpus.iter().map(|gpu| vec![gpu.clone()]).collect(),
+        Placement::Replicate => vec![gpus.to_vec()],
+    };
+    match pool.ask(path, lanes.len(), options.threads)? {
+        Asked::Held(model) => from_pool(&model, &lanes, options, clock),
+        Asked::Missing(filling) => fill(*filling, &lanes, options, cancel, clock),
+        Asked::TooSmall(why) => {
+            let (loaded, mut report) = load_to_gpus(path, gpus, placement, options, cancel)?;
+            report.path_reason = format!("not through the pool: {why}; {}", report.path_reason);
+            Ok((loaded, report))
+        }
+    }
+}
+
+fn allocate(plan: &Plan, lanes: &[Vec<Arc<Gpu>>]) -> Result<Vec<Buffer>> {
+    let mut buffers = Vec::new();
+    for (lane, bytes) in lanes.iter().zip(&plan.destination_bytes) {
+        for gpu in lane {
+            buffers.push(Buffer::Device(DeviceBuffer::new(gpu, *bytes)?));
+        }
+    }
+    Ok(buffers)
+}
+
+/// Device slices for each chunk of the plan, by lane, with the bytes that a chunk holds.
+fn slices<'a>(
+    plan: &Plan,
+    buffers: &'a mut [Buffer],
+    chunk_bytes: u64,
+) -> Vec<Vec<(u64, Vec<DeviceSlice<'a>>)>> {
+    let of_job = |job: Job<'a>| match job.target {
+        Target::Devices(slices) => (job.bytes, slices),
+        Target::Host(_) | Target::Staged(..) => (job.bytes, Vec::new()),
+    };
+    super::lanes(plan, buffers, chunk_bytes)
+        .into_iter()
+        .map(|l| l.into_iter().map(of_job).collect())
+        .collect()
+}
+
+fn from_pool(
+    model: &Model<Pinned>,
+    lanes: &[Vec<Arc<Gpu>>],
+    options: &Options,
+    mut clock: Clock,
+) -> Result<(Loaded, LoadReport)> {
+    let mut phases = Phases { open_s: clock.lap(), ..Phases::default() };
+    let mut buffers = allocate(&model.plan, lanes)?;
+    phases.allocate_s = clock.lap();
+    poison_all(&mut buffers, options, &mut clock)?;
+    let mut chunks = model.chunks.iter();
+    let by_lane = slices(&model.plan, &mut buffers, model_chunk_bytes(model));
+    let work: Vec<Vec<(Vec<DeviceSlice>, &[u8])>> = by_lane
+        .into_iter()
+        .map(|lane| {
+            lane.into_iter()
+                .zip(chunks.by_ref())
+                .map(|((n, s), c)| (s, &c.as_slice()[..n as usize]))
+                .collect()
+        })
+        .collect();
+    std::thread::scope(|scope| -> Result<()> {
+        let mut copiers = Vec::new();
+        for (gpus, copies) in lanes.iter().zip(&work) {
+            for (i, gpu) in gpus.iter().enumerate() {
+                copiers.push(scope.spawn(move || {
+                    let mine: Vec<(&DeviceSlice, &[u8])> =
+                        copies.iter().map(|(slices, c)| (&slices[i], *c)).collect();
+                    copy_all(&streams(gpu)?, &mine)
+                }));
+            }
+        }
+        for copier in copiers {
+            copier.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(())
+    })?;
+    drop(work);
+    phases.transfer_s = clock.lap();
+    let path = PathTaken {
+        path: "pool".into(),
+        reason: "the pool held the checkpoint".into(),
+        direct_bytes: 0,
+        buffered_bytes: 0,
+    };
+    finished(model.checkpoint.clone(), model.plan.clone(), buffers, options, phases, clock.total(), path)
+}
+
+/// Streams that share a GPU's copies.
+fn streams(gpu: &Arc<Gpu>) -> Result<Vec<Stream>, GpuError> {
+    (0..COPY_STREAMS).map(|_| Stream::new(gpu)).collect()
+}
+
+/// The pool cut the checkpoint into chunks of its own size; all but a segment's last are that long.
+fn model_chunk_bytes(model: &Model<Pinned>) -> u64 {
+    model.chunks.first().map_or(DIRECT_ALIGN, |c| c.as_slice().len() as u64)
+}
+
+fn fill(
+    mut filling: Filling<'_, Pinned>,
+    lanes: &[Vec<Arc<Gpu>>],
+    options: &Options,
+    cancel: &Cancel,
+    mut clock: Clock,
+) -> Result<(Loaded, LoadReport)> {
+    let mut phases = Phases { register_s: clock.lap(), ..Phases::default() };
+    let sources = Sources::open(&filling.checkpoint, options.io)?;
+    phases.open_s = clock.lap();
+    let mut buffers = allocate(&filling.plan, lanes)?;
+    phases.allocate_s = clock.lap();
+    poison_all(&mut buffers, options, &mut clock)?;
+    let chunk_bytes = filling.chunks.first().map_or(DIRECT_ALIGN, |c| c.as_slice().len() as u64);
+    let engine = FillEngine { sources, lanes: lanes.to_vec() };
+    let jobs = staged_jobs(&filling.plan, &mut buffers, &mut filling.chunks, chunk_bytes);
+    transfer(&filling.checkpoint.files, jobs, &engine, options.threads, cancel)?;
+    phases.transfer_s = clock.lap();
+    let taken = engine.outcome();
+    let model = filling.keep();
+    finished(model.checkpoint.clone(), model.plan.clone(), buffers, options, phases, clock.total(), taken)
+}
+
+/// The plan's jobs, each with its pool chunk between the file and the devices.
+fn staged_jobs<'a, C: Chunk>(
+    plan: &Plan,
+    buffers: &'a mut [Buffer],
+    chunks: &'a mut [C],
+    chunk_bytes: u64,
+) -> Vec<Vec<Job<'a>>> {
+    let mut chunks = chunks.iter_mut();
+    let mut lanes = super::lanes(plan, buffers, chunk_bytes);
+    for job in lanes.iter_mut().flatten() {
+        let (Some(chunk), Target::Devices(slices)) = (chunks.next(), &mut job.target) else { continue };
+        let room = &mut chunk.as_mut_slice()[..align_up(job.bytes, DIRECT_ALIGN) as usize];
+        job.target = Target::Staged(room, std::mem::take(slices));
+    }
+    lanes
+}
+
+fn finished(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    buffers: Vec<Buffer>,
+    options: &Options,
+    phases: Phases,
+    elapsed_s: f64,
+    taken: PathTaken,
+) -> Result<(Loaded, LoadReport)> {
+    let report = LoadReport::new(&checkpoint, &plan, options, phases, elapsed_s, taken);
+    Ok((Loaded { checkpoint, plan, buffers }, report))
+}
+
+struct FillEngine {
+    sources: Sources,
+    lanes: Vec<Vec<Arc<Gpu>>>,
+}
+
+impl Engine for FillEngine {
+    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>> {
+        let gpus = &self.lanes[lane];
+        crate::sys::run_near(gpus[0].numa_node);
+        let streams =
+            gpus.iter().map(Stream::new).collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
+        Ok(Box::new(FillWorker { sources: &self.sources, streams }))
+    }
+
+    fn outcome(&self) -> PathTaken {
+        self.sources.outcome("pool-fill")
+    }
+}
+
+struct FillWorker<'a> {
+    sources: &'a Sources,
+    streams: Vec<Stream>,
+}
+
+impl Worker for FillWorker<'_> {
+    fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
+        let Target::Staged(room, slices) = &mut job.target else { return Err(wrong_target("pool-fill")) };
+        let left = job.bytes - done;
+        let n = self.sources.read(job.file, job.file_offset + done, left, &mut room[done as usize..])?;
+        if n == left {
+            // The chunk is full. Other threads read on while this one waits for its copy.
+            for (stream, slice) in self.streams.iter().zip(slices.iter()) {
+                copy_all(std::slice::from_ref(stream), &[(slice, &room[..job.bytes as usize])])
+                    .map_err(io::Error::other)?;
+            }
+        }
+        Ok(n)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
