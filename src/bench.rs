@@ -334,7 +334,7 @@ impl<'a> Run<'a> {
     fn mismatches(&mut self, bytes_in_place: InPlace) -> Result<Vec<String>> {
         let expected = &self.prepared.expected;
         match bytes_in_place {
-            InPlace::Ours(loaded) => verify::check(&loaded, expected),
+            InPlace::Ours(loaded) => Ok(verify::check(&loaded, expected)?.wrong),
             InPlace::Baseline(tensors) => baseline::mismatches(&tensors, expected),
             InPlace::Python => match &mut self.python {
                 Some(python) => python.mismatches(expected),

@@ -62,6 +62,11 @@ impl Gpu {
         Ok((info.0 as u64, info.1 as u64))
     }
 
+    /// An error that is not the driver's.
+    pub fn error(&self, what: &str, cause: &str) -> GpuError {
+        GpuError { gpu: self.label.clone(), what: what.to_string(), cause: cause.to_string() }
+    }
+
     /// Makes an error of a driver's answer.
     fn fail(&self, what: &str) -> impl FnOnce(result::DriverError) -> GpuError + use<> {
         let (gpu, what) = (self.label.clone(), what.to_string());

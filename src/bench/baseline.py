@@ -32,32 +32,53 @@ except ImportError as error:
     say({"error": f"{error} (in {sys.executable})"})
     sys.exit(0)
 
-G = np.uint64(0x9E3779B97F4A7C15)
+
+
+def signed(value):
+    """The same 64 bits as the signed integer that numpy and torch compute with."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
+
+
+G = 0x9E3779B97F4A7C15
+FIRST, SECOND = signed(0xBF58476D1CE4E5B9), signed(0x94D049BB133111EB)
+
+
+def shift(z, bits):
+    """A logical shift: theirs copies the sign."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def mix(z):
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    z = (z ^ shift(z, 30)) * FIRST
+    z = (z ^ shift(z, 27)) * SECOND
+    return z ^ shift(z, 31)
+
+
+def words_of(part):
+    """A part as int64 words, the last one padded with zeros, and the numbers of its words from 0."""
+    padding = -len(part) % 8
+    if torch is not None:
+        words = torch.cat([part, part.new_zeros(padding)]).view(torch.int64)
+        return words, torch.arange(len(words), device=part.device)
+    words = np.concatenate([part, np.zeros(padding, np.uint8)]).view(np.int64)
+    return words, np.arange(len(words), dtype=np.int64)
 
 
 def digest(data):
-    """data: a one-dimensional array of uint8."""
-    total = np.zeros(1, np.uint64)
-    step = 1 << 23
+    """data: one-dimensional, of uint8; where it lies, there it is digested."""
+    total = 0
+    step = 1 << 26
     for start in range(0, len(data), step):
-        part = data[start : start + step]
-        part = np.concatenate([part, np.zeros(-len(part) % 8, np.uint8)]).view(np.uint64)
-        first = np.uint64(start // 8 + 1)
-        index = np.arange(len(part), dtype=np.uint64) + first
-        total += mix(part + index * G).sum(dtype=np.uint64)
-    length = np.array([len(data)], np.uint64) * G
-    return f"{int(mix(total ^ length)[0]):016x}"
+        words, index = words_of(data[start : start + step])
+        total += int(mix(words + (index + (start // 8 + 1)) * signed(G)).sum())
+    last = np.array([signed((total & ((1 << 64) - 1)) ^ (len(data) * G))])
+    return f"{int(mix(last)[0]) & ((1 << 64) - 1):016x}"
 
 
 def as_bytes(tensor):
     if torch is not None:
-        return tensor.contiguous().reshape(-1).view(torch.uint8).cpu().numpy()
+        return tensor.contiguous().reshape(-1).view(torch.uint8)
     return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
 
 

@@ -31,6 +31,7 @@ pub fn describe(path: &Path) -> Value {
         "kernel": text("/proc/sys/kernel/osrelease"),
         "os": os_name(),
         "cpu": { "model": field("/proc/cpuinfo", "model name"), "threads": threads() },
+        "virtual_machine": field("/proc/cpuinfo", "flags").map(|f| f.split(' ').any(|flag| flag == "hypervisor")),
         "memory_bytes": kib("/proc/meminfo", "MemTotal"),
         "transparent_hugepage": text("/sys/kernel/mm/transparent_hugepage/enabled"),
         "gpus": gpus,
@@ -59,10 +60,11 @@ pub fn read(results: &Path) -> Result<Map<String, Value>> {
     }
 }
 
-/// The command line, without the token.
+/// The command line, without the program's directory and the token.
 fn command_line() -> Vec<String> {
     let mut hide = false;
-    std::env::args()
+    std::iter::once(env!("CARGO_PKG_NAME").to_string())
+        .chain(std::env::args().skip(1))
         .map(|arg| {
             let shown = match arg.split_once('=') {
                 _ if std::mem::take(&mut hide) => "***".to_string(),

@@ -72,6 +72,7 @@ pub struct Phases {
     pub open_s: f64,
     pub plan_s: f64,
     pub allocate_s: f64,
+    /// What the transfer waited for pinned memory; pinning goes on beside the phases around it.
     pub register_s: f64,
     pub transfer_s: f64,
 }

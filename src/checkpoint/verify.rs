@@ -15,7 +15,6 @@ use crate::Outcome;
 use crate::cli::{IoChoice, VerifyArgs};
 use crate::digest;
 use crate::interrupt::{Cancel, Interrupted};
-use crate::load::default_threads;
 use crate::load::source::Sources;
 use crate::memory::HostBuffer;
 use crate::progress;
@@ -98,7 +97,7 @@ fn digests(checkpoint: &Checkpoint, manifest: &Manifest, cancel: &Cancel) -> Res
         Ok(())
     };
     std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..default_threads().min(jobs.len())).map(|_| scope.spawn(run)).collect();
+        let handles: Vec<_> = (0..reader_threads().min(jobs.len())).map(|_| scope.spawn(run)).collect();
         for handle in handles {
             match handle.join() {
                 Ok(result) => result?,
@@ -120,6 +119,10 @@ fn digests(checkpoint: &Checkpoint, manifest: &Manifest, cancel: &Cancel) -> Res
         }
     }
     Ok(lines)
+}
+
+fn reader_threads() -> usize {
+    std::thread::available_parallelism().map_or(4, |n| n.get()).clamp(4, 16)
 }
 
 fn read_chunk(

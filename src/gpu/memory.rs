@@ -5,7 +5,8 @@
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cudarc::driver::{CudaEvent, CudaStream, result, sys};
 
@@ -159,11 +160,49 @@ impl Pinned {
     }
 }
 
-/// Pins `count` pieces of `bytes` bytes (rounded up to 4 KiB), prefaulted with `threads` threads and registered
-/// at once: a registration a piece would queue at the driver's lock.
+/// Bytes of one registration at most. Several go side by side: while the driver registers one, the pages of the
+/// next come in. 12 GiB took 0.44 s so, 0.47 s by the GiB, 0.58 s at once.
+const ARENA_BYTES: u64 = 256 << 20;
+
+/// Pins `count` pieces of `bytes` bytes (rounded up to 4 KiB), with `threads` threads. Small pieces share a
+/// registration: one each would queue at the driver's lock.
 pub fn pin(gpu: &Arc<Gpu>, bytes: u64, count: usize, threads: usize) -> Result<Vec<Pinned>, GpuError> {
-    let no_memory = |what: String| GpuError { gpu: gpu.label.clone(), what, cause: "no host memory".into() };
     let piece_bytes = align_up(bytes, DIRECT_ALIGN);
+    let per_arena = (ARENA_BYTES / piece_bytes).max(1) as usize;
+    let arenas = count.div_ceil(per_arena);
+    let side_by_side = arenas.min(threads.max(1));
+    let next = AtomicUsize::new(0);
+    let pieces = Mutex::new(Vec::with_capacity(count));
+    let run = || -> Result<(), GpuError> {
+        loop {
+            let first = next.fetch_add(1, Ordering::Relaxed) * per_arena;
+            if first >= count {
+                return Ok(());
+            }
+            let arena =
+                pin_arena(gpu, piece_bytes, per_arena.min(count - first), threads.div_ceil(side_by_side))?;
+            pieces.lock().unwrap_or_else(|e| e.into_inner()).extend(arena);
+        }
+    };
+    std::thread::scope(|scope| {
+        let started: Vec<_> = (0..side_by_side).map(|_| scope.spawn(run)).collect();
+        let join = |h: std::thread::ScopedJoinHandle<'_, _>| {
+            h.join().unwrap_or_else(|p| std::panic::resume_unwind(p))
+        };
+        // All are waited for, and the first error is kept.
+        started.into_iter().map(join).fold(Ok(()), Result::and)
+    })?;
+    Ok(pieces.into_inner().unwrap_or_else(|e| e.into_inner()))
+}
+
+/// One registration of `count` pieces.
+fn pin_arena(
+    gpu: &Arc<Gpu>,
+    piece_bytes: u64,
+    count: usize,
+    threads: usize,
+) -> Result<Vec<Pinned>, GpuError> {
+    let no_memory = |what: String| GpuError { gpu: gpu.label.clone(), what, cause: "no host memory".into() };
     let total = piece_bytes.saturating_mul(count as u64);
     let mut buffer = HostBuffer::new(total).map_err(|e| no_memory(format!("{e:#}")))?;
     buffer.prefault(threads);
@@ -175,8 +214,8 @@ pub fn pin(gpu: &Arc<Gpu>, bytes: u64, count: usize, threads: usize) -> Result<V
         sys::cuMemHostRegister_v2(memory.as_mut_ptr().cast(), memory.len(), sys::CU_MEMHOSTREGISTER_PORTABLE)
     };
     let what = format!(
-        "pin {total} bytes of host memory (if they are locked or limited, raise `ulimit -l` and the container's memory \
-         limit, or ask for less with --num-threads, --chunk-size, --mem-pool-size)"
+        "pin {total} bytes of host memory (if they are locked or limited, raise `ulimit -l` and the container's \
+         memory limit, or ask for less with --num-threads, --chunk-size, --mem-pool-size)"
     );
     code.result().map_err(gpu.fail(&what))?;
     let arena = Arc::new(PinnedArena { gpu: gpu.clone(), buffer });

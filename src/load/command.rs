@@ -26,15 +26,18 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
             Some((verify::check(&loaded, &expected)?, against))
         }
     };
-    let good = verified.as_ref().is_none_or(|(wrong, _)| wrong.is_empty());
+    let good = verified.as_ref().is_none_or(|(checked, _)| checked.wrong.is_empty());
     if args.json {
         let mut value = serde_json::to_value(&report)?;
         value["note"] = note.into();
         value["destinations"] = to.labels().into();
         value["context_s"] = context_s.into();
-        value["verified"] = verified.as_ref().map(|(wrong, _)| wrong.is_empty()).into();
+        value["verified"] = verified.as_ref().map(|_| good).into();
         value["verified_against"] = verified.as_ref().map(|(_, against)| *against).into();
-        value["mismatches"] = verified.map(|(wrong, _)| wrong).unwrap_or_default().into();
+        let checked = verified.map(|(checked, _)| checked).unwrap_or_default();
+        let kernel = (checked.kernel_s > 0.0).then_some(checked.kernel_bytes as f64 / checked.kernel_s / 1e9);
+        value["digest_kernel_gb_per_s"] = kernel.into();
+        value["mismatches"] = checked.wrong.into();
         println!("{}", serde_json::to_string_pretty(&value)?);
     } else {
         if let Some(note) = &note {
@@ -44,8 +47,8 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
         if let Destination::Gpus(gpus, placement) = &to {
             println!("to        {gpus:?}, {placement:?}; contexts up in {context_s:.2} s, not counted above");
         }
-        if let Some((wrong, against)) = &verified {
-            for line in wrong {
+        if let Some((checked, against)) = &verified {
+            for line in &checked.wrong {
                 eprintln!("error: {line}");
             }
             println!("verified  {} ({against})", if good { "every tensor" } else { "FAILED" });

@@ -5,7 +5,7 @@
 //! not ended. No copy a tensor, no stream synchronisation in the loop.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::Options;
 use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
@@ -21,67 +21,134 @@ struct Kit {
     streams: Vec<Stream>,
 }
 
-/// The kits of all reader threads, by lane.
+/// The kits of all reader threads, by lane. They come one batch after the other, so that the first threads
+/// read while the memory of the others is still being pinned.
 pub struct Ring {
-    lanes: Vec<Mutex<Vec<Kit>>>,
-    /// Pinned bytes over all lanes.
-    pub bytes: u64,
+    lanes: Vec<Lane>,
+    options: Options,
 }
 
+struct Lane {
+    gpus: Vec<Arc<Gpu>>,
+    state: Mutex<LaneState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct LaneState {
+    kits: Vec<Kit>,
+    failed: Option<GpuError>,
+    ended: bool,
+}
+
+/// Batches that a lane's kits are pinned in.
+const BATCHES: usize = 4;
+
 impl Ring {
-    /// Pins the slots of each lane on the NUMA node of its GPU, lanes side by side, and makes the streams.
-    pub fn new(lanes: &[Vec<Arc<Gpu>>], options: &Options) -> Result<Ring, GpuError> {
-        let made: Vec<Result<Vec<Kit>, GpuError>> = std::thread::scope(|scope| {
-            let started: Vec<_> = lanes.iter().map(|gpus| scope.spawn(|| kits(gpus, options))).collect();
-            started
-                .into_iter()
-                .map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
+    /// An empty ring for these lanes, each the GPUs that get the same bytes.
+    pub fn new(lanes: Vec<Vec<Arc<Gpu>>>, options: &Options) -> Ring {
+        let lane = |gpus| Lane { gpus, state: Mutex::default(), changed: Condvar::new() };
+        Ring { lanes: lanes.into_iter().map(lane).collect(), options: options.clone() }
+    }
+
+    /// Pins everything: on the NUMA node of each lane's GPU, lanes side by side. Call it on a thread of its own;
+    /// a failure is told to whoever waits for a kit.
+    pub fn fill(&self) {
+        std::thread::scope(|scope| {
+            for lane in &self.lanes {
+                scope.spawn(|| lane.fill(&self.options));
+            }
         });
-        let lanes = made.into_iter().map(|lane| lane.map(Mutex::new)).collect::<Result<Vec<_>, _>>()?;
-        let slots = lanes.len() * options.threads * options.depth;
-        Ok(Ring { lanes, bytes: slots as u64 * options.chunk_bytes })
+    }
+
+    /// Waits until the first thread of each lane can begin.
+    pub fn wait_for_first(&self) -> Result<(), GpuError> {
+        self.lanes.iter().try_for_each(|lane| {
+            let kit = lane.take()?;
+            lane.give_back(kit);
+            Ok(())
+        })
+    }
+
+    /// Pinned bytes over all lanes.
+    pub fn bytes(&self) -> u64 {
+        (self.lanes.len() * self.options.threads * self.options.depth) as u64 * self.options.chunk_bytes
     }
 }
 
-fn kits(gpus: &[Arc<Gpu>], options: &Options) -> Result<Vec<Kit>, GpuError> {
-    sys::run_near(gpus[0].numa_node);
-    let pieces = pin(&gpus[0], options.chunk_bytes, options.threads * options.depth, options.threads)?;
-    let mut pieces = pieces.into_iter();
+impl Lane {
+    fn fill(&self, options: &Options) {
+        sys::run_near(self.gpus[0].numa_node);
+        let mut left = options.threads;
+        let mut failed = None;
+        while left > 0 && failed.is_none() {
+            let batch = left.min(options.threads.div_ceil(BATCHES));
+            match kits(&self.gpus, options, batch) {
+                Ok(kits) => kits.into_iter().for_each(|kit| self.give_back(kit)),
+                Err(error) => failed = Some(error),
+            }
+            left -= batch;
+        }
+        let mut state = self.lock();
+        state.failed = failed;
+        state.ended = true;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// A kit, as soon as there is one.
+    fn take(&self) -> Result<Kit, GpuError> {
+        let mut state = self.lock();
+        loop {
+            if let Some(kit) = state.kits.pop() {
+                return Ok(kit);
+            }
+            if state.ended {
+                let gpu = &self.gpus[0];
+                return Err(state.failed.take().unwrap_or_else(|| gpu.error("take a kit", "none is left")));
+            }
+            state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner());
+        }
+    }
+
+    fn give_back(&self, kit: Kit) {
+        self.lock().kits.push(kit);
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LaneState> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+fn kits(gpus: &[Arc<Gpu>], options: &Options, count: usize) -> Result<Vec<Kit>, GpuError> {
+    let mut pieces = pin(&gpus[0], options.chunk_bytes, count * options.depth, count)?.into_iter();
     let kit = |_| {
         let slots =
             pieces.by_ref().take(options.depth).map(|p| Slot::new(gpus, p)).collect::<Result<_, _>>()?;
         let streams = gpus.iter().map(Stream::new).collect::<Result<_, _>>()?;
         Ok(Kit { slots, streams })
     };
-    (0..options.threads).map(kit).collect()
+    (0..count).map(kit).collect()
 }
 
-pub struct PinnedEngine {
+pub struct PinnedEngine<'r> {
     sources: Sources,
-    lanes: Vec<Vec<Arc<Gpu>>>,
-    ring: Ring,
+    ring: &'r Ring,
 }
 
-impl PinnedEngine {
-    /// `lanes` are those that the ring was made for.
-    pub fn new(sources: Sources, lanes: Vec<Vec<Arc<Gpu>>>, ring: Ring) -> PinnedEngine {
-        PinnedEngine { sources, lanes, ring }
-    }
-
-    /// Bytes of pinned memory.
-    pub fn staging_bytes(&self) -> u64 {
-        self.ring.bytes
+impl<'r> PinnedEngine<'r> {
+    pub fn new(sources: Sources, ring: &'r Ring) -> PinnedEngine<'r> {
+        PinnedEngine { sources, ring }
     }
 }
 
-impl Engine for PinnedEngine {
+impl Engine for PinnedEngine<'_> {
     fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>> {
-        sys::run_near(self.lanes[lane][0].numa_node);
-        let kits = &self.ring.lanes[lane];
-        let kit = kits.lock().unwrap_or_else(|e| e.into_inner()).pop();
-        let kit = kit.ok_or_else(|| io::Error::other("more reader threads than kits; please report this"))?;
-        Ok(Box::new(PinnedWorker { sources: &self.sources, kits, kit: Some(kit), next: 0 }))
+        let lane = &self.ring.lanes[lane];
+        sys::run_near(lane.gpus[0].numa_node);
+        let kit = lane.take().map_err(io::Error::other)?;
+        Ok(Box::new(PinnedWorker { sources: &self.sources, lane, kit: Some(kit), next: 0 }))
     }
 
     fn outcome(&self) -> PathTaken {
@@ -91,7 +158,7 @@ impl Engine for PinnedEngine {
 
 struct PinnedWorker<'a> {
     sources: &'a Sources,
-    kits: &'a Mutex<Vec<Kit>>,
+    lane: &'a Lane,
     /// Gone only after Drop.
     kit: Option<Kit>,
     next: usize,
@@ -121,9 +188,14 @@ impl Worker for PinnedWorker<'_> {
 }
 
 impl Drop for PinnedWorker<'_> {
-    /// Gives the kit back: taking it apart would count as part of the load. Copies that still run after a
-    /// failure are waited for when the ring goes, before the memory that they read and write.
+    /// Gives the kit back: taking it apart would count as part of the load. After a failure copies may still be
+    /// under way; they end here, while their targets are borrowed.
     fn drop(&mut self) {
-        self.kits.lock().unwrap_or_else(|e| e.into_inner()).extend(self.kit.take());
+        if let Some(kit) = self.kit.take() {
+            for stream in &kit.streams {
+                let _ = stream.synchronize();
+            }
+            self.lane.give_back(kit);
+        }
     }
 }

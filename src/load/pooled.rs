@@ -10,10 +10,12 @@ use anyhow::Result;
 use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
 use super::pool::{Asked, Chunk, Filling, Model, Pool};
 use super::source::Sources;
-use super::{Buffer, Clock, LoadReport, Loaded, Options, Placement, load_to_gpus, poison_all, transfer};
+use super::{
+    Buffer, Clock, LoadReport, Loaded, Options, Placement, allocate, load_to_gpus, poison_all, transfer,
+};
 use crate::bench::record::Phases;
 use crate::checkpoint::Checkpoint;
-use crate::gpu::memory::{DeviceBuffer, DeviceSlice, Pinned, Stream, copy_all};
+use crate::gpu::memory::{DeviceSlice, Pinned, Stream, copy_all};
 use crate::gpu::{Gpu, GpuError};
 use crate::interrupt::Cancel;
 use crate::load::plan::Plan;
@@ -45,16 +47,6 @@ pub fn load(
             Ok((loaded, report))
         }
     }
-}
-
-fn allocate(plan: &Plan, lanes: &[Vec<Arc<Gpu>>]) -> Result<Vec<Buffer>> {
-    let mut buffers = Vec::new();
-    for (lane, bytes) in lanes.iter().zip(&plan.destination_bytes) {
-        for gpu in lane {
-            buffers.push(Buffer::Device(DeviceBuffer::new(gpu, *bytes)?));
-        }
-    }
-    Ok(buffers)
 }
 
 /// Device slices for each chunk of the plan, by lane, with the bytes that a chunk holds.

@@ -48,22 +48,32 @@ pub fn mismatches(names: &[&str], tensors: &[&[u8]], expected: &Digests) -> Resu
     Ok(names.iter().zip(found).filter_map(|(name, found)| differs(name, found, expected)).collect())
 }
 
-/// The tensors of a whole load that are wrong. What lies on a GPU is digested there.
-pub fn check(loaded: &Loaded, expected: &Digests) -> Result<Vec<String>> {
-    let copies = if loaded.is_replicated() { loaded.buffers.len() } else { 1 };
-    let mut wrong = Vec::new();
-    for copy in 0..copies {
-        let views: Vec<View> = (0..loaded.checkpoint.tensors.len()).map(|i| loaded.view(i, copy)).collect();
-        wrong.extend(check_views(&views, expected)?);
-    }
-    Ok(wrong)
+/// What verification found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// The tensors that are wrong, in words.
+    pub wrong: Vec<String>,
+    /// Seconds that the digest kernel ran, and bytes that it digested; 0 for host memory.
+    pub kernel_s: f64,
+    pub kernel_bytes: u64,
 }
 
-fn check_views(views: &[View<'_>], expected: &Digests) -> Result<Vec<String>> {
+/// Checks every tensor of a load. What lies on a GPU is digested there.
+pub fn check(loaded: &Loaded, expected: &Digests) -> Result<Checked> {
+    let copies = if loaded.is_replicated() { loaded.buffers.len() } else { 1 };
+    let mut checked = Checked::default();
+    for copy in 0..copies {
+        let views: Vec<View> = (0..loaded.checkpoint.tensors.len()).map(|i| loaded.view(i, copy)).collect();
+        check_views(&views, expected, &mut checked)?;
+    }
+    Ok(checked)
+}
+
+fn check_views(views: &[View<'_>], expected: &Digests, checked: &mut Checked) -> Result<()> {
     let on_host: Vec<(&str, &[u8])> =
         views.iter().filter_map(|v| Some((v.tensor.name.as_str(), v.host_bytes()?))).collect();
     let (names, bytes): (Vec<&str>, Vec<&[u8]>) = on_host.into_iter().unzip();
-    let mut wrong = mismatches(&names, &bytes, expected)?;
+    checked.wrong.extend(mismatches(&names, &bytes, expected)?);
     let mut devices: Vec<(&DeviceBuffer, Vec<&View>)> = Vec::new();
     for view in views {
         let Buffer::Device(device) = view.buffer else { continue };
@@ -74,12 +84,13 @@ fn check_views(views: &[View<'_>], expected: &Digests) -> Result<Vec<String>> {
     }
     for (device, views) in devices {
         let ranges: Vec<(u64, u64)> = views.iter().map(|v| (v.offset, v.tensor.bytes)).collect();
-        let found = kernels::digests(device, &ranges)?.0;
-        wrong.extend(
-            views.iter().zip(found).filter_map(|(v, found)| differs(&v.tensor.name, found, expected)),
-        );
+        let (found, kernel_s) = kernels::digests(device, &ranges)?;
+        checked.kernel_s += kernel_s;
+        checked.kernel_bytes += ranges.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let wrong = views.iter().zip(found).filter_map(|(v, found)| differs(&v.tensor.name, found, expected));
+        checked.wrong.extend(wrong);
     }
-    Ok(wrong)
+    Ok(())
 }
 
 /// What to say of a tensor with this digest; nothing if it is right.

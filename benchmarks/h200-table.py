@@ -1,0 +1,82 @@
+"""The table of one run of h200.sh. Argument: its output directory."""
+
+import glob
+import json
+import statistics
+import sys
+
+out = sys.argv[1]
+
+
+def read(name):
+    with open(f"{out}/{name}") as file:
+        return json.load(file)
+
+
+def lines(name):
+    with open(f"{out}/{name}") as file:
+        return [json.loads(line) for line in file]
+
+
+def records(results, form):
+    (path,) = glob.glob(f"{out}/{results}/*_{form}_*_cached.json")
+    with open(path) as file:
+        found = json.load(file)
+    bad = [r for r in found if r.get("error") or r.get("verified") is not True]
+    if bad:
+        sys.exit(f"{path}: {bad[0].get('error') or 'not verified'}")
+    return found
+
+
+def rate(results, form):
+    """Median GB/s."""
+    return statistics.median(r["bytes"] / r["loading_time"] / 1e9 for r in records(results, form))
+
+
+def seconds(results, form):
+    return statistics.mean(r["loading_time"] for r in records(results, form))
+
+
+def environment(results):
+    (one,) = read(f"{results}/environment.json").values()
+    return one
+
+
+def row(case, what, value, wanted, good):
+    print(f"| {case} | {what} | {value} | {wanted} | {'yes' if good else 'NO'} |")
+
+
+copy = statistics.mean(read(f"copy-{when}.json")["median_gb_per_s"] for when in ("before", "after"))
+raw_fast = statistics.mean(read(f"raw-fast{when}.json")["median_gb_per_s"] for when in ("", "-after"))
+raw_loads = lines("disk.jsonl")
+if not all(one["verified"] and one["path"] == "pinned-direct" for one in loads):
+    sys.exit("disk.jsonl: a load was not verified, or not direct")
+disk = statistics.median(one["gb_per_s"] for one in loads)
+row("cold, the machine's disk", f"{disk:.2f} GB/s over raw reads {raw_disk:.2f}", f"{disk / raw_disk:.3f}", 0.97, disk / raw_disk >= 0.97)
+ready = environment("pool-12GiB")["pool"]["ready_s"]
+row("12 GiB pool ready", "seconds", f"{ready:.3f}", "≤ 0.5", ready <= 0.5)
+staging = read("verify.json")["staging_bytes"] / 2**20
+row("staging memory", "pinned MiB", f"{staging:.0f}", "≤ 256", staging <= 256)
+ours, python, rust = seconds("warm", "sllm"), seconds("warm", "safetensors"), seconds("warm-rust", "safetensors")
+row("warm, over safetensors in Python", f"{python:.3f} s over {ours:.3f} s", f"{python / ours:.1f}×", "8×", python / ours >= 8)
+row("Rust baseline over Python's", f"{rust:.3f} s over {python:.3f} s", f"{rust / python:.2f}", "0.8 to 1.2", 0.8 <= rust / python <= 1.2)
+cold_ours, cold_python = seconds("cold-fast", "sllm"), seconds("cold-fast", "safetensors")
+print(f"| cold fast device, over safetensors in Python | {cold_python:.3f} s over {cold_ours:.3f} s | {cold_python / cold_ours:.1f}× | | |")
+kernel = read("verify.json")["digest_kernel_gb_per_s"]
+row("digest kernel", "GB/s of device memory", f"{kernel:.0f}", 1500, kernel >= 1500)
+for name in ("verify", "two-balanced", "two-replicate"):
+    one = read(f"{name}.json")
+    row(f"load --verify, {name}", f"{one['gb_per_s']:.1f} GB/s, {one['path']}", "verified", "verified", one["verified"] is True)
+
+phases = [r["phases"] for r in records("warm", "sllm")]
+print("\nWhere the time of a warm load goes (median ms): ", end="")
+print(", ".join(f"{k[:-2]} {1e3 * statistics.median(p[k] for p in phases):.1f}" for k in phases[0]))
+print("\nGB/s, warm, one load each, by threads × chunk × slots a thread:\n")
+print("| threads | chunk MiB | depth 1 | depth 2 | depth 4 |")
+print("| --- | --- | --- | --- | --- |")
+cells = {}
+for one in lines("matrix.jsonl"):
+    cells.setdefault((one["threads"], one["chunk_bytes"] >> 20), {})[one["depth"]] = one
+for (threads, chunk), by_depth in cells.items():
+    shown = " | ".join(f"{by_depth[d]['gb_per_s']:.1f} ({by_depth[d]['staging_bytes'] >> 20} MiB)" for d in (1, 2, 4))
+    print(f"| {threads} | {chunk} | {shown} |")

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Everything that the README says of GPU loads, in one run of under eight minutes, as ratios to ceilings that
+# are measured in the same run. Wants one NVIDIA GPU, nvcc, root (a RAM-backed block device, dropping caches),
+# 100 GB of memory, and python3 with safetensors and torch.
+#   benchmarks/h200.sh OUT_DIR        records, logs and table.md go there
+set -euo pipefail
+out=${1:?usage: benchmarks/h200.sh OUT_DIR}
+here=$(cd "$(dirname "$0")" && pwd)
+program=$(readlink -f "${SLLM_GDS:-target/release/sllm-gds}")
+model=synthetic:meta-llama/Meta-Llama-3-8B # 16.06 GB
+small=synthetic:facebook/opt-6.7b@0.3      # 4 GB, for the machine's own disk
+mkdir -p "$out"
+out=$(readlink -f "$out")
+log=$out/log.txt
+: >"$log"
+exec 3>&1
+say() { echo "[$SECONDS s] $*" | tee -a "$log" >&3; }
+
+fast=/mnt/sllm-gds-fast
+slow=$out/disk
+if ! mountpoint -q $fast; then
+  echo 48G >/sys/block/zram0/disksize
+  mkfs.ext4 -q /dev/zram0
+  mkdir -p $fast
+  mount /dev/zram0 $fast
+fi
+nvcc -O3 -std=c++17 -o "$out/ceilings" "$here/ceilings.cu"
+evict() { for f in "$@"; do dd if="$f" iflag=nocache count=0 status=none; done; }
+bench() { # bench RESULTS ARGUMENTS…
+  local results=$1
+  shift
+  say "bench $*"
+  "$program" bench --gpus 0 --results "$out/$results" "$@" >>"$log" 2>&1
+}
+load() { "$program" load "$@" --json 2>>"$log"; }
+ceiling() { "$out/ceilings" "$@" | tee -a "$log"; }
+
+say "pinned copy"
+ceiling copy 2147483648 >"$out/copy-before.json"
+
+bench warm --model $model --storage-path $fast --mode cached --formats sllm,safetensors,safetensors-direct --baseline python
+bench warm-rust --model $model --storage-path $fast --mode cached --formats safetensors --baseline rust
+bench pool --model $model --storage-path $fast --mode cached --formats sllm --mem-pool-size 20GB --prefault
+bench pool-12GiB --model synthetic:facebook/opt-125m --storage-path $fast --mode cached --formats sllm --mem-pool-size 12GB --prefault
+ceiling copy 2147483648 >"$out/copy-after.json"
+
+weights=("$fast/synthetic/meta-llama/Meta-Llama-3-8B_0"/tensor.data_*)
+threads=12 # what a load takes by default on 16 cores
+say "raw reads of the fast device"
+evict "${weights[@]}"
+ceiling read 5 $threads 4194304 "${weights[@]}" >"$out/raw-fast.json"
+bench cold-fast --model $model --storage-path $fast --mode cached --cold --formats sllm,safetensors,safetensors-direct --baseline python
+ceiling read 5 $threads 4194304 "${weights[@]}" >"$out/raw-fast-after.json"
+
+say "the machine's disk, raw reads and loads in turns"
+"$program" save --model $small --storage-path "$slow" --name m >>"$log"
+disk=("$slow"/m/tensor.data_*)
+: >"$out/raw-disk.jsonl" >"$out/disk.jsonl"
+for _ in 1 2 3 4 5 6 7; do
+  evict "${disk[@]}"
+  ceiling read 1 $threads 4194304 "${disk[@]}" >>"$out/raw-disk.jsonl"
+  load m --storage-path "$slow" --gpus 0 --verify | tr -d '\n' >>"$out/disk.jsonl"
+  echo >>"$out/disk.jsonl"
+done
+rm -rf "$slow"
+
+say "on the GPU: verified loads, two destinations, the digest kernel"
+name=synthetic/meta-llama/Meta-Llama-3-8B_0
+cat "${weights[@]}" >/dev/null
+load $name --storage-path $fast --gpus 0 --verify >"$out/verify.json"
+load $name --storage-path $fast --gpus 0,0 --verify >"$out/two-balanced.json"
+load $name --storage-path $fast --gpus 0,0 --placement replicate --verify >"$out/two-replicate.json"
+
+say "threads × chunk × depth, warm"
+: >"$out/matrix.jsonl"
+for threads in 4 8 12 16; do
+  for chunk in 1MB 4MB 16MB; do
+    for depth in 1 2 4; do
+      load $name --storage-path $fast --gpus 0 --num-threads $threads --chunk-size $chunk --ring-depth $depth |
+        tr -d '\n' | sed "s/^{/{\"depth\": $depth,/" >>"$out/matrix.jsonl"
+      echo >>"$out/matrix.jsonl"
+    done
+  done
+done
+rm -f "$out/ceilings"
+python3 "$here/h200-table.py" "$out" | tee "$out/table.md" >&3
+say "done"
