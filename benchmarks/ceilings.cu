@@ -61,9 +61,13 @@ static int read_files(int rounds, int threads, size_t chunk, int count, char **p
     for (size_t at = 0; at + chunk <= (size_t)status.st_size; at += chunk, total += chunk)
       jobs.push_back({files.back(), at});
   }
-  char *memory = (char *)mmap(0, threads * chunk, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-  check(memory != MAP_FAILED, "mmap");
+  // Huge pages, as the loader has: small ones cost a virtual disk a third of its rate.
+  const size_t huge = 2 << 20, size = threads * chunk + huge;
+  char *mapped = (char *)mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  check(mapped != MAP_FAILED, "mmap");
+  char *memory = (char *)(((size_t)mapped + huge - 1) & ~(huge - 1));
+  madvise(memory, threads * chunk, MADV_HUGEPAGE);
+  memset(memory, 1, threads * chunk);
   rates(rounds, total, [&] {
     std::atomic<size_t> next{0};
     std::vector<std::thread> readers;

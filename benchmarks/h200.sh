@@ -35,38 +35,48 @@ bench() { # bench RESULTS ARGUMENTS…
 load() { "$program" load "$@" --json 2>>"$log"; }
 ceiling() { "$out/ceilings" "$@" | tee -a "$log"; }
 
-say "pinned copy"
-ceiling copy 2147483648 >"$out/copy-before.json"
+# A ceiling and a load in turns, so that drift of the machine hits both: a line each in ceiling-NAME.jsonl and
+# load-NAME.jsonl. turns NAME CEILING… -- LOAD…
+turns() {
+  local name=$1 ceiling=()
+  shift
+  while [ "$1" != -- ]; do ceiling+=("$1"); shift; done
+  shift
+  say "$name: a ceiling and a load in turns"
+  for _ in 1 2 3 4 5 6 7; do
+    ceiling "${ceiling[@]}" >>"$out/ceiling-$name.jsonl"
+    load "$@" --gpus 0 --verify | tr -d '\n' >>"$out/load-$name.jsonl"
+    echo >>"$out/load-$name.jsonl"
+  done
+}
 
 bench warm --model $model --storage-path $fast --mode cached --formats sllm,safetensors,safetensors-direct --baseline python
 bench warm-rust --model $model --storage-path $fast --mode cached --formats safetensors --baseline rust
+ceiling copy 2147483648 >"$out/ceiling-pool.jsonl"
 bench pool --model $model --storage-path $fast --mode cached --formats sllm --mem-pool-size 20GB --prefault
+ceiling copy 2147483648 >>"$out/ceiling-pool.jsonl"
 bench pool-12GiB --model synthetic:facebook/opt-125m --storage-path $fast --mode cached --formats sllm --mem-pool-size 12GB --prefault
-ceiling copy 2147483648 >"$out/copy-after.json"
 
-weights=("$fast/synthetic/meta-llama/Meta-Llama-3-8B_0"/tensor.data_*)
+name=synthetic/meta-llama/Meta-Llama-3-8B
+weights=("$fast/${name}_0"/tensor.data_*)
+shards=("$fast/${name}_safetensors_0"/*.safetensors)
+cat "${weights[@]}" "${shards[@]}" >/dev/null
+turns warm copy 2147483648 -- ${name}_0 --storage-path $fast
+turns warm-safetensors copy 2147483648 -- ${name}_safetensors_0 --storage-path $fast
+
 threads=12 # what a load takes by default on 16 cores
-say "raw reads of the fast device"
-evict "${weights[@]}"
-ceiling read 5 $threads 4194304 "${weights[@]}" >"$out/raw-fast.json"
-bench cold-fast --model $model --storage-path $fast --mode cached --cold --formats sllm,safetensors,safetensors-direct --baseline python
-ceiling read 5 $threads 4194304 "${weights[@]}" >"$out/raw-fast-after.json"
+evict "${weights[@]}" "${shards[@]}"
+turns cold-fast read 1 $threads 4194304 "${weights[@]}" -- ${name}_0 --storage-path $fast
+bench cold-fast --model $model --storage-path $fast --mode cached --cold --replicas 3 --formats sllm,safetensors,safetensors-direct --baseline python
 
-say "the machine's disk, raw reads and loads in turns"
 "$program" save --model $small --storage-path "$slow" --name m >>"$log"
-disk=("$slow"/m/tensor.data_*)
-: >"$out/raw-disk.jsonl" >"$out/disk.jsonl"
-for _ in 1 2 3 4 5 6 7; do
-  evict "${disk[@]}"
-  ceiling read 1 $threads 4194304 "${disk[@]}" >>"$out/raw-disk.jsonl"
-  load m --storage-path "$slow" --gpus 0 --verify | tr -d '\n' >>"$out/disk.jsonl"
-  echo >>"$out/disk.jsonl"
-done
+evict "$slow"/m/tensor.data_*
+turns cold-disk read 1 $threads 4194304 "$slow"/m/tensor.data_* -- m --storage-path "$slow"
 rm -rf "$slow"
 
 say "on the GPU: verified loads, two destinations, the digest kernel"
-name=synthetic/meta-llama/Meta-Llama-3-8B_0
 cat "${weights[@]}" >/dev/null
+name=${name}_0
 load $name --storage-path $fast --gpus 0 --verify >"$out/verify.json"
 load $name --storage-path $fast --gpus 0,0 --verify >"$out/two-balanced.json"
 load $name --storage-path $fast --gpus 0,0 --placement replicate --verify >"$out/two-replicate.json"

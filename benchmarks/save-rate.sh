@@ -6,9 +6,9 @@ rounds=${1:-7} model=${2:-synthetic:facebook/opt-6.7b@0.125} storage=${3:-./mode
 program=${SLLM_GDS:-target/release/sllm-gds}
 mkdir -p "$storage"
 scratch=$storage/dd-scratch
-trap 'rm -f "$scratch"' EXIT
+trap 'rm -rf "$scratch" "$storage/save-rate-test"' EXIT
 
-save() { "$program" save --model "$model" --storage-path "$storage" --name save-rate-test --overwrite --json | sed -n 's/ *"'"$1"'": \([0-9.e-]*\),*/\1/p'; }
+save() { rm -rf "$storage/save-rate-test"; "$program" save --model "$model" --storage-path "$storage" --name save-rate-test --json | sed -n 's/ *"'"$1"'": \([0-9.e-]*\),*/\1/p'; }
 bytes=$(save bytes)
 saves="" dds=""
 for _ in $(seq "$rounds"); do

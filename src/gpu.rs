@@ -14,7 +14,7 @@ pub mod kernels;
 pub mod memory;
 
 /// What went wrong, with the device and the driver's own name for it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("GPU {gpu}: {what}: {cause}")]
 pub struct GpuError {
     gpu: String,
@@ -32,8 +32,9 @@ pub struct Gpu {
     pub memory_bytes: u64,
     /// NUMA node of its PCIe slot, where the system tells.
     pub numa_node: Option<u32>,
-    context: Arc<CudaContext>,
+    /// Before the context: fields go in this order, and a module must not outlive its context.
     module: kernels::ModuleCell,
+    context: Arc<CudaContext>,
 }
 
 impl fmt::Debug for Gpu {
@@ -60,6 +61,11 @@ impl Gpu {
     pub fn memory_info(&self) -> Result<(u64, u64), GpuError> {
         let info = self.context.mem_get_info().map_err(self.fail("ask for free memory"))?;
         Ok((info.0 as u64, info.1 as u64))
+    }
+
+    /// Waits for everything on this device.
+    pub fn synchronize(&self) -> Result<(), GpuError> {
+        self.context.synchronize().map_err(self.fail("finish its work"))
     }
 
     /// An error that is not the driver's.

@@ -55,6 +55,11 @@ pub fn load(dir: &Path, to: &Destination) -> Result<Done> {
         }
         phases.transfer_s += clock.lap();
     }
+    if let Destination::Gpus(gpus, _) = to {
+        // A copy from pageable memory may return while its last bytes are still on the way.
+        gpus.iter().try_for_each(|gpu| gpu.synchronize())?;
+        phases.transfer_s += clock.lap();
+    }
     Ok(Done {
         elapsed_s: clock.total(),
         phases,

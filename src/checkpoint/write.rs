@@ -47,7 +47,7 @@ pub struct Written {
 
 /// Reader and writer threads: enough to keep a drive busy, few enough to stay under 1 GiB of chunks.
 fn writer_threads() -> usize {
-    (2 * std::thread::available_parallelism().map_or(2, |n| n.get())).clamp(4, 16)
+    (4 * std::thread::available_parallelism().map_or(2, |n| n.get())).clamp(8, 16)
 }
 
 /// Writes and syncs `files` into `dir`. `tensor_bytes` gives each tensor's size; empty where no digests

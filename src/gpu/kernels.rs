@@ -39,8 +39,8 @@ unsafe impl Sync for Module {}
 
 impl Drop for Module {
     fn drop(&mut self) {
-        // SAFETY: loaded once, unloaded once. Should no context be current any more, the call fails and the
-        // module goes with its context.
+        // SAFETY: loaded once, unloaded once, while its Gpu still holds the context. Should that not be current
+        // on this thread, the call fails and the module goes with its context.
         let _ = unsafe { result::module::unload(self.module) };
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use cudarc::driver::{CudaEvent, CudaStream, result, sys};
 
 use super::{Gpu, GpuError};
-use crate::memory::HostBuffer;
+use crate::memory::{HostBuffer, available_bytes};
 use crate::sys::{DIRECT_ALIGN, align_up};
 
 /// One allocation of device memory, aligned to 512 bytes at least (`cuMemAlloc` gives 256 and more).
@@ -104,7 +104,8 @@ impl<'a> DeviceSlice<'a> {
         )
     }
 
-    /// Copies `bytes` to `offset` and waits: how the baseline and tests write.
+    /// Copies `bytes` to `offset`, and returns when `bytes` may change again; [`Gpu::synchronize`] tells when they
+    /// have arrived. How the baseline and tests write.
     pub fn write(&mut self, gpu: &Gpu, offset: u64, bytes: &[u8]) -> Result<(), GpuError> {
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.bytes) {
             let (gpu, what) = (gpu.label.clone(), format!("write {} bytes at {offset}", bytes.len()));
@@ -164,10 +165,22 @@ impl Pinned {
 /// next come in. 12 GiB took 0.44 s so, 0.47 s by the GiB, 0.58 s at once.
 const ARENA_BYTES: u64 = 256 << 20;
 
+/// Refuses to pin more than there is, before any page is touched: piece by piece each would seem to fit.
+pub fn check_room(gpu: &Gpu, bytes: u64) -> Result<(), GpuError> {
+    match available_bytes() {
+        Some(free) if bytes > free => Err(gpu.error(
+            &format!("pin {bytes} bytes of host memory (ask for less with --num-threads, --ring-depth, --chunk-size)"),
+            &format!("{free} bytes are available"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Pins `count` pieces of `bytes` bytes (rounded up to 4 KiB), with `threads` threads. Small pieces share a
 /// registration: one each would queue at the driver's lock.
 pub fn pin(gpu: &Arc<Gpu>, bytes: u64, count: usize, threads: usize) -> Result<Vec<Pinned>, GpuError> {
-    let piece_bytes = align_up(bytes, DIRECT_ALIGN);
+    let piece_bytes = align_up(bytes.max(1), DIRECT_ALIGN);
+    check_room(gpu, piece_bytes.saturating_mul(count as u64))?;
     let per_arena = (ARENA_BYTES / piece_bytes).max(1) as usize;
     let arenas = count.div_ceil(per_arena);
     let side_by_side = arenas.min(threads.max(1));
@@ -263,6 +276,9 @@ impl Stream {
 /// between copies), and returns when the last has arrived. At the link's rate from pinned memory; other memory
 /// works, slowly.
 pub fn copy_all(streams: &[Stream], copies: &[(&DeviceSlice<'_>, &[u8])]) -> Result<(), GpuError> {
+    if let (Some(stream), true) = (streams.first(), copies.iter().any(|(t, s)| s.len() as u64 > t.bytes)) {
+        return Err(stream.gpu.error("queue a copy", "it is longer than its target; please report this"));
+    }
     let queued = copies.iter().zip(streams.iter().cycle()).try_for_each(|((target, source), stream)| {
         // SAFETY: the sources are borrowed until this function returns, and it synchronizes first, whatever fails.
         unsafe { stream.queue(target, 0, source) }
@@ -305,16 +321,21 @@ impl Slot {
             // event recorded behind this copy.
             unsafe { stream.queue(target, offset, &self.pinned.as_slice()[..bytes]) }?;
             self.pending = i + 1;
-            self.events[i].record(&stream.stream).map_err(stream.gpu.fail("record an event"))?;
+            if let Err(e) = self.events[i].record(&stream.stream) {
+                // No event stands for this copy: end it here.
+                let _ = stream.synchronize();
+                return Err(stream.gpu.fail("record an event")(e));
+            }
         }
         Ok(())
     }
 
     fn wait(&mut self) -> Result<(), GpuError> {
         let gpu = &self.pinned.arena.gpu;
-        for event in &self.events[..std::mem::take(&mut self.pending)] {
+        for event in &self.events[..self.pending] {
             event.synchronize().map_err(gpu.fail("finish a copy"))?;
         }
+        self.pending = 0;
         Ok(())
     }
 }

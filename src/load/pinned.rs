@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use super::Options;
 use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
 use super::source::Sources;
-use crate::gpu::memory::{Slot, Stream, pin};
+use crate::gpu::memory::{Slot, Stream, check_room, pin};
 use crate::gpu::{Gpu, GpuError};
 use crate::sys;
 
@@ -54,9 +54,10 @@ impl Ring {
     /// Pins everything: on the NUMA node of each lane's GPU, lanes side by side. Call it on a thread of its own;
     /// a failure is told to whoever waits for a kit.
     pub fn fill(&self) {
+        let bytes = self.bytes();
         std::thread::scope(|scope| {
             for lane in &self.lanes {
-                scope.spawn(|| lane.fill(&self.options));
+                scope.spawn(move || lane.fill(&self.options, bytes));
             }
         });
     }
@@ -72,28 +73,27 @@ impl Ring {
 
     /// Pinned bytes over all lanes.
     pub fn bytes(&self) -> u64 {
-        (self.lanes.len() * self.options.threads * self.options.depth) as u64 * self.options.chunk_bytes
+        let slots = self.lanes.len() * self.options.threads * self.options.depth;
+        (slots as u64).saturating_mul(self.options.chunk_bytes)
     }
 }
 
 impl Lane {
-    fn fill(&self, options: &Options) {
+    fn fill(&self, options: &Options, ring_bytes: u64) {
+        let _ended = Ended(self);
+        let result = check_room(&self.gpus[0], ring_bytes).and_then(|()| self.fill_batches(options));
+        self.lock().failed = result.err();
+    }
+
+    fn fill_batches(&self, options: &Options) -> Result<(), GpuError> {
         sys::run_near(self.gpus[0].numa_node);
         let mut left = options.threads;
-        let mut failed = None;
-        while left > 0 && failed.is_none() {
+        while left > 0 {
             let batch = left.min(options.threads.div_ceil(BATCHES));
-            match kits(&self.gpus, options, batch) {
-                Ok(kits) => kits.into_iter().for_each(|kit| self.give_back(kit)),
-                Err(error) => failed = Some(error),
-            }
+            kits(&self.gpus, options, batch)?.into_iter().for_each(|kit| self.give_back(kit));
             left -= batch;
         }
-        let mut state = self.lock();
-        state.failed = failed;
-        state.ended = true;
-        drop(state);
-        self.changed.notify_all();
+        Ok(())
     }
 
     /// A kit, as soon as there is one.
@@ -105,7 +105,7 @@ impl Lane {
             }
             if state.ended {
                 let gpu = &self.gpus[0];
-                return Err(state.failed.take().unwrap_or_else(|| gpu.error("take a kit", "none is left")));
+                return Err(state.failed.clone().unwrap_or_else(|| gpu.error("take a kit", "none is left")));
             }
             state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner());
         }
@@ -118,6 +118,16 @@ impl Lane {
 
     fn lock(&self) -> MutexGuard<'_, LaneState> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Tells those who wait that no more kits come, also when the thread that makes them panics.
+struct Ended<'a>(&'a Lane);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.lock().ended = true;
+        self.0.changed.notify_all();
     }
 }
 

@@ -1,7 +1,8 @@
 //! A chunked pool of host memory that keeps loaded checkpoints, least recently used out first.
 //!
 //! A chunk is owned by exactly one of: the free list, a load that fills it, a checkpoint that it holds. It
-//! moves between them by value, so that none can be lost or handed out twice.
+//! moves between them by value, so that none can be lost or handed out twice; what fails or panics on the way
+//! gives back what it had by Drop.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,9 +11,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use anyhow::{Result, bail};
 
 use super::plan::Plan;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, list};
 use crate::gpu::memory::Pinned;
 use crate::memory::{HostBuffer, available_bytes};
+use crate::sys::{DIRECT_ALIGN, align_up};
 
 /// Memory of one chunk: pinned for GPU loads, plain in tests without a GPU.
 pub trait Chunk: Send + Sync {
@@ -72,8 +74,16 @@ pub struct Model<C> {
     identity: Vec<Identity>,
 }
 
-/// Tells a file that was replaced or rewritten: device, inode, bytes, modification time.
-type Identity = (u64, u64, u64, i64, i64);
+/// Tells a file that was replaced or rewritten.
+#[derive(PartialEq, Eq)]
+struct Identity {
+    path: PathBuf,
+    device_and_inode: (u64, u64),
+    bytes: u64,
+    /// Seconds and nanoseconds of the last write, and of the last change: tools set the first back.
+    written: (i64, i64),
+    changed: (i64, i64),
+}
 
 /// What asking the pool for a checkpoint comes to.
 pub enum Asked<'a, C: Chunk> {
@@ -84,19 +94,34 @@ pub enum Asked<'a, C: Chunk> {
     TooSmall(String),
 }
 
+/// A checkpoint on its way into the pool. Whoever asks for it meanwhile waits, so ask for no other while you
+/// have one: two that wait for each other would wait for ever.
 pub struct Filling<'a, C: Chunk> {
-    pool: &'a Pool<C>,
-    path: PathBuf,
+    claim: Claim<'a, C>,
     pub checkpoint: Checkpoint,
     pub plan: Plan,
+    /// Whole chunks, one for each chunk of the plan. Leave all of them in place.
     pub chunks: Vec<C>,
     identity: Vec<Identity>,
+}
+
+/// The right to bring in the checkpoint at `key`. Gone without [`Claim::keep`], the next to ask tries.
+struct Claim<'a, C: Chunk> {
+    pool: &'a Pool<C>,
+    key: PathBuf,
     kept: bool,
 }
 
+/// Chunks that `made` counts before they exist. What is left here when it goes is counted back.
+struct Promised<'a, C: Chunk> {
+    pool: &'a Pool<C>,
+    count: usize,
+}
+
 impl<C: Chunk> Pool<C> {
-    /// A pool of up to `bytes` bytes. Nothing is allocated yet.
+    /// A pool of up to `bytes` bytes, in chunks of `chunk_bytes` (rounded up to 4 KiB). Nothing is allocated yet.
     pub fn new(bytes: u64, chunk_bytes: u64, make: Make<C>) -> Result<Pool<C>> {
+        let chunk_bytes = align_up(chunk_bytes.max(1), DIRECT_ALIGN);
         if bytes < chunk_bytes {
             bail!(
                 "a pool of {bytes} bytes holds no chunk of {chunk_bytes}: raise --mem-pool-size, or lower --chunk-size"
@@ -114,7 +139,7 @@ impl<C: Chunk> Pool<C> {
         Ok(Pool { chunk_bytes, capacity, make, state: Mutex::new(state), changed: Condvar::new() })
     }
 
-    /// Makes every chunk now, with this many threads.
+    /// Makes every chunk that there is not yet, with this many threads. Who asks meanwhile finds the pool full.
     pub fn prefault(&self, threads: usize) -> Result<()> {
         let missing = {
             let mut state = self.lock();
@@ -139,7 +164,7 @@ impl<C: Chunk> Pool<C> {
                 Some(Entry::Loading) => state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner()),
                 Some(Entry::Ready { model, last_used }) => {
                     let same = model.plan.destination_bytes.len() == destinations
-                        && identity(&model.checkpoint).is_ok_and(|now| now == model.identity);
+                        && identity(&key).is_ok_and(|now| now == model.identity);
                     if same {
                         *last_used = now;
                         return Ok(Asked::Held(model.clone()));
@@ -147,7 +172,8 @@ impl<C: Chunk> Pool<C> {
                     // The files changed, or it was cut for another number of GPUs: read it anew.
                     if !state.forget(&key) {
                         return Ok(Asked::TooSmall(
-                            "the pool holds an older state of it that is in use".into(),
+                            "the pool holds it in an older state, or cut for another number of GPUs, and that is in use"
+                                .into(),
                         ));
                     }
                 }
@@ -155,17 +181,21 @@ impl<C: Chunk> Pool<C> {
         }
         state.models.insert(key.clone(), Entry::Loading);
         drop(state);
-        let taken = self.take(&key, path, destinations, threads);
-        if !matches!(taken, Ok(Asked::Missing(_))) {
-            self.abandon(&key, Vec::new());
-        }
-        taken
+        self.take(Claim { pool: self, key, kept: false }, path, destinations, threads)
     }
 
-    fn take(&self, key: &Path, path: &Path, destinations: usize, threads: usize) -> Result<Asked<'_, C>> {
+    /// Takes chunks for the checkpoint that is claimed.
+    fn take<'a>(
+        &'a self,
+        claim: Claim<'a, C>,
+        path: &Path,
+        destinations: usize,
+        threads: usize,
+    ) -> Result<Asked<'a, C>> {
+        // Looked at before the checkpoint is: what changes from here on shows at the next ask.
+        let identity = identity(&claim.key)?;
         let checkpoint = Checkpoint::open(path)?;
         let plan = Plan::new(&checkpoint, destinations)?;
-        let identity = identity(&checkpoint)?;
         let needed: usize = plan.segments.iter().map(|s| s.bytes.div_ceil(self.chunk_bytes) as usize).sum();
         if needed > self.capacity {
             return Ok(Asked::TooSmall(format!(
@@ -176,52 +206,49 @@ impl<C: Chunk> Pool<C> {
         let Some(chunks) = self.take_chunks(needed, threads)? else {
             return Ok(Asked::TooSmall("checkpoints in use fill the pool".into()));
         };
-        let (pool, path) = (self, key.to_path_buf());
-        Ok(Asked::Missing(Box::new(Filling { pool, path, checkpoint, plan, chunks, identity, kept: false })))
+        Ok(Asked::Missing(Box::new(Filling { claim, checkpoint, plan, chunks, identity })))
     }
 
-    /// Takes free chunks, makes new ones, and turns out what was used least recently, until there are enough.
+    /// Takes `needed` chunks off the free list, to which it first adds: new ones while there may be more, else
+    /// those of checkpoints that were used least recently. `None`, and nothing turned out, if all that is too few.
     fn take_chunks(&self, needed: usize, threads: usize) -> Result<Option<Vec<C>>> {
         let mut state = self.lock();
-        while state.free.len() + (self.capacity - state.made) < needed {
-            if !state.forget_oldest() {
+        loop {
+            let lacking = needed.saturating_sub(state.free.len());
+            if lacking == 0 {
+                let keep = state.free.len() - needed;
+                return Ok(Some(state.free.split_off(keep)));
+            }
+            let to_be_made = self.capacity - state.made;
+            if to_be_made + state.idle_chunks() < lacking {
                 return Ok(None);
             }
-        }
-        let from_free = needed.min(state.free.len());
-        let keep = state.free.len() - from_free;
-        let mut chunks = state.free.split_off(keep);
-        let to_make = needed - from_free;
-        state.made += to_make;
-        drop(state);
-        match self.make_chunks(to_make, threads) {
-            Ok(made) => chunks.extend(made),
-            Err(error) => {
-                self.lock().free.extend(chunks);
-                return Err(error);
+            if to_be_made < lacking {
+                if !state.forget_oldest() {
+                    return Ok(None);
+                }
+                continue;
             }
+            state.made += lacking;
+            drop(state);
+            let made = self.make_chunks(lacking, threads)?;
+            state = self.lock();
+            state.free.extend(made);
         }
-        Ok(Some(chunks))
     }
 
-    /// Makes chunks that `made` already counts; on failure they are counted back.
+    /// Makes chunks that `made` already counts; if that fails they are counted back.
     fn make_chunks(&self, count: usize, threads: usize) -> Result<Vec<C>> {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let made = (self.make)(count, self.chunk_bytes, threads);
-        if made.is_err() {
-            self.lock().made -= count;
+        let mut promised = Promised { pool: self, count };
+        let chunks = (self.make)(count, self.chunk_bytes, threads)?;
+        if chunks.len() != count {
+            bail!("{} pool chunks were made, and {count} were asked for; please report this", chunks.len());
         }
-        made
-    }
-
-    fn abandon(&self, key: &Path, chunks: Vec<C>) {
-        let mut state = self.lock();
-        state.models.remove(key);
-        state.free.extend(chunks);
-        drop(state);
-        self.changed.notify_all();
+        promised.count = 0;
+        Ok(chunks)
     }
 
     fn lock(&self) -> MutexGuard<'_, State<C>> {
@@ -240,31 +267,40 @@ impl<C: Chunk> Pool<C> {
 }
 
 impl<C> State<C> {
-    /// Turns out a checkpoint that nobody uses; its chunks become free.
+    /// Turns out a checkpoint that nobody uses; its chunks become free. False if somebody does.
     fn forget(&mut self, key: &Path) -> bool {
-        let in_use = match self.models.get(key) {
-            Some(Entry::Ready { model, .. }) => Arc::strong_count(model) > 1,
-            _ => true,
+        let still_there = match self.models.remove(key) {
+            Some(Entry::Ready { model, last_used }) => match Arc::try_unwrap(model) {
+                Ok(model) => {
+                    self.free.extend(model.chunks);
+                    return true;
+                }
+                Err(model) => Some(Entry::Ready { model, last_used }),
+            },
+            other => other,
         };
-        if in_use {
-            return false;
-        }
-        if let Some(Entry::Ready { model, .. }) = self.models.remove(key)
-            && let Some(model) = Arc::into_inner(model)
-        {
-            self.free.extend(model.chunks);
-        }
-        true
+        self.models.extend(still_there.map(|entry| (key.to_path_buf(), entry)));
+        false
     }
 
     fn forget_oldest(&mut self) -> bool {
-        let idle = self.models.iter().filter_map(|(key, entry)| match entry {
+        let oldest = self.idle().min_by_key(|(_, _, last_used)| *last_used);
+        let key = oldest.map(|(key, _, _)| key.to_path_buf());
+        key.is_some_and(|key| self.forget(&key))
+    }
+
+    /// Chunks of checkpoints that nobody uses.
+    fn idle_chunks(&self) -> usize {
+        self.idle().map(|(_, model, _)| model.chunks.len()).sum()
+    }
+
+    fn idle(&self) -> impl Iterator<Item = (&Path, &Model<C>, u64)> {
+        self.models.iter().filter_map(|(key, entry)| match entry {
             Entry::Ready { model, last_used } if Arc::strong_count(model) == 1 => {
-                Some((*last_used, key.clone()))
+                Some((key.as_path(), model.as_ref(), *last_used))
             }
             _ => None,
-        });
-        idle.min().is_some_and(|(_, key)| self.forget(&key))
+        })
     }
 }
 
@@ -277,28 +313,62 @@ impl<C: Chunk> Filling<'_, C> {
             chunks: std::mem::take(&mut self.chunks),
             identity: std::mem::take(&mut self.identity),
         });
-        self.kept = true;
-        let mut state = self.pool.lock();
-        state.clock += 1;
-        let last_used = state.clock;
-        state.models.insert(self.path.clone(), Entry::Ready { model: model.clone(), last_used });
-        drop(state);
-        self.pool.changed.notify_all();
+        self.claim.keep(model.clone());
         model
     }
 }
 
 impl<C: Chunk> Drop for Filling<'_, C> {
     fn drop(&mut self) {
-        // Otherwise the load failed, and its chunks go back.
+        // Chunks that are still here were not kept: the load failed.
+        self.claim.pool.lock().free.append(&mut self.chunks);
+    }
+}
+
+impl<C: Chunk> Claim<'_, C> {
+    fn keep(&mut self, model: Arc<Model<C>>) {
+        let mut state = self.pool.lock();
+        state.clock += 1;
+        let last_used = state.clock;
+        state.models.insert(self.key.clone(), Entry::Ready { model, last_used });
+        self.kept = true;
+        drop(state);
+        self.pool.changed.notify_all();
+    }
+}
+
+impl<C: Chunk> Drop for Claim<'_, C> {
+    fn drop(&mut self) {
         if !self.kept {
-            self.pool.abandon(&self.path, std::mem::take(&mut self.chunks));
+            self.pool.lock().models.remove(&self.key);
+            self.pool.changed.notify_all();
         }
     }
 }
 
-fn identity(checkpoint: &Checkpoint) -> std::io::Result<Vec<Identity>> {
+impl<C: Chunk> Drop for Promised<'_, C> {
+    fn drop(&mut self) {
+        if self.count > 0 {
+            self.pool.lock().made -= self.count;
+        }
+    }
+}
+
+/// The state of a checkpoint's files on disk: of all in its directory, since the index counts as much as the
+/// weights do, and reading once too often costs less than an old state.
+fn identity(path: &Path) -> Result<Vec<Identity>> {
     use std::os::unix::fs::MetadataExt;
-    let of = |m: std::fs::Metadata| (m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec());
-    checkpoint.files.iter().map(|file| file.path.metadata().map(of)).collect()
+    let files = if path.is_dir() { list(path)? } else { vec![path.to_path_buf()] };
+    let of = |path: PathBuf| {
+        // A file that is not there is for Checkpoint::open to complain about.
+        let m = path.metadata().ok().filter(|m| m.is_file())?;
+        Some(Identity {
+            path,
+            device_and_inode: (m.dev(), m.ino()),
+            bytes: m.len(),
+            written: (m.mtime(), m.mtime_nsec()),
+            changed: (m.ctime(), m.ctime_nsec()),
+        })
+    };
+    Ok(files.into_iter().filter_map(of).collect())
 }

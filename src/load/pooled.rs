@@ -110,7 +110,17 @@ fn from_pool(
         direct_bytes: 0,
         buffered_bytes: 0,
     };
-    finished(model.checkpoint.clone(), model.plan.clone(), buffers, options, phases, clock.total(), path)
+    let (loaded, mut report) = finished(
+        model.checkpoint.clone(),
+        model.plan.clone(),
+        buffers,
+        options,
+        phases,
+        clock.total(),
+        path,
+    )?;
+    report.read_bytes = 0;
+    Ok((loaded, report))
 }
 
 /// Streams that share a GPU's copies.

@@ -1,0 +1,244 @@
+//! Loads that go wrong half-way: an error that says why, memory back, and the next load right.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sllm_gds::cli::IoChoice;
+use sllm_gds::interrupt::{Cancel, Interrupted};
+use sllm_gds::load::engine::{Engine, Job, PathTaken, Worker};
+use sllm_gds::load::fault::{Fault, FaultEngine};
+use sllm_gds::load::{Placement, load};
+
+use crate::fixture::Pristine;
+use crate::rig::{
+    Parts, Session, assert_right, fixture, large, options, really_wrong, scratch, session, wrong_by_digest,
+};
+
+/// Wraps an engine and calls `before` with the number of each read.
+struct Hook<E, F> {
+    inner: E,
+    reads: AtomicU64,
+    before: F,
+}
+
+impl<E: Engine, F: Fn(u64) -> io::Result<()> + Sync> Hook<E, F> {
+    fn new(inner: E, before: F) -> Hook<E, F> {
+        Hook { inner, reads: AtomicU64::new(0), before }
+    }
+}
+
+impl<E: Engine, F: Fn(u64) -> io::Result<()> + Sync> Engine for Hook<E, F> {
+    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>> {
+        Ok(Box::new(HookWorker { inner: self.inner.worker(lane)?, hook: self }))
+    }
+    fn outcome(&self) -> PathTaken {
+        self.inner.outcome()
+    }
+}
+
+struct HookWorker<'a, E, F> {
+    inner: Box<dyn Worker + 'a>,
+    hook: &'a Hook<E, F>,
+}
+
+impl<E: Engine, F: Fn(u64) -> io::Result<()> + Sync> Worker for HookWorker<'_, E, F> {
+    fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
+        (self.hook.before)(self.hook.reads.fetch_add(1, Ordering::SeqCst))?;
+        self.inner.read(job, done)
+    }
+    fn finish(&mut self) -> io::Result<()> {
+        self.inner.finish()
+    }
+}
+
+fn all(_: &mut Vec<Job<'_>>) {}
+
+/// Whatever went wrong before, a whole load works.
+fn assert_works(session: &Session, path: &Path, pristine: &Pristine) {
+    let to = session.times(1, Placement::Balanced);
+    let (loaded, _) = load(path, &to, &options(1 << 20, 4, 2), &Cancel::new()).unwrap();
+    assert_right(&loaded, pristine);
+}
+
+#[test]
+fn a_loud_storage_fault_fails_the_load_with_its_place_and_gives_memory_back() {
+    let Some(session) = session() else { return };
+    let (_dir, fixture) = fixture();
+    let mut failed = 0;
+    session.keeps_memory(|| {
+        for seed in 0..40 {
+            let mut parts = Parts::new(&session.gpu, &fixture.ours(), &options(4096, 4, 2));
+            let faults = [Fault::InputOutput, Fault::Truncated];
+            let ring = parts.ring();
+            let engine = FaultEngine::new(parts.engine(&ring), seed, 20, &faults);
+            let ran = parts.run(&engine, &Cancel::new(), all);
+            let injected = engine.injected();
+            drop(engine);
+            let Err(error) = ran else {
+                assert_eq!(injected, [], "a loud fault was swallowed");
+                assert_right(&parts.loaded(), &fixture.pristine);
+                continue;
+            };
+            failed += 1;
+            let text = format!("{error:#}");
+            let told = injected.iter().any(|i| {
+                let file = parts.checkpoint.files[i.file].path.display().to_string();
+                let why = if i.fault == Fault::Truncated { "cut short" } else { "os error 5" };
+                text.contains(&file) && text.contains(&i.file_offset.to_string()) && text.contains(why)
+            });
+            assert!(told, "{text} tells of none of {injected:?}");
+        }
+    });
+    assert!((30..120).contains(&failed), "{failed} of 120 failed");
+    assert_works(&session, &fixture.ours(), &fixture.pristine);
+}
+
+#[test]
+fn short_late_and_interrupted_reads_do_no_harm() {
+    let Some(session) = session() else { return };
+    let (_dir, fixture) = fixture();
+    let mut injected = 0;
+    for seed in 0..30 {
+        let mut options = options(12_288, 4, 2);
+        options.io = [IoChoice::Buffered, IoChoice::Direct][seed as usize % 2];
+        let mut parts = Parts::new(&session.gpu, &fixture.safetensors(), &options);
+        let faults = [Fault::ShortRead, Fault::Interrupted, Fault::Stalled];
+        let ring = parts.ring();
+        let engine = FaultEngine::new(parts.engine(&ring), seed, 2, &faults);
+        parts.run(&engine, &Cancel::new(), all).unwrap();
+        injected += engine.injected().len();
+        drop(engine);
+        assert_right(&parts.loaded(), &fixture.pristine);
+    }
+    assert!(injected > 100, "{injected}");
+}
+
+#[test]
+fn a_silent_storage_fault_is_caught_by_verification() {
+    let Some(session) = session() else { return };
+    let (_dir, fixture) = fixture();
+    for fault in [Fault::Stale, Fault::WrongPlace] {
+        let mut caught = 0;
+        for seed in 0..30 {
+            let mut parts = Parts::new(&session.gpu, &fixture.foreign(), &options(8192, 4, 2));
+            let ring = parts.ring();
+            let engine = FaultEngine::new(parts.engine(&ring), seed, 8, &[fault]);
+            parts.run(&engine, &Cancel::new(), all).unwrap();
+            drop(engine);
+            let loaded = parts.loaded();
+            let wrong = really_wrong(&loaded, &fixture.pristine);
+            assert_eq!(wrong_by_digest(&loaded, &fixture.pristine), wrong, "seed {seed}");
+            caught += wrong.len();
+        }
+        assert!(caught > 20, "{fault:?}: {caught}");
+    }
+}
+
+#[test]
+fn a_file_cut_short_under_the_load_is_named() {
+    let Some(session) = session() else { return };
+    let dir = scratch();
+    let (path, pristine) = large(dir.path());
+    let victim = dir.path().join("victim.safetensors");
+    for io in [IoChoice::Buffered, IoChoice::Direct, IoChoice::Auto] {
+        session.keeps_memory(|| {
+            std::fs::copy(&path, &victim).unwrap();
+            let mut options = options(1 << 20, 4, 2);
+            options.io = io;
+            let mut parts = Parts::new(&session.gpu, &victim, &options);
+            let ring = parts.ring();
+            let engine = parts.engine(&ring);
+            let file = OpenOptions::new().write(true).open(&victim).unwrap();
+            file.set_len(12_000_001).unwrap();
+            let error = parts.run(&engine, &Cancel::new(), all).unwrap_err();
+            let text = format!("{error:#}");
+            assert!(
+                text.contains("victim.safetensors ends at byte ") && text.contains("cut short"),
+                "{text}"
+            );
+            drop(engine);
+        });
+    }
+    assert_works(&session, &path, &pristine);
+}
+
+#[test]
+fn cancelled_half_way_it_ends_interrupted() {
+    let Some(session) = session() else { return };
+    let dir = scratch();
+    let (path, pristine) = large(dir.path());
+    session.keeps_memory(|| {
+        let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, 2));
+        let cancel = Cancel::new();
+        let cancel_at_20 = |n| {
+            if n == 20 {
+                cancel.set();
+            }
+            Ok(())
+        };
+        let ring = parts.ring();
+        let engine = Hook::new(parts.engine(&ring), cancel_at_20);
+        let mut jobs_in_all = 0;
+        let error = parts.run(&engine, &cancel, |jobs| jobs_in_all = jobs.len() as u64).unwrap_err();
+        assert!(error.is::<Interrupted>(), "{error:#}");
+        let reads = engine.reads.load(Ordering::SeqCst);
+        assert!(reads > 20 && reads < jobs_in_all, "{reads} reads of {jobs_in_all}");
+        drop(engine);
+    });
+    let cancelled = Cancel::new();
+    cancelled.set();
+    let to = session.times(2, Placement::Replicate);
+    let error = load(&path, &to, &options(1 << 20, 4, 2), &cancelled).err().unwrap();
+    assert!(error.root_cause().is::<Interrupted>(), "{error:#}");
+    assert_works(&session, &path, &pristine);
+}
+
+/// What a driver might say half-way.
+#[derive(Debug, thiserror::Error)]
+#[error("GPU 0: finish a copy: CUDA_ERROR_ILLEGAL_ADDRESS (made up by a test)")]
+struct DriverError;
+
+#[test]
+fn a_driver_error_half_way_is_told_with_file_and_place() {
+    let Some(session) = session() else { return };
+    let dir = scratch();
+    let (path, pristine) = large(dir.path());
+    session.keeps_memory(|| {
+        let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, 2));
+        let fail_at_50 = |n| if n == 50 { Err(io::Error::other(DriverError)) } else { Ok(()) };
+        let ring = parts.ring();
+        let engine = Hook::new(parts.engine(&ring), fail_at_50);
+        let mut jobs_in_all = 0;
+        let ran = parts.run(&engine, &Cancel::new(), |jobs| jobs_in_all = jobs.len() as u64);
+        let error = ran.unwrap_err();
+        let text = format!("{error:#}");
+        for part in ["read 65536 bytes at ", "large.safetensors", "CUDA_ERROR_ILLEGAL_ADDRESS"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let cause = error.chain().find_map(|e| e.downcast_ref::<io::Error>()).unwrap();
+        assert!(cause.get_ref().unwrap().is::<DriverError>());
+        assert!(engine.reads.load(Ordering::SeqCst) < jobs_in_all, "the other threads stopped, too");
+        drop(engine);
+    });
+    assert_works(&session, &path, &pristine);
+}
+
+#[test]
+fn a_panic_half_way_gives_everything_back() {
+    let Some(session) = session() else { return };
+    let dir = scratch();
+    let (path, pristine) = large(dir.path());
+    session.keeps_memory(|| {
+        let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, 2));
+        let panic_at_50 = |n| if n == 50 { resume_unwind(Box::new("a panic in an engine")) } else { Ok(()) };
+        let ring = parts.ring();
+        let engine = Hook::new(parts.engine(&ring), panic_at_50);
+        let ran = catch_unwind(AssertUnwindSafe(|| parts.run(&engine, &Cancel::new(), all)));
+        assert!(ran.is_err());
+        drop(engine);
+    });
+    assert_works(&session, &path, &pristine);
+}

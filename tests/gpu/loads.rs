@@ -1,0 +1,148 @@
+//! Loads that go well, in every layout, by every way, to one GPU and to several.
+
+use std::collections::BTreeSet;
+
+use sllm_gds::cli::IoChoice;
+use sllm_gds::gpu::kernels::MADE_BY;
+use sllm_gds::interrupt::Cancel;
+use sllm_gds::load::{LoadReport, Loaded, Placement, load};
+
+use crate::rig::{
+    Parts, assert_right, fixture, large, options, really_wrong, scratch, session, wrong_by_digest,
+};
+
+#[test]
+fn every_layout_by_every_way_and_placement() {
+    let Some(session) = session() else { return };
+    println!("kernels by {MADE_BY}");
+    let (_dir, fixture) = fixture();
+    let placements = [
+        (1, Placement::Balanced),
+        (2, Placement::Balanced),
+        (3, Placement::Balanced),
+        (2, Placement::Replicate),
+    ];
+    for path in [fixture.safetensors(), fixture.ours(), fixture.foreign()] {
+        for io in [IoChoice::Auto, IoChoice::Direct, IoChoice::Buffered] {
+            for (chunk_bytes, threads, depth) in [(4096, 1, 1), (12_288, 8, 3), (1 << 20, 2, 2)] {
+                for (count, placement) in placements {
+                    let mut options = options(chunk_bytes, threads, depth);
+                    options.io = io;
+                    let to = session.times(count, placement);
+                    let (loaded, report) = load(&path, &to, &options, &Cancel::new()).unwrap();
+                    assert_right(&loaded, &fixture.pristine);
+                    assert_eq!(loaded.buffers.len(), count);
+                    assert_eq!(loaded.is_replicated(), placement == Placement::Replicate);
+                    let lanes = loaded.plan.destination_bytes.len();
+                    assert_eq!(report.staging_bytes, (lanes * threads * depth) as u64 * chunk_bytes);
+                    assert_path(&report, io);
+                }
+            }
+        }
+    }
+}
+
+fn assert_path(report: &LoadReport, io: IoChoice) {
+    assert_eq!(report.direct_bytes + report.buffered_bytes, report.read_bytes, "{report:?}");
+    match io {
+        IoChoice::Buffered => {
+            assert_eq!((report.path.as_str(), report.direct_bytes), ("pinned-buffered", 0))
+        }
+        IoChoice::Direct => assert!(
+            report.path == "pinned-direct" || report.path_reason.contains("O_DIRECT"),
+            "{} ({})",
+            report.path,
+            report.path_reason
+        ),
+        IoChoice::Auto => assert!(report.path.starts_with("pinned-"), "{}", report.path),
+    }
+}
+
+#[test]
+fn groups_go_to_their_gpus_and_tensors_of_our_layout_are_aligned() {
+    let Some(session) = session() else { return };
+    let (_dir, fixture) = fixture();
+    let to = session.times(3, Placement::Balanced);
+    let (loaded, _) = load(&fixture.ours(), &to, &options(8192, 2, 2), &Cancel::new()).unwrap();
+    let Loaded { checkpoint, plan, .. } = &loaded;
+    let groups = &checkpoint.manifest.as_ref().unwrap().groups;
+    assert_eq!(groups.len(), 3);
+    let mut used = BTreeSet::new();
+    for (i, tensor) in checkpoint.tensors.iter().enumerate().filter(|(_, t)| t.bytes > 0) {
+        let file = checkpoint.file_at(tensor.offset).unwrap();
+        assert!(groups[plan.places[i].destination].contains(&file), "{}", tensor.name);
+        assert_eq!(loaded.view(i, 0).device_address().unwrap() % 256, 0, "{}", tensor.name);
+        used.insert(plan.places[i].destination);
+    }
+    assert_eq!(used.len(), 3);
+}
+
+#[test]
+fn slots_are_not_reused_before_their_copies_ended() {
+    let Some(session) = session() else { return };
+    let dir = scratch();
+    let (path, pristine) = large(dir.path());
+    for (count, placement) in [(1, Placement::Balanced), (3, Placement::Replicate)] {
+        for (threads, depth) in [(1, 1), (16, 1), (16, 4)] {
+            let to = session.times(count, placement);
+            let options = options(64 << 10, threads, depth);
+            let (loaded, _) = load(&path, &to, &options, &Cancel::new()).unwrap();
+            assert_right(&loaded, &pristine);
+        }
+    }
+}
+
+#[test]
+fn loads_side_by_side_do_not_disturb_each_other() {
+    let Some(session) = session() else { return };
+    let (dir, fixture) = fixture();
+    let (path, pristine) = large(dir.path());
+    std::thread::scope(|scope| {
+        for i in 0..6 {
+            let (session, fixture, path, pristine) = (&session, &fixture, &path, &pristine);
+            scope.spawn(move || {
+                let (path, pristine) = match i % 2 {
+                    0 => (path.clone(), pristine),
+                    _ => (fixture.ours(), &fixture.pristine),
+                };
+                let to = session.times(1 + i / 2, Placement::Replicate);
+                for _ in 0..5 {
+                    let (loaded, _) = load(&path, &to, &options(1 << 20, 2, 2), &Cancel::new()).unwrap();
+                    assert_right(&loaded, pristine);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn bytes_that_were_never_written_are_caught_by_the_tensors_names() {
+    let Some(session) = session() else { return };
+    let (_dir, fixture) = fixture();
+    let mut rng = fastrand::Rng::with_seed(5);
+    let mut caught = 0;
+    for path in [fixture.ours(), fixture.safetensors(), fixture.foreign()] {
+        for _ in 0..12 {
+            let mut parts = Parts::new(&session.gpu, &path, &options(4096, 3, 2));
+            let ring = parts.ring();
+            let engine = parts.engine(&ring);
+            let mut left_out = (0, 0, 0);
+            let done = parts.run(&engine, &Cancel::new(), |jobs| {
+                let job = jobs.swap_remove(rng.usize(..jobs.len()));
+                left_out = (job.file, job.file_offset, job.bytes);
+            });
+            done.unwrap();
+            drop(engine);
+            let loaded = parts.loaded();
+            let (file, offset, bytes) = left_out;
+            let start = loaded.checkpoint.files[file].base + offset;
+            let wrong = really_wrong(&loaded, &fixture.pristine);
+            let there: Vec<&str> =
+                loaded.checkpoint.tensors_in(start, start + bytes).map(|t| t.name.as_str()).collect();
+            assert!(wrong.iter().all(|name| there.contains(&name.as_str())), "{wrong:?} of {there:?}");
+            assert_eq!(wrong_by_digest(&loaded, &fixture.pristine), wrong);
+            caught += wrong.len();
+        }
+    }
+    assert!(caught > 30, "only {caught} tensors were left out");
+}

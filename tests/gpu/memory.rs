@@ -1,0 +1,180 @@
+//! Device and pinned memory: limits, and nothing left behind.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use sllm_gds::cli::Gpus;
+use sllm_gds::gpu::memory::{DeviceBuffer, Stream, copy_all, pin};
+use sllm_gds::gpu::{self, kernels};
+use sllm_gds::interrupt::Cancel;
+use sllm_gds::load::pinned::Ring;
+use sllm_gds::load::{Placement, load};
+
+use crate::rig::{assert_right, fixture, large, options, scratch, session};
+
+#[test]
+fn more_than_the_gpu_has_is_refused_with_both_figures() {
+    let Some(session) = session() else { return };
+    let needed = session.gpu.memory_bytes + (1 << 30);
+    session.keeps_memory(|| {
+        let error = DeviceBuffer::new(&session.gpu, needed).err().unwrap().to_string();
+        let figures = format!("{needed} bytes of device memory are needed and {} are", session.free_bytes());
+        assert!(error.contains(&figures) && error.contains("OUT_OF_MEMORY"), "{error}");
+    });
+}
+
+#[test]
+fn a_load_that_does_not_fit_fails_and_the_next_that_does_works() {
+    let Some(session) = session() else { return };
+    let dir = scratch();
+    let (path, pristine) = large(dir.path());
+    let to = session.times(1, Placement::Balanced);
+    let (loaded, _) = load(&path, &to, &options(1 << 20, 4, 2), &Cancel::new()).unwrap();
+    assert_right(&loaded, &pristine);
+    drop(loaded);
+    let before = session.free_bytes();
+    let hogs = session.hog();
+    let error = load(&path, &to, &options(1 << 20, 4, 2), &Cancel::new()).err().unwrap();
+    let text = format!("{error:#}");
+    assert!(
+        text.contains(&path.display().to_string()) && text.contains("device memory are needed"),
+        "{text}"
+    );
+    drop(hogs);
+    session.assert_free(before);
+    let (loaded, _) = load(&path, &to, &options(1 << 20, 4, 2), &Cancel::new()).unwrap();
+    assert_right(&loaded, &pristine);
+}
+
+#[test]
+fn a_hundred_loads_leave_memory_as_it_was() {
+    let Some(session) = session() else { return };
+    let (dir, fixture) = fixture();
+    let (path, _) = large(dir.path());
+    let once = || {
+        for (path, placement) in [(&path, Placement::Balanced), (&fixture.ours(), Placement::Replicate)] {
+            let to = session.times(2, placement);
+            drop(load(path, &to, &options(1 << 20, 3, 2), &Cancel::new()).unwrap());
+        }
+    };
+    once();
+    once();
+    let before = session.free_bytes();
+    for _ in 0..50 {
+        once();
+        session.assert_free(before);
+    }
+}
+
+#[test]
+fn pinned_pieces_are_apart_and_copies_bring_them_over() {
+    let Some(session) = session() else { return };
+    let mut pieces = pin(&session.gpu, 5000, 7, 3).unwrap();
+    for (i, piece) in pieces.iter_mut().enumerate() {
+        assert_eq!(piece.as_slice().len(), 8192, "rounded up to 4 KiB");
+        piece.as_mut_slice().fill(i as u8 + 1);
+    }
+    let mut buffer = DeviceBuffer::new(&session.gpu, 8 * 8192).unwrap();
+    let streams: Vec<Stream> = (0..3).map(|_| Stream::new(&session.gpu).unwrap()).collect();
+    let pageable = vec![8u8; 8192];
+    let mut rest = buffer.as_mut_slice();
+    let mut targets = Vec::new();
+    for _ in 0..8 {
+        let (first, after) = rest.split_at(8192);
+        targets.push(first);
+        rest = after;
+    }
+    assert_eq!(rest.bytes(), 0);
+    let sources = pieces.iter().map(|p| p.as_slice()).chain([pageable.as_slice()]);
+    let copies: Vec<_> = targets.iter().zip(sources).collect();
+    copy_all(&streams, &copies).unwrap();
+    drop(targets);
+    let mut found = vec![0u8; 8 * 8192];
+    buffer.read(0, &mut found).unwrap();
+    for (i, part) in found.chunks(8192).enumerate() {
+        assert!(part.iter().all(|b| *b == i as u8 + 1), "piece {i}");
+    }
+}
+
+#[test]
+fn reads_and_writes_past_the_end_are_refused() {
+    let Some(session) = session() else { return };
+    let mut buffer = DeviceBuffer::new(&session.gpu, 100).unwrap();
+    for offset in [93, 101, u64::MAX] {
+        let error = buffer.read(offset, &mut [0u8; 8]).err().unwrap().to_string();
+        assert!(error.contains("the buffer has 100 bytes"), "{error}");
+        let error = buffer.as_mut_slice().write(&session.gpu, offset, &[0u8; 8]).err().unwrap().to_string();
+        assert!(error.contains("the range has 100 bytes"), "{error}");
+    }
+    buffer.as_mut_slice().write(&session.gpu, 92, b"the end.").unwrap();
+    let mut found = [0u8; 8];
+    buffer.read(92, &mut found).unwrap();
+    assert_eq!(&found, b"the end.");
+    let empty = DeviceBuffer::new(&session.gpu, 0).unwrap();
+    assert!(empty.read(0, &mut []).is_ok() && empty.read(0, &mut [0]).is_err());
+}
+
+#[test]
+fn a_ring_that_memory_cannot_hold_is_an_error() {
+    let Some(session) = session() else { return };
+    session.keeps_memory(|| {
+        let lanes = vec![vec![session.gpu.clone()], vec![session.gpu.clone()]];
+        let ring = Ring::new(lanes, &options(1 << 30, 1024, 64));
+        ring.fill();
+        let error = ring.wait_for_first().unwrap_err().to_string();
+        for part in ["GPU 0", "bytes of host memory", "--num-threads"] {
+            assert!(error.contains(part), "{error}");
+        }
+    });
+}
+
+#[test]
+fn gpus_by_index_and_uuid_and_wrong_names() {
+    let Some(_session) = session() else { return };
+    let devices = gpu::devices().unwrap();
+    let open = |names: &[&str]| gpu::open(&Gpus::List(names.iter().map(|n| n.to_string()).collect()));
+    let uuid = &devices[0].uuid;
+    let gpus = open(&["0", uuid, "0"]).unwrap();
+    assert!(gpus.iter().all(|gpu| Arc::ptr_eq(gpu, &gpus[0])), "one context, however it is named");
+    assert_eq!((gpus[0].index, gpus[0].memory_bytes), (0, devices[0].memory_bytes));
+    assert_eq!(gpu::open(&Gpus::All).unwrap().len(), devices.len());
+    assert!(gpu::open(&Gpus::None).unwrap().is_empty());
+    let zeros = "00000000-0000-0000-0000-000000000000";
+    for name in
+        ["4096", "99999999999999999999999", &format!("GPU-{zeros}"), &format!("MIG-{zeros}"), "", "-1"]
+    {
+        let error = open(&["0", name]).err().unwrap();
+        assert!(error.contains(&format!("there is no GPU {name}; there are 0 (")), "{error}");
+        assert!(error.contains(uuid.as_str()) && error.lines().count() == 1, "{error}");
+    }
+}
+
+/// Contexts that end while the process goes on: in a process of its own, since the other tests keep theirs.
+#[test]
+fn contexts_come_and_go() {
+    const CHILD: &str = "SLLM_GDS_TEST_CHILD";
+    if std::env::var_os(CHILD).is_none() {
+        let Some(_session) = session() else { return };
+        let name = "memory::contexts_come_and_go";
+        let this = std::env::current_exe().unwrap();
+        let output =
+            Command::new(this).args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let ran = output.status.success() && text.contains("1 passed") && text.contains("came and went");
+        assert!(ran, "{}: {text}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let (_dir, fixture) = fixture();
+    for _ in 0..4 {
+        let gpus = gpu::open(&Gpus::List(vec!["0".into(), "0".into()])).unwrap();
+        let mut buffer = DeviceBuffer::new(&gpus[0], 1 << 20).unwrap();
+        kernels::poison(&mut buffer).unwrap();
+        let to = sllm_gds::load::Destination::Gpus(gpus, Placement::Balanced);
+        let (loaded, _) = load(&fixture.ours(), &to, &options(8192, 4, 2), &Cancel::new()).unwrap();
+        assert_right(&loaded, &fixture.pristine);
+        // The last owner of the context is a buffer, on a thread that never used it.
+        drop((to, buffer));
+        std::thread::spawn(move || drop(loaded)).join().unwrap();
+    }
+    println!("came and went");
+}
