@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 
 use crate::Outcome;
-use crate::checkpoint::input;
+use crate::checkpoint::{DType, input};
 use crate::cli::{Baseline, BenchArgs, EngineChoice, Format, Mode};
 use crate::gpu::memory::{Pinned, pin};
 use crate::interrupt::Cancel;
@@ -76,6 +76,15 @@ pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
     });
     environment::read(&args.results)?;
     let input = input::open(&args.model, args.seed, args.hf_token.as_deref(), cancel)?;
+    if let Some(python) = &python
+        && python.versions["torch"].is_null()
+        && let Some(tensor) = input.tensors.iter().find(|t| t.dtype == DType::BF16)
+    {
+        bail!(
+            "tensor '{}' is bfloat16, which numpy does not know: install torch for --baseline python",
+            tensor.name
+        );
+    }
     let on_disk = if args.mode == Mode::Random { count } else { 1 };
     let prepared = prepare::prepare(&input, &args.storage_path, on_disk, &formats, cancel)?;
     clock.lap();
