@@ -19,7 +19,7 @@ def lines(name):
 
 
 def records(results, form):
-    (path,) = glob.glob(f"{out}/{results}/*_{form}_*_cached.json")
+    (path,) = glob.glob(f"{out}/{results}/*_{form}_*_c*.json")
     with open(path) as file:
         found = json.load(file)
     bad = [r for r in found if r.get("error") or r.get("verified") is not True]

@@ -2,6 +2,7 @@
 //!
 //! `read` (files → loads) → `stats` (loads → groups) → `table`, `plot`, `regress`.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -79,6 +80,21 @@ pub fn summarize(results: &[PathBuf]) -> Result<Analysis> {
     let mut notes = input.notes;
     for group in &groups {
         notes.extend(cautions(group, &groups));
+        let runs: BTreeSet<&str> = input
+            .loads
+            .iter()
+            .filter(|load| load.key == group.key)
+            .map(|load| load.run_id.as_str())
+            .collect();
+        if runs.len() > 1 {
+            notes.push(format!(
+                "{}, {}, {}: {} runs are taken together; environment.json tells whether they are alike",
+                group.key.model,
+                group.key.mode,
+                group.key.format,
+                runs.len()
+            ));
+        }
     }
     Ok(Analysis { groups, notes, comparison: None })
 }

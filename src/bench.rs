@@ -74,6 +74,7 @@ pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
         Mode::Cached => 5,
         Mode::Random => 30,
     });
+    let _lock = record::claim(&args.results)?;
     environment::read(&args.results)?;
     let input = input::open(&args.model, args.seed, args.hf_token.as_deref(), cancel)?;
     if let Some(python) = &python
@@ -175,7 +176,8 @@ impl<'a> Run<'a> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
         let run_id = format!("{}-{}", seconds.as_millis(), std::process::id());
         let path = |f: &Format| {
-            record::result_path(&args.results, &prepared.model, f.name(), count.into(), args.mode.name())
+            let mode = if args.cold { "cold" } else { args.mode.name() };
+            record::result_path(&args.results, &prepared.model, f.name(), count.into(), mode)
         };
         let files = formats.iter().map(|f| (path(f), Vec::new())).collect();
         Ok(Run {
@@ -213,27 +215,30 @@ impl<'a> Run<'a> {
         self.files.iter().flat_map(|(_, records)| records)
     }
 
-    /// Formats take turns, so that drift of the machine hits all of them.
+    /// Formats take turns, in a seeded random order each time, so that drift of the machine hits all of them.
     fn measure(&mut self, cancel: &Cancel) -> Result<()> {
         let mut replicas: Vec<usize> = match self.args.mode {
             Mode::Cached => vec![0; self.count as usize],
             Mode::Random => (0..self.count as usize).collect(),
         };
+        let mut dice = fastrand::Rng::with_seed(self.args.seed);
         if self.args.mode == Mode::Random {
-            fastrand::Rng::with_seed(self.args.seed).shuffle(&mut replicas);
-        } else {
-            for format in self.formats.clone() {
-                if cancel.is_set() {
-                    return Ok(());
-                }
-                // What goes wrong here goes wrong in the measured loads too, and is recorded there.
-                let _ = make_ready(&self.prepared.dir(format, 0), self.args.cold);
-                let _ = self.load(format, 0, cancel);
+            dice.shuffle(&mut replicas);
+        }
+        for format in self.formats.clone() {
+            if cancel.is_set() {
+                return Ok(());
             }
+            // What goes wrong here goes wrong in the measured loads too, and is recorded there.
+            let _ = make_ready(&self.prepared.dir(format, 0), self.meant_cold());
+            let _ = self.load(format, 0, cancel);
         }
         let bar = crate::progress::count_bar(u64::from(self.count) * self.formats.len() as u64, "loads");
         for (iteration, replica) in replicas.into_iter().enumerate() {
-            for f in 0..self.formats.len() {
+            // Whoever follows a certain other finds memory as that left it: no order may be the same every time.
+            let mut turns: Vec<usize> = (0..self.formats.len()).collect();
+            dice.shuffle(&mut turns);
+            for f in turns {
                 if cancel.is_set() {
                     return Ok(());
                 }
@@ -251,7 +256,7 @@ impl<'a> Run<'a> {
     /// One measured load, as a record whatever comes of it.
     fn one(&mut self, format: Format, replica: usize, iteration: u64) -> Result<Record> {
         let dir = self.prepared.dir(format, replica);
-        let meant_cold = self.args.mode == Mode::Random || self.args.cold;
+        let meant_cold = self.meant_cold();
         let ready = make_ready(&dir, meant_cold);
         let resident_before = *ready.as_ref().unwrap_or(&None);
         let started_at_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
@@ -282,10 +287,15 @@ impl<'a> Run<'a> {
         Ok(record)
     }
 
+    fn meant_cold(&self) -> bool {
+        self.args.mode == Mode::Random || self.args.cold
+    }
+
     fn engine_asked(&self, format: Format) -> &'static str {
         match (format, self.args.baseline, self.args.engine.engine) {
             (Format::Safetensors, Baseline::Rust, _) => "baseline-rust",
             (Format::Safetensors, Baseline::Python, _) => "baseline-python",
+            _ if self.pool.is_some() => "pool",
             (_, _, EngineChoice::Auto) => "auto",
             (_, _, EngineChoice::Pinned) => "pinned",
             (_, _, EngineChoice::Host) => "host",

@@ -304,6 +304,9 @@ fn load_to_gpus(
         let mut buffers = allocate(&plan, &gpus_of_lane)?;
         phases.allocate_s = clock.lap();
         ring.wait_for_first()?;
+        if options.poison {
+            ring.wait_for_all();
+        }
         phases.register_s = clock.lap();
         poison_all(&mut buffers, options, &mut clock)?;
         let engine = pinned::PinnedEngine::new(sources, &ring);

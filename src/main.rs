@@ -7,8 +7,23 @@ use sllm_gds::cli::{Cli, Command};
 use sllm_gds::interrupt::{Cancel, Interrupted};
 use sllm_gds::{Outcome, bench, checkpoint, load, sys};
 
+/// `println!` panics when standard output can't be written (a full disk, say): an error like any other to a user.
+fn say_when_output_fails() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        match info.payload_as_str().filter(|text| text.starts_with("failed printing to stdout")) {
+            Some(text) => {
+                eprintln!("error: {text}");
+                std::process::exit(2);
+            }
+            None => default(info),
+        }
+    }));
+}
+
 fn main() -> ExitCode {
     sys::end_on_closed_pipe();
+    say_when_output_fails();
     let cli = Cli::parse();
     let cancel = Cancel::on_signal();
     let outcome = match &cli.command {

@@ -10,7 +10,11 @@ use std::path::Path;
 /// Alignment that `O_DIRECT` wants of offsets, lengths and addresses, on every common device.
 pub const DIRECT_ALIGN: u64 = 4096;
 
-const PAGE_BYTES: u64 = 4096;
+/// Bytes of a page of the page cache: 4 KiB on x86, up to 64 KiB on arm64.
+fn page_bytes() -> u64 {
+    // SAFETY: takes an integer and returns one.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1)
+}
 
 /// `struct cachestat_range` and `struct cachestat` of Linux 6.5 (`linux/mman.h`).
 #[repr(C)]
@@ -56,14 +60,15 @@ pub fn resident_bytes(file: &File, offset: u64, bytes: u64) -> Option<u64> {
         )
     };
     if rc == 0 {
-        return Some((stat.nr_cache.saturating_mul(PAGE_BYTES)).min(bytes));
+        return Some((stat.nr_cache.saturating_mul(page_bytes())).min(bytes));
     }
     mincore_resident_bytes(file, offset, bytes)
 }
 
 /// The older way: map the range (which reads nothing) and ask for its residency vector.
 fn mincore_resident_bytes(file: &File, offset: u64, bytes: u64) -> Option<u64> {
-    let start = offset - offset % PAGE_BYTES;
+    let page_bytes = page_bytes();
+    let start = offset - offset % page_bytes;
     let length = usize::try_from(offset - start + bytes).ok()?;
     // SAFETY: a fresh read-only shared mapping of our own descriptor; it is never dereferenced.
     let map = unsafe {
@@ -73,12 +78,12 @@ fn mincore_resident_bytes(file: &File, offset: u64, bytes: u64) -> Option<u64> {
     if map == libc::MAP_FAILED {
         return None;
     }
-    let mut pages = vec![0u8; length.div_ceil(PAGE_BYTES as usize)];
+    let mut pages = vec![0u8; length.div_ceil(page_bytes as usize)];
     // SAFETY: the mapping is `length` bytes long and `pages` has a byte for each of its pages.
     let rc = unsafe { libc::mincore(map, length, pages.as_mut_ptr()) };
     // SAFETY: `map` and `length` are the mapping made above, unmapped once.
     unsafe { libc::munmap(map, length) };
-    (rc == 0).then(|| pages.iter().filter(|p| **p & 1 == 1).count() as u64 * PAGE_BYTES).map(|r| r.min(bytes))
+    (rc == 0).then(|| pages.iter().filter(|p| **p & 1 == 1).count() as u64 * page_bytes).map(|r| r.min(bytes))
 }
 
 /// Drops a file's clean pages from the page cache. Dirty pages stay: sync the file first.
@@ -222,9 +227,9 @@ mod tests {
     fn both_residency_tests_agree_and_start_no_read_ahead() {
         let mut file = tempfile::NamedTempFile::new_in(".").unwrap();
         let pages = 256u64;
-        file.write_all(&vec![7u8; (pages * PAGE_BYTES) as usize]).unwrap();
+        file.write_all(&vec![7u8; (pages * page_bytes()) as usize]).unwrap();
         file.as_file().sync_all().unwrap();
-        let all = pages * PAGE_BYTES;
+        let all = pages * page_bytes();
         assert_eq!(resident_bytes(file.as_file(), 0, all), mincore_resident_bytes(file.as_file(), 0, all));
         evict(file.as_file()).unwrap();
         let before = resident_bytes(file.as_file(), 0, all).unwrap();
@@ -234,7 +239,7 @@ mod tests {
         }
         let mut byte = [0u8; 1];
         File::open(file.path()).unwrap().read_exact(&mut byte).unwrap();
-        assert!(resident_bytes(file.as_file(), 0, PAGE_BYTES).unwrap() == PAGE_BYTES);
+        assert!(resident_bytes(file.as_file(), 0, page_bytes()).unwrap() == page_bytes());
     }
 
     #[test]

@@ -197,7 +197,7 @@ fn stand_in(dir: &Path, script: &str) -> PathBuf {
 fn a_python_that_dies_is_a_row_a_load_and_the_run_goes_on() {
     let dir = with_model();
     // Its end of the pipe is closed before it says hello, so every question meets a closed pipe.
-    let python = stand_in(dir.path(), "exec 0<&-; echo '{\"python\": \"0\"}'");
+    let python = stand_in(dir.path(), "exec 0<&-; echo '{\"python\": \"0\", \"torch\": \"0\"}'");
     let ran = run_command(with_python(dir.path(), python.to_str().unwrap(), &["--replicas", "2"]));
     let results = dir.path().join("results");
     assert!(ran.code.is_some(), "ended by a signal: {ran:?}");
@@ -215,7 +215,7 @@ fn ctrl_c_reaches_bench_and_not_its_python() {
     // Answers the first load, which warms up; the second one lasts until the file `go` is there.
     let python = stand_in(
         dir.path(),
-        "echo '{\"python\": \"0\"}'; n=0
+        "echo '{\"python\": \"0\", \"torch\": \"0\"}'; n=0
         while read -r line; do
             n=$((n + 1))
             if [ $n -gt 1 ]; then : > loading; while [ ! -e go ]; do :; done; fi

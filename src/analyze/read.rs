@@ -83,6 +83,8 @@ pub struct Load {
     pub bytes: Option<f64>,
     /// It was meant to find the page cache empty, and did not.
     pub warm_by_mistake: bool,
+    /// Names the run; empty when the record does not say.
+    pub run_id: String,
 }
 
 /// Everything that could be read, and what has to be said about the rest.
@@ -191,6 +193,7 @@ fn load_from(record: &Record, from_name: &FileName) -> Result<Load> {
         time_s: record.loading_time.filter(|time_s| !failed && time_s.is_finite() && *time_s > 0.0),
         bytes: (record.bytes > 0).then_some(record.bytes as f64),
         warm_by_mistake: record.meant_cold && record.cache_state == "warm",
+        run_id: record.run_id.clone(),
     })
 }
 

@@ -216,6 +216,7 @@ mod tests {
             time_s: *time_s,
             bytes: None,
             warm_by_mistake: false,
+            run_id: String::new(),
         };
         stats::group(&times.iter().map(load).collect::<Vec<_>>()).unwrap()
     }

@@ -216,7 +216,7 @@ mod tests {
 
     fn load(format: &str, engine: &str, cache: &str, time_s: Option<f64>, bytes: Option<f64>) -> Load {
         let key = Key::new(["m", "cached", "host", cache], format, engine);
-        Load { key, time_s, bytes, warm_by_mistake: false }
+        Load { key, time_s, bytes, warm_by_mistake: false, run_id: String::new() }
     }
 
     fn loads(format: &str, times: &[f64]) -> Vec<Load> {

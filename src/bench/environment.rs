@@ -48,7 +48,7 @@ pub fn write(results: &Path, run_id: &str, environment: Value) -> Result<()> {
     write_json(&results.join(FILE), &all)
 }
 
-/// The environments of earlier runs; fails where results could not be written either.
+/// The environments of earlier runs.
 pub fn read(results: &Path) -> Result<Map<String, Value>> {
     let path = results.join(FILE);
     match fs::read(&path) {
@@ -64,7 +64,7 @@ pub fn read(results: &Path) -> Result<Map<String, Value>> {
 fn command_line() -> Vec<String> {
     let mut hide = false;
     std::iter::once(env!("CARGO_PKG_NAME").to_string())
-        .chain(std::env::args().skip(1))
+        .chain(std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()))
         .map(|arg| {
             let shown = match arg.split_once('=') {
                 _ if std::mem::take(&mut hide) => "***".to_string(),

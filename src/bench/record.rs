@@ -82,6 +82,22 @@ pub fn result_path(results: &Path, model: &str, format: &str, count: u64, mode: 
     results.join(format!("{}_{format}_{count}_{mode}.json", model.replace('/', "_")))
 }
 
+/// Makes the results directory and keeps other runs out of it while the file lives: they would lose each other's
+/// records. Fails before any work where results could not be written.
+pub fn claim(results: &Path) -> Result<fs::File> {
+    let remedy = || format!("write results to {}; name another --results", results.display());
+    fs::create_dir_all(results).with_context(remedy)?;
+    tempfile::Builder::new().prefix(".sllm-gds-").tempfile_in(results).with_context(remedy)?;
+    let dir = fs::File::open(results).with_context(remedy)?;
+    match dir.try_lock() {
+        Ok(()) => Ok(dir),
+        Err(_) => anyhow::bail!(
+            "another bench writes to {}: wait for it, or name another --results",
+            results.display()
+        ),
+    }
+}
+
 /// Replaces `path` with these records in one step, so that a reader never sees half an array.
 pub fn write_records(path: &Path, records: &[Record]) -> Result<()> {
     write_json(path, &records)

@@ -65,6 +65,15 @@ fn files_and_warnings(run: &Run<'_>) {
             "warning: {warm} loads were meant to be cold, and their files were not out of the page cache"
         );
     }
+    let partly = run
+        .records()
+        .filter(|r| !r.meant_cold && r.resident_before.is_some_and(|share| share < 0.99))
+        .count();
+    if partly > 0 {
+        eprintln!(
+            "warning: {partly} loads were meant to be warm, and their files were not whole in the page cache"
+        );
+    }
     for (path, _) in run.files.iter().filter(|(_, records)| !records.is_empty()) {
         eprintln!("wrote {}", path.display());
     }

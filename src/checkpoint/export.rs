@@ -11,7 +11,7 @@ use super::input::{Sidecar, TensorReader};
 use super::save::{check_space, copy_sidecars, explain_full_disk, write_synced};
 use super::staging::Staging;
 use super::write::{Content, NewFile, Piece, write_files};
-use super::{Checkpoint, MAX_TOTAL_BYTES, manifest, safetensors};
+use super::{Checkpoint, MAX_TOTAL_BYTES, manifest, safetensors, verify};
 use crate::Outcome;
 use crate::cli::ExportArgs;
 use crate::interrupt::Cancel;
@@ -65,6 +65,11 @@ pub fn export(
         );
     }
     sum(checkpoint.tensors.iter().map(|t| t.bytes))?;
+    if let Some(manifest) = &checkpoint.manifest
+        && let Some(problem) = verify::digests(&checkpoint, manifest, cancel)?.first()
+    {
+        bail!("{} is damaged, and nothing was exported: {problem}", checkpoint.dir.display());
+    }
     let origin = checkpoint.manifest.as_ref().and_then(|m| m.source.as_ref());
     let shards = match (origin, max_shard_bytes) {
         (Some(origin), None) => as_it_was(&checkpoint, origin)?,

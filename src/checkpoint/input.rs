@@ -36,6 +36,8 @@ pub struct Input {
     pub tensors: Vec<InputTensor>,
     pub source: Box<dyn Source>,
     pub sidecars: Vec<Sidecar>,
+    /// What its manifest says of its tensors; a save that reads anything else fails.
+    pub expected: Option<std::collections::BTreeMap<String, crate::digest::Digest>>,
     /// The safetensors headers it came with.
     pub origin: Option<manifest::Source>,
 }
@@ -62,7 +64,8 @@ pub fn open(model: &str, seed: u64, hf_token: Option<&str>, cancel: &Cancel) -> 
         let whole = path.canonicalize().with_context(|| format!("resolve {}", path.display()))?;
         let name = if path.is_file() { whole.file_stem() } else { whole.file_name() };
         let name = name.map_or("model".into(), |n| n.to_string_lossy().into_owned());
-        return on_disk(checkpoint, name, whole.to_string_lossy().into_owned(), path.is_dir());
+        let made_from = format!("{} ({})", whole.display(), state(&checkpoint)?);
+        return on_disk(checkpoint, name, made_from, path.is_dir());
     }
     if !hub::is_id(model) {
         bail!(
@@ -74,6 +77,17 @@ pub fn open(model: &str, seed: u64, hf_token: Option<&str>, cancel: &Cancel) -> 
     let snapshot = hub::fetch(model, &options)?;
     let name = model.split_once('@').map_or(model, |(id, _)| id);
     on_disk(Checkpoint::open(&snapshot)?, name.to_string(), model.to_string(), true)
+}
+
+/// Tells a model that was changed in place: bytes, and when its files last changed.
+fn state(checkpoint: &Checkpoint) -> Result<String> {
+    use std::os::unix::fs::MetadataExt;
+    let mut changed_s = 0;
+    for file in &checkpoint.files {
+        let metadata = file.path.metadata().with_context(|| format!("stat {}", file.path.display()))?;
+        changed_s = changed_s.max(metadata.mtime());
+    }
+    Ok(format!("{} bytes, last changed {changed_s} s after 1970", checkpoint.file_bytes()))
 }
 
 fn made_up(model: synthetic::Model, seed: u64) -> Result<Input> {
@@ -90,6 +104,7 @@ fn made_up(model: synthetic::Model, seed: u64) -> Result<Input> {
         tensors,
         source: Box::new(MadeUp(values)),
         sidecars: vec![Sidecar::Text("config.json", model.config_json)],
+        expected: None,
         origin: None,
     })
 }
@@ -119,8 +134,9 @@ fn on_disk(
     }
     let sidecars = checkpoint.sidecars()?.into_iter().map(Sidecar::Copy).collect();
     let origin = origin(&checkpoint, whole_dir)?;
+    let expected = checkpoint.manifest.as_ref().map(|m| m.tensors.clone());
     let source = Box::new(TensorReader::new(checkpoint)?);
-    Ok(Input { default_name, made_from, tensors, source, sidecars, origin })
+    Ok(Input { default_name, made_from, tensors, source, sidecars, expected, origin })
 }
 
 /// What `export` needs to give the same files back; kept along when a checkpoint is saved again. The shards'

@@ -192,6 +192,7 @@ pub fn save(
         write_files(staging.path(), &layout.files, input.source.as_ref(), &tensor_bytes, cancel, &bar);
     let explain = |e| explain_full_disk(e, staging.path(), layout.bytes());
     let written = written.map_err(explain).with_context(|| format!("save {}", target.display()))?;
+    check_against_source(input, &written.tensors)?;
     copy_sidecars(&input.sidecars, staging.path())?;
     let mut digests: BTreeMap<String, Digest> = BTreeMap::new();
     let mut index = serde_json::Map::new();
@@ -228,6 +229,22 @@ pub fn save(
         elapsed_s,
         gb_per_s: layout.bytes() as f64 / elapsed_s / 1e9,
     })
+}
+
+/// Refuses to pass damage on under digests of its own.
+fn check_against_source(input: &Input, digests: &[Digest]) -> Result<()> {
+    let Some(expected) = &input.expected else { return Ok(()) };
+    for (i, tensor) in input.tensors.iter().enumerate() {
+        let found = digests[tensor.tied_to.unwrap_or(i)];
+        if expected.get(&tensor.name) != Some(&found) {
+            bail!(
+                "{} is damaged: tensor '{}' is not what its manifest says (`sllm-gds verify` tells where)",
+                input.made_from,
+                tensor.name
+            );
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn copy_sidecars(sidecars: &[Sidecar], dir: &Path) -> Result<()> {

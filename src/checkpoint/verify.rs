@@ -63,7 +63,7 @@ pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
 }
 
 /// Recomputes the digests of all chunks and tensors in one pass over the files, past the page cache.
-fn digests(checkpoint: &Checkpoint, manifest: &Manifest, cancel: &Cancel) -> Result<Vec<String>> {
+pub(super) fn digests(checkpoint: &Checkpoint, manifest: &Manifest, cancel: &Cancel) -> Result<Vec<String>> {
     let sources = Sources::open(checkpoint, IoChoice::Direct)?;
     let jobs: Vec<(usize, u64)> = checkpoint
         .files

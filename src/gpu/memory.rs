@@ -14,7 +14,7 @@ use super::{Gpu, GpuError};
 use crate::memory::{HostBuffer, available_bytes};
 use crate::sys::{DIRECT_ALIGN, align_up};
 
-/// One allocation of device memory, aligned to 512 bytes at least (`cuMemAlloc` gives 256 and more).
+/// One allocation of device memory, aligned to 256 bytes at least (CUDA promises that of `cuMemAlloc`).
 pub struct DeviceBuffer {
     gpu: Arc<Gpu>,
     address: u64,

@@ -1,4 +1,4 @@
-//! What an engine is: something that moves a byte range. The loop that drives it is in `load.rs`.
+//! What an engine is: something that moves a byte range. The loop that drives it is in `transfer.rs`.
 
 use std::io;
 

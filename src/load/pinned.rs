@@ -71,6 +71,16 @@ impl Ring {
         })
     }
 
+    /// Waits until everything is pinned: before the clock stands still for poisoning, which would hide the rest.
+    pub fn wait_for_all(&self) {
+        for lane in &self.lanes {
+            let mut state = lane.lock();
+            while !state.ended {
+                state = lane.changed.wait(state).unwrap_or_else(|e| e.into_inner());
+            }
+        }
+    }
+
     /// Pinned bytes over all lanes.
     pub fn bytes(&self) -> u64 {
         let slots = self.lanes.len() * self.options.threads * self.options.depth;
