@@ -49,8 +49,10 @@ pub fn prepare(
     let sllm_count = if formats.contains(&Format::Sllm) { replicas } else { 1 };
     let safetensors_count = if formats.iter().any(|f| *f != Format::Sllm) { replicas } else { 0 };
     let wanted = |format, count| (0..count as usize).map(move |i| (format, i));
-    let all: Vec<(Format, usize)> =
+    let mut all: Vec<(Format, usize)> =
         wanted(Format::Sllm, sllm_count).chain(wanted(Format::Safetensors, safetensors_count)).collect();
+    // Replica by replica: a host that caches a virtual disk would favour the layout that was written last.
+    all.sort_by_key(|(_, replica)| *replica);
     let missing = all.iter().filter(|(format, i)| !prepared.dir(*format, *i).exists()).count() as u64;
     check_space(
         storage_path,
