@@ -34,7 +34,22 @@ fn main() {
         None => embed_ptx(&image),
     };
     println!("cargo::rustc-env=SLLM_GDS_KERNELS={made_by}");
+    println!("cargo::rustc-env=SLLM_GDS_COMMIT={}", commit());
     cc::Build::new().file("cuda/host.c").include("cuda").opt_level(2).compile("sllm_gds_host_kernels");
+}
+
+/// The commit that is built, for records; `unknown` outside a git checkout.
+fn commit() -> String {
+    // It changes with every commit; cargo would build for ever on a path that is not there.
+    if Path::new(".git/logs/HEAD").exists() {
+        println!("cargo::rerun-if-changed=.git/logs/HEAD");
+    }
+    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
+    let text = output
+        .ok()
+        .filter(|o| o.status.success())
+        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string());
+    text.unwrap_or_else(|| "unknown".into())
 }
 
 /// nvcc by NVCC, CUDA_HOME, CUDA_PATH, then PATH.

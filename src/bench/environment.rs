@@ -25,7 +25,7 @@ pub fn describe(path: &Path) -> Value {
         Err(why) => json!({ "none": why }),
     };
     json!({
-        "program": { "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") },
+        "program": { "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "commit": env!("SLLM_GDS_COMMIT") },
         "command": command_line(),
         "host": text("/proc/sys/kernel/hostname"),
         "kernel": text("/proc/sys/kernel/osrelease"),
