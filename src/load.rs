@@ -289,10 +289,7 @@ fn load_to_gpus(
 ) -> Result<(Loaded, LoadReport)> {
     let mut clock = Clock::start();
     let mut phases = Phases::default();
-    let gpus_of_lane: Vec<Vec<Arc<Gpu>>> = match placement {
-        Placement::Balanced => gpus.iter().map(|gpu| vec![gpu.clone()]).collect(),
-        Placement::Replicate => vec![gpus.to_vec()],
-    };
+    let gpus_of_lane = gpus_of_lanes(gpus, placement);
     let ring = pinned::Ring::new(gpus_of_lane.clone(), options);
     std::thread::scope(|scope| -> Result<_> {
         scope.spawn(|| ring.fill());
@@ -318,6 +315,14 @@ fn load_to_gpus(
         report.staging_bytes = ring.bytes();
         Ok((Loaded { checkpoint, plan, buffers }, report))
     })
+}
+
+/// The GPUs of each lane: one, or all of them where each gets everything.
+fn gpus_of_lanes(gpus: &[Arc<Gpu>], placement: Placement) -> Vec<Vec<Arc<Gpu>>> {
+    match placement {
+        Placement::Balanced => gpus.iter().map(|gpu| vec![gpu.clone()]).collect(),
+        Placement::Replicate => vec![gpus.to_vec()],
+    }
 }
 
 /// Device memory for each lane's GPUs.

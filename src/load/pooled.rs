@@ -11,7 +11,8 @@ use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
 use super::pool::{Asked, Chunk, Filling, Model, Pool};
 use super::source::Sources;
 use super::{
-    Buffer, Clock, LoadReport, Loaded, Options, Placement, allocate, load_to_gpus, poison_all, transfer,
+    Buffer, Clock, LoadReport, Loaded, Options, Placement, allocate, gpus_of_lanes, load_to_gpus, poison_all,
+    transfer,
 };
 use crate::bench::record::Phases;
 use crate::checkpoint::Checkpoint;
@@ -34,10 +35,7 @@ pub fn load(
     cancel: &Cancel,
 ) -> Result<(Loaded, LoadReport)> {
     let clock = Clock::start();
-    let lanes: Vec<Vec<Arc<Gpu>>> = match placement {
-        Placement::Balanced => gpus.iter().map(|gpu| vec![gpu.clone()]).collect(),
-        Placement::Replicate => vec![gpus.to_vec()],
-    };
+    let lanes = gpus_of_lanes(gpus, placement);
     match pool.ask(path, lanes.len(), options.threads)? {
         Asked::Held(model) => from_pool(&model, &lanes, options, clock),
         Asked::Missing(filling) => fill(*filling, &lanes, options, cancel, clock),
