@@ -110,7 +110,7 @@ impl Options {
 
 /// Four keep a slow drive's queue full; past 16 nothing was gained where it was measured. Loads to GPUs leave a
 /// quarter of the cores to the driver and the kernel: 12 of 16 was faster than all.
-fn default_threads(destination: &Destination) -> usize {
+pub(crate) fn default_threads(destination: &Destination) -> usize {
     let cores = std::thread::available_parallelism().map_or(4, |n| n.get());
     match destination {
         Destination::Host => cores.clamp(4, 16),
@@ -279,7 +279,7 @@ fn load_to_host(path: &Path, options: &Options, cancel: &Cancel) -> Result<(Load
 }
 
 /// The ring is pinned while the index is parsed, device memory allocated, and the first chunks read;
-/// `register_s` is the wait for its first slots.
+/// `register_s` is the wait for its first slots, or for all of them before poisoning.
 fn load_to_gpus(
     path: &Path,
     gpus: &[Arc<Gpu>],

@@ -13,9 +13,8 @@ use serde_json::{Value, json};
 
 use super::record::Phases;
 use super::{Done, InPlace};
-use crate::digest::Digest;
 use crate::load::Destination;
-use crate::load::verify::Digests;
+use crate::load::verify::{self, Digests};
 
 const SCRIPT: &str = include_str!("baseline.py");
 
@@ -73,12 +72,11 @@ impl Python {
     pub fn mismatches(&mut self, expected: &Digests) -> Result<Vec<String>> {
         let answer = self.ask(json!({ "digests": true }))?;
         let found: Digests = serde_json::from_value(answer["digests"].clone()).context("Python's digests")?;
-        let differs = |(name, wanted): (&String, &Digest)| match found.get(name) {
-            Some(found) if found == wanted => None,
-            Some(found) => Some(format!("tensor '{name}': digest {found}, expected {wanted}")),
+        let differs = |name: &String| match found.get(name) {
+            Some(found) => verify::differs(name, *found, expected),
             None => Some(format!("tensor '{name}' is missing")),
         };
-        Ok(expected.iter().filter_map(differs).collect())
+        Ok(expected.keys().filter_map(differs).collect())
     }
 
     fn ask(&mut self, question: Value) -> Result<Value> {

@@ -16,6 +16,7 @@ use crate::cli::{IoChoice, VerifyArgs};
 use crate::digest;
 use crate::interrupt::{Cancel, Interrupted};
 use crate::load::source::Sources;
+use crate::load::{Destination, default_threads};
 use crate::memory::HostBuffer;
 use crate::progress;
 use crate::sys::{DIRECT_ALIGN, align_up};
@@ -97,7 +98,8 @@ pub(super) fn digests(checkpoint: &Checkpoint, manifest: &Manifest, cancel: &Can
         Ok(())
     };
     std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..reader_threads().min(jobs.len())).map(|_| scope.spawn(run)).collect();
+        let handles: Vec<_> =
+            (0..default_threads(&Destination::Host).min(jobs.len())).map(|_| scope.spawn(run)).collect();
         for handle in handles {
             match handle.join() {
                 Ok(result) => result?,
@@ -119,10 +121,6 @@ pub(super) fn digests(checkpoint: &Checkpoint, manifest: &Manifest, cancel: &Can
         }
     }
     Ok(lines)
-}
-
-fn reader_threads() -> usize {
-    std::thread::available_parallelism().map_or(4, |n| n.get()).clamp(4, 16)
 }
 
 fn read_chunk(
