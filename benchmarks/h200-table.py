@@ -92,12 +92,12 @@ for name in ("verify", "two-balanced", "two-replicate"):
 phases = [r["phases"] for r in records("warm", "sllm")]
 print("\nWhere the time of a warm load goes (median ms): ", end="")
 print(", ".join(f"{k[:-2]} {1e3 * statistics.median(p[k] for p in phases):.1f}" for k in phases[0]))
-print("\nGB/s, warm, one load each, by threads × chunk × slots a thread:\n")
-print("| threads | chunk MiB | depth 1 | depth 2 | depth 4 |")
+print("\nGB/s, warm, one load each, by threads × chunk × slots (more than threads):\n")
+print("| threads | chunk MiB | +2 slots | +8 | +16 |")
 print("| --- | --- | --- | --- | --- |")
 cells = {}
 for one in lines("matrix.jsonl"):
-    cells.setdefault((one["threads"], one["chunk_bytes"] >> 20), {})[one["depth"]] = one
-for (threads, chunk), by_depth in cells.items():
-    shown = " | ".join(f"{by_depth[d]['gb_per_s']:.1f} ({by_depth[d]['staging_bytes'] >> 20} MiB)" for d in (1, 2, 4))
+    cells.setdefault((one["threads"], one["chunk_bytes"] >> 20), {})[one["more"]] = one
+for (threads, chunk), by_slots in cells.items():
+    shown = " | ".join(f"{by_slots[d]['gb_per_s']:.1f} ({by_slots[d]['staging_bytes'] >> 20} MiB)" for d in (2, 8, 16))
     print(f"| {threads} | {chunk} | {shown} |")

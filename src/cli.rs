@@ -123,15 +123,15 @@ pub struct EngineArgs {
     /// `auto` asks the page cache range by range; the others force one way, to measure what the choice buys
     #[arg(long, value_enum, default_value_t = IoChoice::Auto)]
     pub io: IoChoice,
-    /// Bytes of one read [default: 16MB to host memory, 4MB through the pinned ring]
+    /// Bytes of one read [default: 16MB to host memory, 5MB through the pinned ring]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub chunk_size: Option<u64>,
     /// Reader threads of each destination [default: 4 to 16, by cores]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub num_threads: Option<u32>,
-    /// Slots of the pinned ring for each reader thread
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub ring_depth: u32,
+    /// Pinned slots of one chunk that the threads of a destination share [default: 8 more than threads]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub ring_slots: Option<u32>,
     /// How several GPUs share a checkpoint
     #[arg(long, value_enum, default_value_t = Placement::Balanced)]
     pub placement: Placement,

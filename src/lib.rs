@@ -14,6 +14,8 @@ pub mod checkpoint;
 pub mod cli;
 /// Block digests of bytes in host memory.
 pub mod digest;
+/// What this machine can do, and what stands in its way.
+pub mod doctor;
 /// CUDA devices, through cudarc.
 pub mod gpu;
 /// Ctrl-C, once for the whole process.

@@ -56,7 +56,7 @@ impl Setup {
             io: if one_of(5) == 0 { IoChoice::Direct } else { IoChoice::Buffered },
             chunk_bytes: [4096, 8192, 12_288, 65_536][one_of(4)],
             threads: 1 + one_of(8),
-            depth: 2,
+            slots: 2,
             poison: false,
         };
         Setup {

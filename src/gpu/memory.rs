@@ -169,7 +169,7 @@ const ARENA_BYTES: u64 = 256 << 20;
 pub fn check_room(gpu: &Gpu, bytes: u64) -> Result<(), GpuError> {
     match available_bytes() {
         Some(free) if bytes > free => Err(gpu.error(
-            &format!("pin {bytes} bytes of host memory (ask for less with --num-threads, --ring-depth, --chunk-size)"),
+            &format!("pin {bytes} bytes of host memory (ask for less with --ring-slots, --chunk-size)"),
             &format!("{free} bytes are available"),
         )),
         _ => Ok(()),
@@ -328,6 +328,11 @@ impl Slot {
             }
         }
         Ok(())
+    }
+
+    /// Whether copies were queued since the bytes were last lent out; they may have ended.
+    pub fn is_copying(&self) -> bool {
+        self.pending > 0
     }
 
     fn wait(&mut self) -> Result<(), GpuError> {

@@ -1,9 +1,11 @@
 //! The engine `pinned`: storage → pinned ring → GPU memory, all three overlapped.
 //!
-//! Each reader thread owns a few slots of pinned memory and one stream a GPU. It fills a slot, queues one
-//! asynchronous copy, and goes on with its next slot, which it waits for only if that slot's last copy has
-//! not ended. No copy a tensor, no stream synchronisation in the loop.
+//! The reader threads of a lane share one ring of pinned slots. A thread takes a slot that no copy reads any more,
+//! fills it, queues one asynchronous copy on a stream of its own, and hands the slot back with the event that tells
+//! its end. Few slots, so that the copies find them in the processor's cache; more than threads, so that none waits.
+//! No copy a tensor, no stream synchronisation in the loop.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
@@ -14,15 +16,8 @@ use crate::gpu::memory::{Slot, Stream, check_room, pin};
 use crate::gpu::{Gpu, GpuError};
 use crate::sys;
 
-/// What one reader thread works with.
-struct Kit {
-    slots: Vec<Slot>,
-    /// One a GPU of the lane.
-    streams: Vec<Stream>,
-}
-
-/// The kits of all reader threads, by lane. They come one batch after the other, so that the first threads
-/// read while the memory of the others is still being pinned.
+/// The slots of all lanes. They come batch after batch, so that the first threads read while the memory for the
+/// others is still being pinned.
 pub struct Ring {
     lanes: Vec<Lane>,
     options: Options,
@@ -36,12 +31,28 @@ struct Lane {
 
 #[derive(Default)]
 struct LaneState {
-    kits: Vec<Kit>,
+    /// Never used, or given back by a read that queued nothing. The last one in is the warmest.
+    free: Vec<Slot>,
+    /// Their copies were queued in this order.
+    copying: VecDeque<Slot>,
+    /// One a GPU of the lane in each; a reader thread takes one set and gives it back.
+    streams: Vec<Vec<Stream>>,
     failed: Option<GpuError>,
-    ended: bool,
+    filling: Filling,
 }
 
-/// Batches that a lane's kits are pinned in.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Filling {
+    #[default]
+    Goes,
+    /// Asked to stand still before its next batch.
+    Held,
+    /// Stands still.
+    Stands,
+    Ended,
+}
+
+/// Batches that a lane's slots are pinned in.
 const BATCHES: usize = 4;
 
 impl Ring {
@@ -52,7 +63,7 @@ impl Ring {
     }
 
     /// Pins everything: on the NUMA node of each lane's GPU, lanes side by side. Call it on a thread of its own;
-    /// a failure is told to whoever waits for a kit.
+    /// a failure is told to whoever waits for a slot.
     pub fn fill(&self) {
         let bytes = self.bytes();
         std::thread::scope(|scope| {
@@ -64,26 +75,21 @@ impl Ring {
 
     /// Waits until the first thread of each lane can begin.
     pub fn wait_for_first(&self) -> Result<(), GpuError> {
-        self.lanes.iter().try_for_each(|lane| {
-            let kit = lane.take()?;
-            lane.give_back(kit);
-            Ok(())
-        })
+        self.lanes.iter().try_for_each(|lane| lane.take_slot().map(drop))
     }
 
-    /// Waits until everything is pinned: before the clock stands still for poisoning, which would hide the rest.
-    pub fn wait_for_all(&self) {
-        for lane in &self.lanes {
-            let mut state = lane.lock();
-            while !state.ended {
-                state = lane.changed.wait(state).unwrap_or_else(|e| e.into_inner());
-            }
-        }
+    /// Lets pinning stand still, between two batches, while `other` runs: what must not count as part of a load must
+    /// not hide a part of it either.
+    pub fn while_held<T>(&self, other: impl FnOnce() -> T) -> T {
+        self.lanes.iter().for_each(Lane::hold);
+        let result = other();
+        self.lanes.iter().for_each(Lane::go_on);
+        result
     }
 
     /// Pinned bytes over all lanes.
     pub fn bytes(&self) -> u64 {
-        let slots = self.lanes.len() * self.options.threads * self.options.depth;
+        let slots = self.lanes.len() * self.options.slots;
         (slots as u64).saturating_mul(self.options.chunk_bytes)
     }
 }
@@ -97,33 +103,97 @@ impl Lane {
 
     fn fill_batches(&self, options: &Options) -> Result<(), GpuError> {
         sys::run_near(self.gpus[0].numa_node);
-        let mut left = options.threads;
-        while left > 0 {
-            let batch = left.min(options.threads.div_ceil(BATCHES));
-            kits(&self.gpus, options, batch)?.into_iter().for_each(|kit| self.give_back(kit));
-            left -= batch;
+        let (mut slots_left, mut streams_left) = (options.slots, options.threads);
+        for batches_left in (1..=BATCHES).rev() {
+            let slots = slots_left.div_ceil(batches_left);
+            let streams = streams_left.div_ceil(batches_left);
+            (slots_left, streams_left) = (slots_left - slots, streams_left - streams);
+            self.stand_still_if_held();
+            self.fill_batch(options.chunk_bytes, slots, streams)?;
         }
         Ok(())
     }
 
-    /// A kit, as soon as there is one.
-    fn take(&self) -> Result<Kit, GpuError> {
+    fn fill_batch(&self, chunk_bytes: u64, slots: usize, streams: usize) -> Result<(), GpuError> {
+        let set = |_| self.gpus.iter().map(Stream::new).collect::<Result<Vec<_>, _>>();
+        let sets = (0..streams).map(set).collect::<Result<Vec<_>, _>>()?;
+        let pieces = if slots > 0 { pin(&self.gpus[0], chunk_bytes, slots, slots)? } else { Vec::new() };
+        let slots = pieces.into_iter().map(|p| Slot::new(&self.gpus, p)).collect::<Result<Vec<_>, _>>()?;
         let mut state = self.lock();
-        loop {
-            if let Some(kit) = state.kits.pop() {
-                return Ok(kit);
-            }
-            if state.ended {
-                let gpu = &self.gpus[0];
-                return Err(state.failed.clone().unwrap_or_else(|| gpu.error("take a kit", "none is left")));
-            }
-            state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner());
+        state.streams.extend(sets);
+        state.free.extend(slots);
+        drop(state);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    fn stand_still_if_held(&self) {
+        let mut state = self.lock();
+        if state.filling == Filling::Held {
+            state.filling = Filling::Stands;
+            self.changed.notify_all();
+        }
+        while state.filling == Filling::Stands {
+            state = self.wait(state);
         }
     }
 
-    fn give_back(&self, kit: Kit) {
-        self.lock().kits.push(kit);
+    fn hold(&self) {
+        let mut state = self.lock();
+        if state.filling == Filling::Goes {
+            state.filling = Filling::Held;
+        }
+        while state.filling == Filling::Held {
+            state = self.wait(state);
+        }
+    }
+
+    fn go_on(&self) {
+        let mut state = self.lock();
+        if state.filling != Filling::Ended {
+            state.filling = Filling::Goes;
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// A slot for one read: a free one, else the one whose copy was queued first. Its copy may not have ended yet:
+    /// [`Slot::room`] waits for that, outside the lock.
+    fn take_slot(&self) -> Result<Lent<'_>, GpuError> {
+        let mut state = self.lock();
+        loop {
+            if let Some(slot) = state.free.pop().or_else(|| state.copying.pop_front()) {
+                return Ok(Lent { lane: self, slot: Some(slot) });
+            }
+            // When pinning has failed what there is must do, but somebody has to be told.
+            if let Some(error) = state.failed.clone() {
+                return Err(error);
+            }
+            state = self.wait(state);
+        }
+    }
+
+    fn take_streams(&self) -> Result<Vec<Stream>, GpuError> {
+        let mut state = self.lock();
+        loop {
+            if let Some(streams) = state.streams.pop() {
+                return Ok(streams);
+            }
+            if state.filling == Filling::Ended {
+                let none = || self.gpus[0].error("take a stream", "none is left; please report this");
+                return Err(state.failed.clone().unwrap_or_else(none));
+            }
+            state = self.wait(state);
+        }
+    }
+
+    fn give_streams_back(&self, streams: Vec<Stream>) {
+        self.lock().streams.push(streams);
         self.changed.notify_one();
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
+        self.changed.wait(state).unwrap_or_else(|e| e.into_inner())
     }
 
     fn lock(&self) -> MutexGuard<'_, LaneState> {
@@ -131,25 +201,40 @@ impl Lane {
     }
 }
 
-/// Tells those who wait that no more kits come, also when the thread that makes them panics.
+/// A slot in use. It goes back by itself, whatever happens to the read: others may wait for it.
+struct Lent<'a> {
+    lane: &'a Lane,
+    /// Gone only after Drop.
+    slot: Option<Slot>,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            let mut state = self.lane.lock();
+            match slot.is_copying() {
+                true => state.copying.push_back(slot),
+                false => state.free.push(slot),
+            }
+            drop(state);
+            self.lane.changed.notify_one();
+        }
+    }
+}
+
+/// Tells those who wait that no more slots come, also when the thread that makes them panics.
 struct Ended<'a>(&'a Lane);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.0.lock().ended = true;
+        let mut state = self.0.lock();
+        state.filling = Filling::Ended;
+        if std::thread::panicking() {
+            state.failed = Some(self.0.gpus[0].error("pin memory", "a panic; please report this"));
+        }
+        drop(state);
         self.0.changed.notify_all();
     }
-}
-
-fn kits(gpus: &[Arc<Gpu>], options: &Options, count: usize) -> Result<Vec<Kit>, GpuError> {
-    let mut pieces = pin(&gpus[0], options.chunk_bytes, count * options.depth, count)?.into_iter();
-    let kit = |_| {
-        let slots =
-            pieces.by_ref().take(options.depth).map(|p| Slot::new(gpus, p)).collect::<Result<_, _>>()?;
-        let streams = gpus.iter().map(Stream::new).collect::<Result<_, _>>()?;
-        Ok(Kit { slots, streams })
-    };
-    (0..count).map(kit).collect()
 }
 
 pub struct PinnedEngine<'r> {
@@ -167,8 +252,8 @@ impl Engine for PinnedEngine<'_> {
     fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>> {
         let lane = &self.ring.lanes[lane];
         sys::run_near(lane.gpus[0].numa_node);
-        let kit = lane.take().map_err(io::Error::other)?;
-        Ok(Box::new(PinnedWorker { sources: &self.sources, lane, kit: Some(kit), next: 0 }))
+        let streams = lane.take_streams().map_err(io::Error::other)?;
+        Ok(Box::new(PinnedWorker { sources: &self.sources, lane, streams }))
     }
 
     fn outcome(&self) -> PathTaken {
@@ -179,43 +264,36 @@ impl Engine for PinnedEngine<'_> {
 struct PinnedWorker<'a> {
     sources: &'a Sources,
     lane: &'a Lane,
-    /// Gone only after Drop.
-    kit: Option<Kit>,
-    next: usize,
+    streams: Vec<Stream>,
 }
 
 impl Worker for PinnedWorker<'_> {
     fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
-        let (Target::Devices(targets), Some(kit)) = (&job.target, &mut self.kit) else {
-            return Err(wrong_target("pinned"));
-        };
-        let slot = &mut kit.slots[self.next];
+        let Target::Devices(targets) = &job.target else { return Err(wrong_target("pinned")) };
+        let mut lent = self.lane.take_slot().map_err(io::Error::other)?;
+        let Some(slot) = &mut lent.slot else { return Err(wrong_target("pinned")) };
         let room = slot.room().map_err(io::Error::other)?;
         let bytes = (job.bytes - done).min(room.len() as u64);
         let room_bytes = sys::align_up(bytes, sys::DIRECT_ALIGN) as usize;
         let n = self.sources.read(job.file, job.file_offset + done, bytes, &mut room[..room_bytes])?;
         if n > 0 {
-            slot.copy_to(&kit.streams, targets, done, n as usize).map_err(io::Error::other)?;
-            self.next = (self.next + 1) % kit.slots.len();
+            slot.copy_to(&self.streams, targets, done, n as usize).map_err(io::Error::other)?;
         }
         Ok(n)
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        let streams = self.kit.iter().flat_map(|kit| &kit.streams);
-        streams.into_iter().try_for_each(Stream::synchronize).map_err(io::Error::other)
+        self.streams.iter().try_for_each(Stream::synchronize).map_err(io::Error::other)
     }
 }
 
 impl Drop for PinnedWorker<'_> {
-    /// Gives the kit back: taking it apart would count as part of the load. After a failure copies may still be
-    /// under way; they end here, while their targets are borrowed.
+    /// Gives the streams back: taking them apart would count as part of the load. After a failure copies may still
+    /// be under way; they end here, while their targets are borrowed.
     fn drop(&mut self) {
-        if let Some(kit) = self.kit.take() {
-            for stream in &kit.streams {
-                let _ = stream.synchronize();
-            }
-            self.lane.give_back(kit);
+        for stream in &self.streams {
+            let _ = stream.synchronize();
         }
+        self.lane.give_streams_back(std::mem::take(&mut self.streams));
     }
 }

@@ -138,10 +138,10 @@ fn a_gpu_that_is_not_there_is_one_clear_error() {
 fn a_ring_that_memory_cannot_hold_is_one_clear_error() {
     let Some(_session) = session() else { return };
     let (_dir, fixture) = fixture();
-    let args = ["load", "ours", "--gpus", "0", "--chunk-size", "1GiB", "--num-threads", "1024"];
-    run(fixture.root.path(), &[&args[..], &["--ring-depth", "64"]].concat()).expect(2).one_error(&[
+    let args = ["load", "ours", "--gpus", "0", "--chunk-size", "1GiB", "--num-threads", "4"];
+    run(fixture.root.path(), &[&args[..], &["--ring-slots", "65536"]].concat()).expect(2).one_error(&[
         "GPU 0",
         "bytes of host memory",
-        "--num-threads",
+        "--ring-slots",
     ]);
 }

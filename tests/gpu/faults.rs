@@ -59,7 +59,7 @@ fn all(_: &mut Vec<Job<'_>>) {}
 /// Whatever went wrong before, a whole load works.
 fn assert_works(session: &Session, path: &Path, pristine: &Pristine) {
     let to = session.times(1, Placement::Balanced);
-    let (loaded, _) = load(path, &to, &options(1 << 20, 4, 2), &Cancel::new()).unwrap();
+    let (loaded, _) = load(path, &to, &options(1 << 20, 4, 6), &Cancel::new()).unwrap();
     assert_right(&loaded, pristine);
 }
 
@@ -70,7 +70,7 @@ fn a_loud_storage_fault_fails_the_load_with_its_place_and_gives_memory_back() {
     let mut failed = 0;
     session.keeps_memory(|| {
         for seed in 0..40 {
-            let mut parts = Parts::new(&session.gpu, &fixture.ours(), &options(4096, 4, 2));
+            let mut parts = Parts::new(&session.gpu, &fixture.ours(), &options(4096, 4, 6));
             let faults = [Fault::InputOutput, Fault::Truncated];
             let ring = parts.ring();
             let engine = FaultEngine::new(parts.engine(&ring), seed, 20, &faults);
@@ -102,7 +102,7 @@ fn short_late_and_interrupted_reads_do_no_harm() {
     let (_dir, fixture) = fixture();
     let mut injected = 0;
     for seed in 0..30 {
-        let mut options = options(12_288, 4, 2);
+        let mut options = options(12_288, 4, 6);
         options.io = [IoChoice::Buffered, IoChoice::Direct][seed as usize % 2];
         let mut parts = Parts::new(&session.gpu, &fixture.safetensors(), &options);
         let faults = [Fault::ShortRead, Fault::Interrupted, Fault::Stalled];
@@ -123,7 +123,7 @@ fn a_silent_storage_fault_is_caught_by_verification() {
     for fault in [Fault::Stale, Fault::WrongPlace] {
         let mut caught = 0;
         for seed in 0..30 {
-            let mut parts = Parts::new(&session.gpu, &fixture.foreign(), &options(8192, 4, 2));
+            let mut parts = Parts::new(&session.gpu, &fixture.foreign(), &options(8192, 4, 6));
             let ring = parts.ring();
             let engine = FaultEngine::new(parts.engine(&ring), seed, 8, &[fault]);
             parts.run(&engine, &Cancel::new(), all).unwrap();
@@ -146,7 +146,7 @@ fn a_file_cut_short_under_the_load_is_named() {
     for io in [IoChoice::Buffered, IoChoice::Direct, IoChoice::Auto] {
         session.keeps_memory(|| {
             std::fs::copy(&path, &victim).unwrap();
-            let mut options = options(1 << 20, 4, 2);
+            let mut options = options(1 << 20, 4, 6);
             options.io = io;
             let mut parts = Parts::new(&session.gpu, &victim, &options);
             let ring = parts.ring();
@@ -171,7 +171,7 @@ fn cancelled_half_way_it_ends_interrupted() {
     let dir = scratch();
     let (path, pristine) = large(dir.path());
     session.keeps_memory(|| {
-        let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, 2));
+        let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, 6));
         let cancel = Cancel::new();
         let cancel_at_20 = |n| {
             if n == 20 {
@@ -191,7 +191,7 @@ fn cancelled_half_way_it_ends_interrupted() {
     let cancelled = Cancel::new();
     cancelled.set();
     let to = session.times(2, Placement::Replicate);
-    let error = load(&path, &to, &options(1 << 20, 4, 2), &cancelled).err().unwrap();
+    let error = load(&path, &to, &options(1 << 20, 4, 6), &cancelled).err().unwrap();
     assert!(error.root_cause().is::<Interrupted>(), "{error:#}");
     assert_works(&session, &path, &pristine);
 }
@@ -207,7 +207,7 @@ fn a_driver_error_half_way_is_told_with_file_and_place() {
     let dir = scratch();
     let (path, pristine) = large(dir.path());
     session.keeps_memory(|| {
-        let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, 2));
+        let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, 6));
         let fail_at_50 = |n| if n == 50 { Err(io::Error::other(DriverError)) } else { Ok(()) };
         let ring = parts.ring();
         let engine = Hook::new(parts.engine(&ring), fail_at_50);
@@ -232,7 +232,7 @@ fn a_panic_half_way_gives_everything_back() {
     let dir = scratch();
     let (path, pristine) = large(dir.path());
     session.keeps_memory(|| {
-        let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, 2));
+        let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, 6));
         let panic_at_50 = |n| if n == 50 { resume_unwind(Box::new("a panic in an engine")) } else { Ok(()) };
         let ring = parts.ring();
         let engine = Hook::new(parts.engine(&ring), panic_at_50);

@@ -24,9 +24,9 @@ fn every_layout_by_every_way_and_placement() {
     ];
     for path in [fixture.safetensors(), fixture.ours(), fixture.foreign()] {
         for io in [IoChoice::Auto, IoChoice::Direct, IoChoice::Buffered] {
-            for (chunk_bytes, threads, depth) in [(4096, 1, 1), (12_288, 8, 3), (1 << 20, 2, 2)] {
+            for (chunk_bytes, threads, slots) in [(4096, 1, 1), (12_288, 8, 24), (1 << 20, 4, 3)] {
                 for (count, placement) in placements {
-                    let mut options = options(chunk_bytes, threads, depth);
+                    let mut options = options(chunk_bytes, threads, slots);
                     options.io = io;
                     let to = session.times(count, placement);
                     let (loaded, report) = load(&path, &to, &options, &Cancel::new()).unwrap();
@@ -34,7 +34,7 @@ fn every_layout_by_every_way_and_placement() {
                     assert_eq!(loaded.buffers.len(), count);
                     assert_eq!(loaded.is_replicated(), placement == Placement::Replicate);
                     let lanes = loaded.plan.destination_bytes.len();
-                    assert_eq!(report.staging_bytes, (lanes * threads * depth) as u64 * chunk_bytes);
+                    assert_eq!(report.staging_bytes, (lanes * slots) as u64 * chunk_bytes);
                     assert_path(&report, io);
                 }
             }
@@ -63,7 +63,7 @@ fn groups_go_to_their_gpus_and_tensors_of_our_layout_are_aligned() {
     let Some(session) = session() else { return };
     let (_dir, fixture) = fixture();
     let to = session.times(3, Placement::Balanced);
-    let (loaded, _) = load(&fixture.ours(), &to, &options(8192, 2, 2), &Cancel::new()).unwrap();
+    let (loaded, _) = load(&fixture.ours(), &to, &options(8192, 2, 4), &Cancel::new()).unwrap();
     let Loaded { checkpoint, plan, .. } = &loaded;
     let groups = &checkpoint.manifest.as_ref().unwrap().groups;
     assert_eq!(groups.len(), 3);
@@ -83,9 +83,9 @@ fn slots_are_not_reused_before_their_copies_ended() {
     let dir = scratch();
     let (path, pristine) = large(dir.path());
     for (count, placement) in [(1, Placement::Balanced), (3, Placement::Replicate)] {
-        for (threads, depth) in [(1, 1), (16, 1), (16, 4)] {
+        for (threads, slots) in [(1, 1), (16, 1), (16, 16), (16, 40)] {
             let to = session.times(count, placement);
-            let options = options(64 << 10, threads, depth);
+            let options = options(64 << 10, threads, slots);
             let (loaded, _) = load(&path, &to, &options, &Cancel::new()).unwrap();
             assert_right(&loaded, &pristine);
         }
@@ -107,7 +107,7 @@ fn loads_side_by_side_do_not_disturb_each_other() {
                 };
                 let to = session.times(1 + i / 2, Placement::Replicate);
                 for _ in 0..5 {
-                    let (loaded, _) = load(&path, &to, &options(1 << 20, 2, 2), &Cancel::new()).unwrap();
+                    let (loaded, _) = load(&path, &to, &options(1 << 20, 2, 4), &Cancel::new()).unwrap();
                     assert_right(&loaded, pristine);
                 }
             });
@@ -123,7 +123,7 @@ fn bytes_that_were_never_written_are_caught_by_the_tensors_names() {
     let mut caught = 0;
     for path in [fixture.ours(), fixture.safetensors(), fixture.foreign()] {
         for _ in 0..12 {
-            let mut parts = Parts::new(&session.gpu, &path, &options(4096, 3, 2));
+            let mut parts = Parts::new(&session.gpu, &path, &options(4096, 3, 6));
             let ring = parts.ring();
             let engine = parts.engine(&ring);
             let mut left_out = (0, 0, 0);

@@ -29,12 +29,12 @@ fn a_load_that_does_not_fit_fails_and_the_next_that_does_works() {
     let dir = scratch();
     let (path, pristine) = large(dir.path());
     let to = session.times(1, Placement::Balanced);
-    let (loaded, _) = load(&path, &to, &options(1 << 20, 4, 2), &Cancel::new()).unwrap();
+    let (loaded, _) = load(&path, &to, &options(1 << 20, 4, 6), &Cancel::new()).unwrap();
     assert_right(&loaded, &pristine);
     drop(loaded);
     let before = session.free_bytes();
     let hogs = session.hog();
-    let error = load(&path, &to, &options(1 << 20, 4, 2), &Cancel::new()).err().unwrap();
+    let error = load(&path, &to, &options(1 << 20, 4, 6), &Cancel::new()).err().unwrap();
     let text = format!("{error:#}");
     assert!(
         text.contains(&path.display().to_string()) && text.contains("device memory are needed"),
@@ -42,7 +42,7 @@ fn a_load_that_does_not_fit_fails_and_the_next_that_does_works() {
     );
     drop(hogs);
     session.assert_free(before);
-    let (loaded, _) = load(&path, &to, &options(1 << 20, 4, 2), &Cancel::new()).unwrap();
+    let (loaded, _) = load(&path, &to, &options(1 << 20, 4, 6), &Cancel::new()).unwrap();
     assert_right(&loaded, &pristine);
 }
 
@@ -54,7 +54,7 @@ fn a_hundred_loads_leave_memory_as_it_was() {
     let once = || {
         for (path, placement) in [(&path, Placement::Balanced), (&fixture.ours(), Placement::Replicate)] {
             let to = session.times(2, placement);
-            drop(load(path, &to, &options(1 << 20, 3, 2), &Cancel::new()).unwrap());
+            drop(load(path, &to, &options(1 << 20, 3, 6), &Cancel::new()).unwrap());
         }
     };
     once();
@@ -119,10 +119,10 @@ fn a_ring_that_memory_cannot_hold_is_an_error() {
     let Some(session) = session() else { return };
     session.keeps_memory(|| {
         let lanes = vec![vec![session.gpu.clone()], vec![session.gpu.clone()]];
-        let ring = Ring::new(lanes, &options(1 << 30, 1024, 64));
+        let ring = Ring::new(lanes, &options(1 << 30, 1024, 65_536));
         ring.fill();
         let error = ring.wait_for_first().unwrap_err().to_string();
-        for part in ["GPU 0", "bytes of host memory", "--num-threads"] {
+        for part in ["GPU 0", "bytes of host memory", "--ring-slots"] {
             assert!(error.contains(part), "{error}");
         }
     });
@@ -170,7 +170,7 @@ fn contexts_come_and_go() {
         let mut buffer = DeviceBuffer::new(&gpus[0], 1 << 20).unwrap();
         kernels::poison(&mut buffer).unwrap();
         let to = sllm_gds::load::Destination::Gpus(gpus, Placement::Balanced);
-        let (loaded, _) = load(&fixture.ours(), &to, &options(8192, 4, 2), &Cancel::new()).unwrap();
+        let (loaded, _) = load(&fixture.ours(), &to, &options(8192, 4, 6), &Cancel::new()).unwrap();
         assert_right(&loaded, &fixture.pristine);
         // The last owner of the context is a buffer, on a thread that never used it.
         drop((to, buffer));

@@ -29,7 +29,7 @@ fn load(
     placement: Placement,
 ) -> LoadReport {
     let gpus = vec![session.gpu.clone(); count];
-    let options = options(1 << 20, 4, 2);
+    let options = options(1 << 20, 4, 6);
     let (loaded, report) = pooled::load(pool, path, &gpus, placement, &options, &Cancel::new()).unwrap();
     assert_right(&loaded, pristine);
     assert_eq!(loaded.buffers.len(), count);
@@ -174,7 +174,7 @@ fn a_load_that_fails_gives_its_chunks_and_device_memory_back() {
     let pool = pool(&session.gpu, 64 << 20);
     let gpus = vec![session.gpu.clone()];
     let try_to = |cancel: &Cancel| {
-        let ran = pooled::load(&pool, &path, &gpus, Placement::Balanced, &options(1 << 20, 4, 2), cancel);
+        let ran = pooled::load(&pool, &path, &gpus, Placement::Balanced, &options(1 << 20, 4, 6), cancel);
         ran.err().unwrap()
     };
     let cancelled = Cancel::new();

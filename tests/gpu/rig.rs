@@ -110,8 +110,8 @@ pub fn large(dir: &Path) -> (PathBuf, Pristine) {
     (path, made.into_iter().map(|t| (t.name, t.bytes)).collect())
 }
 
-pub fn options(chunk_bytes: u64, threads: usize, depth: usize) -> Options {
-    Options { io: IoChoice::Auto, chunk_bytes, threads, depth, poison: true }
+pub fn options(chunk_bytes: u64, threads: usize, slots: usize) -> Options {
+    Options { io: IoChoice::Auto, chunk_bytes, threads, slots, poison: true }
 }
 
 /// The tensors that verification finds wrong.

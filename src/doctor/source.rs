@@ -1,0 +1,279 @@
+//! Where facts are read: this machine, or a tree that was recorded on another.
+//!
+//! Files are read below a root. What no file tells (NVML, cuFile, statx, limits) is probed live and, in a recorded
+//! tree, stands as JSON in `sllm-gds/<name>.json`. `--record DIR` makes such a tree from whatever was read.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Why something could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unread {
+    Missing,
+    /// Wants another right.
+    Denied,
+    Other(String),
+}
+
+impl From<io::Error> for Unread {
+    fn from(e: io::Error) -> Unread {
+        match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Unread::Missing,
+            io::ErrorKind::PermissionDenied => Unread::Denied,
+            _ => Unread::Other(e.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Display for Unread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unread::Missing => f.write_str("not there"),
+            Unread::Denied => f.write_str("not ours to read"),
+            Unread::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+/// More than this of one file is not read: sysfs and procfs files are far smaller.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+pub struct Source {
+    root: PathBuf,
+    /// What was read, by path, when a recording was asked for: file text, or `-> target` of a link.
+    seen: Option<RefCell<BTreeMap<String, Entry>>>,
+}
+
+enum Entry {
+    Text(String),
+    Link(String),
+    Directory,
+}
+
+impl Source {
+    /// This machine.
+    pub fn live(record: bool) -> Source {
+        Source { root: "/".into(), seen: record.then(RefCell::default) }
+    }
+
+    /// A recorded tree.
+    pub fn recorded(root: &Path) -> Source {
+        Source { root: root.into(), seen: None }
+    }
+
+    /// Whether calls that are not file reads may be made.
+    pub fn is_live(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// A file's text, without white space at its ends. `path` is absolute, as on the machine.
+    pub fn text(&self, path: &str) -> Result<String, Unread> {
+        use std::io::Read;
+        let mut text = String::new();
+        let file = fs::File::open(self.real(path)?)?;
+        let mut bytes = Vec::new();
+        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+        text.push_str(&String::from_utf8_lossy(&bytes));
+        self.remember(path, || Entry::Text(text.clone()));
+        Ok(text.trim().to_string())
+    }
+
+    /// A file that holds one number, in any base that sysfs uses (`0x…` or decimal).
+    pub fn number(&self, path: &str) -> Result<u64, Unread> {
+        let text = self.text(path)?;
+        let parsed = match text.strip_prefix("0x") {
+            Some(hex) => u64::from_str_radix(hex, 16),
+            None => text.parse(),
+        };
+        parsed.map_err(|_| Unread::Other(format!("{path} holds '{text}', which is not a number")))
+    }
+
+    /// The names in a directory, sorted.
+    pub fn list(&self, path: &str) -> Result<Vec<String>, Unread> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.real(path)?)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        self.remember(path, || Entry::Directory);
+        for name in &names {
+            // Of a directory that is recorded, each name must stand in the recording too.
+            let child = format!("{}/{name}", path.trim_end_matches('/'));
+            if let Some(target) = self.target_text(&child) {
+                self.remember(&child, || Entry::Link(target));
+            } else if fs::metadata(self.root.join(child.trim_start_matches('/'))).is_ok_and(|m| m.is_dir()) {
+                self.remember(&child, || Entry::Directory);
+            }
+        }
+        Ok(names)
+    }
+
+    pub fn exists(&self, path: &str) -> bool {
+        let exists = self.real(path).is_ok_and(|real| real.exists());
+        if exists {
+            self.remember(path, || Entry::Directory);
+        }
+        exists
+    }
+
+    /// The absolute path, as on the machine, that `path` leads to after every link: how sysfs tells a device's place
+    /// in the tree of buses.
+    pub fn canonical(&self, path: &str) -> Result<String, Unread> {
+        self.resolve(path)
+    }
+
+    /// A fact that no file tells: in a recorded tree from `sllm-gds/<name>.json`, live from `probe`.
+    pub fn fact<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        probe: impl FnOnce() -> Result<T, Unread>,
+    ) -> Result<T, Unread> {
+        let path = format!("/sllm-gds/{name}.json");
+        if !self.is_live() {
+            let text = self.text(&path)?;
+            return serde_json::from_str(&text).map_err(|e| Unread::Other(format!("{path}: {e}")));
+        }
+        let value = probe()?;
+        if let Ok(text) = serde_json::to_string_pretty(&value) {
+            self.remember(&path, || Entry::Text(text));
+        }
+        Ok(value)
+    }
+
+    /// Writes what was read to a new directory, for `--root`.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let at = || format!("record to {}", dir.display());
+        fs::create_dir(dir).with_context(at)?;
+        let Some(seen) = &self.seen else { return Ok(()) };
+        for (path, entry) in seen.borrow().iter() {
+            let to = dir.join(path.trim_start_matches('/'));
+            let parent = to.parent().unwrap_or(dir);
+            fs::create_dir_all(parent).with_context(at)?;
+            match entry {
+                Entry::Directory => fs::create_dir_all(&to).with_context(at)?,
+                Entry::Text(text) => fs::write(&to, text).with_context(at)?,
+                // A parent that was recorded as a directory stays one.
+                Entry::Link(_) if to.exists() => {}
+                Entry::Link(target) => std::os::unix::fs::symlink(target, &to).with_context(at)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn remember(&self, path: &str, entry: impl FnOnce() -> Entry) {
+        let Some(seen) = &self.seen else { return };
+        // By its real place: links are recorded by themselves.
+        let Ok(real) = self.resolve(path) else { return };
+        let mut seen = seen.borrow_mut();
+        match (seen.get(&real), entry()) {
+            (Some(Entry::Text(_)), Entry::Directory) => {}
+            (_, Entry::Directory)
+                if fs::metadata(self.root.join(real.trim_start_matches('/'))).is_ok_and(|m| m.is_file()) =>
+            {
+                seen.insert(real, Entry::Text(String::new()));
+            }
+            (_, Entry::Link(target)) => {
+                seen.insert(path.to_string(), Entry::Link(target));
+            }
+            (_, entry) => {
+                seen.insert(real, entry);
+            }
+        }
+    }
+
+    fn target_text(&self, path: &str) -> Option<String> {
+        let target = fs::read_link(self.root.join(path.trim_start_matches('/'))).ok()?;
+        Some(target.to_string_lossy().into_owned())
+    }
+
+    fn real(&self, path: &str) -> Result<PathBuf, Unread> {
+        Ok(self.root.join(self.resolve(path)?.trim_start_matches('/')))
+    }
+
+    /// Follows links inside the root: in a recorded tree `/sys/…` must not lead to this machine's.
+    fn resolve(&self, path: &str) -> Result<String, Unread> {
+        const LINKS_MAX: usize = 40;
+        let mut rest: Vec<String> = parts(Path::new(path));
+        rest.reverse();
+        let mut at: Vec<String> = Vec::new();
+        let mut links = 0;
+        while let Some(part) = rest.pop() {
+            if part == ".." {
+                at.pop();
+                continue;
+            }
+            at.push(part);
+            let here = format!("/{}", at.join("/"));
+            if let Some(target) = self.target_text(&here) {
+                links += 1;
+                if links > LINKS_MAX {
+                    return Err(Unread::Other(format!("{path} leads in a circle")));
+                }
+                if let Some(seen) = &self.seen {
+                    seen.borrow_mut().insert(here, Entry::Link(target.clone()));
+                }
+                match target.starts_with('/') {
+                    true => at.clear(),
+                    false => drop(at.pop()),
+                }
+                rest.extend(parts(Path::new(&target)).into_iter().rev());
+            }
+        }
+        Ok(format!("/{}", at.join("/")))
+    }
+}
+
+fn parts(path: &Path) -> Vec<String> {
+    let part = |c: Component<'_>| match c {
+        Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    };
+    path.components().filter_map(part).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recorded_tree_is_closed_and_links_stay_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fs::create_dir_all(root.join("sys/devices/pci0/nvme0")).unwrap();
+        fs::create_dir_all(root.join("sys/class/nvme")).unwrap();
+        fs::write(root.join("sys/devices/pci0/nvme0/numa_node"), "1\n").unwrap();
+        std::os::unix::fs::symlink("../../devices/pci0/nvme0", root.join("sys/class/nvme/nvme0")).unwrap();
+        std::os::unix::fs::symlink("/sys/class", root.join("absolute")).unwrap();
+        let source = Source::recorded(root);
+        assert_eq!(source.number("/sys/class/nvme/nvme0/numa_node"), Ok(1));
+        assert_eq!(source.canonical("/absolute/nvme/nvme0").unwrap(), "/sys/devices/pci0/nvme0");
+        assert_eq!(source.list("/absolute/nvme").unwrap(), ["nvme0"]);
+        assert_eq!(source.text("/etc/hostname"), Err(Unread::Missing));
+        assert_eq!(source.fact::<u64>("limits", || Ok(7)), Err(Unread::Missing));
+    }
+
+    #[test]
+    fn what_was_read_live_can_be_read_again_from_a_recording() {
+        let dir = tempfile::tempdir().unwrap();
+        let live = Source::live(true);
+        let modules = live.text("/proc/meminfo").unwrap();
+        let blocks = live.list("/sys/class/net").unwrap();
+        assert_eq!(live.fact::<u64>("answer", || Ok(42)), Ok(42));
+        let device = live.canonical("/sys/class/net/lo").unwrap();
+        let to = dir.path().join("tree");
+        live.save(&to).unwrap();
+        let again = Source::recorded(&to);
+        assert_eq!(again.text("/proc/meminfo").unwrap(), modules);
+        assert_eq!(again.list("/sys/class/net").unwrap(), blocks);
+        assert_eq!(again.fact::<u64>("answer", || Ok(1)), Ok(42));
+        assert_eq!(again.canonical("/sys/class/net/lo").unwrap(), device);
+    }
+}
