@@ -1,0 +1,98 @@
+"""Which of a peer's documented settings is fastest here. Not part of `bench`: peers.sh runs it first, so that every
+peer is measured at its best.
+
+    python3 tune.py try PEER DIRECTORY DEVICE [ROUNDS] >>trials.jsonl     a line a load, as it ends
+    python3 tune.py best trials.jsonl                                     for SLLM_GDS_PEER_SETTINGS
+"""
+
+import contextlib
+import gc
+import glob
+import json
+import os
+import statistics
+import sys
+import time
+
+import loaders
+
+
+def evict(paths):
+    for path in paths:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def warm(paths):
+    buffer = bytearray(1 << 24)
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def seconds(loader, paths, device, settings, free, synchronize):
+    """One load: its seconds, or what went wrong. What it brought is freed."""
+    try:
+        started = time.perf_counter()
+        tensors, _ = loader.load(paths, device, settings)
+        synchronize()
+        return time.perf_counter() - started, None
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"
+    finally:
+        tensors = None
+        gc.collect()
+        free()
+
+
+def try_all(name, directory, device, rounds):
+    import torch
+
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    loader = loaders.LOADERS[name]()
+    loader.prepare([device])
+    synchronize, free = torch.cuda.synchronize, torch.cuda.empty_cache
+    if device == "cpu":
+        synchronize = free = contextlib.nullcontext
+    paths = sorted(glob.glob(os.path.join(directory, "*.safetensors")))
+    for state in ("warm", "cold"):
+        choices = loader.choices[state]
+        if state == "warm":
+            warm(paths)
+        # What a process does once (contexts, pools) is in the first load, which does not count.
+        seconds(loader, paths, device, choices[0], free, synchronize)
+        for _ in range(rounds):
+            for settings in choices:
+                if state == "cold":
+                    evict(paths)
+                took, error = seconds(loader, paths, device, settings, free, synchronize)
+                trial = {"peer": name, "state": state, "settings": settings, "seconds": took, "error": error}
+                print(json.dumps(trial), file=answers, flush=True)
+
+
+def best(trials):
+    """By peer and state the settings with the smallest mean among those that never failed."""
+    groups = {}
+    for trial in map(json.loads, trials):
+        key = (trial["peer"], trial["state"], json.dumps(trial["settings"]))
+        groups.setdefault(key, []).append(trial["seconds"])
+    found, means = {}, {}
+    for (peer, state, settings), times in groups.items():
+        if None in times:
+            continue
+        mean = statistics.mean(times)
+        if mean < means.get((peer, state), float("inf")):
+            means[peer, state] = mean
+            found.setdefault(peer, {})[state] = json.loads(settings)
+    return found
+
+
+if sys.argv[1] == "best":
+    with open(sys.argv[2]) as file:
+        print(json.dumps(best(file)))
+else:
+    rounds = int(sys.argv[5]) if len(sys.argv) > 5 else 2
+    try_all(*sys.argv[2:5], rounds)
