@@ -1,5 +1,7 @@
 //! Compiles the kernels: with nvcc to a fat binary where there is one, else takes the PTX checked in
 //! beside the source. Their bodies are compiled for the host too, for tests.
+//!
+//! Makes the bindings to cuFile from our own header: with libclang where there is one, else takes those checked in.
 
 use std::env;
 use std::fs;
@@ -14,11 +16,17 @@ const TARGETS: [&str; 4] = [
     "arch=compute_80,code=compute_80",
 ];
 
+const CUFILE_HEADER: &str = "ffi/cufile.h";
+const CUFILE_BINDINGS: &str = "ffi/bindings.rs";
+
 fn main() {
     for path in ["build.rs", "cuda/body.h", "cuda/kernels.cu", "cuda/kernels.ptx", "cuda/host.c"] {
         println!("cargo::rerun-if-changed={path}");
     }
-    for name in ["CUDA_HOME", "CUDA_PATH", "NVCC", "PATH"] {
+    for path in [CUFILE_HEADER, CUFILE_BINDINGS] {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    for name in ["CUDA_HOME", "CUDA_PATH", "NVCC", "PATH", "LIBCLANG_PATH"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -35,11 +43,17 @@ fn main() {
     };
     println!("cargo::rustc-env=SLLM_GDS_KERNELS={made_by}");
     println!("cargo::rustc-env=SLLM_GDS_COMMIT={}", commit());
+    println!("cargo::rustc-env=SLLM_GDS_CUFILE_BINDINGS={}", bind_cufile(&out.join("cufile.rs")));
     cc::Build::new().file("cuda/host.c").include("cuda").opt_level(2).compile("sllm_gds_host_kernels");
 }
 
-/// The commit that is built, for records; `unknown` outside a git checkout.
+/// The commit that is built, for records: SLLM_GDS_COMMIT where a build without .git sets it (the Dockerfile),
+/// else git's; `unknown` outside a checkout.
 fn commit() -> String {
+    println!("cargo::rerun-if-env-changed=SLLM_GDS_COMMIT");
+    if let Some(given) = env::var("SLLM_GDS_COMMIT").ok().filter(|given| !given.is_empty()) {
+        return given;
+    }
     // It changes with every commit; cargo would build for ever on a path that is not there.
     if Path::new(".git/logs/HEAD").exists() {
         println!("cargo::rerun-if-changed=.git/logs/HEAD");
@@ -91,4 +105,37 @@ fn embed_ptx(image: &Path) -> String {
     ptx.push(0);
     fs::write(image, ptx).expect("OUT_DIR can be written");
     "checked-in PTX".into()
+}
+
+/// Bindings whose every function is looked up by itself, so that a library that lacks one still loads.
+/// Returns how they came about; a test compares the two ways.
+fn bind_cufile(bindings: &Path) -> &'static str {
+    // bindgen panics where libclang is missing. The message is dropped: the fallback is as good.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let made = std::panic::catch_unwind(|| {
+        bindgen::Builder::default()
+            .header(CUFILE_HEADER)
+            .allowlist_file(CUFILE_HEADER)
+            .allowlist_recursively(true)
+            .dynamic_library_name("CuFile")
+            .dynamic_link_require_all(false)
+            .default_enum_style(bindgen::EnumVariation::Consts)
+            .wrap_unsafe_ops(true)
+            .formatter(bindgen::Formatter::Prettyplease)
+            .rust_edition(bindgen::RustEdition::Edition2024)
+            .disable_header_comment()
+            .generate()
+    });
+    std::panic::set_hook(hook);
+    match made {
+        Ok(Ok(made)) => {
+            made.write_to_file(bindings).expect("OUT_DIR can be written");
+            "bindgen"
+        }
+        _ => {
+            fs::copy(CUFILE_BINDINGS, bindings).expect("ffi/bindings.rs is part of the source");
+            "checked in"
+        }
+    }
 }

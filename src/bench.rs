@@ -23,7 +23,7 @@ pub mod cache;
 pub mod environment;
 /// The checkpoints of a run, made where they are missing.
 mod prepare;
-/// SafeTensors as Python users load it.
+/// SafeTensors and its peers as Python users load them.
 mod python;
 /// The result file.
 pub mod record;
@@ -37,7 +37,21 @@ impl Format {
             Format::Sllm => "sllm",
             Format::Safetensors => "safetensors",
             Format::SafetensorsDirect => "safetensors-direct",
+            Format::SafetensorsPrefetch => "safetensors-prefetch",
+            Format::Fastsafetensors => "fastsafetensors",
+            Format::RunaiStreamer => "runai-streamer",
+            Format::Instanttensor => "instanttensor",
         }
+    }
+
+    /// Whether it is our own loader.
+    fn is_ours(self) -> bool {
+        matches!(self, Format::Sllm | Format::SafetensorsDirect)
+    }
+
+    /// Whether it can't load into host memory.
+    fn wants_gpu(self) -> bool {
+        matches!(self, Format::SafetensorsPrefetch | Format::Instanttensor)
     }
 }
 
@@ -52,9 +66,8 @@ impl Mode {
 
 pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
     let mut clock = Clock::start();
-    let (to, note) = load::command::destination(args.gpus.as_ref(), &args.engine)?;
-    let context_s = clock.lap();
-    let mut options = Options::new(&args.engine, &to)?;
+    let ready = load::command::prepare(args.gpus.as_ref(), &args.engine, &args.storage_path)?;
+    let load::command::Ready { to, note, mut options, context_s } = ready;
     options.poison = !args.no_verify;
     let formats = args.formats.clone();
     if (1..formats.len()).any(|i| formats[..i].contains(&formats[i])) {
@@ -66,10 +79,12 @@ pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
         notes.push("--mem-pool-size is for loads to GPUs; loads into host memory use no pool".into());
     }
     notes.iter().for_each(|note| eprintln!("{note}"));
-    let python = match args.baseline {
-        Baseline::Python if formats.contains(&Format::Safetensors) => Some(python::Python::start(&to)?),
-        _ => None,
+    let in_python = |format: &Format| match format {
+        Format::Safetensors => args.baseline == Baseline::Python,
+        _ => !format.is_ours(),
     };
+    let in_python: Vec<Format> = formats.iter().copied().filter(in_python).collect();
+    let pythons = python::start(&in_python, &to)?;
     let count = args.replicas.unwrap_or(match args.mode {
         Mode::Cached => 5,
         Mode::Random => 30,
@@ -77,8 +92,7 @@ pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
     let _lock = record::claim(&args.results)?;
     environment::read(&args.results)?;
     let input = input::open(&args.model, args.seed, args.hf_token.as_deref(), cancel)?;
-    if let Some(python) = &python
-        && python.versions["torch"].is_null()
+    if pythons.iter().any(|python| python.versions["torch"].is_null())
         && let Some(tensor) = input.tensors.iter().find(|t| t.dtype == DType::BF16)
     {
         bail!(
@@ -91,7 +105,7 @@ pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
     clock.lap();
     let pool = make_pool(args, &to, &options)?;
     let pool_ready_s = clock.lap();
-    let mut run = Run::new(args, formats, count, to, options, prepared, python)?;
+    let mut run = Run::new(args, formats, count, to, options, prepared, pythons)?;
     run.pool = pool;
     run.pool_ready_s = pool_ready_s;
     run.write_environment(&notes, context_s)?;
@@ -137,7 +151,7 @@ struct Run<'a> {
     to: Destination,
     options: Options,
     prepared: Prepared,
-    python: Option<python::Python>,
+    pythons: Vec<python::Python>,
     pool: Option<Pool<Pinned>>,
     pool_ready_s: f64,
     run_id: String,
@@ -171,7 +185,7 @@ impl<'a> Run<'a> {
         to: Destination,
         options: Options,
         prepared: Prepared,
-        python: Option<python::Python>,
+        pythons: Vec<python::Python>,
     ) -> Result<Run<'a>> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
         let run_id = format!("{}-{}", seconds.as_millis(), std::process::id());
@@ -187,7 +201,7 @@ impl<'a> Run<'a> {
             to,
             options,
             prepared,
-            python,
+            pythons,
             pool: None,
             pool_ready_s: 0.0,
             run_id,
@@ -205,8 +219,11 @@ impl<'a> Run<'a> {
                 "prefault": self.args.prefault, "ready_s": self.pool_ready_s,
             });
         }
-        if let Some(python) = &self.python {
-            environment["python"] = python.versions.clone();
+        for python in &self.pythons {
+            match python.format {
+                Format::Safetensors => environment["python"] = python.versions.clone(),
+                peer => environment["peers"][peer.name()] = python.versions.clone(),
+            }
         }
         environment::write(&self.args.results, &self.run_id, environment)
     }
@@ -231,7 +248,7 @@ impl<'a> Run<'a> {
             }
             // What goes wrong here goes wrong in the measured loads too, and is recorded there.
             let _ = make_ready(&self.prepared.dir(format, 0), self.meant_cold());
-            let _ = self.load(format, 0, cancel);
+            let _ = self.load(format, 0, false, cancel);
         }
         let bar = crate::progress::count_bar(u64::from(self.count) * self.formats.len() as u64, "loads");
         for (iteration, replica) in replicas.into_iter().enumerate() {
@@ -280,7 +297,7 @@ impl<'a> Run<'a> {
             ..Record::default()
         };
         // A load under way is finished: Ctrl-C ends the run between loads.
-        match ready.and_then(|_| self.load(format, replica, &Cancel::new())) {
+        match ready.and_then(|_| self.load(format, replica, !self.args.no_verify, &Cancel::new())) {
             Err(error) => record.error = Some(format!("{error:#}")),
             Ok(done) => self.fill_in(&mut record, format, done),
         }
@@ -295,20 +312,27 @@ impl<'a> Run<'a> {
         match (format, self.args.baseline, self.args.engine.engine) {
             (Format::Safetensors, Baseline::Rust, _) => "baseline-rust",
             (Format::Safetensors, Baseline::Python, _) => "baseline-python",
+            (format, _, _) if !format.is_ours() => "peer",
             _ if self.pool.is_some() => "pool",
             (_, _, EngineChoice::Auto) => "auto",
+            (_, _, EngineChoice::Gds) => "gds",
             (_, _, EngineChoice::Pinned) => "pinned",
             (_, _, EngineChoice::Host) => "host",
         }
     }
 
-    fn load(&mut self, format: Format, replica: usize, cancel: &Cancel) -> Result<Done> {
-        let dir = self.prepared.dir(format, replica);
-        if format == Format::Safetensors {
-            return match &mut self.python {
-                Some(python) => python.load(&dir),
-                None => baseline::load(&dir, &self.to),
-            };
+    fn python(&mut self, format: Format) -> Option<&mut python::Python> {
+        self.pythons.iter_mut().find(|python| python.format == format)
+    }
+
+    /// Loads once. What a Python process loaded stays there for `mismatches` if `keep` says so.
+    fn load(&mut self, format: Format, replica: usize, keep: bool, cancel: &Cancel) -> Result<Done> {
+        let (dir, cold) = (self.prepared.dir(format, replica), self.meant_cold());
+        if let Some(python) = self.python(format) {
+            return python.load(&dir, cold, keep);
+        }
+        if !format.is_ours() {
+            return baseline::load(&dir, &self.to);
         }
         let (loaded, report) = match (&self.pool, &self.to) {
             (Some(pool), Destination::Gpus(gpus, placement)) => {
@@ -333,14 +357,14 @@ impl<'a> Run<'a> {
         record.bytes = done.bytes;
         record.path = done.path;
         record.path_reason = done.path_reason;
-        if format != Format::Safetensors {
+        if format.is_ours() {
             (record.chunk_bytes, record.threads) = (self.options.chunk_bytes, self.options.threads as u64);
         }
         if self.args.no_verify {
             return;
         }
         let started = std::time::Instant::now();
-        let wrong = self.mismatches(done.bytes_in_place);
+        let wrong = self.mismatches(format, done.bytes_in_place);
         record.verify_s = Some(started.elapsed().as_secs_f64());
         record.verified = Some(wrong.as_ref().is_ok_and(Vec::is_empty));
         record.error = match wrong {
@@ -350,12 +374,12 @@ impl<'a> Run<'a> {
         };
     }
 
-    fn mismatches(&mut self, bytes_in_place: InPlace) -> Result<Vec<String>> {
+    fn mismatches(&mut self, format: Format, bytes_in_place: InPlace) -> Result<Vec<String>> {
         let expected = &self.prepared.expected;
         match bytes_in_place {
             InPlace::Ours(loaded) => Ok(verify::check(&loaded, expected)?.wrong),
             InPlace::Baseline(tensors) => baseline::mismatches(&tensors, expected),
-            InPlace::Python => match &mut self.python {
+            InPlace::Python => match self.pythons.iter_mut().find(|python| python.format == format) {
                 Some(python) => python.mismatches(expected),
                 None => bail!("the Python process is gone"),
             },

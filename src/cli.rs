@@ -6,12 +6,18 @@ use anyhow::{Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::load::Placement;
+use crate::load::gds::{OnError, Register};
 
 const EXIT_CODES: &str = "Exit codes:
   0    done, and the answer is yes
   1    done, and the answer is no: a mismatch, a failed load, a regression
   2    not done: bad usage, bad input, no space, no permission; the message says what to do
   130  interrupted";
+
+const DOCTOR_EXIT_CODES: &str = "Exit codes:
+  0    GDS is possible for every PATH
+  1    for some PATH it is not, or that can't be told
+  2    not done: no such path, bad usage";
 
 #[derive(Debug, Parser)]
 #[command(name = "sllm-gds", version, about, after_help = EXIT_CODES)]
@@ -37,6 +43,13 @@ pub enum Command {
     /// Tables, speedups and plots from result files
     #[cfg(feature = "analyze")]
     Analyze(AnalyzeArgs),
+    /// Print a shell's completions: bash, zsh, fish, elvish or powershell
+    Completions(CompletionsArgs),
+    /// Print the man page, or write one for each command
+    Man(ManArgs),
+    /// Say whether GPUDirect Storage works here, and if not, exactly why
+    #[command(after_help = DOCTOR_EXIT_CODES)]
+    Doctor(DoctorArgs),
 }
 
 #[derive(Debug, Args)]
@@ -123,7 +136,7 @@ pub struct EngineArgs {
     /// `auto` asks the page cache range by range; the others force one way, to measure what the choice buys
     #[arg(long, value_enum, default_value_t = IoChoice::Auto)]
     pub io: IoChoice,
-    /// Bytes of one read [default: 16MB to host memory, 5MB through the pinned ring]
+    /// Bytes of one read [default: 16MB to host memory, 5MB through the pinned ring, 8MB by cuFile]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub chunk_size: Option<u64>,
     /// Reader threads of each destination [default: 4 to 16, by cores]
@@ -135,12 +148,23 @@ pub struct EngineArgs {
     /// How several GPUs share a checkpoint
     #[arg(long, value_enum, default_value_t = Placement::Balanced)]
     pub placement: Placement,
+    /// With --engine gds: take cuFile's compatibility mode where nothing direct is possible
+    #[arg(long)]
+    pub allow_compat: bool,
+    /// With --engine gds: which device memory to register with cuFile [default: auto]
+    #[arg(long, value_enum)]
+    pub gds_register: Option<Register>,
+    /// When a read by cuFile fails half-way [default: fail with --engine gds, retry with auto]
+    #[arg(long, value_enum)]
+    pub on_gds_error: Option<OnError>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EngineChoice {
     /// The fastest that is proven to work here
     Auto,
+    /// Storage straight to the GPU by cuFile, or not at all
+    Gds,
     /// Storage, pinned ring, GPU
     Pinned,
     /// Into host memory
@@ -187,7 +211,7 @@ pub struct BenchArgs {
     /// `none` (host memory), `all`, or a list: 0,1 or UUIDs [default: 0, or none on a machine without a GPU]
     #[arg(long, value_parser = parse_gpus)]
     pub gpus: Option<Gpus>,
-    /// What to compare, in turns
+    /// What to compare, in turns. A peer runs in the Python that SLLM_GDS_PYTHON_<PEER> names, else PYTHON, else python3
     #[arg(long, value_enum, value_delimiter = ',', default_value = "sllm,safetensors")]
     pub formats: Vec<Format>,
     #[arg(long, default_value = "./models")]
@@ -234,6 +258,14 @@ pub enum Format {
     Safetensors,
     /// Our loader on the unmodified safetensors files
     SafetensorsDirect,
+    /// A peer in Python, on the same files: safetensors 0.9 and its prefetch (GPUs only)
+    SafetensorsPrefetch,
+    /// A peer in Python: fastsafetensors
+    Fastsafetensors,
+    /// A peer in Python: Run:ai Model Streamer
+    RunaiStreamer,
+    /// A peer in Python: InstantTensor (GPUs only)
+    Instanttensor,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -263,6 +295,42 @@ pub struct AnalyzeArgs {
     /// With --baseline: exit 1 when a mean load time grew by more
     #[arg(long, default_value = "10%", value_parser = parse_percent, value_name = "PERCENT", requires = "baseline")]
     pub max_regression: f64,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Directories or files whose file systems to examine [default: the current directory]
+    pub paths: Vec<PathBuf>,
+    /// `none`, `all`, or a list: 0,1 or UUIDs
+    #[arg(long, value_parser = parse_gpus, default_value = "all")]
+    pub gpus: Gpus,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// List every check, also those that pass
+    #[arg(long)]
+    pub all: bool,
+    /// Examine a machine that was recorded, not this one
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Write all that is read to a new directory, for --root
+    #[arg(long, value_name = "DIR", conflicts_with = "root")]
+    pub record: Option<PathBuf>,
+    /// Open cuFile's driver and say what came of it: doctor runs this in a child process
+    #[arg(long, hide = true)]
+    pub probe_cufile: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write sllm-gds.1 and sllm-gds-<command>.1 into this directory, which is made where it is missing
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
 }
 
 /// Which GPUs to load to, as given.

@@ -8,6 +8,8 @@ use cudarc::driver::{CudaContext, result, sys};
 
 use crate::cli::Gpus;
 
+/// Reads by cuFile into device memory.
+pub mod direct;
 /// Kernels over device memory.
 pub mod kernels;
 /// Device memory, pinned host memory, and copies between them.
@@ -61,6 +63,11 @@ impl Gpu {
     pub fn memory_info(&self) -> Result<(u64, u64), GpuError> {
         let info = self.context.mem_get_info().map_err(self.fail("ask for free memory"))?;
         Ok((info.0 as u64, info.1 as u64))
+    }
+
+    /// Makes its context this thread's current one: cuFile works with whichever is.
+    pub fn make_current(&self) -> Result<(), GpuError> {
+        self.context.bind_to_thread().map_err(self.fail("make its context current"))
     }
 
     /// Waits for everything on this device.

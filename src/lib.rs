@@ -12,6 +12,10 @@ pub mod bench;
 pub mod checkpoint;
 /// The command line.
 pub mod cli;
+/// Shell completions and man pages, from the command line's own types.
+pub mod complete;
+/// cuFile (GPUDirect Storage), loaded with dlopen.
+pub mod cufile;
 /// Block digests of bytes in host memory.
 pub mod digest;
 /// What this machine can do, and what stands in its way.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use sllm_gds::cli::{Cli, Command};
 use sllm_gds::interrupt::{Cancel, Interrupted};
-use sllm_gds::{Outcome, bench, checkpoint, load, sys};
+use sllm_gds::{Outcome, bench, checkpoint, doctor, load, sys};
 
 /// `println!` panics when standard output can't be written (a full disk, say): an error like any other to a user.
 fn say_when_output_fails() {
@@ -22,6 +22,8 @@ fn say_when_output_fails() {
 }
 
 fn main() -> ExitCode {
+    // Before any thread: it sets the variable that keeps cuFile's log out of the working directory.
+    let _ = sllm_gds::cufile::claim_log();
     sys::end_on_closed_pipe();
     say_when_output_fails();
     let cli = Cli::parse();
@@ -35,6 +37,9 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args, &cancel),
         #[cfg(feature = "analyze")]
         Command::Analyze(args) => sllm_gds::analyze::run(args),
+        Command::Completions(args) => sllm_gds::complete::completions(args),
+        Command::Man(args) => sllm_gds::complete::man(args),
+        Command::Doctor(args) => doctor::run(args),
     };
     match outcome {
         Ok(Outcome::Yes) => ExitCode::SUCCESS,

@@ -108,6 +108,32 @@ pub fn open_direct(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path)
 }
 
+/// What `O_DIRECT` wants of a file's reads, in bytes. Zeros mean that the file has no `O_DIRECT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectAlignment {
+    /// Of addresses in memory.
+    pub memory_bytes: u32,
+    /// Of offsets and lengths.
+    pub offset_bytes: u32,
+}
+
+/// Asks `statx` (Linux 6.1); `None` where the kernel or the file system does not tell.
+pub fn direct_alignment(file: &File) -> io::Result<Option<DirectAlignment>> {
+    // SAFETY: statx is plain integers, for which zero is a value.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a constant that ends in NUL, `stat` is live, and the call writes only `stat`.
+    let rc = unsafe {
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut stat)
+    };
+    if rc != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let told = stat.stx_mask & libc::STATX_DIOALIGN != 0;
+    let align =
+        DirectAlignment { memory_bytes: stat.stx_dio_mem_align, offset_bytes: stat.stx_dio_offset_align };
+    Ok(told.then_some(align))
+}
+
 /// Opens a new file for writing past the page cache, or through it where the file system has no `O_DIRECT`.
 pub fn create_direct(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
@@ -212,6 +238,57 @@ pub fn peak_resident_bytes() -> Option<u64> {
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: `usage` is live; the call writes only it.
     (unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) } == 0).then_some(usage.ru_maxrss as u64 * 1024)
+}
+
+/// `struct nvme_admin_cmd` of `linux/nvme_ioctl.h`.
+#[repr(C)]
+#[derive(Default)]
+struct NvmeAdminCommand {
+    opcode: u8,
+    flags: u8,
+    reserved: u16,
+    namespace: u32,
+    words_2_3: [u32; 2],
+    metadata: u64,
+    address: u64,
+    metadata_bytes: u32,
+    data_bytes: u32,
+    words_10_15: [u32; 6],
+    timeout_ms: u32,
+    result: u32,
+}
+
+/// `_IOWR('N', 0x41, struct nvme_admin_cmd)`: 72 bytes, read and written.
+const NVME_IOCTL_ADMIN_CMD: u32 = 3 << 30 | 72 << 16 | (b'N' as u32) << 8 | 0x41;
+const _: () = assert!(std::mem::size_of::<NvmeAdminCommand>() == 72);
+
+/// The SMART log (log page 2, 512 bytes) of an NVMe controller, such as `/dev/nvme0`. `PermissionDenied` without
+/// root's right; only asks, and changes nothing.
+pub fn nvme_smart_log(controller: &Path) -> io::Result<[u8; 512]> {
+    const GET_LOG_PAGE: u8 = 0x02;
+    const SMART: u32 = 0x02;
+    const ALL_NAMESPACES: u32 = u32::MAX;
+    let file = File::open(controller)?;
+    let mut log = [0u8; 512];
+    let mut command = NvmeAdminCommand {
+        opcode: GET_LOG_PAGE,
+        namespace: ALL_NAMESPACES,
+        address: log.as_mut_ptr() as u64,
+        data_bytes: log.len() as u32,
+        // The page, and how many 4-byte words less one.
+        words_10_15: [SMART | (log.len() as u32 / 4 - 1) << 16, 0, 0, 0, 0, 0],
+        timeout_ms: 2000,
+        ..NvmeAdminCommand::default()
+    };
+    // SAFETY: `command` has the kernel's layout, checked above, and is live and writable for the call; it names
+    // `log`, which is live and as long as said. A device that is no NVMe controller answers ENOTTY.
+    let rc = unsafe { libc::ioctl(file.as_raw_fd(), NVME_IOCTL_ADMIN_CMD as _, &mut command) };
+    match rc {
+        0 => Ok(log),
+        // The controller's own status: its request reached it and was refused.
+        1.. => Err(io::Error::other(format!("the controller refuses: NVMe status {rc:#x}"))),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn c_path(path: &Path) -> io::Result<std::ffi::CString> {

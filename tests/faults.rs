@@ -57,6 +57,7 @@ impl Setup {
             chunk_bytes: [4096, 8192, 12_288, 65_536][one_of(4)],
             threads: 1 + one_of(8),
             slots: 2,
+            gds: Err(None),
             poison: false,
         };
         Setup {

@@ -22,7 +22,7 @@ mod fixture;
 use fixture::Fixture;
 
 fn options(io: IoChoice) -> Options {
-    Options { io, chunk_bytes: 4096, threads: 2, slots: 2, poison: false }
+    Options { io, chunk_bytes: 4096, threads: 2, slots: 2, gds: Err(None), poison: false }
 }
 
 /// The three layouts with a file of weights in each.

@@ -11,6 +11,8 @@ mod fixture;
 mod cli;
 #[path = "gpu/faults.rs"]
 mod faults;
+#[path = "gpu/gds.rs"]
+mod gds;
 #[path = "gpu/kernels.rs"]
 mod kernels;
 #[path = "gpu/loads.rs"]

@@ -104,7 +104,14 @@ fn open_and_use(path: &Path) -> bool {
     for json in [false, true] {
         inspect::run(&InspectArgs { checkpoint: arg(), json }).unwrap();
     }
-    let options = Options { io: IoChoice::Buffered, chunk_bytes: 8192, threads: 2, slots: 2, poison: false };
+    let options = Options {
+        io: IoChoice::Buffered,
+        chunk_bytes: 8192,
+        threads: 2,
+        slots: 2,
+        gds: Err(None),
+        poison: false,
+    };
     let (loaded, _) = load(path, &Destination::Host, &options, &cancel).unwrap();
     let reader = TensorReader::new(checkpoint.clone()).unwrap();
     for (i, tensor) in checkpoint.tensors.iter().enumerate() {
@@ -241,7 +248,14 @@ fn files_that_claim_exabytes() {
     fs::remove_file(dir.join("b.safetensors")).unwrap();
     assert!(shard("a.safetensors", "a", 1 << 61));
     let checkpoint = open(&dir).expect("2 EiB can be");
-    let options = Options { io: IoChoice::Buffered, chunk_bytes: 4096, threads: 1, slots: 2, poison: false };
+    let options = Options {
+        io: IoChoice::Buffered,
+        chunk_bytes: 4096,
+        threads: 1,
+        slots: 2,
+        gds: Err(None),
+        poison: false,
+    };
     let refused = |e: anyhow::Error| format!("{e:#}");
     let text =
         load(&dir, &Destination::Host, &options, &Cancel::new()).map(|_| ()).map_err(refused).unwrap_err();

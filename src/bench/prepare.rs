@@ -22,13 +22,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The directory that a format loads.
+    /// The directory that a format loads; all but ours share the safetensors files.
     pub fn dir(&self, format: Format, replica: usize) -> PathBuf {
         match format {
             Format::Sllm => self.storage_path.join(format!("{}_{replica}", self.model)),
-            Format::Safetensors | Format::SafetensorsDirect => {
-                self.storage_path.join(format!("{}_safetensors_{replica}", self.model))
-            }
+            _ => self.storage_path.join(format!("{}_safetensors_{replica}", self.model)),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The baseline in its own language: the real safetensors library in a Python process that is started, and
-//! has imported everything, before the clock runs.
+//! Loaders in their own language: safetensors and its peers, each in a Python process of its own that is started,
+//! and has imported everything, before the clock runs.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
@@ -13,23 +13,56 @@ use serde_json::{Value, json};
 
 use super::record::Phases;
 use super::{Done, InPlace};
+use crate::cli::Format;
 use crate::load::Destination;
 use crate::load::verify::{self, Digests};
 
-const SCRIPT: &str = include_str!("baseline.py");
+const LOADERS: &str = include_str!("../../benchmarks/peers/loaders.py");
+const SERVE: &str = include_str!("serve.py");
 
 pub struct Python {
+    pub format: Format,
     child: Child,
     to: UnixStream,
     from: BufReader<ChildStdout>,
-    /// Of Python, safetensors, and torch or numpy.
+    /// Of Python, the loader's package, numpy and torch.
     pub versions: Value,
 }
 
+/// Starts a process for each of these formats, and waits until all have imported what they need. They load to the
+/// same destinations as ours; those that know GPUs only are refused for host memory.
+pub fn start(formats: &[Format], to: &Destination) -> Result<Vec<Python>> {
+    if let (Destination::Host, Some(format)) = (to, formats.iter().find(|f| f.wants_gpu())) {
+        bail!("{} loads to GPUs only: leave it out of --formats, or name a GPU in --gpus", format.name());
+    }
+    // All at once: an import of torch takes seconds.
+    let mut pythons = formats.iter().map(|format| Python::spawn(*format, to)).collect::<Result<Vec<_>>>()?;
+    pythons.iter_mut().try_for_each(Python::hello)?;
+    Ok(pythons)
+}
+
+/// The environment variable that names a format's own Python, before `PYTHON`: SLLM_GDS_PYTHON_FASTSAFETENSORS, …
+fn own_python(format: Format) -> String {
+    format!("SLLM_GDS_PYTHON_{}", format.name().replace('-', "_").to_uppercase())
+}
+
+/// The Python that runs a format.
+fn program(format: Format) -> String {
+    let named = [own_python(format), "PYTHON".into()].iter().find_map(|name| std::env::var(name).ok());
+    named.unwrap_or_else(|| "python3".into())
+}
+
+/// What the user asked for that needs this Python.
+fn asked(format: Format) -> String {
+    match format {
+        Format::Safetensors => "--baseline python".into(),
+        _ => format!("--formats {}", format.name()),
+    }
+}
+
 impl Python {
-    /// Starts `python3` (or `$PYTHON`) and waits until it has imported what it needs.
-    pub fn start(to: &Destination) -> Result<Python> {
-        let program = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
+    fn spawn(format: Format, to: &Destination) -> Result<Python> {
+        let program = program(format);
         let devices: Vec<String> = match to {
             Destination::Host => vec!["cpu".into()],
             Destination::Gpus(gpus, _) => gpus.iter().map(|gpu| format!("cuda:{}", gpu.index)).collect(),
@@ -38,25 +71,42 @@ impl Python {
         // own process group: Ctrl-C is for us, and ends the run after the load under way.
         let (to, its_end) = UnixStream::pair().context("make a socket for the Python process")?;
         let mut child = Command::new(&program)
-            .args(["-u", "-c", SCRIPT])
+            .args(["-u", "-c", &format!("{LOADERS}\n{SERVE}"), format.name()])
             .args(&devices)
             .stdin(Stdio::from(OwnedFd::from(its_end)))
             .stdout(Stdio::piped())
             .process_group(0)
             .spawn()
-            .with_context(|| format!("start {program} for --baseline python (set PYTHON to name another)"))?;
+            .with_context(|| {
+                let own = own_python(format);
+                format!("start {program} for {} (set {own} or PYTHON to name another)", asked(format))
+            })?;
         let from = BufReader::new(child.stdout.take().context("the Python process has no output")?);
-        let mut python = Python { child, to, from, versions: Value::Null };
-        let hello = python.answer().with_context(|| {
-            format!("{program} can't serve --baseline python: it needs safetensors, and torch or numpy (pip install)")
-        })?;
-        python.versions = hello;
-        Ok(python)
+        Ok(Python { format, child, to, from, versions: Value::Null })
     }
 
-    /// Loads a directory in the Python process, which keeps the tensors until the next load.
-    pub fn load(&mut self, dir: &Path) -> Result<Done> {
-        let answer = self.ask(json!({ "load": dir }))?;
+    /// Waits for its first word: the versions, or what is missing.
+    fn hello(&mut self) -> Result<()> {
+        let said = self.read().unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
+        if let Some(error) = said["error"].as_str() {
+            bail!(
+                "{} can't serve {}: {error}. pip install {}, or set {} or PYTHON to a Python that has it",
+                program(self.format),
+                asked(self.format),
+                said["install"].as_str().unwrap_or(match self.format {
+                    Format::Safetensors => "safetensors, and torch or numpy",
+                    _ => "what benchmarks/peers/requirements.txt names",
+                }),
+                own_python(self.format),
+            );
+        }
+        self.versions = said;
+        Ok(())
+    }
+
+    /// Loads a directory in the Python process. With `keep` the tensors stay until `mismatches` has digested them.
+    pub fn load(&mut self, dir: &Path, cold: bool, keep: bool) -> Result<Done> {
+        let answer = self.ask(json!({ "load": dir, "cold": cold, "keep": keep }))?;
         let elapsed_s = answer["elapsed_s"].as_f64().context("the Python process gave no time")?;
         Ok(Done {
             elapsed_s,
@@ -85,15 +135,19 @@ impl Python {
     }
 
     fn answer(&mut self) -> Result<Value> {
-        let mut line = String::new();
-        if self.from.read_line(&mut line).context("read from the Python process")? == 0 {
-            bail!("the Python process ended; its own message stands above");
-        }
-        let answer: Value = serde_json::from_str(&line).with_context(|| format!("Python said: {line}"))?;
+        let answer = self.read()?;
         match answer["error"].as_str() {
             Some(error) => Err(anyhow!("Python: {error}")),
             None => Ok(answer),
         }
+    }
+
+    fn read(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        if self.from.read_line(&mut line).context("read from the Python process")? == 0 {
+            bail!("the Python process ended; its own message stands above");
+        }
+        serde_json::from_str(&line).with_context(|| format!("Python said: {line}"))
     }
 }
 

@@ -10,11 +10,11 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Why something could not be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unread {
     Missing,
     /// Wants another right.
@@ -42,6 +42,9 @@ impl std::fmt::Display for Unread {
     }
 }
 
+/// In a recording: what was there but could not be read, by path. It must not turn into what was not there.
+const UNREAD: &str = "/sllm-gds/unread.json";
+
 /// More than this of one file is not read: sysfs and procfs files are far smaller.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
@@ -49,23 +52,29 @@ pub struct Source {
     root: PathBuf,
     /// What was read, by path, when a recording was asked for: file text, or `-> target` of a link.
     seen: Option<RefCell<BTreeMap<String, Entry>>>,
+    /// What the recording says could not be read.
+    unread: BTreeMap<String, Unread>,
 }
 
 enum Entry {
     Text(String),
     Link(String),
     Directory,
+    Unread(Unread),
 }
 
 impl Source {
     /// This machine.
     pub fn live(record: bool) -> Source {
-        Source { root: "/".into(), seen: record.then(RefCell::default) }
+        Source { root: "/".into(), seen: record.then(RefCell::default), unread: BTreeMap::new() }
     }
 
     /// A recorded tree.
     pub fn recorded(root: &Path) -> Source {
-        Source { root: root.into(), seen: None }
+        let mut source = Source { root: root.into(), seen: None, unread: BTreeMap::new() };
+        let unread = source.text(UNREAD).ok().and_then(|text| serde_json::from_str(&text).ok());
+        source.unread = unread.unwrap_or_default();
+        source
     }
 
     /// Whether calls that are not file reads may be made.
@@ -75,6 +84,10 @@ impl Source {
 
     /// A file's text, without white space at its ends. `path` is absolute, as on the machine.
     pub fn text(&self, path: &str) -> Result<String, Unread> {
+        self.noting(path, || self.read_text(path))
+    }
+
+    fn read_text(&self, path: &str) -> Result<String, Unread> {
         use std::io::Read;
         let mut text = String::new();
         let file = fs::File::open(self.real(path)?)?;
@@ -97,6 +110,10 @@ impl Source {
 
     /// The names in a directory, sorted.
     pub fn list(&self, path: &str) -> Result<Vec<String>, Unread> {
+        self.noting(path, || self.read_list(path))
+    }
+
+    fn read_list(&self, path: &str) -> Result<Vec<String>, Unread> {
         let mut names = Vec::new();
         for entry in fs::read_dir(self.real(path)?)? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
@@ -140,7 +157,7 @@ impl Source {
             let text = self.text(&path)?;
             return serde_json::from_str(&text).map_err(|e| Unread::Other(format!("{path}: {e}")));
         }
-        let value = probe()?;
+        let value = self.noting(&path, probe)?;
         if let Ok(text) = serde_json::to_string_pretty(&value) {
             self.remember(&path, || Entry::Text(text));
         }
@@ -152,7 +169,13 @@ impl Source {
         let at = || format!("record to {}", dir.display());
         fs::create_dir(dir).with_context(at)?;
         let Some(seen) = &self.seen else { return Ok(()) };
-        for (path, entry) in seen.borrow().iter() {
+        let mut unread = BTreeMap::new();
+        let seen = seen.borrow();
+        for (path, entry) in seen.iter() {
+            if let Entry::Unread(why) = entry {
+                unread.insert(path, why);
+                continue;
+            }
             let to = dir.join(path.trim_start_matches('/'));
             let parent = to.parent().unwrap_or(dir);
             fs::create_dir_all(parent).with_context(at)?;
@@ -162,9 +185,27 @@ impl Source {
                 // A parent that was recorded as a directory stays one.
                 Entry::Link(_) if to.exists() => {}
                 Entry::Link(target) => std::os::unix::fs::symlink(target, &to).with_context(at)?,
+                Entry::Unread(_) => {}
             }
         }
-        Ok(())
+        if unread.is_empty() {
+            return Ok(());
+        }
+        let to = dir.join(UNREAD.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap_or(dir)).with_context(at)?;
+        fs::write(&to, serde_json::to_string_pretty(&unread)?).with_context(at)
+    }
+
+    /// Reads, and notes for the recording what could not be read; in a recording, repeats what was noted.
+    fn noting<T>(&self, path: &str, read: impl FnOnce() -> Result<T, Unread>) -> Result<T, Unread> {
+        if let Some(why) = self.unread.get(path) {
+            return Err(why.clone());
+        }
+        let result = read();
+        if let (Err(why @ (Unread::Denied | Unread::Other(_))), Some(seen)) = (&result, &self.seen) {
+            seen.borrow_mut().insert(path.to_string(), Entry::Unread(why.clone()));
+        }
+        result
     }
 
     fn remember(&self, path: &str, entry: impl FnOnce() -> Entry) {
@@ -268,6 +309,8 @@ mod tests {
         let blocks = live.list("/sys/class/net").unwrap();
         assert_eq!(live.fact::<u64>("answer", || Ok(42)), Ok(42));
         let device = live.canonical("/sys/class/net/lo").unwrap();
+        assert_eq!(live.fact::<u64>("refused", || Err(Unread::Denied)), Err(Unread::Denied));
+        let directory = live.text("/proc").unwrap_err();
         let to = dir.path().join("tree");
         live.save(&to).unwrap();
         let again = Source::recorded(&to);
@@ -275,5 +318,8 @@ mod tests {
         assert_eq!(again.list("/sys/class/net").unwrap(), blocks);
         assert_eq!(again.fact::<u64>("answer", || Ok(1)), Ok(42));
         assert_eq!(again.canonical("/sys/class/net/lo").unwrap(), device);
+        assert_eq!(again.fact::<u64>("refused", || Ok(1)), Err(Unread::Denied));
+        assert_eq!(again.text("/proc"), Err(directory));
+        assert_eq!(again.fact::<u64>("never asked", || Ok(1)), Err(Unread::Missing));
     }
 }

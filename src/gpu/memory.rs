@@ -14,9 +14,14 @@ use super::{Gpu, GpuError};
 use crate::memory::{HostBuffer, available_bytes};
 use crate::sys::{DIRECT_ALIGN, align_up};
 
-/// One allocation of device memory, aligned to 256 bytes at least (CUDA promises that of `cuMemAlloc`).
+/// CUDA gives out memory from this size on in pages of its own, aligned to 2 MiB.
+const LARGE_BYTES: u64 = 2 << 20;
+
+/// One allocation of device memory, aligned to 4 KiB as direct reads want it.
 pub struct DeviceBuffer {
     gpu: Arc<Gpu>,
+    /// What the driver gave, and the first aligned address in it.
+    allocation: u64,
     address: u64,
     bytes: u64,
 }
@@ -24,11 +29,16 @@ pub struct DeviceBuffer {
 impl DeviceBuffer {
     /// Allocates at least one byte. Out of memory says what was needed and what is free.
     pub fn new(gpu: &Arc<Gpu>, bytes: u64) -> Result<DeviceBuffer, GpuError> {
-        let size = bytes.max(1) as usize;
+        // Small allocations share pages, and begin anywhere in them; large ones have pages of their own.
+        let spare = if bytes < LARGE_BYTES { DIRECT_ALIGN } else { 0 };
+        let size = bytes.max(1).saturating_add(spare) as usize;
         gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
         // SAFETY: the context is current on this thread; the address is only used through this owner.
         match unsafe { result::malloc_sync(size) } {
-            Ok(address) => Ok(DeviceBuffer { gpu: gpu.clone(), address, bytes }),
+            Ok(allocation) => {
+                let address = if spare > 0 { align_up(allocation, DIRECT_ALIGN) } else { allocation };
+                Ok(DeviceBuffer { gpu: gpu.clone(), allocation, address, bytes })
+            }
             Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 let free = gpu.memory_info().map_or("unknown".to_string(), |(free, _)| free.to_string());
                 let what = format!(
@@ -78,7 +88,7 @@ impl Drop for DeviceBuffer {
         if self.gpu.context.bind_to_thread().is_ok() {
             // SAFETY: allocated by `new` and freed once; copies into it borrow it and have ended. A failure means
             // a lost context, whose memory the driver frees.
-            let _ = unsafe { result::free_sync(self.address) };
+            let _ = unsafe { result::free_sync(self.allocation) };
         }
     }
 }
@@ -93,6 +103,11 @@ pub struct DeviceSlice<'a> {
 impl<'a> DeviceSlice<'a> {
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The device address of its first byte.
+    pub fn address(&self) -> u64 {
+        self.address
     }
 
     /// Splits in two; the first has `bytes` bytes, or all where there are fewer.
@@ -251,6 +266,27 @@ impl Stream {
     pub fn new(gpu: &Arc<Gpu>) -> Result<Stream, GpuError> {
         let stream = gpu.context.new_stream().map_err(gpu.fail("make a stream"))?;
         Ok(Stream { gpu: gpu.clone(), stream })
+    }
+
+    /// Queues a copy of `bytes` bytes at `offset` from one range of device memory to another, which may be on another GPU.
+    /// Whoever calls it synchronizes before the ranges go: as long as they are borrowed they stay allocated.
+    pub fn copy_between(
+        &self,
+        from: &DeviceSlice<'_>,
+        to: &mut DeviceSlice<'_>,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<(), GpuError> {
+        let fits = |slice: &DeviceSlice<'_>| offset.checked_add(bytes).is_some_and(|end| end <= slice.bytes);
+        if !fits(from) || !fits(to) {
+            return Err(self.gpu.error("queue a copy", "it is longer than its target; please report this"));
+        }
+        self.gpu.context.bind_to_thread().map_err(self.gpu.fail("make its context current"))?;
+        let (from, to) = (from.address + offset, to.address + offset);
+        // SAFETY: both ranges lie in live allocations. Device memory is freed by `cuMemFree`, which waits for what was
+        // queued, so that a copy can't outlive them.
+        unsafe { result::memcpy_dtod_async(to, from, bytes as usize, self.stream.cu_stream()) }
+            .map_err(self.gpu.fail("queue a copy"))
     }
 
     /// Waits for all that was queued.

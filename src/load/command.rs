@@ -1,10 +1,10 @@
 //! `sllm-gds load`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 
-use super::{Clock, Destination, LoadReport, Options, load, verify};
+use super::{Clock, Destination, LoadReport, Options, gds, load, verify};
 use crate::Outcome;
 use crate::checkpoint::Checkpoint;
 use crate::cli::{EngineArgs, EngineChoice, Gpus, LoadArgs};
@@ -12,12 +12,9 @@ use crate::gpu;
 use crate::interrupt::Cancel;
 
 pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
-    let mut clock = Clock::start();
-    let (to, note) = destination(args.gpus.as_ref(), &args.engine)?;
-    let context_s = clock.lap();
-    let mut options = Options::new(&args.engine, &to)?;
-    options.poison = args.verify;
     let path: PathBuf = Checkpoint::locate(&args.checkpoint.name, &args.checkpoint.storage_path);
+    let Ready { to, note, mut options, context_s } = prepare(args.gpus.as_ref(), &args.engine, &path)?;
+    options.poison = args.verify;
     let (loaded, report) = load(&path, &to, &options, cancel)?;
     let verified = match args.verify {
         false => None,
@@ -57,24 +54,52 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
     Ok(if good { Outcome::Yes } else { Outcome::No })
 }
 
+/// Where to load to and how: contexts are up and, where cuFile was chosen, its driver is open.
+pub struct Ready {
+    pub to: Destination,
+    /// What the user may not expect.
+    pub note: Option<String>,
+    pub options: Options,
+    /// Seconds for both, side by side: what a server pays once.
+    pub context_s: f64,
+}
+
+/// Settles where to load to and by which engine. `path` is where the checkpoints lie.
+pub fn prepare(gpus: Option<&Gpus>, args: &EngineArgs, path: &Path) -> Result<Ready> {
+    let mut clock = Clock::start();
+    let (destination, choice) = std::thread::scope(|scope| {
+        let choice = scope.spawn(|| gds::choose::choose(args, gpus, path));
+        let destination = destination(gpus, args);
+        (destination, choice.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (to, note) = destination?;
+    let choice = match &to {
+        Destination::Host => Err(None),
+        Destination::Gpus(..) => choice?,
+    };
+    let context_s = clock.lap();
+    let options = Options::new(args, &to, choice)?;
+    Ok(Ready { to, note, options, context_s })
+}
+
 /// Settles where to load to: opens the GPUs that were asked for, or says why host memory it is. Returns the
 /// line to tell the user when that is not what they might expect.
-pub fn destination(gpus: Option<&Gpus>, args: &EngineArgs) -> Result<(Destination, Option<String>)> {
+fn destination(gpus: Option<&Gpus>, args: &EngineArgs) -> Result<(Destination, Option<String>)> {
     let host = |note: Option<String>| Ok((Destination::Host, note));
     match (args.engine, gpus) {
         (EngineChoice::Host, None | Some(Gpus::None)) => host(None),
         (EngineChoice::Host, Some(_)) => {
             bail!("--engine host loads into host memory: leave --gpus out, or say none")
         }
-        (EngineChoice::Pinned, Some(Gpus::None)) => {
-            bail!("--engine pinned loads to GPUs, and --gpus says none")
+        (EngineChoice::Pinned | EngineChoice::Gds, Some(Gpus::None)) => {
+            bail!("--engine pinned and gds load to GPUs, and --gpus says none")
         }
         (EngineChoice::Auto, Some(Gpus::None)) => host(None),
         (EngineChoice::Auto, None) if gpu::count().is_err() => {
             let why = gpu::count().err().unwrap_or_default();
             host(Some(format!("no CUDA device ({why}): loading into host memory")))
         }
-        (EngineChoice::Auto | EngineChoice::Pinned, list) => {
+        (EngineChoice::Auto | EngineChoice::Pinned | EngineChoice::Gds, list) => {
             let hint = "to load into host memory, say --gpus none";
             gpu::count().map_err(|why| anyhow!("no CUDA device: {why}; {hint}"))?;
             // One GPU is what a load without further words goes to, as with any other CUDA program.

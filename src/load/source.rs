@@ -22,6 +22,12 @@ struct SourceFile {
     direct: Option<File>,
 }
 
+/// Whether the page cache holds enough of a range to read it from there. Half is where both ways cost the same, when a
+/// warm byte is free and a cold one costs double.
+pub(super) fn is_cached(file: &File, offset: u64, bytes: u64) -> bool {
+    sys::resident_bytes(file, offset, bytes).unwrap_or(0) * 2 >= bytes
+}
+
 /// Shared by all threads of a load.
 pub struct Sources {
     files: Vec<SourceFile>,
@@ -96,12 +102,8 @@ impl Sources {
         if !aligned || !self.direct_works.load(Ordering::Relaxed) {
             return None;
         }
-        if self.io == IoChoice::Auto {
-            // Half is where both ways cost the same, when a warm byte is free and a cold one costs double.
-            let resident = sys::resident_bytes(&source.buffered, offset, bytes).unwrap_or(0);
-            if resident * 2 >= bytes {
-                return None;
-            }
+        if self.io == IoChoice::Auto && is_cached(&source.buffered, offset, bytes) {
+            return None;
         }
         Some(direct)
     }

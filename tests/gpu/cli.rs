@@ -7,27 +7,31 @@ use serde_json::{Value, json};
 
 use crate::rig::{fixture, session};
 
-struct Ran {
+pub struct Ran {
     code: Option<i32>,
     stdout: String,
     stderr: String,
 }
 
 impl Ran {
+    pub fn code(&self) -> Option<i32> {
+        self.code
+    }
+
     #[track_caller]
-    fn expect(self, code: i32) -> Ran {
+    pub fn expect(self, code: i32) -> Ran {
         assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
         self
     }
 
     #[track_caller]
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
     }
 
     /// One line on standard error, with each of these.
     #[track_caller]
-    fn one_error(&self, parts: &[&str]) {
+    pub fn one_error(&self, parts: &[&str]) {
         assert!(self.stderr.starts_with("error: ") && self.stderr.lines().count() == 1, "{}", self.stderr);
         assert_eq!(self.stdout, "");
         for part in parts {
@@ -36,7 +40,7 @@ impl Ran {
     }
 }
 
-fn program(dir: &Path, args: &[&str]) -> Command {
+pub fn program(dir: &Path, args: &[&str]) -> Command {
     let built = || PathBuf::from(env!("CARGO_BIN_EXE_sllm-gds"));
     let named = std::env::var_os("SLLM_GDS_BIN").map(PathBuf::from);
     let path = named.unwrap_or_else(built);
@@ -48,13 +52,13 @@ fn program(dir: &Path, args: &[&str]) -> Command {
     command
 }
 
-fn finish(mut command: Command) -> Ran {
+pub fn finish(mut command: Command) -> Ran {
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-fn run(dir: &Path, args: &[&str]) -> Ran {
+pub fn run(dir: &Path, args: &[&str]) -> Ran {
     finish(program(dir, args))
 }
 

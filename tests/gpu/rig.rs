@@ -111,7 +111,7 @@ pub fn large(dir: &Path) -> (PathBuf, Pristine) {
 }
 
 pub fn options(chunk_bytes: u64, threads: usize, slots: usize) -> Options {
-    Options { io: IoChoice::Auto, chunk_bytes, threads, slots, poison: true }
+    Options { io: IoChoice::Auto, chunk_bytes, threads, slots, gds: Err(None), poison: true }
 }
 
 /// The tensors that verification finds wrong.

@@ -1,0 +1,25 @@
+//! cuFile (GPUDirect Storage), loaded with dlopen, in three layers: bindgen's bindings (`raw`), the same calls with
+//! their results checked (`checked`), and owners that close what they opened: [`Driver`], [`Handle`],
+//! [`Registration`].
+//!
+//! Codes, counters and layouts grow with every version: codes stay integers, functions that came later are looked
+//! up one by one and wanted only where they are used. The facts are from NVIDIA's cuFile API reference, and from
+//! trying the libraries 1.11 to 1.20.
+
+mod checked;
+mod codes;
+mod driver;
+mod error;
+mod io;
+mod library;
+mod log;
+mod raw;
+mod stats;
+
+pub use codes::{CODES, Code};
+pub use driver::{Driver, DriverOptions, DriverProperties};
+pub use error::{CufileError, What};
+pub use io::{Handle, Registration};
+pub use library::Library;
+pub use log::{LogLine, claim_log};
+pub use stats::{GpuReads, PathCounts, ReadStats};

@@ -1,0 +1,177 @@
+//! What the groups of this process allow it: memory, and CPU time.
+
+use super::gpu::bytes;
+use super::machine;
+use super::nvml::GpuFacts;
+use crate::doctor::check::{Check, Status};
+use crate::doctor::source::Source;
+
+/// With fewer, the ring of pinned buffers is no longer filled at the speed of PCIe 5.
+const CPUS_WANTED: f64 = 16.0;
+
+/// One controller's names in both versions of cgroups.
+struct Controller {
+    name: &'static str,
+    file_v2: &'static str,
+    file_v1: &'static str,
+}
+
+const MEMORY: Controller =
+    Controller { name: "memory", file_v2: "memory.max", file_v1: "memory.limit_in_bytes" };
+const CPU: Controller = Controller { name: "cpu", file_v2: "cpu.max", file_v1: "cpu.cfs_quota_us" };
+
+pub fn checks(source: &Source, gpus: &[GpuFacts]) -> Vec<Check> {
+    let Ok(groups) = source.text("/proc/self/cgroup") else {
+        let unknown = |id| {
+            Check::new(
+                id,
+                machine::SUBJECT,
+                Status::Unknown,
+                "this process's cgroup is not told",
+                "/proc/self/cgroup",
+            )
+        };
+        return vec![unknown("machine.memory-limit"), unknown("machine.cpu-limit")];
+    };
+    vec![memory(source, &groups, gpus), cpu(source, &groups)]
+}
+
+fn memory(source: &Source, groups: &str, gpus: &[GpuFacts]) -> Check {
+    let at = "/proc/self/cgroup; memory.max or memory.limit_in_bytes up to the root";
+    let check =
+        |status, value: String| Check::new("machine.memory-limit", machine::SUBJECT, status, value, at);
+    let limits = files(groups, &MEMORY).into_iter().filter_map(|file| source.number(&file).ok());
+    let total = machine::meminfo(source, "MemTotal");
+    // A limit of all memory or more, such as v1's "none", limits nothing.
+    let Some(limit) = limits.min().filter(|limit| total.is_none_or(|total| *limit < total)) else {
+        return check(Status::Pass, "none".into());
+    };
+    let gpu_bytes = gpus.iter().filter_map(|gpu| gpu.memory_total_bytes).fold(0, u64::saturating_add);
+    if limit >= gpu_bytes {
+        return check(Status::Pass, bytes(limit))
+            .why("pinned buffers and the page cache of what is read count against it");
+    }
+    check(Status::Warn, bytes(limit))
+        .why(format!(
+            "the page cache counts: a checkpoint that fills the GPUs ({}) can't stay cached",
+            bytes(gpu_bytes)
+        ))
+        .remedy("raise the container's or service's memory limit")
+}
+
+fn cpu(source: &Source, groups: &str) -> Check {
+    let at = "/proc/self/cgroup; cpu.max or cpu.cfs_quota_us up to the root";
+    let check = |status, value: String| Check::new("machine.cpu-limit", machine::SUBJECT, status, value, at);
+    let limits = files(groups, &CPU).into_iter().filter_map(|file| cpus_allowed(source, &file));
+    let Some(limit) = limits.min_by(f64::total_cmp) else { return check(Status::Pass, "none".into()) };
+    let value = format!("{limit:.1} CPUs");
+    match limit < CPUS_WANTED {
+        true => check(Status::Warn, value)
+            .why("reader threads are stopped for the rest of each period once it is used up")
+            .remedy("raise the container's or service's CPU limit while it loads"),
+        false => check(Status::Pass, value),
+    }
+}
+
+/// Reads `QUOTA PERIOD` (v2), or v1's quota with the period beside it, as CPUs. `None` is no limit.
+fn cpus_allowed(source: &Source, file: &str) -> Option<f64> {
+    let text = source.text(file).ok()?;
+    let (quota, period) = match text.split_once(' ') {
+        Some((quota, period)) => (quota.to_string(), period.to_string()),
+        None => (text, source.text(&file.replace("_quota_", "_period_")).ok()?),
+    };
+    let (quota, period): (i64, i64) = (quota.parse().ok()?, period.parse().ok()?);
+    (quota > 0 && period > 0).then(|| quota as f64 / period as f64)
+}
+
+/// The files that may hold a limit, from this process's own group up to the root of the mount. A container may see
+/// its host's names here and only its own group there: then only the last ones exist.
+fn files(groups: &str, controller: &Controller) -> Vec<String> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(number), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let (mount, file) = match number {
+            "0" if controllers.is_empty() => (String::new(), controller.file_v2),
+            _ if controllers.split(',').any(|name| name == controller.name) => {
+                (format!("/{}", controller.name), controller.file_v1)
+            }
+            _ => continue,
+        };
+        let mut group = path.trim_end_matches('/');
+        loop {
+            files.push(format!("/sys/fs/cgroup{mount}{group}/{file}"));
+            match group.rsplit_once('/') {
+                Some((parent, _)) => group = parent,
+                None => break,
+            }
+        }
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_tree::{tree, tree_of};
+    use super::*;
+
+    fn status_and_value(name: &str, id: &str) -> (Status, String) {
+        let tree = tree(name);
+        let gpus = super::super::gpus(&tree.source).unwrap();
+        let check = checks(&tree.source, &gpus).into_iter().find(|check| check.id == id).unwrap();
+        (check.status, check.value)
+    }
+
+    #[test]
+    fn limits_of_a_container_and_of_none() {
+        let memory = status_and_value("container-no-udev", "machine.memory-limit");
+        assert_eq!(memory, (Status::Warn, "16.00 GiB".into()));
+        assert_eq!(
+            status_and_value("container-no-udev", "machine.cpu-limit"),
+            (Status::Warn, "8.0 CPUs".into())
+        );
+        assert_eq!(status_and_value("bare-metal-gds", "machine.memory-limit"), (Status::Pass, "none".into()));
+        assert_eq!(status_and_value("bare-metal-gds", "machine.cpu-limit"), (Status::Pass, "none".into()));
+    }
+
+    #[test]
+    fn both_versions_are_walked_up() {
+        assert_eq!(
+            files("0::/a/b\n", &MEMORY),
+            ["/sys/fs/cgroup/a/b/memory.max", "/sys/fs/cgroup/a/memory.max", "/sys/fs/cgroup/memory.max"]
+        );
+        assert_eq!(
+            files("5:cpu,memory:/x\n3:cpuset:/\n", &MEMORY),
+            ["/sys/fs/cgroup/memory/x/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        );
+        assert!(files("nonsense\n1:cpu\n", &CPU).is_empty());
+    }
+
+    #[test]
+    fn a_parents_limit_holds() {
+        let nested = tree_of(
+            "=== /proc/self/cgroup\n0::/a/b\n=== /sys/fs/cgroup/a/memory.max\n4096\n\
+             === /sys/fs/cgroup/a/b/memory.max\nmax\n=== /sys/fs/cgroup/a/b/cpu.max\nmax 100000\n\
+             === /sys/fs/cgroup/a/cpu.max\n3200000 100000\n",
+        );
+        let checks = checks(&nested.source, &[]);
+        assert_eq!((checks[0].value.as_str(), checks[1].value.as_str()), ("4.00 KiB", "32.0 CPUs"));
+        assert_eq!(checks[1].status, Status::Pass);
+    }
+
+    #[test]
+    fn the_first_version_has_a_file_for_each_half() {
+        let tree = |quota: &str| {
+            tree_of(&format!(
+                "=== /proc/self/cgroup\n4:cpu,cpuacct:/\n=== /sys/fs/cgroup/cpu/cpu.cfs_quota_us\n{quota}\n\
+                 === /sys/fs/cgroup/cpu/cpu.cfs_period_us\n100000\n"
+            ))
+        };
+        let limit = |quota| checks(&tree(quota).source, &[]).remove(1).value;
+        assert_eq!(limit("250000"), "2.5 CPUs");
+        assert_eq!(limit("-1"), "none");
+    }
+}

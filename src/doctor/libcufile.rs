@@ -1,0 +1,259 @@
+//! libcufile: where it is, which version, what its configuration comes to, and whether its driver opens.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::check::{Check, Status};
+use super::probe;
+use super::source::{Source, Unread};
+use super::ways::{Finding, Need, Way};
+
+const MACHINE: &str = "this machine";
+const NAME: &str = "libcufile.so.0";
+/// The first version that knows P2PDMA.
+const P2PDMA_MIN: (u32, u32) = (1, 13);
+const VARIABLES: [&str; 9] = [
+    "CUFILE_ENV_PATH_JSON",
+    "CUFILE_ALLOW_COMPAT_MODE",
+    "CUFILE_FORCE_COMPAT_MODE",
+    "CUFILE_USE_PCIP2PDMA",
+    "LD_LIBRARY_PATH",
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "CONDA_PREFIX",
+    "VIRTUAL_ENV",
+];
+
+/// What opening cuFile in a child process came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Probed {
+    /// The file that was loaded.
+    pub path: Option<String>,
+    /// What `cuFileGetVersion` says: 1150 is 1.15.
+    pub version: Option<i32>,
+    pub driver_open: Option<DriverOpen>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DriverOpen {
+    /// Whether the call came back within the time limit.
+    pub ended: bool,
+    /// cuFile's code: 0 is success, which compatibility mode is, too.
+    pub code: Option<i64>,
+    pub seconds: f64,
+}
+
+/// The variables that lead cuFile or its loader, as they are set.
+fn environment(source: &Source) -> BTreeMap<String, String> {
+    let set = || {
+        let set = VARIABLES.iter().filter_map(|name| Some((name.to_string(), std::env::var(name).ok()?)));
+        Ok(set.collect())
+    };
+    source.fact("cufile-environment", set).unwrap_or_default()
+}
+
+/// The library, its driver and its configuration.
+pub fn findings(source: &Source) -> Vec<Finding> {
+    let environment = environment(source);
+    let probed = source.fact("cufile", probe::cufile);
+    let mut findings = vec![library(source, &environment, &probed)];
+    findings.extend(driver_open(&probed));
+    findings.extend(configuration(source));
+    findings
+}
+
+fn library(
+    source: &Source,
+    environment: &BTreeMap<String, String>,
+    probed: &Result<Probed, Unread>,
+) -> Finding {
+    let loaded = probed.as_ref().ok().and_then(|p| p.path.clone());
+    let Some(path) = loaded.or_else(|| find(source, environment)) else {
+        let check =
+            Check::new("cufile.library", MACHINE, Status::Fail, "not found", "the loader's directories")
+                .why(format!("cuFile is not installed: {NAME} was not found"))
+                .remedy("install package libcufile of your CUDA version, or: pip install nvidia-cufile");
+        return Finding::new(Need::Both, check);
+    };
+    let called = probed.as_ref().ok().and_then(|p| p.version).and_then(from_call);
+    let version = called.or_else(|| from_name(&source.canonical(&path).ok()?));
+    let value = version.map_or("version not known".to_string(), |(major, minor)| format!("{major}.{minor}"));
+    match version {
+        Some(version) if version < P2PDMA_MIN => {
+            let check = Check::new("cufile.library", MACHINE, Status::Fail, value.clone(), path)
+                .why(format!("cuFile {value} does not know P2PDMA: it takes 1.13"))
+                .remedy("install libcufile of CUDA 12.8 or later");
+            Finding::new(Need::Only(Way::P2pdma), check)
+        }
+        _ => Finding::new(Need::Both, Check::new("cufile.library", MACHINE, Status::Pass, value, path)),
+    }
+}
+
+/// Where the loader would find it, then where CUDA, pip and conda put it.
+fn find(source: &Source, environment: &BTreeMap<String, String>) -> Option<String> {
+    let variable = |name: &str| environment.get(name).filter(|v| !v.is_empty());
+    let mut directories: Vec<String> = Vec::new();
+    directories.extend(variable("LD_LIBRARY_PATH").iter().flat_map(|v| v.split(':')).map(str::to_string));
+    for conf in source.list("/etc/ld.so.conf.d").unwrap_or_default() {
+        let text = source.text(&format!("/etc/ld.so.conf.d/{conf}")).unwrap_or_default();
+        directories.extend(text.lines().map(str::trim).filter(|l| l.starts_with('/')).map(str::to_string));
+    }
+    for fixed in ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"] {
+        directories.push(fixed.to_string());
+    }
+    for root in [variable("CUDA_HOME"), variable("CUDA_PATH"), Some(&"/usr/local/cuda".to_string())] {
+        directories.extend(root.iter().flat_map(|r| [format!("{r}/lib64"), format!("{r}/lib")]));
+    }
+    directories.extend(variable("CONDA_PREFIX").map(|conda| format!("{conda}/lib")));
+    if let Some(lib) = variable("VIRTUAL_ENV").map(|venv| format!("{venv}/lib")) {
+        for python in source.list(&lib).unwrap_or_default().into_iter().filter(|n| n.starts_with("python")) {
+            let wheels = format!("{lib}/{python}/site-packages/nvidia");
+            directories.extend([format!("{wheels}/cufile/lib"), format!("{wheels}/cu13/lib")]);
+        }
+    }
+    let files = directories.iter().filter(|d| d.starts_with('/')).map(|d| format!("{d}/{NAME}"));
+    files.into_iter().find(|file| source.exists(file))
+}
+
+/// (1, 13) of `…/libcufile.so.1.13.1`; `libcufile.so.0` says nothing.
+fn from_name(path: &str) -> Option<(u32, u32)> {
+    let mut numbers = path.rsplit_once("libcufile.so.")?.1.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// (1, 15) of 1150, as `cuFileGetVersion` counts: 1000 a major, 10 a minor.
+fn from_call(version: i32) -> Option<(u32, u32)> {
+    let version = u32::try_from(version).ok()?;
+    (version >= 1000).then_some((version / 1000, version % 1000 / 10))
+}
+
+fn driver_open(probed: &Result<Probed, Unread>) -> Option<Finding> {
+    let from = "cuFileDriverOpen, in a child process";
+    let check = |status, value: String| Check::new("cufile.driver-open", MACHINE, status, value, from);
+    let opened = match probed {
+        Ok(Probed { driver_open: Some(opened), .. }) => opened,
+        // The library is missing, which is said already.
+        Ok(_) | Err(Unread::Missing) => return None,
+        Err(why) => {
+            return Some(Finding::new(Need::Neither, check(Status::Unknown, why.to_string())));
+        }
+    };
+    let seconds = format!("{:.1} s", opened.seconds);
+    let check = match (opened.ended, opened.code) {
+        (false, _) => check(Status::Fail, format!("not back after {seconds}"))
+            .why("cuFile's driver never finishes opening: it was stopped at the time limit")
+            .remedy("look at proc.modules; or take another version of libcufile"),
+        (true, Some(0)) => check(Status::Pass, format!("opened in {seconds}, which proves no path yet")),
+        (true, code) => {
+            let code = code.map_or("no code".to_string(), |c| format!("code {c}"));
+            check(Status::Fail, format!("{code} after {seconds}"))
+                .why(format!("cuFile's driver does not open: {code}"))
+                .remedy("look into cufile.log; allow_compat_mode decides whether it may open without GDS")
+        }
+    };
+    Some(Finding::new(Need::Both, check))
+}
+
+/// The settings that decide, from the environment first, then the file.
+pub fn configuration(source: &Source) -> Vec<Finding> {
+    let environment = environment(source);
+    let set = environment.get("CUFILE_ENV_PATH_JSON").filter(|v| !v.is_empty());
+    let file = set.map_or("/etc/cufile.json", String::as_str);
+    let text = source.text(file);
+    let parsed = text.as_ref().map(|text| serde_json::from_str::<Value>(&without_comments(text)));
+    let (json, state) = match (parsed, set) {
+        (Ok(Ok(json)), _) => (json, "read"),
+        (Ok(Err(e)), _) => {
+            let check = Check::new("cufile.config", MACHINE, Status::Warn, e.to_string(), file)
+                .why("cuFile's configuration is no JSON, and may not be read as meant")
+                .remedy(format!("mend {file}; // comments are allowed"));
+            return vec![Finding::new(Need::Neither, check)];
+        }
+        (Err(Unread::Missing), None) => (Value::Null, "no file, defaults"),
+        (Err(why), _) => {
+            let check = Check::new("cufile.config", MACHINE, Status::Warn, why.to_string(), file)
+                .why("cuFile's configuration can't be read, so that its defaults hold")
+                .remedy(format!("give this user read access to {file}, or set CUFILE_ENV_PATH_JSON"));
+            return vec![Finding::new(Need::Neither, check)];
+        }
+    };
+    let on = |variable: &str, default: bool, pointers: &[&str]| {
+        let stated = environment.get(variable).and_then(|v| truth(v));
+        stated.or_else(|| pointers.iter().find_map(|p| json.pointer(p)?.as_bool())).unwrap_or(default)
+    };
+    let allow = on("CUFILE_ALLOW_COMPAT_MODE", true, &["/properties/allow_compat_mode"]);
+    let force = on("CUFILE_FORCE_COMPAT_MODE", false, &["/properties/force_compat_mode"]);
+    let p2pdma = ["/block/nvme/use_pci_p2pdma", "/properties/use_pci_p2pdma"];
+    let p2pdma = on("CUFILE_USE_PCIP2PDMA", false, &p2pdma);
+    let value =
+        format!("{state}: allow_compat_mode {allow}, force_compat_mode {force}, use_pci_p2pdma {p2pdma}");
+    let mut findings =
+        vec![Finding::new(Need::Neither, Check::new("cufile.config", MACHINE, Status::Pass, value, file))];
+    if force {
+        let check = Check::new("cufile.force-compat", MACHINE, Status::Fail, "true", file)
+            .why("cuFile is told to use compatibility mode only: force_compat_mode is true")
+            .remedy(format!("unset CUFILE_FORCE_COMPAT_MODE, and set force_compat_mode to false in {file}"));
+        findings.push(Finding::new(Need::Both, check));
+    }
+    let check = Check::new("p2pdma.config", MACHINE, Status::Pass, p2pdma.to_string(), file);
+    let check = match p2pdma {
+        true => check,
+        false => Check { status: Status::Fail, ..check }
+            .why("cuFile is not told to use P2PDMA: use_pci_p2pdma is false")
+            .remedy(format!("export CUFILE_USE_PCIP2PDMA=true, or properties.use_pci_p2pdma in {file}")),
+    };
+    findings.push(Finding::new(Need::Only(Way::P2pdma), check));
+    findings
+}
+
+fn truth(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Some(true),
+        "0" | "false" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// JSON as cuFile takes it has `//` comments to the line's end; in strings they are text. Line breaks stay, so that
+/// errors name the right line.
+fn without_comments(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let (mut in_string, mut escaped, mut in_comment) = (false, false, false);
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        in_comment &= c != '\n';
+        in_comment |= !in_string && c == '/' && characters.peek() == Some(&'/');
+        if in_comment {
+            continue;
+        }
+        if c == '"' && !escaped {
+            in_string = !in_string;
+        }
+        escaped = in_string && c == '\\' && !escaped;
+        plain.push(c);
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_go_and_strings_stay() {
+        let text = "// x\n{ \"a\": \"http://b\\\"//c\", // y\n  \"d\": 1 }//";
+        let json: Value = serde_json::from_str(&without_comments(text)).unwrap();
+        assert_eq!(json["a"], "http://b\"//c");
+        assert_eq!(json["d"], 1);
+    }
+
+    #[test]
+    fn versions() {
+        assert_eq!(from_name("/usr/lib/libcufile.so.1.13.1"), Some((1, 13)));
+        assert_eq!(from_name("/usr/lib/libcufile.so.0"), None);
+        assert_eq!(from_call(1150), Some((1, 15)));
+        assert_eq!(from_call(-1), None);
+    }
+}

@@ -1,0 +1,367 @@
+//! The engine `gds`: storage → GPU memory by cuFile, which is direct where nvidia-fs or the kernel's P2PDMA is there,
+//! and a read with a copy behind it (compatibility mode) where not.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use anyhow::{Context, Result};
+
+use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
+use super::source::{self, Sources};
+use crate::checkpoint::Checkpoint;
+use crate::cli::IoChoice;
+use crate::cufile::{CufileError, Driver, Handle, What};
+use crate::gpu::memory::Stream;
+use crate::gpu::{Gpu, direct};
+use crate::memory::HostBuffer;
+use crate::sys::{self, DIRECT_ALIGN, align_up};
+use proof::Way;
+use slabs::Slabs;
+
+/// Whether to take cuFile at all.
+pub mod choose;
+/// Loads by cuFile.
+pub mod load;
+/// Which way the bytes go, by counters.
+pub mod proof;
+/// Registered device memory.
+pub mod slabs;
+
+/// How to load by cuFile.
+#[derive(Debug, Clone)]
+pub struct Gds {
+    pub driver: Arc<Driver>,
+    pub allow_compat: bool,
+    pub register: Register,
+    pub on_error: OnError,
+    /// Whether another engine may take over before the first byte, where the way is not proven.
+    pub may_fall_back: bool,
+}
+
+/// Which device memory to register with cuFile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Register {
+    /// Where drives write to it: all of it, or slabs where it can't all be mapped. In compatibility mode none
+    Auto,
+    Whole,
+    /// 1 GiB at a time, the next while one is read
+    Slabs,
+    None,
+}
+
+/// What to do when a read by cuFile fails half-way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnError {
+    /// Fail the load
+    Fail,
+    /// Read that chunk through host memory
+    Retry,
+}
+
+/// Mapped at a time where BAR1 does not hold everything.
+const SLAB_BYTES: u64 = 1 << 30;
+/// A read that is interrupted more often in a row than this has failed.
+const INTERRUPTIONS_MAX: u32 = 1000;
+
+struct GdsFile {
+    handle: Handle,
+    /// Whether it goes past the page cache: not with `--io buffered`, nor where the file system refuses.
+    past_cache: bool,
+    /// For ranges that the page cache holds: compatibility mode can use it, and is faster so.
+    cached: Option<Handle>,
+}
+
+/// Shared by all threads of a load. `'a` is what its destinations live for.
+pub struct GdsEngine<'a> {
+    files: Vec<GdsFile>,
+    /// The same files by ordinary reads: for what cuFile failed at, and to ask the page cache.
+    sources: Sources,
+    /// The GPUs of each lane; none where it is host memory.
+    lanes: Vec<Vec<Arc<Gpu>>>,
+    /// One for each lane; empty where nothing is registered.
+    slabs: Vec<Slabs<'a>>,
+    on_error: OnError,
+    way: OnceLock<Way>,
+    direct_bytes: AtomicU64,
+    buffered_bytes: AtomicU64,
+    retried: Mutex<Retried>,
+}
+
+#[derive(Default)]
+struct Retried {
+    bytes: u64,
+    first_error: Option<String>,
+}
+
+impl<'a> GdsEngine<'a> {
+    /// Registers every file with cuFile. In compatibility mode `io` chooses between page cache and `O_DIRECT` as for
+    /// other engines.
+    pub fn open(
+        gds: &Gds,
+        checkpoint: &Checkpoint,
+        io: IoChoice,
+        lanes: Vec<Vec<Arc<Gpu>>>,
+    ) -> Result<GdsEngine<'a>> {
+        let sources = Sources::open(checkpoint, io)?;
+        let mut files = Vec::new();
+        for file in &checkpoint.files {
+            let register = |opened: io::Result<std::fs::File>| -> Result<Handle> {
+                let at = || format!("register {} with cuFile", file.path.display());
+                Handle::register(&gds.driver, opened.with_context(at)?).with_context(at)
+            };
+            let (handle, past_cache) = match (io, sys::open_direct(&file.path)) {
+                (IoChoice::Buffered, _) => (register(sys::open_regular(&file.path))?, false),
+                // A file system without O_DIRECT: cuFile finds a way or says why not.
+                (_, Err(e)) if e.raw_os_error() == Some(libc::EINVAL) => {
+                    (register(sys::open_regular(&file.path))?, false)
+                }
+                (_, opened) => (register(opened)?, true),
+            };
+            let cached = match past_cache && gds.allow_compat && io == IoChoice::Auto {
+                true => Some(register(sys::open_regular(&file.path))?),
+                false => None,
+            };
+            files.push(GdsFile { handle, past_cache, cached });
+        }
+        Ok(GdsEngine {
+            files,
+            sources,
+            lanes,
+            slabs: Vec::new(),
+            on_error: gds.on_error,
+            way: OnceLock::new(),
+            direct_bytes: AtomicU64::new(0),
+            buffered_bytes: AtomicU64::new(0),
+            retried: Mutex::default(),
+        })
+    }
+
+    /// Settles by counters which way cuFile's reads go; off the clock. Asked again it answers from memory.
+    pub fn prove(&self, driver: &Arc<Driver>) -> Result<&Way> {
+        if let Some(way) = self.way.get() {
+            return Ok(way);
+        }
+        let handles: Vec<&Handle> = self.files.iter().map(|f| &f.handle).collect();
+        let mut gpus: Vec<Arc<Gpu>> = Vec::new();
+        for gpu in self.lanes.iter().flatten() {
+            if !gpus.iter().any(|known| Arc::ptr_eq(known, gpu)) {
+                gpus.push(gpu.clone());
+            }
+        }
+        let way = proof::prove(driver, &handles, &gpus)?;
+        Ok(self.way.get_or_init(|| way))
+    }
+
+    /// Registers the memory of these jobs as asked. `is_direct`: whether drives will write to it.
+    pub fn register(&mut self, gds: &Gds, jobs: &[Vec<Job<'a>>], is_direct: bool) -> Result<()> {
+        let slabs = |bytes: u64| -> Vec<Slabs<'a>> {
+            let lanes = self.lanes.iter().zip(jobs).filter(|(gpus, _)| !gpus.is_empty());
+            lanes.map(|(gpus, jobs)| Slabs::new(&gds.driver, &gpus[0], jobs, bytes)).collect()
+        };
+        self.slabs = match gds.register {
+            Register::None => Vec::new(),
+            Register::Auto if !is_direct => Vec::new(),
+            Register::Slabs => slabs(SLAB_BYTES),
+            Register::Auto | Register::Whole => {
+                let whole = slabs(u64::MAX);
+                match (whole.iter().try_for_each(Slabs::map_all), gds.register) {
+                    (Ok(()), _) => whole,
+                    // What is mapped goes with `whole` before slabs are.
+                    (Err(_), Register::Auto) => {
+                        drop(whole);
+                        slabs(SLAB_BYTES)
+                    }
+                    (Err(error), _) => {
+                        return Err(error.context(
+                            "register all device memory with cuFile (BAR1 may be too small: --gds-register slabs)",
+                        ));
+                    }
+                }
+            }
+        };
+        Ok(())
+    }
+
+    /// Maps slabs ahead of the readers until all is mapped or [`GdsEngine::stop`] is called: for a thread of its own.
+    pub fn map_ahead(&self) {
+        std::thread::scope(|scope| {
+            for slabs in self.slabs.iter().filter(|s| s.waits()) {
+                scope.spawn(|| slabs.map_ahead());
+            }
+        });
+    }
+
+    pub fn stop(&self) {
+        self.slabs.iter().for_each(Slabs::stop);
+    }
+
+    /// The handle for a range, and whether it goes past the page cache.
+    fn handle(&self, file: usize, offset: u64, bytes: u64) -> (&Handle, bool) {
+        let file = &self.files[file];
+        match &file.cached {
+            Some(cached) if source::is_cached(cached.file(), offset, bytes) => (cached, false),
+            _ => (&file.handle, file.past_cache),
+        }
+    }
+}
+
+impl Engine for GdsEngine<'_> {
+    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>> {
+        let gpus = self.lanes.get(lane).map(Vec::as_slice).unwrap_or_default();
+        if let Some(gpu) = gpus.first() {
+            sys::run_near(gpu.numa_node);
+            gpu.make_current().map_err(io::Error::other)?;
+        }
+        // Copies on to the other GPUs of a replicated load start at the first one.
+        let to_others =
+            (gpus.len() > 1).then(|| Stream::new(&gpus[0])).transpose().map_err(io::Error::other)?;
+        let slabs = self.slabs.get(lane);
+        Ok(Box::new(GdsWorker { engine: self, gpus, slabs, to_others, bounce: None, interruptions: 0 }))
+    }
+
+    fn outcome(&self) -> PathTaken {
+        let retried = self.retried.lock().unwrap_or_else(|e| e.into_inner());
+        let way = self.way.get();
+        let mut reason = match way {
+            Some(Way::Nvfs) => "nvidia-fs counted the reads".to_string(),
+            Some(Way::P2pdma) => "cuFile counted the reads as P2PDMA".to_string(),
+            Some(Way::Compat) => "cuFile read through host memory: GDS is not real here".to_string(),
+            Some(Way::Unproven(why)) => format!("the way is not proven: {why}"),
+            None => "the way is not proven: nothing was counted".to_string(),
+        };
+        if let Some(error) = &retried.first_error {
+            reason.push_str(&format!("; {} bytes went through host memory instead: {error}", retried.bytes));
+        }
+        PathTaken {
+            path: way.map_or("gds-unproven", Way::name).to_string(),
+            reason,
+            direct_bytes: self.direct_bytes.load(Ordering::Relaxed),
+            buffered_bytes: self.buffered_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+struct GdsWorker<'e, 'a> {
+    engine: &'e GdsEngine<'a>,
+    gpus: &'e [Arc<Gpu>],
+    slabs: Option<&'e Slabs<'a>>,
+    to_others: Option<Stream>,
+    /// Host memory for what cuFile failed at, made when it is wanted.
+    bounce: Option<HostBuffer>,
+    /// In a row.
+    interruptions: u32,
+}
+
+impl Worker for GdsWorker<'_, '_> {
+    fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
+        let n = match self.by_cufile(job, done) {
+            Ok(n) => n,
+            Err(error) if error.is_transient() && self.interruptions < INTERRUPTIONS_MAX => {
+                self.interruptions += 1;
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            Err(error) if self.engine.on_error == OnError::Retry => self.by_host(job, done, &error)?,
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        self.interruptions = 0;
+        self.copy_to_others(job, done, n)?;
+        if done + n == job.bytes
+            && let (Some(slabs), Target::Devices(slices)) = (self.slabs, &job.target)
+        {
+            slabs.full(&direct::Span::of(&slices[0]));
+        }
+        Ok(n)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.to_others.iter().try_for_each(Stream::synchronize).map_err(io::Error::other)
+    }
+}
+
+impl GdsWorker<'_, '_> {
+    fn by_cufile(&self, job: &mut Job<'_>, done: u64) -> Result<u64, CufileError> {
+        let (offset, bytes) = (job.file_offset + done, job.bytes - done);
+        let (handle, past_cache) = self.engine.handle(job.file, offset, bytes);
+        let n = match &mut job.target {
+            Target::Host(room) => {
+                handle.read_host(&mut room[done as usize..(done + bytes) as usize], offset)?
+            }
+            Target::Devices(slices) => {
+                let target = &mut slices[0];
+                let mapping = self.slabs.map(|s| s.mapping(target.address())).transpose();
+                let mapping = mapping.map_err(not_called)?;
+                direct::read(handle, target, done, bytes, offset, mapping.as_deref())?
+            }
+            Target::Staged(..) => {
+                return Err(not_called("the engine was given memory that it can't fill".into()));
+            }
+        };
+        // What comes short goes on at an aligned place, or every read after it would be unaligned.
+        let n = match n < bytes && n >= DIRECT_ALIGN {
+            true => n - (done + n) % DIRECT_ALIGN,
+            false => n.min(bytes),
+        };
+        let counter = if past_cache { &self.engine.direct_bytes } else { &self.engine.buffered_bytes };
+        counter.fetch_add(n, Ordering::Relaxed);
+        Ok(n)
+    }
+
+    /// The rest of a job by an ordinary read, and a copy where it belongs on a GPU.
+    fn by_host(&mut self, job: &mut Job<'_>, done: u64, error: &CufileError) -> io::Result<u64> {
+        let sources = &self.engine.sources;
+        let (offset, bytes) = (job.file_offset + done, job.bytes - done);
+        let n = match &mut job.target {
+            Target::Host(room) => sources.read(job.file, offset, bytes, &mut room[done as usize..])?,
+            Target::Devices(slices) => {
+                let room_bytes = align_up(bytes, DIRECT_ALIGN);
+                let bounce = match &mut self.bounce {
+                    Some(bounce) if bounce.as_slice().len() as u64 >= room_bytes => bounce,
+                    bounce => bounce.insert(HostBuffer::new(room_bytes).map_err(io::Error::other)?),
+                };
+                let room = &mut bounce.as_mut_slice()[..room_bytes as usize];
+                let n = sources.read(job.file, offset, bytes, room)?;
+                slices[0].write(&self.gpus[0], done, &room[..n as usize]).map_err(io::Error::other)?;
+                self.gpus[0].synchronize().map_err(io::Error::other)?;
+                n
+            }
+            Target::Staged(..) => return Err(wrong_target("gds")),
+        };
+        let mut retried = self.engine.retried.lock().unwrap_or_else(|e| e.into_inner());
+        retried.bytes += n;
+        retried.first_error.get_or_insert_with(|| error.to_string());
+        Ok(n)
+    }
+
+    fn copy_to_others(&self, job: &mut Job<'_>, done: u64, bytes: u64) -> io::Result<()> {
+        let (Some(stream), Target::Devices(slices)) = (&self.to_others, &mut job.target) else {
+            return Ok(());
+        };
+        let Some((first, others)) = slices.split_first_mut() else { return Ok(()) };
+        others
+            .iter_mut()
+            .try_for_each(|other| stream.copy_between(first, other, done, bytes))
+            .map_err(io::Error::other)
+    }
+}
+
+/// A read that did not get as far as cuFile.
+fn not_called(cause: String) -> CufileError {
+    CufileError {
+        call: "cuFileRead",
+        what: What::Refused,
+        cuda: None,
+        cause: cause.into(),
+        remedy: "load with --engine pinned".into(),
+        log: Vec::new(),
+    }
+}
+
+impl Drop for GdsWorker<'_, '_> {
+    /// After a failure copies may still be under way; they end here, while their targets are borrowed.
+    fn drop(&mut self) {
+        if let Some(stream) = &self.to_others {
+            let _ = stream.synchronize();
+        }
+    }
+}

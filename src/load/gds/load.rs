@@ -1,0 +1,88 @@
+//! A load by cuFile, from the call to the last byte in place.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+
+use super::{Gds, GdsEngine};
+use crate::bench::record::Phases;
+use crate::checkpoint::Checkpoint;
+use crate::gpu::Gpu;
+use crate::interrupt::Cancel;
+use crate::load::engine::Engine;
+use crate::load::plan::Plan;
+use crate::load::{
+    Clock, LoadReport, Loaded, Options, Placement, allocate, gpus_of_lanes, lanes, poison_all, transfer,
+};
+
+/// What came of it.
+pub enum Came {
+    Loaded(Box<(Loaded, LoadReport)>),
+    /// Before the first byte: the way is not a direct one, and another engine may take over. Why.
+    NotDirect(String),
+}
+
+/// Loads to GPUs by cuFile. The proof of its way, which reads a little of each file, and poisoning are not on the clock;
+/// the driver is open already.
+pub fn load(
+    path: &Path,
+    gpus: &[Arc<Gpu>],
+    placement: Placement,
+    options: &Options,
+    gds: &Gds,
+    cancel: &Cancel,
+) -> Result<Came> {
+    let mut clock = Clock::start();
+    let mut phases = Phases::default();
+    let gpus_of_lane = gpus_of_lanes(gpus, placement);
+    let checkpoint = Checkpoint::open(path)?;
+    let mut buffers;
+    let mut engine = GdsEngine::open(gds, &checkpoint, options.io, gpus_of_lane.clone())?;
+    phases.open_s = clock.lap();
+    if !gds.allow_compat {
+        let way = engine.prove(&gds.driver)?;
+        if !way.is_direct() {
+            let why = engine.outcome().reason;
+            if gds.may_fall_back {
+                return Ok(Came::NotDirect(why));
+            }
+            bail!(
+                "GPUDirect Storage was asked for, and its reads do not go straight to the GPU: {why}. See `sllm-gds doctor`; \
+                 --allow-compat takes them as they are, --engine auto takes the fastest that is real"
+            );
+        }
+        clock.skip();
+    }
+    let plan = Plan::new(&checkpoint, gpus_of_lane.len())?;
+    phases.plan_s = clock.lap();
+    buffers = allocate(&plan, &gpus_of_lane)?;
+    phases.allocate_s = clock.lap();
+    poison_all(&mut buffers, options, &mut clock)?;
+    let jobs = lanes(&plan, &mut buffers, options.chunk_bytes);
+    engine.register(gds, &jobs, !gds.allow_compat)?;
+    phases.register_s = clock.lap();
+    std::thread::scope(|scope| {
+        let engine = &engine;
+        let _stop = Stop(engine);
+        scope.spawn(|| engine.map_ahead());
+        transfer(&checkpoint.files, jobs, engine, options.threads, cancel)
+    })?;
+    phases.transfer_s = clock.lap();
+    let elapsed_s = clock.total();
+    // With compatibility mode allowed the proof comes last: before, it would warm cuFile's own buffers.
+    engine.prove(&gds.driver)?;
+    let taken = engine.outcome();
+    drop(engine);
+    let report = LoadReport::new(&checkpoint, &plan, options, phases, elapsed_s, taken);
+    Ok(Came::Loaded(Box::new((Loaded { checkpoint, plan, buffers }, report))))
+}
+
+/// Ends mapping ahead, whatever became of the transfer.
+struct Stop<'e, 'a>(&'e GdsEngine<'a>);
+
+impl Drop for Stop<'_, '_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}

@@ -1,0 +1,177 @@
+//! Which way the bytes go, by counters: that cuFile works says nothing of how.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use crate::cufile::{Driver, Handle};
+use crate::gpu::Gpu;
+use crate::gpu::direct;
+use crate::gpu::memory::DeviceBuffer;
+use crate::memory::HostBuffer;
+
+/// The way that was proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// nvidia-fs: the drive writes to the GPU.
+    Nvfs,
+    /// The kernel's P2PDMA: the same without nvidia-fs.
+    P2pdma,
+    /// Through host memory, by cuFile's own reads and copies.
+    Compat,
+    /// Nothing counted what could be told apart; why.
+    Unproven(String),
+}
+
+impl Way {
+    /// As records name it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Way::Nvfs => "gds-nvfs",
+            Way::P2pdma => "gds-p2pdma",
+            Way::Compat => "gds-compat",
+            Way::Unproven(_) => "gds-unproven",
+        }
+    }
+
+    pub fn is_direct(&self) -> bool {
+        matches!(self, Way::Nvfs | Way::P2pdma)
+    }
+}
+
+/// Bytes of each file that are read for proof.
+const PROBE_BYTES: u64 = 1 << 20;
+
+/// Reads the beginning of each file to each GPU (to host memory where there are none) and looks at what was counted:
+/// cuFile's own counters where the version has them, else nvidia-fs's. Not for the clock.
+pub fn prove(driver: &Arc<Driver>, files: &[&Handle], gpus: &[Arc<Gpu>]) -> Result<Way> {
+    let started = driver.stats_start();
+    let before = Counters::read(driver, started.is_ok());
+    let reads = read_all(files, gpus);
+    let after = Counters::read(driver, started.is_ok());
+    if started.is_ok() {
+        // The counters slow every read down a little.
+        let _ = driver.stats_stop();
+    }
+    let reads = reads.context("read a little of each file, to prove the path")?;
+    let why_not = started.err().map(|e| e.to_string());
+    Ok(judge(&before, &after, reads, why_not))
+}
+
+/// Says how many reads there were.
+fn read_all(files: &[&Handle], gpus: &[Arc<Gpu>]) -> Result<u64> {
+    let mut reads = 0;
+    for handle in files {
+        let bytes = handle.file().metadata()?.len().min(PROBE_BYTES);
+        if bytes == 0 {
+            continue;
+        }
+        if gpus.is_empty() {
+            let mut room = HostBuffer::new(bytes)?;
+            handle.read_host(&mut room.as_mut_slice()[..bytes as usize], 0)?;
+            reads += 1;
+        }
+        for gpu in gpus {
+            gpu.make_current()?;
+            let mut room = DeviceBuffer::new(gpu, bytes)?;
+            direct::read(handle, &mut room.as_mut_slice(), 0, bytes, 0, None)?;
+            reads += 1;
+        }
+    }
+    Ok(reads)
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counters {
+    /// Of cuFile, over all GPUs; `None` where this version has none.
+    cufile: Option<Ways>,
+    /// Of nvidia-fs, over all processes.
+    nvidia_fs_reads: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Ways {
+    nvfs: u64,
+    p2p: u64,
+    posix: u64,
+}
+
+impl Counters {
+    fn read(driver: &Driver, with_cufile: bool) -> Counters {
+        let counts = with_cufile.then(|| driver.stats_reads_by_gpu().ok()).flatten();
+        let cufile = counts.map(|stats| {
+            let sum = stats.sum();
+            Ways { nvfs: sum.nvfs, p2p: sum.p2p, posix: sum.posix }
+        });
+        let text = std::fs::read_to_string("/proc/driver/nvidia-fs/stats").ok();
+        Counters { cufile, nvidia_fs_reads: text.as_deref().and_then(nvidia_fs_reads) }
+    }
+}
+
+/// `n` of the line `Reads : n=12 ok=12 err=0 …`.
+fn nvidia_fs_reads(text: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.trim_start().starts_with("Reads"))?;
+    let (_, rest) = line.split_once("n=")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// One way only counts when it took every read: a mixture is the slower of both.
+fn judge(before: &Counters, after: &Counters, reads: u64, why_no_counters: Option<String>) -> Way {
+    if reads == 0 {
+        return Way::Unproven("there was nothing to read".into());
+    }
+    if let (Some(before), Some(after)) = (before.cufile, after.cufile) {
+        let (nvfs, p2p) = (after.nvfs.saturating_sub(before.nvfs), after.p2p.saturating_sub(before.p2p));
+        let posix = after.posix.saturating_sub(before.posix);
+        return match (nvfs, p2p, posix) {
+            (0, 0, 0) => Way::Unproven("cuFile counted no read".into()),
+            (_, _, posix) if posix > 0 => Way::Compat,
+            (0, _, _) => Way::P2pdma,
+            (_, 0, _) => Way::Nvfs,
+            _ => Way::Unproven("some reads went by nvidia-fs and some by P2PDMA".into()),
+        };
+    }
+    match (before.nvidia_fs_reads, after.nvidia_fs_reads) {
+        // Other processes count there too: fewer than ours proves that ours did not all go that way.
+        (Some(before), Some(after)) if after.saturating_sub(before) >= reads => Way::Nvfs,
+        (Some(_), Some(_)) => Way::Compat,
+        _ => Way::Unproven(format!(
+            "neither cuFile ({}) nor nvidia-fs counts reads here",
+            why_no_counters.unwrap_or_else(|| "its counters could not be read".into())
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counters(cufile: Option<(u64, u64, u64)>, nvidia_fs_reads: Option<u64>) -> Counters {
+        Counters { cufile: cufile.map(|(nvfs, p2p, posix)| Ways { nvfs, p2p, posix }), nvidia_fs_reads }
+    }
+
+    #[test]
+    fn a_way_is_claimed_only_when_it_took_every_read() {
+        let judged = |after: (u64, u64, u64)| {
+            judge(&counters(Some((5, 5, 5)), None), &counters(Some(after), None), 2, None)
+        };
+        assert_eq!(judged((7, 5, 5)), Way::Nvfs);
+        assert_eq!(judged((5, 7, 5)), Way::P2pdma);
+        assert_eq!(judged((5, 5, 7)), Way::Compat);
+        assert_eq!(judged((6, 5, 6)), Way::Compat);
+        assert!(matches!(judged((6, 6, 5)), Way::Unproven(_)));
+        assert!(matches!(judged((5, 5, 5)), Way::Unproven(_)));
+    }
+
+    #[test]
+    fn nvidia_fs_counts_where_cufile_does_not() {
+        let judged = |before, after| judge(&counters(None, before), &counters(None, after), 3, None);
+        assert_eq!(judged(Some(10), Some(13)), Way::Nvfs);
+        assert_eq!(judged(Some(10), Some(12)), Way::Compat);
+        assert!(!judged(None, None).is_direct());
+        let text = "GDS Version: 1.13.0.11\nNVFS statistics(ver: 4.0)\nActive Shadow-Buffer (MiB): 0\n\
+                    Reads                         : n=1204 ok=1200 err=4 readMiB=19 io_state_err=0\nWrites : n=3 ok=3";
+        assert_eq!(nvidia_fs_reads(text), Some(1204));
+        assert_eq!(nvidia_fs_reads("Writes : n=3"), None);
+    }
+}
