@@ -92,12 +92,14 @@ for name in ("verify", "two-balanced", "two-replicate"):
 phases = [r["phases"] for r in records("warm", "sllm")]
 print("\nWhere the time of a warm load goes (median ms): ", end="")
 print(", ".join(f"{k[:-2]} {1e3 * statistics.median(p[k] for p in phases):.1f}" for k in phases[0]))
-print("\nGB/s, warm, one load each, by threads × chunk × slots (more than threads):\n")
-print("| threads | chunk MiB | +2 slots | +8 | +16 |")
-print("| --- | --- | --- | --- | --- |")
 cells = {}
 for one in lines("matrix.jsonl"):
-    cells.setdefault((one["threads"], one["chunk_bytes"] >> 20), {})[one["more"]] = one
-for (threads, chunk), by_slots in cells.items():
-    shown = " | ".join(f"{by_slots[d]['gb_per_s']:.1f} ({by_slots[d]['staging_bytes'] >> 20} MiB)" for d in (2, 8, 16))
-    print(f"| {threads} | {chunk} | {shown} |")
+    row_of = (one["threads"], one["chunk_bytes"] >> 20, one["copy_bytes"] >> 20)
+    cells.setdefault(row_of, {})[one["ring_mib"]] = one
+rings = sorted({ring for by_ring in cells.values() for ring in by_ring})
+print("\nGB/s, warm, one load each, by threads × chunk × copy × ring (what of it is pinned: whole copies):\n")
+print("| threads | chunk MiB | copy MiB | " + " | ".join(f"ring {ring} MiB" for ring in rings) + " |")
+print("| --- | --- | --- |" + " --- |" * len(rings))
+for (threads, chunk, copy), by_ring in cells.items():
+    shown = " | ".join(f"{by_ring[r]['gb_per_s']:.1f} ({by_ring[r]['staging_bytes'] >> 20})" for r in rings)
+    print(f"| {threads} | {chunk} | {copy} | {shown} |")

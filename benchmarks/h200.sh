@@ -66,12 +66,12 @@ turns warm-safetensors copy 2147483648 -- ${name}_safetensors_0 --storage-path $
 
 threads=10 # what a load takes by default on 16 cores
 evict "${weights[@]}" "${shards[@]}"
-turns cold-fast read 1 $threads 5242880 "${weights[@]}" -- ${name}_0 --storage-path $fast
+turns cold-fast read 1 $threads 4194304 "${weights[@]}" -- ${name}_0 --storage-path $fast
 bench cold-fast --model $model --storage-path $fast --mode cached --cold --replicas 3 --formats sllm,safetensors,safetensors-direct --baseline python
 
 "$program" save --model $small --storage-path "$slow" --name m >>"$log"
 evict "$slow"/m/tensor.data_*
-turns cold-disk read 1 $threads 5242880 "$slow"/m/tensor.data_* -- m --storage-path "$slow"
+turns cold-disk read 1 $threads 4194304 "$slow"/m/tensor.data_* -- m --storage-path "$slow"
 rm -rf "$slow"
 
 say "on the GPU: verified loads, two destinations, the digest kernel"
@@ -81,14 +81,16 @@ load $name --storage-path $fast --gpus 0 --verify >"$out/verify.json"
 load $name --storage-path $fast --gpus 0,0 --verify >"$out/two-balanced.json"
 load $name --storage-path $fast --gpus 0,0 --placement replicate --verify >"$out/two-replicate.json"
 
-say "threads × chunk × slots, warm"
+say "threads × chunk × copy × ring, warm"
 : >"$out/matrix.jsonl"
-for threads in 6 8 10 12 16; do
-  for chunk in 1MB 4MB 5MB 16MB; do
-    for more in 2 8 16; do # slots beside one a thread
-      load $name --storage-path $fast --gpus 0 --num-threads $threads --chunk-size $chunk --ring-slots $((threads + more)) |
-        tr -d '\n' | sed "s/^{/{\"more\": $more,/" >>"$out/matrix.jsonl"
-      echo >>"$out/matrix.jsonl"
+for threads in 8 10 12 16; do
+  for chunk in 2MB 4MB; do
+    for copy in 4MB 12MB 24MB; do
+      for ring in 64 96 128; do # MiB
+        load $name --storage-path $fast --gpus 0 --num-threads $threads --chunk-size $chunk --copy-size $copy --ring-size ${ring}MB |
+          tr -d '\n' | sed "s/^{/{\"ring_mib\": $ring,/" >>"$out/matrix.jsonl"
+        echo >>"$out/matrix.jsonl"
+      done
     done
   done
 done

@@ -136,15 +136,18 @@ pub struct EngineArgs {
     /// `auto` asks the page cache range by range; the others force one way, to measure what the choice buys
     #[arg(long, value_enum, default_value_t = IoChoice::Auto)]
     pub io: IoChoice,
-    /// Bytes of one read [default: 16MB to host memory, 5MB through the pinned ring, 8MB by cuFile]
+    /// Bytes of one read [default: 16MB to host memory, 2MB through the pinned ring, 8MB by cuFile]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub chunk_size: Option<u64>,
     /// Reader threads of each destination [default: 4 to 16, by cores]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub num_threads: Option<u32>,
-    /// Pinned slots of one chunk that the threads of a destination share [default: 8 more than threads]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub ring_slots: Option<u32>,
+    /// Bytes of one copy to a GPU, rounded up to whole chunks: several threads fill it [default: 8MB]
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub copy_size: Option<u64>,
+    /// Pinned memory that the threads of a destination share: as many copies as fit [default: 64MB, or two copies]
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub ring_size: Option<u64>,
     /// How several GPUs share a checkpoint
     #[arg(long, value_enum, default_value_t = Placement::Balanced)]
     pub placement: Placement,

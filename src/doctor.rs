@@ -44,7 +44,7 @@ pub mod ways;
 
 pub fn run(args: &DoctorArgs) -> Result<Outcome> {
     if args.probe_cufile {
-        println!("{}", probe::answer(open_cufile));
+        probe::answer();
         return Ok(Outcome::Yes);
     }
     let source = match &args.root {
@@ -67,20 +67,17 @@ pub fn run(args: &DoctorArgs) -> Result<Outcome> {
     Ok(if report.gds() == Answer::Yes { Outcome::Yes } else { Outcome::No })
 }
 
-/// What may carry GDS for the file system of `path` (absolute, free of links). Reads some thirty small files, opens
-/// no driver and no library: cheap enough before every load. What cuFile's driver says may still differ.
+/// What may carry GDS for the file system of `path` (in a recording: absolute and free of links). Reads some thirty
+/// small files, opens no driver and no library: cheap enough before every load. That libcufile is there and new
+/// enough shows when it is loaded.
 pub fn gds_ways(source: &Source, path: &Path) -> Ways {
+    let canonical = source.is_live().then(|| path.canonicalize().ok()).flatten();
     let driver = nvidia::Driver::read(source);
     let mut findings = nvidia::findings(source, &driver);
-    findings.extend(of_path(source, path).0);
+    findings.extend(of_path(source, canonical.as_deref().unwrap_or(path)).0);
     findings.extend(software(source, &driver));
     findings.extend(libcufile::configuration(source));
     Ways::of(&findings.iter().collect::<Vec<_>>())
-}
-
-/// cuFile is not bound yet: `cufile::Library` goes here.
-fn open_cufile() -> Result<libcufile::Probed, String> {
-    Err("this build can't open cuFile".into())
 }
 
 /// Canonical paths: as given, or the current directory, or those of the recording.

@@ -30,6 +30,7 @@ pub struct Gpu {
     pub label: String,
     /// As CUDA counts under CUDA_VISIBLE_DEVICES.
     pub index: usize,
+    pub uuid: String,
     pub name: String,
     pub memory_bytes: u64,
     /// NUMA node of its PCIe slot, where the system tells.
@@ -46,7 +47,8 @@ impl fmt::Debug for Gpu {
 }
 
 impl Gpu {
-    fn open(ordinal: usize, label: &str) -> Result<Gpu, GpuError> {
+    fn open(device: &Device, label: &str) -> Result<Gpu, GpuError> {
+        let (ordinal, uuid) = (device.index, device.uuid.clone());
         let fail = |what: &str| {
             let (gpu, what) = (label.to_string(), what.to_string());
             move |e| GpuError { gpu, what, cause: cause(e) }
@@ -56,7 +58,16 @@ impl Gpu {
         let memory_bytes = context.total_mem().map_err(fail("ask for its memory"))? as u64;
         let numa_node = numa_node(&context);
         let module = kernels::ModuleCell::default();
-        Ok(Gpu { label: label.to_string(), index: ordinal, name, memory_bytes, numa_node, context, module })
+        Ok(Gpu {
+            label: label.to_string(),
+            index: ordinal,
+            uuid,
+            name,
+            memory_bytes,
+            numa_node,
+            context,
+            module,
+        })
     }
 
     /// Free and total bytes of device memory now.
@@ -167,7 +178,7 @@ pub fn open(list: &Gpus) -> Result<Vec<Arc<Gpu>>, String> {
         let index = index_of(label, &devices)?;
         let gpu = match gpus.iter().find(|gpu| gpu.index == index) {
             Some(opened) => opened.clone(),
-            None => Arc::new(Gpu::open(index, label).map_err(|e| e.to_string())?),
+            None => Arc::new(Gpu::open(&devices[index], label).map_err(|e| e.to_string())?),
         };
         gpus.push(gpu);
     }

@@ -27,6 +27,8 @@ pub mod engine;
 pub mod fault;
 /// Storage straight to GPU memory, by cuFile.
 pub mod gds;
+/// Copies that several readers fill.
+pub mod group;
 /// Storage into host memory.
 pub mod host;
 /// Storage to GPU memory through a pinned ring.
@@ -37,6 +39,8 @@ pub mod plan;
 pub mod pool;
 /// Loads through the pool.
 pub mod pooled;
+/// How large copies and the ring are.
+mod shape;
 /// Files read through or past the page cache.
 pub mod source;
 /// The one loop that moves bytes.
@@ -79,7 +83,9 @@ pub struct Options {
     pub chunk_bytes: u64,
     /// Reader threads of each lane (destination).
     pub threads: usize,
-    /// Pinned slots that the threads of a lane share; GPU loads only.
+    /// Bytes of one copy to a GPU: whole chunks. GPU loads only.
+    pub copy_bytes: u64,
+    /// Pinned slots that the threads of a lane share, one for each copy that is filled or under way. GPU loads only.
     pub slots: usize,
     /// By cuFile, where that was chosen; else why not, when the user may want to know.
     pub gds: gds::choose::Choice,
@@ -87,10 +93,10 @@ pub struct Options {
     pub poison: bool,
 }
 
-/// Host loads ask the kernel for much at once. Through the ring 5 MiB was best: smaller chunks pay 3 µs a copy more
-/// often, larger ones push the ring out of the processor's cache.
+/// Host loads ask the kernel for much at once. Reads into the ring are short, so that what is being filled fits the
+/// processor's cache with what is under way.
 const HOST_CHUNK_BYTES: u64 = 16 << 20;
-const RING_CHUNK_BYTES: u64 = 5 << 20;
+const RING_CHUNK_BYTES: u64 = 2 << 20;
 const GDS_CHUNK_BYTES: u64 = 8 << 20;
 /// More are faster only once cuFile has made its buffers; a load of 10 GB ran at 34 GB/s with 8, 28 with 16.
 const GDS_THREADS: usize = 8;
@@ -103,23 +109,20 @@ impl Options {
             Destination::Gpus(..) => RING_CHUNK_BYTES,
         };
         let chunk_bytes = args.chunk_size.unwrap_or(default_chunk_bytes);
-        // A chunk is one request to the kernel; 1 GiB is already far past where it matters.
-        if chunk_bytes > 1 << 30 {
+        if chunk_bytes > shape::MOST_BYTES_AT_ONCE {
             bail!("--chunk-size {chunk_bytes} is more than 1 GiB; 4MB to 16MB are usual");
         }
+        let chunk_bytes = align_up(chunk_bytes, DIRECT_ALIGN);
+        let (copy_bytes, slots) = match destination {
+            Destination::Host => (0, 0),
+            Destination::Gpus(..) => shape::ring(args, chunk_bytes)?,
+        };
         let threads = match (args.num_threads, &gds) {
             (Some(threads), _) => threads as usize,
             (None, Ok(_)) => GDS_THREADS,
             (None, Err(_)) => default_threads(destination),
         };
-        Ok(Options {
-            io: args.io,
-            chunk_bytes: align_up(chunk_bytes, DIRECT_ALIGN),
-            threads,
-            slots: args.ring_slots.map_or_else(|| default_slots(threads), |n| n as usize),
-            gds,
-            poison: false,
-        })
+        Ok(Options { io: args.io, chunk_bytes, threads, copy_bytes, slots, gds, poison: false })
     }
 }
 
@@ -131,11 +134,6 @@ pub(crate) fn default_threads(destination: &Destination) -> usize {
         Destination::Host => cores.clamp(4, 16),
         Destination::Gpus(..) => (cores * 5 / 8).clamp(4, 16),
     }
-}
-
-/// One for each thread to fill, and eight under way to the GPU: with four the link had pauses.
-fn default_slots(threads: usize) -> usize {
-    threads + 8
 }
 
 /// Memory of one destination.
@@ -228,6 +226,8 @@ pub struct LoadReport {
     pub direct_bytes: u64,
     pub buffered_bytes: u64,
     pub chunk_bytes: u64,
+    /// Bytes of one copy through the ring; 0 for other loads.
+    pub copy_bytes: u64,
     /// Reader threads of each destination.
     pub threads: usize,
     /// Pinned host memory that the ring took; 0 for host loads.
@@ -255,6 +255,7 @@ impl LoadReport {
             direct_bytes: taken.direct_bytes,
             buffered_bytes: taken.buffered_bytes,
             chunk_bytes: options.chunk_bytes,
+            copy_bytes: 0,
             threads: options.threads,
             staging_bytes: 0,
         }
@@ -301,7 +302,8 @@ fn load_to_host(path: &Path, options: &Options, cancel: &Cancel) -> Result<(Load
     let mut clock = Clock::start();
     let mut phases = Phases::default();
     let checkpoint = Checkpoint::open(path)?;
-    let engine = host::HostEngine::new(source::Sources::open(&checkpoint, options.io)?);
+    let sources = source::Sources::open(&checkpoint, options.io)?;
+    let engine = host::HostEngine::new(&sources);
     phases.open_s = clock.lap();
     let plan = Plan::new(&checkpoint, 1)?;
     phases.plan_s = clock.lap();
@@ -334,6 +336,8 @@ fn load_by_ring(
     let gpus_of_lane = gpus_of_lanes(gpus, placement);
     let ring = pinned::Ring::new(gpus_of_lane.clone(), options);
     std::thread::scope(|scope| -> Result<_> {
+        // The clock stands still for poisoning, and so must everything that it counts.
+        let hold = options.poison.then(|| ring.hold());
         scope.spawn(|| ring.fill());
         let checkpoint = Checkpoint::open(path)?;
         let sources = source::Sources::open(&checkpoint, options.io)?;
@@ -343,22 +347,16 @@ fn load_by_ring(
         let mut buffers = allocate(&plan, &gpus_of_lane)?;
         phases.allocate_s = clock.lap();
         ring.wait_for_first()?;
-        if options.poison {
-            // The clock stands still for poisoning, and so must everything that it counts.
-            ring.while_held(|| {
-                phases.register_s = clock.lap();
-                poison_all(&mut buffers, options, &mut clock)
-            })?;
-        } else {
-            phases.register_s = clock.lap();
-        }
-        let engine = pinned::PinnedEngine::new(sources, &ring);
-        let jobs = lanes(&plan, &mut buffers, options.chunk_bytes);
+        phases.register_s = clock.lap();
+        poison_all(&mut buffers, options, &mut clock)?;
+        drop(hold);
+        let engine = pinned::PinnedEngine::new(&sources, &ring);
+        let jobs = pinned::in_parts(&ring, lanes(&plan, &mut buffers, options.copy_bytes));
         transfer(&checkpoint.files, jobs, &engine, options.threads, cancel)?;
         phases.transfer_s = clock.lap();
         let mut report =
             LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), engine.outcome());
-        report.staging_bytes = ring.bytes();
+        (report.copy_bytes, report.staging_bytes) = (options.copy_bytes, ring.bytes());
         Ok((Loaded { checkpoint, plan, buffers }, report))
     })
 }

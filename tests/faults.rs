@@ -8,7 +8,7 @@ use sllm_gds::checkpoint::Checkpoint;
 use sllm_gds::cli::IoChoice;
 use sllm_gds::digest::digest;
 use sllm_gds::interrupt::Cancel;
-use sllm_gds::load::fault::{Fault, FaultEngine, Injected};
+use sllm_gds::load::fault::{Fault, FaultStorage, Injected};
 use sllm_gds::load::host::HostEngine;
 use sllm_gds::load::plan::Plan;
 use sllm_gds::load::source::Sources;
@@ -56,7 +56,8 @@ impl Setup {
             io: if one_of(5) == 0 { IoChoice::Direct } else { IoChoice::Buffered },
             chunk_bytes: [4096, 8192, 12_288, 65_536][one_of(4)],
             threads: 1 + one_of(8),
-            slots: 2,
+            copy_bytes: 0,
+            slots: 0,
             gds: Err(None),
             poison: false,
         };
@@ -92,8 +93,9 @@ fn run(
     for buffer in buffers.iter_mut() {
         buffer.host_mut().unwrap().as_mut_slice().fill(setup.poison);
     }
-    let engine = HostEngine::new(Sources::open(checkpoint, setup.options.io).unwrap());
-    let engine = FaultEngine::new(engine, seed, setup.one_in, &setup.faults);
+    let sources = Sources::open(checkpoint, setup.options.io).unwrap();
+    let storage = FaultStorage::new(&sources, seed, setup.one_in, &setup.faults);
+    let engine = HostEngine::new(&storage);
     let result = transfer(
         &checkpoint.files,
         lanes(plan, buffers, setup.options.chunk_bytes),
@@ -101,7 +103,7 @@ fn run(
         setup.options.threads,
         &Cancel::new(),
     );
-    let injected = engine.injected();
+    let injected = storage.injected();
     let loud: Vec<&Injected> = injected.iter().filter(|i| i.fault.is_loud()).collect();
     let at = || format!("seed {seed}: {setup:?}, injected {injected:?}");
     if let Err(error) = result {

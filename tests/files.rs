@@ -22,7 +22,7 @@ mod fixture;
 use fixture::Fixture;
 
 fn options(io: IoChoice) -> Options {
-    Options { io, chunk_bytes: 4096, threads: 2, slots: 2, gds: Err(None), poison: false }
+    Options { io, chunk_bytes: 4096, threads: 2, copy_bytes: 0, slots: 0, gds: Err(None), poison: false }
 }
 
 /// The three layouts with a file of weights in each.
@@ -37,7 +37,8 @@ fn layouts(fixture: &Fixture) -> [(PathBuf, PathBuf); 3] {
 /// Opens everything, lets `meddle` act on the files, then moves the bytes.
 fn load_while(dir: &Path, io: IoChoice, meddle: impl FnOnce()) -> Result<Loaded, String> {
     let checkpoint = Checkpoint::open(dir).unwrap();
-    let engine = HostEngine::new(Sources::open(&checkpoint, io).unwrap());
+    let sources = Sources::open(&checkpoint, io).unwrap();
+    let engine = HostEngine::new(&sources);
     let plan = Plan::new(&checkpoint, 1).unwrap();
     let mut buffers: Vec<Buffer> =
         plan.destination_bytes.iter().map(|b| Buffer::Host(HostBuffer::new(*b).unwrap())).collect();

@@ -108,7 +108,8 @@ fn open_and_use(path: &Path) -> bool {
         io: IoChoice::Buffered,
         chunk_bytes: 8192,
         threads: 2,
-        slots: 2,
+        copy_bytes: 0,
+        slots: 0,
         gds: Err(None),
         poison: false,
     };
@@ -252,7 +253,8 @@ fn files_that_claim_exabytes() {
         io: IoChoice::Buffered,
         chunk_bytes: 4096,
         threads: 1,
-        slots: 2,
+        copy_bytes: 0,
+        slots: 0,
         gds: Err(None),
         poison: false,
     };

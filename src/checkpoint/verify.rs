@@ -15,7 +15,7 @@ use crate::Outcome;
 use crate::cli::{IoChoice, VerifyArgs};
 use crate::digest;
 use crate::interrupt::{Cancel, Interrupted};
-use crate::load::source::Sources;
+use crate::load::source::{Sources, Storage};
 use crate::load::{Destination, default_threads};
 use crate::memory::HostBuffer;
 use crate::progress;

@@ -9,11 +9,13 @@ use super::check::{Check, Status};
 use super::probe;
 use super::source::{Source, Unread};
 use super::ways::{Finding, Need, Way};
+use crate::cufile::CODES;
 
 const MACHINE: &str = "this machine";
 const NAME: &str = "libcufile.so.0";
-/// The first version that knows P2PDMA.
+/// The first version that knows P2PDMA, and the first that a program can tell to use it.
 const P2PDMA_MIN: (u32, u32) = (1, 13);
+const PARAMETERS_MIN: (u32, u32) = (1, 14);
 const VARIABLES: [&str; 9] = [
     "CUFILE_ENV_PATH_JSON",
     "CUFILE_ALLOW_COMPAT_MODE",
@@ -27,13 +29,16 @@ const VARIABLES: [&str; 9] = [
 ];
 
 /// What opening cuFile in a child process came to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Probed {
     /// The file that was loaded.
     pub path: Option<String>,
     /// What `cuFileGetVersion` says: 1150 is 1.15.
     pub version: Option<i32>,
     pub driver_open: Option<DriverOpen>,
+    /// What cuFile then says it has a direct path to: `NVMe`, `NVMe P2PDMA`, `NFS`, …
+    #[serde(default)]
+    pub direct: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,7 +63,7 @@ fn environment(source: &Source) -> BTreeMap<String, String> {
 pub fn findings(source: &Source) -> Vec<Finding> {
     let environment = environment(source);
     let probed = source.fact("cufile", probe::cufile);
-    let mut findings = vec![library(source, &environment, &probed)];
+    let mut findings = library(source, &environment, &probed);
     findings.extend(driver_open(&probed));
     findings.extend(configuration(source));
     findings
@@ -68,27 +73,35 @@ fn library(
     source: &Source,
     environment: &BTreeMap<String, String>,
     probed: &Result<Probed, Unread>,
-) -> Finding {
+) -> Vec<Finding> {
     let loaded = probed.as_ref().ok().and_then(|p| p.path.clone());
     let Some(path) = loaded.or_else(|| find(source, environment)) else {
         let check =
             Check::new("cufile.library", MACHINE, Status::Fail, "not found", "the loader's directories")
                 .why(format!("cuFile is not installed: {NAME} was not found"))
                 .remedy("install package libcufile of your CUDA version, or: pip install nvidia-cufile");
-        return Finding::new(Need::Both, check);
+        return vec![Finding::new(Need::Both, check)];
     };
     let called = probed.as_ref().ok().and_then(|p| p.version).and_then(from_call);
     let version = called.or_else(|| from_name(&source.canonical(&path).ok()?));
     let value = version.map_or("version not known".to_string(), |(major, minor)| format!("{major}.{minor}"));
-    match version {
-        Some(version) if version < P2PDMA_MIN => {
-            let check = Check::new("cufile.library", MACHINE, Status::Fail, value.clone(), path)
-                .why(format!("cuFile {value} does not know P2PDMA: it takes 1.13"))
-                .remedy("install libcufile of CUDA 12.8 or later");
-            Finding::new(Need::Only(Way::P2pdma), check)
-        }
-        _ => Finding::new(Need::Both, Check::new("cufile.library", MACHINE, Status::Pass, value, path)),
-    }
+    let check = |id, status| Check::new(id, MACHINE, status, value.clone(), path.clone());
+    let mut findings = vec![Finding::new(Need::Both, check("cufile.library", Status::Pass))];
+    let Some(version) = version else { return findings };
+    let told = Settings::read(source, environment).is_ok_and(|s| s.use_p2pdma);
+    let lacks = if version < P2PDMA_MIN {
+        format!("cuFile {value} does not know P2PDMA: it takes 1.13")
+    } else if version < PARAMETERS_MIN && !told {
+        format!("cuFile {value} is not told to use P2PDMA: only from 1.14 on can sllm-gds tell it")
+    } else {
+        return findings;
+    };
+    let remedy = "install libcufile of CUDA 12.9 or later; with 1.13, set properties.use_pci_p2pdma in /etc/cufile.json";
+    findings.push(Finding::new(
+        Need::Only(Way::P2pdma),
+        check("p2pdma.cufile", Status::Fail).why(lacks).remedy(remedy),
+    ));
+    findings
 }
 
 /// Where the loader would find it, then where CUDA, pip and conda put it.
@@ -129,6 +142,15 @@ fn from_call(version: i32) -> Option<(u32, u32)> {
     (version >= 1000).then_some((version / 1000, version % 1000 / 10))
 }
 
+/// cuFile's own list. Newer versions leave P2PDMA out of it, so that an empty one shuts no way.
+fn direct_words(probed: &Result<Probed, Unread>) -> String {
+    match probed.as_ref().ok().and_then(|p| p.direct.as_ref()) {
+        Some(direct) if !direct.is_empty() => format!("cuFile lists direct paths: {}", direct.join(", ")),
+        Some(_) => "cuFile lists no direct path".into(),
+        None => "which proves no path".into(),
+    }
+}
+
 fn driver_open(probed: &Result<Probed, Unread>) -> Option<Finding> {
     let from = "cuFileDriverOpen, in a child process";
     let check = |status, value: String| Check::new("cufile.driver-open", MACHINE, status, value, from);
@@ -145,66 +167,85 @@ fn driver_open(probed: &Result<Probed, Unread>) -> Option<Finding> {
         (false, _) => check(Status::Fail, format!("not back after {seconds}"))
             .why("cuFile's driver never finishes opening: it was stopped at the time limit")
             .remedy("look at proc.modules; or take another version of libcufile"),
-        (true, Some(0)) => check(Status::Pass, format!("opened in {seconds}, which proves no path yet")),
+        (true, Some(0)) => check(Status::Pass, format!("opened in {seconds}; {}", direct_words(probed))),
         (true, code) => {
-            let code = code.map_or("no code".to_string(), |c| format!("code {c}"));
-            check(Status::Fail, format!("{code} after {seconds}"))
-                .why(format!("cuFile's driver does not open: {code}"))
-                .remedy("look into cufile.log; allow_compat_mode decides whether it may open without GDS")
+            let known = CODES.iter().find(|known| Some(i64::from(known.number)) == code);
+            let number = code.map_or("no code".to_string(), |c| format!("code {c}"));
+            let cause = known.map_or(number.clone(), |k| format!("{}, {number}", k.cause));
+            check(Status::Fail, format!("{number} after {seconds}"))
+                .why(format!("cuFile's driver does not open: {cause}"))
+                .remedy(known.map_or("look it up in NVIDIA's cuFile API reference", |k| k.remedy))
         }
     };
     Some(Finding::new(Need::Both, check))
 }
 
-/// The settings that decide, from the environment first, then the file.
+/// The settings that decide: from the environment first, then the file, then cuFile's defaults.
+struct Settings {
+    allow_compat: bool,
+    force_compat: bool,
+    use_p2pdma: bool,
+    file: String,
+    /// Whether the file was there.
+    read: bool,
+}
+
+impl Settings {
+    /// Or what is wrong with the file: then cuFile's defaults hold.
+    fn read(source: &Source, environment: &BTreeMap<String, String>) -> Result<Settings, Box<Check>> {
+        let set = environment.get("CUFILE_ENV_PATH_JSON").filter(|v| !v.is_empty());
+        let file = set.map_or("/etc/cufile.json", String::as_str).to_string();
+        let text = source.text(&file);
+        let wrong = |value: String, why: &str, remedy: String| {
+            let check = Check::new("cufile.config", MACHINE, Status::Warn, value, file.clone());
+            Box::new(check.why(why).remedy(remedy))
+        };
+        let json = match text.as_ref().map(|text| serde_json::from_str::<Value>(&without_comments(text))) {
+            Ok(Ok(json)) => json,
+            Ok(Err(e)) => {
+                let why = "cuFile's configuration is no JSON, and may not be read as meant";
+                return Err(wrong(e.to_string(), why, format!("mend {file}; // comments are allowed")));
+            }
+            Err(Unread::Missing) if set.is_none() => Value::Null,
+            Err(e) => {
+                let why = "cuFile's configuration can't be read, so that its defaults hold";
+                let remedy = format!("give this user read access to {file}, or set CUFILE_ENV_PATH_JSON");
+                return Err(wrong(e.to_string(), why, remedy));
+            }
+        };
+        let on = |variable: &str, default: bool, pointers: &[&str]| {
+            let stated = environment.get(variable).and_then(|v| truth(v));
+            stated.or_else(|| pointers.iter().find_map(|p| json.pointer(p)?.as_bool())).unwrap_or(default)
+        };
+        let p2pdma = ["/block/nvme/use_pci_p2pdma", "/properties/use_pci_p2pdma"];
+        Ok(Settings {
+            allow_compat: on("CUFILE_ALLOW_COMPAT_MODE", true, &["/properties/allow_compat_mode"]),
+            force_compat: on("CUFILE_FORCE_COMPAT_MODE", false, &["/properties/force_compat_mode"]),
+            use_p2pdma: on("CUFILE_USE_PCIP2PDMA", false, &p2pdma),
+            read: text.is_ok(),
+            file,
+        })
+    }
+}
+
 pub fn configuration(source: &Source) -> Vec<Finding> {
-    let environment = environment(source);
-    let set = environment.get("CUFILE_ENV_PATH_JSON").filter(|v| !v.is_empty());
-    let file = set.map_or("/etc/cufile.json", String::as_str);
-    let text = source.text(file);
-    let parsed = text.as_ref().map(|text| serde_json::from_str::<Value>(&without_comments(text)));
-    let (json, state) = match (parsed, set) {
-        (Ok(Ok(json)), _) => (json, "read"),
-        (Ok(Err(e)), _) => {
-            let check = Check::new("cufile.config", MACHINE, Status::Warn, e.to_string(), file)
-                .why("cuFile's configuration is no JSON, and may not be read as meant")
-                .remedy(format!("mend {file}; // comments are allowed"));
-            return vec![Finding::new(Need::Neither, check)];
-        }
-        (Err(Unread::Missing), None) => (Value::Null, "no file, defaults"),
-        (Err(why), _) => {
-            let check = Check::new("cufile.config", MACHINE, Status::Warn, why.to_string(), file)
-                .why("cuFile's configuration can't be read, so that its defaults hold")
-                .remedy(format!("give this user read access to {file}, or set CUFILE_ENV_PATH_JSON"));
-            return vec![Finding::new(Need::Neither, check)];
-        }
+    let settings = match Settings::read(source, &environment(source)) {
+        Ok(settings) => settings,
+        Err(check) => return vec![Finding::new(Need::Neither, *check)],
     };
-    let on = |variable: &str, default: bool, pointers: &[&str]| {
-        let stated = environment.get(variable).and_then(|v| truth(v));
-        stated.or_else(|| pointers.iter().find_map(|p| json.pointer(p)?.as_bool())).unwrap_or(default)
-    };
-    let allow = on("CUFILE_ALLOW_COMPAT_MODE", true, &["/properties/allow_compat_mode"]);
-    let force = on("CUFILE_FORCE_COMPAT_MODE", false, &["/properties/force_compat_mode"]);
-    let p2pdma = ["/block/nvme/use_pci_p2pdma", "/properties/use_pci_p2pdma"];
-    let p2pdma = on("CUFILE_USE_PCIP2PDMA", false, &p2pdma);
-    let value =
-        format!("{state}: allow_compat_mode {allow}, force_compat_mode {force}, use_pci_p2pdma {p2pdma}");
-    let mut findings =
-        vec![Finding::new(Need::Neither, Check::new("cufile.config", MACHINE, Status::Pass, value, file))];
-    if force {
-        let check = Check::new("cufile.force-compat", MACHINE, Status::Fail, "true", file)
+    let Settings { allow_compat, force_compat, use_p2pdma, file, read } = settings;
+    let value = format!(
+        "{}allow_compat_mode {allow_compat}, force_compat_mode {force_compat}, use_pci_p2pdma {use_p2pdma}",
+        if read { "" } else { "no file, defaults: " }
+    );
+    let check = Check::new("cufile.config", MACHINE, Status::Pass, value, file.clone());
+    let mut findings = vec![Finding::new(Need::Neither, check)];
+    if force_compat {
+        let check = Check::new("cufile.force-compat", MACHINE, Status::Fail, "true", file.clone())
             .why("cuFile is told to use compatibility mode only: force_compat_mode is true")
             .remedy(format!("unset CUFILE_FORCE_COMPAT_MODE, and set force_compat_mode to false in {file}"));
         findings.push(Finding::new(Need::Both, check));
     }
-    let check = Check::new("p2pdma.config", MACHINE, Status::Pass, p2pdma.to_string(), file);
-    let check = match p2pdma {
-        true => check,
-        false => Check { status: Status::Fail, ..check }
-            .why("cuFile is not told to use P2PDMA: use_pci_p2pdma is false")
-            .remedy(format!("export CUFILE_USE_PCIP2PDMA=true, or properties.use_pci_p2pdma in {file}")),
-    };
-    findings.push(Finding::new(Need::Only(Way::P2pdma), check));
     findings
 }
 

@@ -85,7 +85,7 @@ fn gpu_class(source: &Source) -> Option<Finding> {
             check(Status::Warn).why("GDS works only with GPUs for data centers and workstations")
         }
         _ => check(Status::Fail)
-            .why(format!("{first} does not take part in GDS: that takes a data-center or workstation GPU"))
+            .why(format!("{first} has no GDS: it takes a GPU for data centers or workstations"))
             .remedy("none: loads use the pinned ring"),
     };
     Some(Finding::new(Need::Both, check))

@@ -150,7 +150,7 @@ fn gpu_memory(source: &Source, driver: &Driver) -> Check {
             id,
             MACHINE,
             Status::Pass,
-            format!("{} GPUs, {least} MiB or more each", pools.len()),
+            format!("{least} MiB or more of each of {}", pools.len()),
             at,
         );
     }

@@ -5,11 +5,15 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
+use crate::cufile::{Driver, DriverOptions, DriverProperties, Library, What};
+
 use super::libcufile::{DriverOpen, Probed};
 use super::source::Unread;
 
 /// Opening takes 0.2 to 2 seconds where it works.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs `sllm-gds doctor --probe-cufile`, and stops it at the time limit.
 pub fn cufile() -> Result<Probed, Unread> {
@@ -20,6 +24,7 @@ pub fn cufile() -> Result<Probed, Unread> {
     let mut child = Command::new(program)
         .args(["doctor", "--probe-cufile"])
         .current_dir(log_dir.path())
+        .env("TMPDIR", log_dir.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -29,48 +34,88 @@ pub fn cufile() -> Result<Probed, Unread> {
     let stdout = child.stdout.take();
     // The child's end closes its output; a thread reads until then, so that the wait here can have a limit.
     std::thread::spawn(move || {
-        let mut text = String::new();
-        let read = stdout.map(|mut out| out.read_to_string(&mut text));
-        let _ = done.send(read.is_some_and(|r| r.is_ok()).then_some(text));
+        let mut bytes = Vec::new();
+        let _ = stdout.map(|mut out| out.read_to_end(&mut bytes));
+        let _ = done.send(bytes);
     });
-    let text = waiting.recv_timeout(LIMIT);
+    let in_time = waiting.recv_timeout(LIMIT);
     let seconds = started.elapsed().as_secs_f64();
-    // Stopped or not, it must be waited for.
-    if text.is_err() {
+    let ended = in_time.is_ok();
+    if !ended {
         let _ = child.kill();
     }
+    // Stopped or not, it must be waited for; what it had said by then counts.
     let _ = child.wait();
-    understand(text.ok().flatten().as_deref(), seconds)
+    let bytes = in_time.or_else(|_| waiting.recv()).unwrap_or_default();
+    understand(&String::from_utf8_lossy(&bytes), ended, seconds)
 }
 
-/// No text: the time limit came first.
-fn understand(text: Option<&str>, seconds: f64) -> Result<Probed, Unread> {
-    let Some(text) = text else {
-        let driver_open = Some(DriverOpen { ended: false, code: None, seconds });
-        return Ok(Probed { path: None, version: None, driver_open });
-    };
-    let last = text.lines().last().unwrap_or_default();
-    let answer: Answer = serde_json::from_str(last)
-        .map_err(|_| Unread::Other("the probe ended without an answer: it may have crashed".into()))?;
-    match answer {
-        Answer::Probed(probed) => Ok(probed),
-        Answer::NotHere(why) => Err(Unread::Other(why)),
+/// The last answer counts: the child says what it loaded before it opens the driver, and all of it after. Between and
+/// after may stand what cuFile itself has to say.
+fn understand(text: &str, ended: bool, seconds: f64) -> Result<Probed, Unread> {
+    let answer = text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
+    match (answer, ended) {
+        (Some(Answer::Probed(probed)), true) => Ok(probed),
+        (Some(Answer::NotHere(why)), _) => Err(Unread::Other(why)),
+        (None, true) => Err(Unread::Other("the probe ended without an answer: it may have crashed".into())),
+        (before, false) => {
+            let driver_open = Some(DriverOpen { ended, code: None, seconds });
+            let (path, version) = match before {
+                Some(Answer::Probed(probed)) => (probed.path, probed.version),
+                _ => (None, None),
+            };
+            Ok(Probed { path, version, driver_open, direct: None })
+        }
     }
 }
 
-#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(Serialize, Deserialize)]
 enum Answer {
     Probed(Probed),
     NotHere(String),
 }
 
-/// The child's part: prints one line of JSON. `open` loads the library and opens its driver.
-pub fn answer(open: impl FnOnce() -> Result<Probed, String>) -> String {
-    let answer = match open() {
+/// The child's part: prints what was loaded, then all of it.
+pub fn answer() {
+    let whole = match open() {
         Ok(probed) => Answer::Probed(probed),
         Err(why) => Answer::NotHere(why),
     };
-    serde_json::to_string(&answer).unwrap_or_default()
+    println!("{}", line(&whole));
+}
+
+fn open() -> Result<Probed, String> {
+    let mut probed = Probed::default();
+    let library = match Library::load() {
+        Ok(library) => library,
+        Err(e) if e.what == What::NotLoaded => return Ok(probed),
+        Err(e) => return Err(format!("{e:#}")),
+    };
+    probed.path = Some(library.path().display().to_string());
+    probed.version = library.version().and_then(|v| i32::try_from(v).ok());
+    println!("{}", line(&Answer::Probed(probed.clone())));
+    // Whether it hangs is what is asked here, so that the look at /proc/modules is left out (/proc is there); the
+    // parent has a time limit.
+    let options = DriverOptions { proc_modules: "/proc".into(), ..DriverOptions::default() };
+    let started = Instant::now();
+    let driver = match Driver::open(&library, &options) {
+        Ok(driver) => driver,
+        Err(e) => {
+            let code = e.code().map(i64::from);
+            probed.driver_open =
+                Some(DriverOpen { ended: true, code, seconds: started.elapsed().as_secs_f64() });
+            return Ok(probed);
+        }
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    probed.driver_open = Some(DriverOpen { ended: true, code: Some(0), seconds });
+    let direct = |p: DriverProperties| p.file_systems().into_iter().map(str::to_string).collect();
+    probed.direct = driver.properties().ok().map(direct);
+    Ok(probed)
+}
+
+fn line(answer: &Answer) -> String {
+    serde_json::to_string(answer).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -79,13 +124,19 @@ mod tests {
 
     #[test]
     fn answers_come_through_and_silence_is_no_success() {
+        let loaded =
+            Probed { path: Some("/x/libcufile.so.0".into()), version: Some(1150), ..Probed::default() };
         let driver_open = Some(DriverOpen { ended: true, code: Some(5033), seconds: 0.5 });
-        let probed = Probed { path: Some("/x/libcufile.so.0".into()), version: Some(1150), driver_open };
-        let line = answer(|| Ok(probed.clone()));
-        assert_eq!(understand(Some(&line), 1.0), Ok(probed));
-        let refused = answer(|| Err("no".into()));
-        assert_eq!(understand(Some(&refused), 1.0), Err(Unread::Other("no".into())));
-        assert!(matches!(understand(Some(""), 1.0), Err(Unread::Other(_))));
-        assert_eq!(understand(None, 20.0).unwrap().driver_open.map(|o| o.ended), Some(false));
+        let whole = Probed { driver_open, ..loaded.clone() };
+        let first = line(&Answer::Probed(loaded.clone()));
+        let both = format!("{first}\n{}\ncuFile says bye\n", line(&Answer::Probed(whole.clone())));
+        assert_eq!(understand(&both, true, 1.0), Ok(whole));
+        let stopped = understand(&first, false, 10.0).unwrap();
+        assert_eq!((stopped.path, stopped.version), (loaded.path, loaded.version));
+        assert_eq!(stopped.driver_open, Some(DriverOpen { ended: false, code: None, seconds: 10.0 }));
+        let refused = line(&Answer::NotHere("no".into()));
+        assert_eq!(understand(&refused, true, 1.0), Err(Unread::Other("no".into())));
+        assert!(matches!(understand("", true, 1.0), Err(Unread::Other(_))));
+        assert!(understand("", false, 10.0).is_ok_and(|p| p.path.is_none()));
     }
 }

@@ -88,7 +88,7 @@ impl Ways {
         }
     }
 
-    /// The way that is open; cuFile prefers P2PDMA where both are and it was asked for.
+    /// The way that is open; of two P2PDMA, which is open only where the driver was set up for it.
     pub fn open(&self) -> Option<Way> {
         [Way::P2pdma, Way::NvidiaFs].into_iter().find(|way| self.get(*way).is_ok())
     }

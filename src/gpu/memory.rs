@@ -1,7 +1,7 @@
 //! Device memory, pinned host memory, and asynchronous copies from one to the other.
 //!
-//! A copy reads its source after the call returned. [`Slot`] makes that safe: it owns the pinned bytes, and
-//! lends them out again only when their last copy is done.
+//! A copy reads its source after the call returned. [`Slot`] makes that safe: it owns the pinned bytes, gives them out
+//! only when their last copy is done, and copies only when it has them back.
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -174,6 +174,30 @@ impl Pinned {
         // SAFETY: as in `as_slice`, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
     }
+
+    /// Takes the first `bytes` bytes off it, or all where there are fewer.
+    pub fn split_front(&mut self, bytes: usize) -> Pinned {
+        let front_bytes = bytes.min(self.bytes);
+        let front = Pinned { start: self.start, bytes: front_bytes, arena: self.arena.clone() };
+        // SAFETY: at most one past the end of this piece, within or just behind the arena. From here on the two pieces
+        // don't overlap.
+        self.start = unsafe { self.start.add(front_bytes) };
+        self.bytes -= front_bytes;
+        front
+    }
+
+    /// Puts the piece back that lies right before this one; gives it back if it does not.
+    pub fn join_front(&mut self, front: Pinned) -> Result<(), Pinned> {
+        // SAFETY: one past the end of a piece is within or just behind its arena.
+        let front_end = unsafe { front.start.add(front.bytes) };
+        // Pieces of two arenas may be neighbours, too, but each keeps only its own alive.
+        if front_end != self.start || !Arc::ptr_eq(&front.arena, &self.arena) {
+            return Err(front);
+        }
+        self.start = front.start;
+        self.bytes += front.bytes;
+        Ok(())
+    }
 }
 
 /// Bytes of one registration at most. Several go side by side: while the driver registers one, the pages of the
@@ -184,7 +208,7 @@ const ARENA_BYTES: u64 = 256 << 20;
 pub fn check_room(gpu: &Gpu, bytes: u64) -> Result<(), GpuError> {
     match available_bytes() {
         Some(free) if bytes > free => Err(gpu.error(
-            &format!("pin {bytes} bytes of host memory (ask for less with --ring-slots, --chunk-size)"),
+            &format!("pin {bytes} bytes of host memory (ask for less with --ring-size, --mem-pool-size)"),
             &format!("{free} bytes are available"),
         )),
         _ => Ok(()),
@@ -324,7 +348,10 @@ pub fn copy_all(streams: &[Stream], copies: &[(&DeviceSlice<'_>, &[u8])]) -> Res
 
 /// One buffer of the ring: pinned bytes, and the copies that still read them.
 pub struct Slot {
+    /// What is not lent out: the rear.
     pinned: Pinned,
+    /// Bytes that parts have in front of it.
+    lent_bytes: usize,
     /// One for each destination of a copy, recorded after it.
     events: Vec<CudaEvent>,
     pending: usize,
@@ -335,27 +362,56 @@ impl Slot {
     pub fn new(gpus: &[Arc<Gpu>], pinned: Pinned) -> Result<Slot, GpuError> {
         let event = |gpu: &Arc<Gpu>| gpu.context.new_event(None).map_err(gpu.fail("make an event"));
         let events = gpus.iter().map(event).collect::<Result<Vec<_>, _>>()?;
-        Ok(Slot { pinned, events, pending: 0 })
+        Ok(Slot { pinned, lent_bytes: 0, events, pending: 0 })
     }
 
-    /// The slot's bytes, once no copy reads them any more.
-    pub fn room(&mut self) -> Result<&mut [u8], GpuError> {
+    /// Lends its bytes out in parts of these sizes, from the first on, once no copy reads them any more.
+    pub fn lend(&mut self, sizes: &[usize]) -> Result<Vec<Pinned>, GpuError> {
+        let bytes = sizes.iter().fold(0usize, |sum, size| sum.saturating_add(*size));
+        if self.lent_bytes > 0 || bytes > self.pinned.bytes {
+            return Err(self.mistake("it was to be lent out twice, or beyond its end"));
+        }
         self.wait()?;
-        Ok(self.pinned.as_mut_slice())
+        self.lent_bytes = bytes;
+        Ok(sizes.iter().map(|size| self.pinned.split_front(*size)).collect())
     }
 
-    /// Queues a copy of the first `bytes` bytes to `offset` of each target, one for each stream.
+    /// Takes the parts back, in the order in which they were lent. Fails if one is missing: the slot stays lent.
+    pub fn take_back(&mut self, parts: Vec<Pinned>) -> Result<(), GpuError> {
+        for part in parts.into_iter().rev() {
+            let lent_bytes = self.lent_bytes.checked_sub(part.bytes);
+            let joined = lent_bytes.filter(|_| self.pinned.join_front(part).is_ok());
+            self.lent_bytes = joined.ok_or_else(|| self.mistake("a part came back out of place"))?;
+        }
+        match self.is_lent() {
+            true => Err(self.mistake("a part is missing")),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether bytes of it are elsewhere.
+    pub fn is_lent(&self) -> bool {
+        self.lent_bytes > 0
+    }
+
+    fn mistake(&self, what: &str) -> GpuError {
+        self.pinned.arena.gpu.error("use a slot of the ring", &format!("{what}; please report this"))
+    }
+
+    /// Queues a copy of the first `bytes` bytes to each target, one for each stream.
     pub fn copy_to(
         &mut self,
         streams: &[Stream],
         targets: &[DeviceSlice<'_>],
-        offset: u64,
         bytes: usize,
     ) -> Result<(), GpuError> {
+        if self.is_lent() || bytes > self.pinned.bytes {
+            return Err(self.mistake("it was to be copied while lent out, or beyond its end"));
+        }
         for (i, (stream, target)) in streams.iter().zip(targets).enumerate() {
-            // SAFETY: the slot lends its bytes out again, and drops them, only after `wait`, which waits for the
-            // event recorded behind this copy.
-            unsafe { stream.queue(target, offset, &self.pinned.as_slice()[..bytes]) }?;
+            // SAFETY: none of the bytes is lent out. The slot lends them out again, and drops them, only after `wait`,
+            // which waits for the event recorded behind this copy.
+            unsafe { stream.queue(target, 0, &self.pinned.as_slice()[..bytes]) }?;
             self.pending = i + 1;
             if let Err(e) = self.events[i].record(&stream.stream) {
                 // No event stands for this copy: end it here.

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::group::Part;
+use super::pinned::Copying;
 use crate::gpu::memory::DeviceSlice;
 
 /// A range of a file and the memory where it belongs.
@@ -18,6 +20,8 @@ pub enum Target<'a> {
     Host(&'a mut [u8]),
     /// The same bytes to each of these: one, or one a GPU when a load is replicated.
     Devices(Vec<DeviceSlice<'a>>),
+    /// A part of what goes to devices in one copy.
+    Part(Part<Copying<'a>>),
     /// Into pinned memory that stays, and from there to devices: how the pool is filled.
     Staged(&'a mut [u8], Vec<DeviceSlice<'a>>),
 }
@@ -34,6 +38,8 @@ impl<'a> Target<'a> {
                 let (first, second) = slices.into_iter().map(|s| s.split_at(bytes)).unzip();
                 (Target::Devices(first), Target::Devices(second))
             }
+            // It is split already: all of it is first.
+            part @ Target::Part(_) => (part, Target::Devices(Vec::new())),
             Target::Staged(room, slices) => {
                 let (room_first, room_second) = room.split_at_mut(bytes as usize);
                 let (first, second) = slices.into_iter().map(|s| s.split_at(bytes)).unzip();

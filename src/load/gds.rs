@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use anyhow::{Context, Result};
 
 use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
-use super::source::{self, Sources};
+use super::source::{self, Sources, Storage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::IoChoice;
 use crate::cufile::{CufileError, Driver, Handle, What};
@@ -45,7 +45,7 @@ pub enum Register {
     /// Where drives write to it: all of it, or slabs where it can't all be mapped. In compatibility mode none
     Auto,
     Whole,
-    /// 1 GiB at a time, the next while one is read
+    /// Piece by piece, the next while one is read
     Slabs,
     None,
 }
@@ -59,8 +59,6 @@ pub enum OnError {
     Retry,
 }
 
-/// Mapped at a time where BAR1 does not hold everything.
-const SLAB_BYTES: u64 = 1 << 30;
 /// A read that is interrupted more often in a row than this has failed.
 const INTERRUPTIONS_MAX: u32 = 1000;
 
@@ -138,9 +136,9 @@ impl<'a> GdsEngine<'a> {
     }
 
     /// Settles by counters which way cuFile's reads go; off the clock. Asked again it answers from memory.
-    pub fn prove(&self, driver: &Arc<Driver>) -> Result<&Way> {
+    pub fn prove(&self, driver: &Arc<Driver>) -> &Way {
         if let Some(way) = self.way.get() {
-            return Ok(way);
+            return way;
         }
         let handles: Vec<&Handle> = self.files.iter().map(|f| &f.handle).collect();
         let mut gpus: Vec<Arc<Gpu>> = Vec::new();
@@ -149,8 +147,7 @@ impl<'a> GdsEngine<'a> {
                 gpus.push(gpu.clone());
             }
         }
-        let way = proof::prove(driver, &handles, &gpus)?;
-        Ok(self.way.get_or_init(|| way))
+        self.way.get_or_init(|| proof::prove(driver, &handles, &gpus))
     }
 
     /// Registers the memory of these jobs as asked. `is_direct`: whether drives will write to it.
@@ -159,10 +156,12 @@ impl<'a> GdsEngine<'a> {
             let lanes = self.lanes.iter().zip(jobs).filter(|(gpus, _)| !gpus.is_empty());
             lanes.map(|(gpus, jobs)| Slabs::new(&gds.driver, &gpus[0], jobs, bytes)).collect()
         };
+        let slab_bytes =
+            || self.lanes.iter().flatten().map(|gpu| slabs::slab_bytes(gpu)).min().unwrap_or(u64::MAX);
         self.slabs = match gds.register {
             Register::None => Vec::new(),
             Register::Auto if !is_direct => Vec::new(),
-            Register::Slabs => slabs(SLAB_BYTES),
+            Register::Slabs => slabs(slab_bytes()),
             Register::Auto | Register::Whole => {
                 let whole = slabs(u64::MAX);
                 match (whole.iter().try_for_each(Slabs::map_all), gds.register) {
@@ -170,7 +169,7 @@ impl<'a> GdsEngine<'a> {
                     // What is mapped goes with `whole` before slabs are.
                     (Err(_), Register::Auto) => {
                         drop(whole);
-                        slabs(SLAB_BYTES)
+                        slabs(slab_bytes())
                     }
                     (Err(error), _) => {
                         return Err(error.context(
@@ -293,7 +292,7 @@ impl GdsWorker<'_, '_> {
                 let mapping = mapping.map_err(not_called)?;
                 direct::read(handle, target, done, bytes, offset, mapping.as_deref())?
             }
-            Target::Staged(..) => {
+            Target::Part(_) | Target::Staged(..) => {
                 return Err(not_called("the engine was given memory that it can't fill".into()));
             }
         };
@@ -325,7 +324,7 @@ impl GdsWorker<'_, '_> {
                 self.gpus[0].synchronize().map_err(io::Error::other)?;
                 n
             }
-            Target::Staged(..) => return Err(wrong_target("gds")),
+            Target::Part(_) | Target::Staged(..) => return Err(wrong_target("gds")),
         };
         let mut retried = self.engine.retried.lock().unwrap_or_else(|e| e.into_inner());
         retried.bytes += n;

@@ -3,29 +3,29 @@
 use std::io;
 
 use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
-use super::source::Sources;
+use super::source::Storage;
 
-pub struct HostEngine {
-    sources: Sources,
+pub struct HostEngine<'s> {
+    storage: &'s dyn Storage,
 }
 
-impl HostEngine {
-    pub fn new(sources: Sources) -> HostEngine {
-        HostEngine { sources }
+impl<'s> HostEngine<'s> {
+    pub fn new(storage: &'s dyn Storage) -> HostEngine<'s> {
+        HostEngine { storage }
     }
 }
 
-impl Engine for HostEngine {
+impl Engine for HostEngine<'_> {
     fn worker(&self, _lane: usize) -> io::Result<Box<dyn Worker + '_>> {
-        Ok(Box::new(HostWorker(&self.sources)))
+        Ok(Box::new(HostWorker(self.storage)))
     }
 
     fn outcome(&self) -> PathTaken {
-        self.sources.outcome("host")
+        self.storage.outcome("host")
     }
 }
 
-struct HostWorker<'a>(&'a Sources);
+struct HostWorker<'a>(&'a dyn Storage);
 
 impl Worker for HostWorker<'_> {
     fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
@@ -33,7 +33,7 @@ impl Worker for HostWorker<'_> {
             Target::Host(room) => {
                 self.0.read(job.file, job.file_offset + done, job.bytes - done, &mut room[done as usize..])
             }
-            Target::Devices(_) | Target::Staged(..) => Err(wrong_target("host")),
+            Target::Devices(_) | Target::Part(_) | Target::Staged(..) => Err(wrong_target("host")),
         }
     }
 

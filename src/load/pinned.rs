@@ -1,9 +1,9 @@
 //! The engine `pinned`: storage → pinned ring → GPU memory, all three overlapped.
 //!
-//! The reader threads of a lane share one ring of pinned slots. A thread takes a slot that no copy reads any more,
-//! fills it, queues one asynchronous copy on a stream of its own, and hands the slot back with the event that tells
-//! its end. Few slots, so that the copies find them in the processor's cache; more than threads, so that none waits.
-//! No copy a tensor, no stream synchronisation in the loop.
+//! The reader threads of a lane share one ring of pinned slots. Several threads fill a slot that no copy reads any
+//! more, a part each; the last one queues one asynchronous copy of all of it on a stream of its own, and gives the slot
+//! back with the event that tells its end. Few slots, so that the copies find them in the processor's cache; long ones,
+//! since each copy costs some 3 µs beside its bytes. No copy a tensor, no stream synchronisation in the loop.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,8 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::Options;
 use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
-use super::source::Sources;
-use crate::gpu::memory::{Slot, Stream, check_room, pin};
+use super::group::{self, Lender};
+use super::source::Storage;
+use crate::gpu::memory::{DeviceSlice, Pinned, Slot, Stream, check_room, pin};
 use crate::gpu::{Gpu, GpuError};
 use crate::sys;
 
@@ -45,10 +46,8 @@ struct LaneState {
 enum Filling {
     #[default]
     Goes,
-    /// Asked to stand still before its next batch.
+    /// Stands still after the first batch.
     Held,
-    /// Stands still.
-    Stands,
     Ended,
 }
 
@@ -73,24 +72,43 @@ impl Ring {
         });
     }
 
-    /// Waits until the first thread of each lane can begin.
+    /// Waits until the first threads of each lane can begin.
     pub fn wait_for_first(&self) -> Result<(), GpuError> {
         self.lanes.iter().try_for_each(|lane| lane.take_slot().map(drop))
     }
 
-    /// Lets pinning stand still, between two batches, while `other` runs: what must not count as part of a load must
-    /// not hide a part of it either.
-    pub fn while_held<T>(&self, other: impl FnOnce() -> T) -> T {
-        self.lanes.iter().for_each(Lane::hold);
-        let result = other();
-        self.lanes.iter().for_each(Lane::go_on);
-        result
+    /// Lets pinning stand still after the first batch, until what is returned drops. For what is not on a load's clock:
+    /// it must not hide a part of what is.
+    pub fn hold(&self) -> Hold<'_> {
+        for lane in &self.lanes {
+            let mut state = lane.lock();
+            if state.filling == Filling::Goes {
+                state.filling = Filling::Held;
+            }
+        }
+        Hold(self)
     }
 
     /// Pinned bytes over all lanes.
     pub fn bytes(&self) -> u64 {
         let slots = self.lanes.len() * self.options.slots;
-        (slots as u64).saturating_mul(self.options.chunk_bytes)
+        (slots as u64).saturating_mul(self.options.copy_bytes)
+    }
+}
+
+/// Pinning stands still.
+pub struct Hold<'a>(&'a Ring);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        for lane in &self.0.lanes {
+            let mut state = lane.lock();
+            if state.filling == Filling::Held {
+                state.filling = Filling::Goes;
+            }
+            drop(state);
+            lane.changed.notify_all();
+        }
     }
 }
 
@@ -98,7 +116,9 @@ impl Lane {
     fn fill(&self, options: &Options, ring_bytes: u64) {
         let _ended = Ended(self);
         let result = check_room(&self.gpus[0], ring_bytes).and_then(|()| self.fill_batches(options));
-        self.lock().failed = result.err();
+        if let Err(error) = result {
+            self.lock().failed = Some(error);
+        }
     }
 
     fn fill_batches(&self, options: &Options) -> Result<(), GpuError> {
@@ -108,16 +128,24 @@ impl Lane {
             let slots = slots_left.div_ceil(batches_left);
             let streams = streams_left.div_ceil(batches_left);
             (slots_left, streams_left) = (slots_left - slots, streams_left - streams);
-            self.stand_still_if_held();
-            self.fill_batch(options.chunk_bytes, slots, streams)?;
+            self.fill_batch(options, slots, streams)?;
+            let mut state = self.lock();
+            while state.filling == Filling::Held {
+                state = self.wait(state);
+            }
         }
         Ok(())
     }
 
-    fn fill_batch(&self, chunk_bytes: u64, slots: usize, streams: usize) -> Result<(), GpuError> {
+    fn fill_batch(&self, options: &Options, slots: usize, streams: usize) -> Result<(), GpuError> {
         let set = |_| self.gpus.iter().map(Stream::new).collect::<Result<Vec<_>, _>>();
         let sets = (0..streams).map(set).collect::<Result<Vec<_>, _>>()?;
-        let pieces = if slots > 0 { pin(&self.gpus[0], chunk_bytes, slots, slots)? } else { Vec::new() };
+        // A thread a chunk brings the pages in.
+        let threads = slots.saturating_mul((options.copy_bytes / options.chunk_bytes.max(1)) as usize);
+        let pieces = match slots {
+            0 => Vec::new(),
+            _ => pin(&self.gpus[0], options.copy_bytes, slots, threads)?,
+        };
         let slots = pieces.into_iter().map(|p| Slot::new(&self.gpus, p)).collect::<Result<Vec<_>, _>>()?;
         let mut state = self.lock();
         state.streams.extend(sets);
@@ -127,38 +155,8 @@ impl Lane {
         Ok(())
     }
 
-    fn stand_still_if_held(&self) {
-        let mut state = self.lock();
-        if state.filling == Filling::Held {
-            state.filling = Filling::Stands;
-            self.changed.notify_all();
-        }
-        while state.filling == Filling::Stands {
-            state = self.wait(state);
-        }
-    }
-
-    fn hold(&self) {
-        let mut state = self.lock();
-        if state.filling == Filling::Goes {
-            state.filling = Filling::Held;
-        }
-        while state.filling == Filling::Held {
-            state = self.wait(state);
-        }
-    }
-
-    fn go_on(&self) {
-        let mut state = self.lock();
-        if state.filling != Filling::Ended {
-            state.filling = Filling::Goes;
-        }
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    /// A slot for one read: a free one, else the one whose copy was queued first. Its copy may not have ended yet:
-    /// [`Slot::room`] waits for that, outside the lock.
+    /// A slot for one copy: a free one, else the one whose copy was queued first. That may not have ended yet:
+    /// [`Slot::lend`] waits for it, outside the lock.
     fn take_slot(&self) -> Result<Lent<'_>, GpuError> {
         let mut state = self.lock();
         loop {
@@ -201,23 +199,36 @@ impl Lane {
     }
 }
 
-/// A slot in use. It goes back by itself, whatever happens to the read: others may wait for it.
-struct Lent<'a> {
+/// A slot in use. It goes back by itself, whatever happens to the reads: others may wait for it.
+pub struct Lent<'a> {
     lane: &'a Lane,
     /// Gone only after Drop.
     slot: Option<Slot>,
+}
+
+impl Lent<'_> {
+    fn slot(&mut self) -> io::Result<&mut Slot> {
+        self.slot
+            .as_mut()
+            .ok_or_else(|| io::Error::other("a slot was used after it went back; please report this"))
+    }
 }
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
             let mut state = self.lane.lock();
-            match slot.is_copying() {
-                true => state.copying.push_back(slot),
-                false => state.free.push(slot),
+            match (slot.is_lent(), slot.is_copying()) {
+                // Who waits for it must not wait for ever.
+                (true, _) => {
+                    state.failed =
+                        Some(self.lane.gpus[0].error("use the ring", "a slot was lost; please report this"))
+                }
+                (false, true) => state.copying.push_back(slot),
+                (false, false) => state.free.push(slot),
             }
             drop(state);
-            self.lane.changed.notify_one();
+            self.lane.changed.notify_all();
         }
     }
 }
@@ -237,14 +248,66 @@ impl Drop for Ended<'_> {
     }
 }
 
+/// One copy of up to a slot's bytes, to each of the targets.
+pub struct Copying<'a> {
+    lane: &'a Lane,
+    targets: Vec<DeviceSlice<'a>>,
+    bytes: u64,
+}
+
+impl<'a> Lender for Copying<'a> {
+    type Slot = Lent<'a>;
+    type Piece = Pinned;
+
+    fn lend(&self, sizes: &[usize]) -> io::Result<(Lent<'a>, Vec<Pinned>)> {
+        let mut lent = self.lane.take_slot().map_err(io::Error::other)?;
+        let pieces = lent.slot()?.lend(sizes).map_err(io::Error::other)?;
+        Ok((lent, pieces))
+    }
+
+    fn join(&self, mut lent: Lent<'a>, pieces: Vec<Pinned>) -> io::Result<Lent<'a>> {
+        lent.slot()?.take_back(pieces).map_err(io::Error::other)?;
+        Ok(lent)
+    }
+}
+
+/// Cuts jobs of up to a copy's bytes into parts of a chunk each, which any threads of the lane may read.
+pub fn in_parts<'a>(ring: &'a Ring, lanes: Vec<Vec<Job<'a>>>) -> Vec<Vec<Job<'a>>> {
+    let cut = |(lane, jobs): (usize, Vec<Job<'a>>)| match ring.lanes.get(lane) {
+        Some(lane) => {
+            jobs.into_iter().flat_map(|job| parts_of(job, lane, ring.options.chunk_bytes)).collect()
+        }
+        None => jobs,
+    };
+    // A lane that the ring lacks is left as it is, for the engine to refuse.
+    lanes.into_iter().enumerate().map(cut).collect()
+}
+
+fn parts_of<'a>(job: Job<'a>, lane: &'a Lane, chunk_bytes: u64) -> Vec<Job<'a>> {
+    let Target::Devices(targets) = job.target else { return vec![job] };
+    let chunk_bytes = sys::align_up(chunk_bytes.max(1), sys::DIRECT_ALIGN);
+    let starts = || (0..job.bytes.div_ceil(chunk_bytes)).map(|i| i * chunk_bytes);
+    let bytes_from = |start: u64| chunk_bytes.min(job.bytes - start);
+    let sizes = starts().map(|start| sys::align_up(bytes_from(start), sys::DIRECT_ALIGN) as usize).collect();
+    let parts = group::parts(Copying { lane, targets, bytes: job.bytes }, sizes);
+    let part_job = |(start, part)| Job {
+        file: job.file,
+        file_offset: job.file_offset + start,
+        bytes: bytes_from(start),
+        target: Target::Part(part),
+    };
+    starts().zip(parts).map(part_job).collect()
+}
+
+/// Reads jobs that [`in_parts`] has cut.
 pub struct PinnedEngine<'r> {
-    sources: Sources,
+    storage: &'r dyn Storage,
     ring: &'r Ring,
 }
 
 impl<'r> PinnedEngine<'r> {
-    pub fn new(sources: Sources, ring: &'r Ring) -> PinnedEngine<'r> {
-        PinnedEngine { sources, ring }
+    pub fn new(storage: &'r dyn Storage, ring: &'r Ring) -> PinnedEngine<'r> {
+        PinnedEngine { storage, ring }
     }
 }
 
@@ -253,31 +316,31 @@ impl Engine for PinnedEngine<'_> {
         let lane = &self.ring.lanes[lane];
         sys::run_near(lane.gpus[0].numa_node);
         let streams = lane.take_streams().map_err(io::Error::other)?;
-        Ok(Box::new(PinnedWorker { sources: &self.sources, lane, streams }))
+        Ok(Box::new(PinnedWorker { storage: self.storage, lane, streams }))
     }
 
     fn outcome(&self) -> PathTaken {
-        self.sources.outcome("pinned")
+        self.storage.outcome("pinned")
     }
 }
 
 struct PinnedWorker<'a> {
-    sources: &'a Sources,
+    storage: &'a dyn Storage,
     lane: &'a Lane,
     streams: Vec<Stream>,
 }
 
 impl Worker for PinnedWorker<'_> {
     fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
-        let Target::Devices(targets) = &job.target else { return Err(wrong_target("pinned")) };
-        let mut lent = self.lane.take_slot().map_err(io::Error::other)?;
-        let Some(slot) = &mut lent.slot else { return Err(wrong_target("pinned")) };
-        let room = slot.room().map_err(io::Error::other)?;
-        let bytes = (job.bytes - done).min(room.len() as u64);
-        let room_bytes = sys::align_up(bytes, sys::DIRECT_ALIGN) as usize;
-        let n = self.sources.read(job.file, job.file_offset + done, bytes, &mut room[..room_bytes])?;
-        if n > 0 {
-            slot.copy_to(&self.streams, targets, done, n as usize).map_err(io::Error::other)?;
+        let Target::Part(part) = &mut job.target else { return Err(wrong_target("pinned")) };
+        let left = job.bytes - done;
+        let room = &mut part.piece()?.as_mut_slice()[done as usize..];
+        let n = self.storage.read(job.file, job.file_offset + done, left, room)?;
+        if n == left
+            && let Some(mut whole) = part.hand_in()?
+        {
+            let Copying { targets, bytes, .. } = part.lender();
+            whole.slot()?.copy_to(&self.streams, targets, *bytes as usize).map_err(io::Error::other)?;
         }
         Ok(n)
     }

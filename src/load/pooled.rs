@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
 use super::pool::{Asked, Chunk, Filling, Model, Pool};
-use super::source::Sources;
+use super::source::{Sources, Storage};
 use super::{
     Buffer, Clock, LoadReport, Loaded, Options, Placement, allocate, gpus_of_lanes, load_to_gpus, poison_all,
     transfer,
@@ -55,7 +55,7 @@ fn slices<'a>(
 ) -> Vec<Vec<(u64, Vec<DeviceSlice<'a>>)>> {
     let of_job = |job: Job<'a>| match job.target {
         Target::Devices(slices) => (job.bytes, slices),
-        Target::Host(_) | Target::Staged(..) => (job.bytes, Vec::new()),
+        Target::Host(_) | Target::Part(_) | Target::Staged(..) => (job.bytes, Vec::new()),
     };
     super::lanes(plan, buffers, chunk_bytes)
         .into_iter()
@@ -145,7 +145,7 @@ fn fill(
     phases.allocate_s = clock.lap();
     poison_all(&mut buffers, options, &mut clock)?;
     let chunk_bytes = filling.chunks.first().map_or(DIRECT_ALIGN, |c| c.as_slice().len() as u64);
-    let engine = FillEngine { sources, lanes: lanes.to_vec() };
+    let engine = FillEngine { storage: &sources, lanes: lanes.to_vec() };
     let jobs = staged_jobs(&filling.plan, &mut buffers, &mut filling.chunks, chunk_bytes);
     transfer(&filling.checkpoint.files, jobs, &engine, options.threads, cancel)?;
     phases.transfer_s = clock.lap();
@@ -184,27 +184,27 @@ fn finished(
     Ok((Loaded { checkpoint, plan, buffers }, report))
 }
 
-struct FillEngine {
-    sources: Sources,
+struct FillEngine<'s> {
+    storage: &'s dyn Storage,
     lanes: Vec<Vec<Arc<Gpu>>>,
 }
 
-impl Engine for FillEngine {
+impl Engine for FillEngine<'_> {
     fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>> {
         let gpus = &self.lanes[lane];
         crate::sys::run_near(gpus[0].numa_node);
         let streams =
             gpus.iter().map(Stream::new).collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
-        Ok(Box::new(FillWorker { sources: &self.sources, streams }))
+        Ok(Box::new(FillWorker { storage: self.storage, streams }))
     }
 
     fn outcome(&self) -> PathTaken {
-        self.sources.outcome("pool-fill")
+        self.storage.outcome("pool-fill")
     }
 }
 
 struct FillWorker<'a> {
-    sources: &'a Sources,
+    storage: &'a dyn Storage,
     streams: Vec<Stream>,
 }
 
@@ -212,7 +212,7 @@ impl Worker for FillWorker<'_> {
     fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
         let Target::Staged(room, slices) = &mut job.target else { return Err(wrong_target("pool-fill")) };
         let left = job.bytes - done;
-        let n = self.sources.read(job.file, job.file_offset + done, left, &mut room[done as usize..])?;
+        let n = self.storage.read(job.file, job.file_offset + done, left, &mut room[done as usize..])?;
         if n == left {
             // The chunk is full. Other threads read on while this one waits for its copy.
             for (stream, slice) in self.streams.iter().zip(slices.iter()) {

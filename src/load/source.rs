@@ -16,6 +16,17 @@ use crate::checkpoint::{Checkpoint, malformed};
 use crate::cli::IoChoice;
 use crate::sys::{self, DIRECT_ALIGN};
 
+/// Numbered files, to be read from by many threads. What lies below the loader: [`Sources`], and for tests
+/// [`super::fault::FaultStorage`] around it.
+pub trait Storage: Sync {
+    /// Reads up to `bytes` at `offset` into `room`, which is at least as long and may be up to 4 KiB longer; says how
+    /// many, possibly fewer. 0 means that the file has ended. One system call: the caller loops.
+    fn read(&self, file: usize, offset: u64, bytes: u64, room: &mut [u8]) -> io::Result<u64>;
+
+    /// Which way the bytes went, as an engine called `name` reports it.
+    fn outcome(&self, name: &str) -> PathTaken;
+}
+
 struct SourceFile {
     buffered: File,
     /// Absent where the file system refuses `O_DIRECT`.
@@ -66,28 +77,6 @@ impl Sources {
         Ok(Sources { files, io, direct_works: AtomicBool::new(true), direct_bytes, buffered_bytes })
     }
 
-    /// Reads up to `bytes` at `offset` into `room`, which is at least as long and may be up to 4 KiB longer.
-    /// One system call: the caller loops.
-    pub fn read(&self, file: usize, offset: u64, bytes: u64, room: &mut [u8]) -> io::Result<u64> {
-        let source = &self.files[file];
-        if let Some(direct) = self.direct_for(source, offset, bytes, room) {
-            match direct.read_at(room, offset) {
-                Ok(n) => {
-                    let n = (n as u64).min(bytes);
-                    self.direct_bytes.fetch_add(n, Ordering::Relaxed);
-                    return Ok(n);
-                }
-                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-                    self.direct_works.store(false, Ordering::Relaxed);
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        let n = source.buffered.read_at(&mut room[..bytes as usize], offset)? as u64;
-        self.buffered_bytes.fetch_add(n, Ordering::Relaxed);
-        Ok(n)
-    }
-
     /// The descriptor to read past the page cache with, if this range should be read so.
     fn direct_for<'a>(
         &self,
@@ -107,9 +96,30 @@ impl Sources {
         }
         Some(direct)
     }
+}
 
-    /// Which way the bytes went, as an engine called `name` reports it.
-    pub fn outcome(&self, name: &str) -> PathTaken {
+impl Storage for Sources {
+    fn read(&self, file: usize, offset: u64, bytes: u64, room: &mut [u8]) -> io::Result<u64> {
+        let source = &self.files[file];
+        if let Some(direct) = self.direct_for(source, offset, bytes, room) {
+            match direct.read_at(room, offset) {
+                Ok(n) => {
+                    let n = (n as u64).min(bytes);
+                    self.direct_bytes.fetch_add(n, Ordering::Relaxed);
+                    return Ok(n);
+                }
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                    self.direct_works.store(false, Ordering::Relaxed);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let n = source.buffered.read_at(&mut room[..bytes as usize], offset)? as u64;
+        self.buffered_bytes.fetch_add(n, Ordering::Relaxed);
+        Ok(n)
+    }
+
+    fn outcome(&self, name: &str) -> PathTaken {
         let direct_bytes = self.direct_bytes.load(Ordering::Relaxed);
         let buffered_bytes = self.buffered_bytes.load(Ordering::Relaxed);
         let refused =

@@ -22,7 +22,7 @@ pub fn transfer(
 ) -> Result<()> {
     let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
     let stop = AtomicBool::new(false);
-    let lanes: Vec<(usize, Mutex<_>)> =
+    let lanes: Vec<(usize, Queue)> =
         lanes.into_iter().map(|l| (l.len(), Mutex::new(l.into_iter()))).collect();
     std::thread::scope(|scope| {
         for (lane, (jobs, queue)) in lanes.iter().enumerate() {
@@ -30,7 +30,6 @@ pub fn transfer(
                 let (stop, failure) = (&stop, &failure);
                 scope.spawn(move || {
                     if let Err(error) = work(files, engine, lane, queue, stop, cancel) {
-                        stop.store(true, Ordering::Relaxed);
                         failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
                     }
                 });
@@ -40,15 +39,37 @@ pub fn transfer(
     failure.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
 }
 
+/// The jobs of a lane that no thread has taken.
+type Queue<'a> = Mutex<std::vec::IntoIter<Job<'a>>>;
+
+/// A thread at work. If it ends early, by an error or a panic, or because somebody else failed, the others stop, and
+/// the rest of the lane's jobs go: they may have parts of memory that others wait for.
+struct AtWork<'q, 'a> {
+    queue: &'q Queue<'a>,
+    stop: &'q AtomicBool,
+    finished: bool,
+}
+
+impl Drop for AtWork<'_, '_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.stop.store(true, Ordering::Relaxed);
+            let rest = std::mem::take(&mut *self.queue.lock().unwrap_or_else(|e| e.into_inner()));
+            drop(rest);
+        }
+    }
+}
+
 /// One thread: job after job, until none is left or somebody failed.
-fn work<'a>(
+fn work(
     files: &[DataFile],
     engine: &dyn Engine,
     lane: usize,
-    queue: &Mutex<impl Iterator<Item = Job<'a>>>,
+    queue: &Queue<'_>,
     stop: &AtomicBool,
     cancel: &Cancel,
 ) -> Result<()> {
+    let mut at_work = AtWork { queue, stop, finished: false };
     let mut worker = engine.worker(lane).context("start a reader thread")?;
     loop {
         let Some(mut job) = queue.lock().unwrap_or_else(|e| e.into_inner()).next() else { break };
@@ -76,7 +97,9 @@ fn work<'a>(
             }
         }
     }
-    worker.finish().context("wait for the last bytes")
+    worker.finish().context("wait for the last bytes")?;
+    at_work.finished = true;
+    Ok(())
 }
 
 /// A lane of jobs for each destination of the plan. Segments are cut into chunks, each with its own piece of
@@ -118,4 +141,76 @@ pub fn lanes<'a>(plan: &Plan, buffers: &'a mut [Buffer], chunk_bytes: u64) -> Ve
         jobs
     };
     rests.into_iter().enumerate().map(lane).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::load::engine::{PathTaken, Worker};
+
+    /// The first read goes wrong once a second is under way; that is interrupted for as long as the loop asks again.
+    struct Failing {
+        panics: bool,
+        reads: AtomicUsize,
+    }
+
+    /// The loop would ask for ever: long after any other thread has stopped, this ends the test.
+    const TOO_OFTEN: usize = 1 << 24;
+
+    impl Engine for Failing {
+        fn worker(&self, _lane: usize) -> io::Result<Box<dyn Worker + '_>> {
+            Ok(Box::new(FailingWorker(self)))
+        }
+        fn outcome(&self) -> PathTaken {
+            PathTaken { path: String::new(), reason: String::new(), direct_bytes: 0, buffered_bytes: 0 }
+        }
+    }
+
+    struct FailingWorker<'a>(&'a Failing);
+
+    impl Worker for FailingWorker<'_> {
+        fn read(&mut self, job: &mut Job<'_>, _done: u64) -> io::Result<u64> {
+            let reads = self.0.reads.fetch_add(1, Ordering::SeqCst);
+            if job.file_offset > 0 {
+                std::thread::yield_now();
+                assert!(reads < TOO_OFTEN, "nobody told this thread to stop");
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            while self.0.reads.load(Ordering::SeqCst) < 2 {
+                std::thread::yield_now();
+            }
+            match self.0.panics {
+                true => resume_unwind(Box::new("a panic in an engine")),
+                false => Err(io::Error::from_raw_os_error(libc::EIO)),
+            }
+        }
+        fn finish(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn one_threads_end_stops_the_others_in_every_lane() {
+        let files = [DataFile { path: "f".into(), base: 0, bytes: 4096, header_bytes: 0 }];
+        for panics in [false, true] {
+            for lanes in [1, 3] {
+                let engine = Failing { panics, reads: AtomicUsize::new(0) };
+                let job = |file_offset| Job { file: 0, file_offset, bytes: 1, target: Target::Host(&mut []) };
+                let jobs = (0..lanes).map(|lane| (lane..9).map(job).collect()).collect();
+                let ran =
+                    catch_unwind(AssertUnwindSafe(|| transfer(&files, jobs, &engine, 3, &Cancel::new())));
+                match ran {
+                    Ok(result) => {
+                        assert!(format!("{:#}", result.unwrap_err()).contains("os error 5") && !panics)
+                    }
+                    Err(_) => assert!(panics),
+                }
+                assert!(engine.reads.load(Ordering::SeqCst) < TOO_OFTEN);
+            }
+        }
+    }
 }

@@ -143,9 +143,35 @@ fn a_ring_that_memory_cannot_hold_is_one_clear_error() {
     let Some(_session) = session() else { return };
     let (_dir, fixture) = fixture();
     let args = ["load", "ours", "--gpus", "0", "--chunk-size", "1GiB", "--num-threads", "4"];
-    run(fixture.root.path(), &[&args[..], &["--ring-slots", "65536"]].concat()).expect(2).one_error(&[
+    run(fixture.root.path(), &[&args[..], &["--ring-size", "64TiB"]].concat()).expect(2).one_error(&[
         "GPU 0",
         "bytes of host memory",
-        "--ring-slots",
+        "--ring-size",
     ]);
+}
+
+#[test]
+fn a_ring_without_room_for_one_copy_is_one_clear_error_and_any_other_works() {
+    let Some(_session) = session() else { return };
+    let (_dir, fixture) = fixture();
+    let root = fixture.root.path();
+    let load =
+        |args: &[&str]| run(root, &[&["load", "ours", "--gpus", "0", "--verify", "--json"], args].concat());
+    load(&["--ring-size", "8MB"]).expect(2).one_error(&[
+        "--ring-size 8388608",
+        "--copy-size",
+        "--chunk-size",
+    ]);
+    load(&["--copy-size", "2GB"]).expect(2).one_error(&["--copy-size 2147483648", "1 GiB"]);
+    for (args, copy_bytes, staging_bytes) in [
+        (&[][..], 12 << 20, 96 << 20),
+        (&["--chunk-size", "4096", "--copy-size", "5000", "--ring-size", "8192"], 8192, 8192),
+        (&["--copy-size", "1", "--ring-size", "9MB"], 4 << 20, 8 << 20),
+        (&["--chunk-size", "64MB"], 64 << 20, 128 << 20),
+    ] {
+        let report = load(args).expect(0).json();
+        assert_eq!(report["verified"], json!(true));
+        let found = (&report["copy_bytes"], &report["staging_bytes"]);
+        assert_eq!(found, (&json!(copy_bytes), &json!(staging_bytes)), "{args:?}");
+    }
 }

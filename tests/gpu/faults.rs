@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sllm_gds::cli::IoChoice;
 use sllm_gds::interrupt::{Cancel, Interrupted};
 use sllm_gds::load::engine::{Engine, Job, PathTaken, Worker};
-use sllm_gds::load::fault::{Fault, FaultEngine};
+use sllm_gds::load::fault::{Fault, FaultStorage};
+use sllm_gds::load::pinned::{PinnedEngine, Ring};
+use sllm_gds::load::source::Sources;
 use sllm_gds::load::{Placement, load};
 
 use crate::fixture::Pristine;
@@ -54,7 +56,19 @@ impl<E: Engine, F: Fn(u64) -> io::Result<()> + Sync> Worker for HookWorker<'_, E
     }
 }
 
+/// With one, readers of several copies wait for each other.
+const SLOTS: [usize; 3] = [1, 2, 6];
+
+fn slots(seed: u64) -> usize {
+    SLOTS[seed as usize % SLOTS.len()]
+}
+
 fn all(_: &mut Vec<Job<'_>>) {}
+
+/// A load that failed lost no slot: with the same ring the next one works.
+fn assert_ring_works(parts: &mut Parts, ring: &Ring, sources: &Sources) {
+    parts.run(ring, &PinnedEngine::new(sources, ring), &Cancel::new(), all).unwrap();
+}
 
 /// Whatever went wrong before, a whole load works.
 fn assert_works(session: &Session, path: &Path, pristine: &Pristine) {
@@ -70,13 +84,14 @@ fn a_loud_storage_fault_fails_the_load_with_its_place_and_gives_memory_back() {
     let mut failed = 0;
     session.keeps_memory(|| {
         for seed in 0..40 {
-            let mut parts = Parts::new(&session.gpu, &fixture.ours(), &options(4096, 4, 6));
+            let options = options(4096, 4, slots(seed));
+            let mut parts = Parts::new(&session.gpu, &fixture.ours(), &options);
             let faults = [Fault::InputOutput, Fault::Truncated];
-            let ring = parts.ring();
-            let engine = FaultEngine::new(parts.engine(&ring), seed, 20, &faults);
-            let ran = parts.run(&engine, &Cancel::new(), all);
-            let injected = engine.injected();
-            drop(engine);
+            let (ring, sources) = (parts.ring(), parts.sources());
+            let storage = FaultStorage::new(&sources, seed, 20, &faults);
+            let engine = PinnedEngine::new(&storage, &ring);
+            let ran = parts.run(&ring, &engine, &Cancel::new(), all);
+            let injected = storage.injected();
             let Err(error) = ran else {
                 assert_eq!(injected, [], "a loud fault was swallowed");
                 assert_right(&parts.loaded(), &fixture.pristine);
@@ -90,6 +105,8 @@ fn a_loud_storage_fault_fails_the_load_with_its_place_and_gives_memory_back() {
                 text.contains(&file) && text.contains(&i.file_offset.to_string()) && text.contains(why)
             });
             assert!(told, "{text} tells of none of {injected:?}");
+            assert_ring_works(&mut parts, &ring, &sources);
+            assert_right(&parts.loaded(), &fixture.pristine);
         }
     });
     assert!((30..120).contains(&failed), "{failed} of 120 failed");
@@ -102,15 +119,15 @@ fn short_late_and_interrupted_reads_do_no_harm() {
     let (_dir, fixture) = fixture();
     let mut injected = 0;
     for seed in 0..30 {
-        let mut options = options(12_288, 4, 6);
+        let mut options = options(12_288, 4, slots(seed));
         options.io = [IoChoice::Buffered, IoChoice::Direct][seed as usize % 2];
         let mut parts = Parts::new(&session.gpu, &fixture.safetensors(), &options);
         let faults = [Fault::ShortRead, Fault::Interrupted, Fault::Stalled];
-        let ring = parts.ring();
-        let engine = FaultEngine::new(parts.engine(&ring), seed, 2, &faults);
-        parts.run(&engine, &Cancel::new(), all).unwrap();
-        injected += engine.injected().len();
-        drop(engine);
+        let (ring, sources) = (parts.ring(), parts.sources());
+        let storage = FaultStorage::new(&sources, seed, 2, &faults);
+        let engine = PinnedEngine::new(&storage, &ring);
+        parts.run(&ring, &engine, &Cancel::new(), all).unwrap();
+        injected += storage.injected().len();
         assert_right(&parts.loaded(), &fixture.pristine);
     }
     assert!(injected > 100, "{injected}");
@@ -120,14 +137,14 @@ fn short_late_and_interrupted_reads_do_no_harm() {
 fn a_silent_storage_fault_is_caught_by_verification() {
     let Some(session) = session() else { return };
     let (_dir, fixture) = fixture();
-    for fault in [Fault::Stale, Fault::WrongPlace] {
+    for fault in [Fault::Stale, Fault::WrongPlace, Fault::FlippedBit] {
         let mut caught = 0;
         for seed in 0..30 {
-            let mut parts = Parts::new(&session.gpu, &fixture.foreign(), &options(8192, 4, 6));
-            let ring = parts.ring();
-            let engine = FaultEngine::new(parts.engine(&ring), seed, 8, &[fault]);
-            parts.run(&engine, &Cancel::new(), all).unwrap();
-            drop(engine);
+            let mut parts = Parts::new(&session.gpu, &fixture.foreign(), &options(8192, 4, slots(seed)));
+            let (ring, sources) = (parts.ring(), parts.sources());
+            let storage = FaultStorage::new(&sources, seed, 8, &[fault]);
+            let engine = PinnedEngine::new(&storage, &ring);
+            parts.run(&ring, &engine, &Cancel::new(), all).unwrap();
             let loaded = parts.loaded();
             let wrong = really_wrong(&loaded, &fixture.pristine);
             assert_eq!(wrong_by_digest(&loaded, &fixture.pristine), wrong, "seed {seed}");
@@ -149,17 +166,16 @@ fn a_file_cut_short_under_the_load_is_named() {
             let mut options = options(1 << 20, 4, 6);
             options.io = io;
             let mut parts = Parts::new(&session.gpu, &victim, &options);
-            let ring = parts.ring();
-            let engine = parts.engine(&ring);
+            let (ring, sources) = (parts.ring(), parts.sources());
+            let engine = PinnedEngine::new(&sources, &ring);
             let file = OpenOptions::new().write(true).open(&victim).unwrap();
             file.set_len(12_000_001).unwrap();
-            let error = parts.run(&engine, &Cancel::new(), all).unwrap_err();
+            let error = parts.run(&ring, &engine, &Cancel::new(), all).unwrap_err();
             let text = format!("{error:#}");
             assert!(
                 text.contains("victim.safetensors ends at byte ") && text.contains("cut short"),
                 "{text}"
             );
-            drop(engine);
         });
     }
     assert_works(&session, &path, &pristine);
@@ -170,24 +186,28 @@ fn cancelled_half_way_it_ends_interrupted() {
     let Some(session) = session() else { return };
     let dir = scratch();
     let (path, pristine) = large(dir.path());
-    session.keeps_memory(|| {
-        let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, 6));
-        let cancel = Cancel::new();
-        let cancel_at_20 = |n| {
-            if n == 20 {
-                cancel.set();
-            }
-            Ok(())
-        };
-        let ring = parts.ring();
-        let engine = Hook::new(parts.engine(&ring), cancel_at_20);
-        let mut jobs_in_all = 0;
-        let error = parts.run(&engine, &cancel, |jobs| jobs_in_all = jobs.len() as u64).unwrap_err();
-        assert!(error.is::<Interrupted>(), "{error:#}");
-        let reads = engine.reads.load(Ordering::SeqCst);
-        assert!(reads > 20 && reads < jobs_in_all, "{reads} reads of {jobs_in_all}");
-        drop(engine);
-    });
+    for slots in SLOTS {
+        session.keeps_memory(|| {
+            let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, slots));
+            let cancel = Cancel::new();
+            let cancel_at_20 = |n| {
+                if n == 20 {
+                    cancel.set();
+                }
+                Ok(())
+            };
+            let (ring, sources) = (parts.ring(), parts.sources());
+            let engine = Hook::new(PinnedEngine::new(&sources, &ring), cancel_at_20);
+            let mut jobs_in_all = 0;
+            let error =
+                parts.run(&ring, &engine, &cancel, |jobs| jobs_in_all = jobs.len() as u64).unwrap_err();
+            assert!(error.is::<Interrupted>(), "{error:#}");
+            let reads = engine.reads.load(Ordering::SeqCst);
+            assert!(reads > 20 && reads < jobs_in_all, "{reads} reads of {jobs_in_all}");
+            assert_ring_works(&mut parts, &ring, &sources);
+            assert_right(&parts.loaded(), &pristine);
+        });
+    }
     let cancelled = Cancel::new();
     cancelled.set();
     let to = session.times(2, Placement::Replicate);
@@ -206,23 +226,26 @@ fn a_driver_error_half_way_is_told_with_file_and_place() {
     let Some(session) = session() else { return };
     let dir = scratch();
     let (path, pristine) = large(dir.path());
-    session.keeps_memory(|| {
-        let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, 6));
-        let fail_at_50 = |n| if n == 50 { Err(io::Error::other(DriverError)) } else { Ok(()) };
-        let ring = parts.ring();
-        let engine = Hook::new(parts.engine(&ring), fail_at_50);
-        let mut jobs_in_all = 0;
-        let ran = parts.run(&engine, &Cancel::new(), |jobs| jobs_in_all = jobs.len() as u64);
-        let error = ran.unwrap_err();
-        let text = format!("{error:#}");
-        for part in ["read 65536 bytes at ", "large.safetensors", "CUDA_ERROR_ILLEGAL_ADDRESS"] {
-            assert!(text.contains(part), "{text}");
-        }
-        let cause = error.chain().find_map(|e| e.downcast_ref::<io::Error>()).unwrap();
-        assert!(cause.get_ref().unwrap().is::<DriverError>());
-        assert!(engine.reads.load(Ordering::SeqCst) < jobs_in_all, "the other threads stopped, too");
-        drop(engine);
-    });
+    for slots in SLOTS {
+        session.keeps_memory(|| {
+            let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, slots));
+            let fail_at_50 = |n| if n == 50 { Err(io::Error::other(DriverError)) } else { Ok(()) };
+            let (ring, sources) = (parts.ring(), parts.sources());
+            let engine = Hook::new(PinnedEngine::new(&sources, &ring), fail_at_50);
+            let mut jobs_in_all = 0;
+            let ran = parts.run(&ring, &engine, &Cancel::new(), |jobs| jobs_in_all = jobs.len() as u64);
+            let error = ran.unwrap_err();
+            let text = format!("{error:#}");
+            for part in ["read 65536 bytes at ", "large.safetensors", "CUDA_ERROR_ILLEGAL_ADDRESS"] {
+                assert!(text.contains(part), "{text}");
+            }
+            let cause = error.chain().find_map(|e| e.downcast_ref::<io::Error>()).unwrap();
+            assert!(cause.get_ref().unwrap().is::<DriverError>());
+            assert!(engine.reads.load(Ordering::SeqCst) < jobs_in_all, "the other threads stopped, too");
+            assert_ring_works(&mut parts, &ring, &sources);
+            assert_right(&parts.loaded(), &pristine);
+        });
+    }
     assert_works(&session, &path, &pristine);
 }
 
@@ -231,14 +254,18 @@ fn a_panic_half_way_gives_everything_back() {
     let Some(session) = session() else { return };
     let dir = scratch();
     let (path, pristine) = large(dir.path());
-    session.keeps_memory(|| {
-        let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, 6));
-        let panic_at_50 = |n| if n == 50 { resume_unwind(Box::new("a panic in an engine")) } else { Ok(()) };
-        let ring = parts.ring();
-        let engine = Hook::new(parts.engine(&ring), panic_at_50);
-        let ran = catch_unwind(AssertUnwindSafe(|| parts.run(&engine, &Cancel::new(), all)));
-        assert!(ran.is_err());
-        drop(engine);
-    });
+    for slots in SLOTS {
+        session.keeps_memory(|| {
+            let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, slots));
+            let panic_at_50 =
+                |n| if n == 50 { resume_unwind(Box::new("a panic in an engine")) } else { Ok(()) };
+            let (ring, sources) = (parts.ring(), parts.sources());
+            let engine = Hook::new(PinnedEngine::new(&sources, &ring), panic_at_50);
+            let ran = catch_unwind(AssertUnwindSafe(|| parts.run(&ring, &engine, &Cancel::new(), all)));
+            assert!(ran.is_err());
+            assert_ring_works(&mut parts, &ring, &sources);
+            assert_right(&parts.loaded(), &pristine);
+        });
+    }
     assert_works(&session, &path, &pristine);
 }

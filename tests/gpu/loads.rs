@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use sllm_gds::checkpoint::Tensor;
 use sllm_gds::cli::IoChoice;
 use sllm_gds::gpu::kernels::MADE_BY;
 use sllm_gds::interrupt::Cancel;
+use sllm_gds::load::pinned::PinnedEngine;
 use sllm_gds::load::{LoadReport, Loaded, Placement, load};
 
 use crate::rig::{
@@ -24,17 +26,20 @@ fn every_layout_by_every_way_and_placement() {
     ];
     for path in [fixture.safetensors(), fixture.ours(), fixture.foreign()] {
         for io in [IoChoice::Auto, IoChoice::Direct, IoChoice::Buffered] {
-            for (chunk_bytes, threads, slots) in [(4096, 1, 1), (12_288, 8, 24), (1 << 20, 4, 3)] {
+            for (chunk_bytes, parts, threads, slots) in
+                [(4096, 1, 1, 1), (4096, 3, 1, 1), (4096, 5, 8, 2), (12_288, 2, 8, 24), (1 << 20, 1, 4, 3)]
+            {
                 for (count, placement) in placements {
                     let mut options = options(chunk_bytes, threads, slots);
-                    options.io = io;
+                    (options.io, options.copy_bytes) = (io, parts * chunk_bytes);
                     let to = session.times(count, placement);
                     let (loaded, report) = load(&path, &to, &options, &Cancel::new()).unwrap();
                     assert_right(&loaded, &fixture.pristine);
                     assert_eq!(loaded.buffers.len(), count);
                     assert_eq!(loaded.is_replicated(), placement == Placement::Replicate);
                     let lanes = loaded.plan.destination_bytes.len();
-                    assert_eq!(report.staging_bytes, (lanes * slots) as u64 * chunk_bytes);
+                    assert_eq!(report.staging_bytes, (lanes * slots) as u64 * options.copy_bytes);
+                    assert_eq!(report.copy_bytes, options.copy_bytes);
                     assert_path(&report, io);
                 }
             }
@@ -120,29 +125,42 @@ fn bytes_that_were_never_written_are_caught_by_the_tensors_names() {
     let Some(session) = session() else { return };
     let (_dir, fixture) = fixture();
     let mut rng = fastrand::Rng::with_seed(5);
-    let mut caught = 0;
-    for path in [fixture.ours(), fixture.safetensors(), fixture.foreign()] {
-        for _ in 0..12 {
-            let mut parts = Parts::new(&session.gpu, &path, &options(4096, 3, 6));
-            let ring = parts.ring();
-            let engine = parts.engine(&ring);
-            let mut left_out = (0, 0, 0);
-            let done = parts.run(&engine, &Cancel::new(), |jobs| {
-                let job = jobs.swap_remove(rng.usize(..jobs.len()));
-                left_out = (job.file, job.file_offset, job.bytes);
-            });
-            done.unwrap();
-            drop(engine);
-            let loaded = parts.loaded();
-            let (file, offset, bytes) = left_out;
-            let start = loaded.checkpoint.files[file].base + offset;
-            let wrong = really_wrong(&loaded, &fixture.pristine);
-            let there: Vec<&str> =
-                loaded.checkpoint.tensors_in(start, start + bytes).map(|t| t.name.as_str()).collect();
-            assert!(wrong.iter().all(|name| there.contains(&name.as_str())), "{wrong:?} of {there:?}");
-            assert_eq!(wrong_by_digest(&loaded, &fixture.pristine), wrong);
-            caught += wrong.len();
+    for parts_of_a_copy in [1, 3] {
+        let mut caught = 0;
+        for path in [fixture.ours(), fixture.safetensors(), fixture.foreign()] {
+            for slots in [1, 2, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6] {
+                let mut options = options(4096, 3, slots);
+                options.copy_bytes = parts_of_a_copy * options.chunk_bytes;
+                let mut parts = Parts::new(&session.gpu, &path, &options);
+                let (ring, sources) = (parts.ring(), parts.sources());
+                let engine = PinnedEngine::new(&sources, &ring);
+                let mut left_out = (0, 0);
+                let done = parts.run(&ring, &engine, &Cancel::new(), |jobs| {
+                    let job = jobs.remove(rng.usize(..jobs.len()));
+                    left_out = (job.file, job.file_offset);
+                });
+                done.unwrap();
+                let loaded = parts.loaded();
+                // Where one part is missing the whole copy is.
+                let segment = loaded.plan.segments.iter().find(|s| s.file == left_out.0).unwrap();
+                let in_segment = left_out.1 - segment.file_offset;
+                let copy_offset = in_segment - in_segment % options.copy_bytes;
+                let bytes = options.copy_bytes.min(segment.bytes - copy_offset);
+                let start = loaded.checkpoint.files[segment.file].base + segment.file_offset + copy_offset;
+                let wrong = really_wrong(&loaded, &fixture.pristine);
+                let there: Vec<&Tensor> = loaded.checkpoint.tensors_in(start, start + bytes).collect();
+                let names: Vec<&str> = there.iter().map(|t| t.name.as_str()).collect();
+                assert!(wrong.iter().all(|name| names.contains(&name.as_str())), "{wrong:?} of {names:?}");
+                // Of a few bytes each may happen to be the poison's.
+                let whole = |t: &&&Tensor| t.bytes >= 64 && t.offset >= start && t.end() <= start + bytes;
+                assert!(
+                    there.iter().filter(whole).all(|t| wrong.contains(&t.name)),
+                    "{wrong:?} of {names:?}"
+                );
+                assert_eq!(wrong_by_digest(&loaded, &fixture.pristine), wrong);
+                caught += wrong.len();
+            }
         }
+        assert!(caught > 30, "only {caught} tensors were left out");
     }
-    assert!(caught > 30, "only {caught} tensors were left out");
 }

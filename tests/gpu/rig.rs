@@ -10,7 +10,7 @@ use sllm_gds::digest::digest;
 use sllm_gds::gpu::memory::DeviceBuffer;
 use sllm_gds::gpu::{self, Gpu, kernels};
 use sllm_gds::load::engine::{Engine, Job};
-use sllm_gds::load::pinned::{PinnedEngine, Ring};
+use sllm_gds::load::pinned::{Ring, in_parts};
 use sllm_gds::load::plan::Plan;
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::verify::{self, Digests};
@@ -110,8 +110,17 @@ pub fn large(dir: &Path) -> (PathBuf, Pristine) {
     (path, made.into_iter().map(|t| (t.name, t.bytes)).collect())
 }
 
+/// Three chunks to a copy, so that several threads fill one wherever something is loaded.
 pub fn options(chunk_bytes: u64, threads: usize, slots: usize) -> Options {
-    Options { io: IoChoice::Auto, chunk_bytes, threads, slots, gds: Err(None), poison: true }
+    Options {
+        io: IoChoice::Auto,
+        chunk_bytes,
+        threads,
+        copy_bytes: 3 * chunk_bytes,
+        slots,
+        gds: Err(None),
+        poison: true,
+    }
 }
 
 /// The tensors that verification finds wrong.
@@ -159,7 +168,7 @@ pub fn device(buffer: &Buffer) -> &DeviceBuffer {
     }
 }
 
-/// A load taken apart, to be interfered with: engines are made, wrapped and dropped by the test.
+/// A load taken apart, to be interfered with: storage and engines are made and wrapped by the test.
 pub struct Parts {
     pub checkpoint: Checkpoint,
     pub plan: Plan,
@@ -186,19 +195,20 @@ impl Parts {
         ring
     }
 
-    /// Opens the files.
-    pub fn engine<'r>(&self, ring: &'r Ring) -> PinnedEngine<'r> {
-        PinnedEngine::new(Sources::open(&self.checkpoint, self.options.io).unwrap(), ring)
+    /// Its files, opened.
+    pub fn sources(&self) -> Sources {
+        Sources::open(&self.checkpoint, self.options.io).unwrap()
     }
 
-    /// Runs the jobs that `choose` leaves.
-    pub fn run(
-        &mut self,
+    /// Runs the reads that `choose` leaves.
+    pub fn run<'a>(
+        &'a mut self,
+        ring: &'a Ring,
         engine: &dyn Engine,
         cancel: &sllm_gds::interrupt::Cancel,
-        choose: impl FnOnce(&mut Vec<Job<'_>>),
+        choose: impl FnOnce(&mut Vec<Job<'a>>),
     ) -> anyhow::Result<()> {
-        let mut jobs = lanes(&self.plan, &mut self.buffers, self.options.chunk_bytes);
+        let mut jobs = in_parts(ring, lanes(&self.plan, &mut self.buffers, self.options.copy_bytes));
         choose(&mut jobs[0]);
         transfer(&self.checkpoint.files, jobs, engine, self.options.threads, cancel)
     }

@@ -12,7 +12,7 @@ use sllm_gds::checkpoint::DType;
 use sllm_gds::cli::IoChoice;
 use sllm_gds::interrupt::Cancel;
 use sllm_gds::load::engine::{Job, Target};
-use sllm_gds::load::fault::{Fault, FaultEngine};
+use sllm_gds::load::fault::{Fault, FaultStorage};
 use sllm_gds::load::host::HostEngine;
 use sllm_gds::load::plan::Plan;
 use sllm_gds::load::pool::{Chunk, Filling, Model, Pool};
@@ -174,12 +174,13 @@ struct Piece {
 
 /// Reads the checkpoint into the chunks, where one read in `one_in` fails loudly (0: none does).
 pub fn fill(filling: &mut Filling<'_, Counted>, seed: u64, one_in: u64, threads: usize) -> Result<()> {
-    let engine = HostEngine::new(Sources::open(&filling.checkpoint, IoChoice::Buffered)?);
+    let sources = Sources::open(&filling.checkpoint, IoChoice::Buffered)?;
     let faults: &[Fault] = match one_in {
         0 => &[Fault::ShortRead, Fault::Interrupted, Fault::Stalled],
         _ => &[Fault::InputOutput, Fault::Truncated],
     };
-    let engine = FaultEngine::new(engine, seed, one_in.max(2), faults);
+    let storage = FaultStorage::new(&sources, seed, one_in.max(2), faults);
+    let engine = HostEngine::new(&storage);
     let mut chunks = filling.chunks.iter_mut();
     let job = |p: Piece| {
         let target = Target::Host(chunks.next().expect("a chunk a piece").as_mut_slice());

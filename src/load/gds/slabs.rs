@@ -4,12 +4,26 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use crate::cufile::Driver;
+use crate::doctor::hardware;
+use crate::doctor::source::Source;
 use crate::gpu::Gpu;
 use crate::gpu::direct::{Registered, Span};
 use crate::load::engine::{Job, Target};
 
 /// Slabs mapped at a time: one is read, one is being mapped.
 const WINDOW: usize = 2;
+
+/// Registering takes cuFile about 20 ms a call, whatever the size, and holds up reads meanwhile: few large slabs.
+const SLAB_BYTES: u64 = 4 << 30;
+const SMALL_SLAB_BYTES: u64 = 32 << 20;
+
+/// Bytes of a slab, so that as many as are mapped at a time fit what is free of a GPU's BAR1; by NVML, where it tells.
+pub fn slab_bytes(gpu: &Gpu) -> u64 {
+    let facts = hardware::gpus(&Source::live(false)).unwrap_or_default();
+    let free = facts.iter().find(|f| f.uuid == gpu.uuid).and_then(|f| f.bar1_free_bytes);
+    let share = free.map_or(SLAB_BYTES, |free| free / (WINDOW as u64 + 1));
+    (share - share % SMALL_SLAB_BYTES).clamp(SMALL_SLAB_BYTES, SLAB_BYTES)
+}
 
 /// The slabs of one lane, in the order of its jobs.
 pub struct Slabs<'a> {
