@@ -98,7 +98,7 @@ if [ "${TUNE:-1}" = 1 ]; then
   for peer in ${usable//,/ }; do
     say "settings of $peer"
     own=SLLM_GDS_PYTHON_$(tr a-z- A-Z_ <<<"$peer")
-    timeout 60 "${!own:-$python}" "$here/peers/tune.py" try "$peer" "$shards" "$device" >>"$out/trials.jsonl" 2>>"$log" ||
+    timeout "${TUNE_LIMIT_S:-60}" "${!own:-$python}" "$here/peers/tune.py" try "$peer" "$shards" "$device" >>"$out/trials.jsonl" 2>>"$log" ||
       say "the trials of $peer broke off: $(tail -n 1 "$log")"
   done
   "$python" "$here/peers/tune.py" best "$out/trials.jsonl" >"$out/settings.json"

@@ -47,6 +47,9 @@ pub enum Command {
     Completions(CompletionsArgs),
     /// Print the man page, or write one for each command
     Man(ManArgs),
+    /// Read a little by cuFile and print which way it went: loads run this in a child process
+    #[command(hide = true)]
+    ProveGds { request: String },
     /// Say whether GPUDirect Storage works here, and if not, exactly why
     #[command(after_help = DOCTOR_EXIT_CODES)]
     Doctor(DoctorArgs),

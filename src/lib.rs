@@ -10,6 +10,8 @@ pub mod analyze;
 pub mod bench;
 /// Checkpoints on disk: opened, checked, saved, made up, fetched.
 pub mod checkpoint;
+/// This program again, as a child with a time limit.
+pub mod child;
 /// The command line.
 pub mod cli;
 /// Shell completions and man pages, from the command line's own types.

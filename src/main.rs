@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Analyze(args) => sllm_gds::analyze::run(args),
         Command::Completions(args) => sllm_gds::complete::completions(args),
         Command::Man(args) => sllm_gds::complete::man(args),
+        Command::ProveGds { request } => load::gds::proof::answer(request).map(|()| Outcome::Yes),
         Command::Doctor(args) => doctor::run(args),
     };
     match outcome {

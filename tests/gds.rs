@@ -9,6 +9,7 @@ use sllm_gds::cufile::Driver;
 use sllm_gds::digest::digest;
 use sllm_gds::interrupt::Cancel;
 use sllm_gds::load::engine::{Engine, PathTaken};
+use sllm_gds::load::gds::proof::prove;
 use sllm_gds::load::gds::{Gds, GdsEngine, OnError, Register};
 use sllm_gds::load::plan::Plan;
 use sllm_gds::load::verify::{self, Digests};
@@ -25,10 +26,12 @@ use standin::{BUFFER, CODE, CORRUPT, ERRNO, EXCESS, HANDLE, NVFS, P2P, POSIX, RE
 fn gds(driver: &Arc<Driver>, on_error: OnError) -> Gds {
     Gds {
         driver: driver.clone(),
+        options: Default::default(),
         allow_compat: true,
         register: Register::Auto,
         on_error,
         may_fall_back: false,
+        proofs: Default::default(),
     }
 }
 
@@ -51,7 +54,7 @@ fn load(fixture: &Fixture, path: &std::path::Path, gds: &Gds, chunk_bytes: u64, 
     let engine = GdsEngine::open(gds, &checkpoint, IoChoice::Auto, vec![Vec::new(); destinations]).unwrap();
     let jobs = lanes(&plan, &mut buffers, chunk_bytes);
     let result = transfer(&checkpoint.files, jobs, &engine, 3, &Cancel::new());
-    engine.prove(&gds.driver);
+    engine.settle(prove(&gds.driver, &engine.handles(), &[]));
     let taken = engine.outcome();
     drop(engine);
     let expected: Digests = fixture.pristine.iter().map(|(name, b)| (name.clone(), digest(b))).collect();

@@ -1,12 +1,10 @@
 //! Opening cuFile in a child process: some versions never come back, and all write a log where they stand.
 
-use std::io::Read;
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::child;
 use crate::cufile::{Driver, DriverOptions, DriverProperties, Library, What};
 
 use super::libcufile::{DriverOpen, Probed};
@@ -17,37 +15,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs `sllm-gds doctor --probe-cufile`, and stops it at the time limit.
 pub fn cufile() -> Result<Probed, Unread> {
-    let trouble = |e: std::io::Error| Unread::Other(format!("the probe did not start: {e}"));
-    let program = std::env::current_exe().map_err(trouble)?;
-    let log_dir = tempfile::tempdir().map_err(trouble)?;
-    let started = Instant::now();
-    let mut child = Command::new(program)
-        .args(["doctor", "--probe-cufile"])
-        .current_dir(log_dir.path())
-        .env("TMPDIR", log_dir.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(trouble)?;
-    let (done, waiting) = mpsc::channel();
-    let stdout = child.stdout.take();
-    // The child's end closes its output; a thread reads until then, so that the wait here can have a limit.
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = stdout.map(|mut out| out.read_to_end(&mut bytes));
-        let _ = done.send(bytes);
-    });
-    let in_time = waiting.recv_timeout(LIMIT);
-    let seconds = started.elapsed().as_secs_f64();
-    let ended = in_time.is_ok();
-    if !ended {
-        let _ = child.kill();
-    }
-    // Stopped or not, it must be waited for; what it had said by then counts.
-    let _ = child.wait();
-    let bytes = in_time.or_else(|_| waiting.recv()).unwrap_or_default();
-    understand(&String::from_utf8_lossy(&bytes), ended, seconds)
+    let ended = child::run(&["doctor", "--probe-cufile"], LIMIT)
+        .map_err(|e| Unread::Other(format!("the probe did not start: {e}")))?;
+    understand(&ended.text, ended.in_time, ended.elapsed_s)
 }
 
 /// The last answer counts: the child says what it loaded before it opens the driver, and all of it after. Between and

@@ -72,10 +72,15 @@ pub struct Ways {
 impl Ways {
     pub fn of(findings: &[&Finding]) -> Ways {
         let way = |way| {
-            let unmet = |need: Need| findings.iter().filter(move |f| f.need == need && !f.is_met());
-            // What shuts both ways comes first: mending the rest alone would not help.
-            let reasons: Vec<String> =
-                unmet(Need::Both).chain(unmet(Need::Only(way))).map(|f| f.reason()).collect();
+            let mut unmet: Vec<&&Finding> =
+                findings.iter().filter(|f| f.need.of(way) && !f.is_met()).collect();
+            // GPUs without GDS first, then what is not there at all, then what is in the path's way.
+            unmet.sort_by_key(|f| match (f.check.id.starts_with("nvidia."), f.need) {
+                (true, _) => 0,
+                (false, Need::Only(_)) => 1,
+                (false, _) => 2,
+            });
+            let reasons: Vec<String> = unmet.iter().map(|f| f.reason()).collect();
             if reasons.is_empty() { Ok(()) } else { Err(reasons) }
         };
         Ways { nvidia_fs: way(Way::NvidiaFs), p2pdma: way(Way::P2pdma) }

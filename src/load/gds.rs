@@ -1,7 +1,9 @@
 //! The engine `gds`: storage → GPU memory by cuFile, which is direct where nvidia-fs or the kernel's P2PDMA is there,
 //! and a read with a copy behind it (compatibility mode) where not.
 
+use std::collections::HashMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -11,7 +13,7 @@ use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
 use super::source::{self, Sources, Storage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::IoChoice;
-use crate::cufile::{CufileError, Driver, Handle, What};
+use crate::cufile::{CufileError, Driver, DriverOptions, Handle, What};
 use crate::gpu::memory::Stream;
 use crate::gpu::{Gpu, direct};
 use crate::memory::HostBuffer;
@@ -32,11 +34,42 @@ pub mod slabs;
 #[derive(Debug, Clone)]
 pub struct Gds {
     pub driver: Arc<Driver>,
+    /// What it was opened with.
+    pub options: DriverOptions,
     pub allow_compat: bool,
     pub register: Register,
     pub on_error: OnError,
     /// Whether another engine may take over before the first byte, where the way is not proven.
     pub may_fall_back: bool,
+    /// What was proven so far, by the device that files lie on.
+    pub proofs: Arc<Mutex<HashMap<u64, Way>>>,
+}
+
+impl Gds {
+    /// Settles which way reads of this checkpoint go, in a child process, once for each device. A mixture is no proof.
+    pub fn prove(&self, checkpoint: &Checkpoint, gpus: &[Arc<Gpu>]) -> Way {
+        let mut proofs = self.proofs.lock().unwrap_or_else(|e| e.into_inner());
+        let mut ways = Vec::new();
+        for file in checkpoint.files.iter().filter(|f| f.bytes > 0) {
+            let Ok(facts) = std::fs::metadata(&file.path) else { continue };
+            let way = proofs.entry(facts.dev()).or_insert_with(|| {
+                proof::ask(&proof::Request {
+                    files: vec![std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone())],
+                    gpus: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
+                    allow_compat: self.options.allow_compat,
+                    use_p2pdma: self.options.use_p2pdma,
+                })
+            });
+            ways.push(way.clone());
+        }
+        match ways.iter().find(|way| !way.is_direct()).or(ways.first()) {
+            Some(way) if way.is_direct() && ways.iter().any(|other| other != way) => {
+                Way::Unproven("the checkpoint's files lie on devices with different ways".into())
+            }
+            Some(way) => way.clone(),
+            None => Way::Unproven("there was nothing to read".into()),
+        }
+    }
 }
 
 /// Which device memory to register with cuFile.
@@ -135,19 +168,14 @@ impl<'a> GdsEngine<'a> {
         })
     }
 
-    /// Settles by counters which way cuFile's reads go; off the clock. Asked again it answers from memory.
-    pub fn prove(&self, driver: &Arc<Driver>) -> &Way {
-        if let Some(way) = self.way.get() {
-            return way;
-        }
-        let handles: Vec<&Handle> = self.files.iter().map(|f| &f.handle).collect();
-        let mut gpus: Vec<Arc<Gpu>> = Vec::new();
-        for gpu in self.lanes.iter().flatten() {
-            if !gpus.iter().any(|known| Arc::ptr_eq(known, gpu)) {
-                gpus.push(gpu.clone());
-            }
-        }
-        self.way.get_or_init(|| proof::prove(driver, &handles, &gpus))
+    /// The files as cuFile knows them, for a proof in this process.
+    pub fn handles(&self) -> Vec<&Handle> {
+        self.files.iter().map(|f| &f.handle).collect()
+    }
+
+    /// Keeps what was proven of the reads.
+    pub fn settle(&self, way: Way) -> &Way {
+        self.way.get_or_init(|| way)
     }
 
     /// Registers the memory of these jobs as asked. `is_direct`: whether drives will write to it.
@@ -223,9 +251,9 @@ impl Engine for GdsEngine<'_> {
         let retried = self.retried.lock().unwrap_or_else(|e| e.into_inner());
         let way = self.way.get();
         let mut reason = match way {
-            Some(Way::Nvfs) => "nvidia-fs counted the reads".to_string(),
-            Some(Way::P2pdma) => "cuFile counted the reads as P2PDMA".to_string(),
-            Some(Way::Compat) => "cuFile read through host memory: GDS is not real here".to_string(),
+            Some(Way::Nvfs) => "a probe's reads were counted as nvidia-fs's".to_string(),
+            Some(Way::P2pdma) => "a probe's reads were counted as P2PDMA".to_string(),
+            Some(Way::Compat) => "cuFile reads through host memory: GDS is not real here".to_string(),
             Some(Way::Unproven(why)) => format!("the way is not proven: {why}"),
             None => "the way is not proven: nothing was counted".to_string(),
         };

@@ -70,10 +70,12 @@ fn open(args: &EngineArgs, way: Option<Way>) -> Result<Gds> {
     let is_demand = args.engine == EngineChoice::Gds;
     Ok(Gds {
         driver: Driver::open(&library, &options)?,
+        options,
         allow_compat: way.is_none(),
         register: args.gds_register.unwrap_or(super::Register::Auto),
         on_error: args.on_gds_error.unwrap_or(if is_demand { OnError::Fail } else { OnError::Retry }),
         may_fall_back: !is_demand,
+        proofs: Default::default(),
     })
 }
 

@@ -41,7 +41,7 @@ pub fn load(
     let mut engine = GdsEngine::open(gds, &checkpoint, options.io, gpus_of_lane.clone())?;
     phases.open_s = clock.lap();
     if !gds.allow_compat {
-        let way = engine.prove(&gds.driver);
+        let way = engine.settle(gds.prove(&checkpoint, gpus));
         if !way.is_direct() {
             let why = engine.outcome().reason;
             if gds.may_fall_back {
@@ -70,8 +70,7 @@ pub fn load(
     })?;
     phases.transfer_s = clock.lap();
     let elapsed_s = clock.total();
-    // With compatibility mode allowed the proof comes last: before, it would warm cuFile's own buffers.
-    engine.prove(&gds.driver);
+    engine.settle(gds.prove(&checkpoint, gpus));
     let taken = engine.outcome();
     drop(engine);
     let report = LoadReport::new(&checkpoint, &plan, options, phases, elapsed_s, taken);

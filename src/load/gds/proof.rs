@@ -1,17 +1,26 @@
 //! Which way the bytes go, by counters: that cuFile works says nothing of how.
+//!
+//! It is settled in a child process. cuFile's own counters can't be trusted with ours: when they are stopped, a thread
+//! of libcufile 1.15 may write to memory that is gone (seen as a crash of about one load in fifty).
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
-use crate::cufile::{Driver, Handle};
-use crate::gpu::Gpu;
-use crate::gpu::direct;
+use crate::child;
+use crate::cli::Gpus;
+use crate::cufile::{Driver, DriverOptions, Handle, Library};
 use crate::gpu::memory::DeviceBuffer;
+use crate::gpu::{self, Gpu, direct};
 use crate::memory::HostBuffer;
+use crate::sys;
 
 /// The way that was proven.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Way {
     /// nvidia-fs: the drive writes to the GPU.
     Nvfs,
@@ -39,20 +48,73 @@ impl Way {
     }
 }
 
+/// What the child is to read, and how.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Request {
+    /// One on each device is enough.
+    pub files: Vec<PathBuf>,
+    /// By UUID, as seen under the same CUDA_VISIBLE_DEVICES.
+    pub gpus: Vec<String>,
+    pub allow_compat: Option<bool>,
+    pub use_p2pdma: Option<bool>,
+}
+
+/// Opening the driver and making a context take a second or two.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Asks a child, `sllm-gds prove-gds REQUEST`.
+pub fn ask(request: &Request) -> Way {
+    let text = serde_json::to_string(request).unwrap_or_default();
+    let ended = match child::run(&["prove-gds", &text], LIMIT) {
+        Ok(ended) => ended,
+        Err(error) => return Way::Unproven(format!("the proof did not start: {error}")),
+    };
+    let answer = ended.text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
+    answer.unwrap_or_else(|| match (ended.in_time, ended.status) {
+        (false, _) => Way::Unproven(format!("the proof took over {} s", LIMIT.as_secs())),
+        (true, Some(status)) => Way::Unproven(format!("the proof ended without an answer ({status})")),
+        (true, None) => Way::Unproven("the proof ended without an answer".into()),
+    })
+}
+
+/// The child's part: prints the way, and ends without stopping anything.
+pub fn answer(request: &str) -> Result<()> {
+    let request: Request = serde_json::from_str(request).context("read the request")?;
+    let way = prove_here(&request).unwrap_or_else(|error| Way::Unproven(format!("{error:#}")));
+    println!("{}", serde_json::to_string(&way)?);
+    Ok(())
+}
+
+fn prove_here(request: &Request) -> Result<Way> {
+    let gpus = gpu::open(&Gpus::List(request.gpus.clone())).map_err(anyhow::Error::msg)?;
+    let options = DriverOptions {
+        allow_compat: request.allow_compat,
+        use_p2pdma: request.use_p2pdma,
+        ..DriverOptions::default()
+    };
+    let driver = Driver::open(&Library::load()?, &options)?;
+    let mut handles = Vec::new();
+    for path in &request.files {
+        let file = sys::open_direct(path).or_else(|_| sys::open_regular(path));
+        let at = || format!("register {} with cuFile", path.display());
+        handles.push(Handle::register(&driver, file.with_context(at)?).with_context(at)?);
+    }
+    let way = prove(&driver, &handles.iter().collect::<Vec<_>>(), &gpus);
+    // Closing the driver would stop the counters: this process ends with it open.
+    std::mem::forget((handles, driver));
+    Ok(way)
+}
+
 /// Bytes of each file that are read for proof.
 const PROBE_BYTES: u64 = 1 << 20;
 
 /// Reads the beginning of each file to each GPU (to host memory where there are none) and looks at what was counted:
-/// cuFile's own counters where the version has them, else nvidia-fs's. Not for the clock.
+/// cuFile's own counters where the version has them, else nvidia-fs's. Not for the clock. The counters are left on.
 pub fn prove(driver: &Arc<Driver>, files: &[&Handle], gpus: &[Arc<Gpu>]) -> Way {
     let started = driver.stats_start();
     let before = Counters::read(driver, started.is_ok());
     let reads = read_all(files, gpus);
     let after = Counters::read(driver, started.is_ok());
-    if started.is_ok() {
-        // The counters slow every read down a little.
-        let _ = driver.stats_stop();
-    }
     let why_not = started.err().map(|e| e.to_string());
     match reads {
         Ok(reads) => judge(&before, &after, reads, why_not),

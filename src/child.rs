@@ -1,0 +1,51 @@
+//! This program again, as a child with a time limit: for calls into libraries that may hang or crash.
+
+use std::io::{self, Read};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// What a child came to.
+pub struct Ended {
+    /// Whether it ended by itself, within the limit.
+    pub in_time: bool,
+    pub status: Option<ExitStatus>,
+    /// What it wrote to standard output; of one that was stopped, until then.
+    pub text: String,
+    pub elapsed_s: f64,
+}
+
+/// Runs this program with these arguments in a directory of its own, which is removed, and stops it at the limit. A
+/// program that has this crate built in must understand them: they are hidden subcommands of `sllm-gds`.
+pub fn run(args: &[&str], limit: Duration) -> io::Result<Ended> {
+    let program = std::env::current_exe()?;
+    let directory = tempfile::tempdir()?;
+    let started = Instant::now();
+    let mut child = Command::new(program)
+        .args(args)
+        .current_dir(directory.path())
+        .env("TMPDIR", directory.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let (done, waiting) = mpsc::channel();
+    let stdout = child.stdout.take();
+    // The child's end closes its output; a thread reads until then, so that the wait here can have a limit.
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stdout.map(|mut out| out.read_to_end(&mut bytes));
+        let _ = done.send(bytes);
+    });
+    let in_time = waiting.recv_timeout(limit);
+    let elapsed_s = started.elapsed().as_secs_f64();
+    let ended = in_time.is_ok();
+    if !ended {
+        let _ = child.kill();
+    }
+    // Stopped or not, it must be waited for; what it had said by then counts.
+    let status = child.wait().ok();
+    let bytes = in_time.or_else(|_| waiting.recv()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Ended { in_time: ended, status, text, elapsed_s })
+}

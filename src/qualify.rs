@@ -1,0 +1,167 @@
+//! `sllm-gds qualify`: a hardware engineer's acceptance run.
+//!
+//! Doctor's checks, ceilings measured here and now, real loads, health over all of it, and a verdict. Everything that
+//! is seen is gathered in [`seen::Seen`]; the [`verdict`] and its [`causes`] are worked out from that alone.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+
+use crate::Outcome;
+use crate::bench::{environment, record};
+use crate::checkpoint::save::check_space;
+use crate::cli::{EngineChoice, Gpus, QualifyArgs};
+use crate::doctor::{self, source::Source};
+use crate::gpu;
+use crate::interrupt::{Cancel, Interrupted};
+use crate::load::command::{Ready, prepare};
+use crate::load::{Destination, Options};
+use crate::memory::available_bytes;
+use crate::sys;
+use gpus::QualifiedGpu;
+use place::Place;
+use profile::Rule;
+use report::Report;
+use run::Run;
+use seen::Seen;
+use verdict::Judged;
+
+/// Why a rate is too low.
+mod causes;
+/// Pinned copies, and the link under them.
+mod copies;
+/// Which drives served the reads.
+mod drives;
+/// Reads by fio.
+mod fio;
+/// The GPUs under test.
+mod gpus;
+/// The page for a browser.
+mod html;
+/// What PCIe links allow.
+mod limits;
+/// Loads by the loader.
+mod loads;
+/// Figures and rounds.
+mod measure;
+/// The page for a terminal.
+mod page;
+/// The directory that all is written in.
+mod place;
+/// What a machine is held to.
+mod profile;
+/// Raw reads.
+mod raw;
+/// The record of a run.
+mod report;
+/// One run, step by step.
+mod run;
+/// All that a run saw.
+mod seen;
+/// Criteria that are no rate.
+mod state;
+/// Limits on this process's reads.
+mod throttle;
+/// Criteria, judged.
+mod verdict;
+
+const SIZE_DEFAULT_BYTES: u64 = 8 << 30;
+
+pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
+    let rule = Rule::of(args)?;
+    let place = Place::new(&args.path)?;
+    let _claim = record::claim(&args.results)?;
+    environment::read(&args.results)?;
+    let path = args.path.canonicalize().with_context(|| format!("resolve {}", args.path.display()))?;
+    let source = Source::live(false);
+    let mut notes = Vec::new();
+    let (to, options) = open(args, &path, &mut notes)?;
+    let gpus = match &to {
+        Destination::Host => Vec::new(),
+        Destination::Gpus(gpus, _) => gpus::qualified(&source, gpus)?,
+    };
+    let size_bytes = size(args, &path, &gpus)?;
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
+    let run_id = format!("{}-{}", started.as_millis(), std::process::id());
+    let drives = doctor::of_path(&source, &path).2;
+    let mut run = Run {
+        seen: Seen::new(&drives, &gpus, notes),
+        args,
+        source: &source,
+        path: &path,
+        to: &to,
+        options,
+        gpus: &gpus,
+        size_bytes,
+        run_id: &run_id,
+        drives,
+        storage: String::new(),
+        gds: String::new(),
+        model: String::new(),
+    };
+    let ended = run.measure(&place, cancel);
+    place.remove()?;
+    let interrupted = match ended {
+        Err(error) if error.is::<Interrupted>() || error.root_cause().is::<Interrupted>() => true,
+        Err(error) => return Err(error),
+        Ok(()) => false,
+    };
+    let without_gpus = args.gpus == Some(Gpus::None);
+    let report = Report::new(&run, &rule, without_gpus, interrupted, started.as_secs_f64());
+    report.write(&args.results, &run)?;
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&report)?),
+        false => print!("{}", page::text(&report, &args.results)),
+    }
+    Ok(match (interrupted, report.judged) {
+        (true, _) => Outcome::Interrupted,
+        (_, Judged::Passed) => Outcome::Yes,
+        (_, Judged::Failed) => Outcome::No,
+        (_, Judged::Unknown) => Outcome::Unknown,
+    })
+}
+
+/// Settles where to load to: all GPUs where there are any and nothing else was asked for.
+fn open(args: &QualifyArgs, path: &Path, notes: &mut Vec<String>) -> Result<(Destination, Options)> {
+    let to_host = args.engine.engine == EngineChoice::Host;
+    let gpus = match (&args.gpus, gpu::count()) {
+        (Some(gpus), _) => gpus.clone(),
+        (None, _) if to_host => Gpus::None,
+        (None, Ok(_)) => Gpus::All,
+        (None, Err(why)) => {
+            notes.push(format!("no CUDA device ({why}): loads go to host memory"));
+            Gpus::None
+        }
+    };
+    let asked = if to_host && gpus == Gpus::None { None } else { Some(&gpus) };
+    let Ready { to, note, options, .. } = prepare(asked, &args.engine, path)?;
+    notes.extend(note);
+    Ok((to, options))
+}
+
+/// Bytes to measure with: of the raw file and of the checkpoint, which lie there one after the other.
+fn size(args: &QualifyArgs, path: &Path, gpus: &[QualifiedGpu]) -> Result<u64> {
+    let free = gpus.iter().map(|gpu| Ok(gpu.gpu.memory_info()?.0)).collect::<Result<Vec<u64>>>()?;
+    let memory = free.into_iter().min().or_else(available_bytes).unwrap_or(u64::MAX);
+    let disk = sys::free_bytes(path).with_context(|| format!("ask for free space at {}", path.display()))?;
+    let size = args.size.unwrap_or(SIZE_DEFAULT_BYTES.min(disk / 4).min(memory / 4));
+    let here = path.display();
+    if raw::file_bytes(size) == 0 || loads::model_of(size).is_err() {
+        let why = match args.size {
+            Some(size) => format!("--size {size}"),
+            None => format!("a quarter of what is free ({disk} bytes at {here}, {memory} of memory)"),
+        };
+        bail!(
+            "{why} is too little to measure with: make room, or name at least --size {}MB",
+            loads::least_mib()?
+        );
+    }
+    check_space(path, size, "--path or a smaller --size")?;
+    if size > memory {
+        bail!(
+            "--size {size} does not fit into the memory to load to, which has {memory} bytes free: name less"
+        );
+    }
+    Ok(size)
+}

@@ -1,0 +1,350 @@
+//! Why a rate is too low: a table of what to look for, likeliest first, over the checks and the measurements.
+
+use super::drives::{Served, balance};
+use super::measure::{Kind, Measured, median};
+use super::seen::Seen;
+use crate::bench::record::Record;
+use crate::doctor::check::Check;
+
+/// More than this hides the likeliest.
+const CAUSES_MAX: usize = 3;
+/// Below this share of an even spread a drive counts as idle.
+const IDLE: f64 = 0.5;
+/// Above this share of a load, what is not its transfer is told.
+const OVERHEAD: f64 = 0.15;
+
+/// The part of the way that is to blame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Storage,
+    Link,
+    /// From the drive to the GPU, when each alone is fast enough.
+    Between,
+    /// Processor, memory, page cache.
+    Host,
+}
+
+/// One thing to look for: where it matters, and what says so, as a sentence.
+struct Cause {
+    part: Part,
+    find: fn(&Seen, &str) -> Option<String>,
+}
+
+/// The first that are found are told: what certainly limits, then what is broken, then what may slow.
+const TABLE: [Cause; 17] = [
+    Cause { part: Part::Storage, find: throttled },
+    Cause { part: Part::Storage, find: mapped },
+    Cause { part: Part::Storage, find: one_drive_busy },
+    Cause { part: Part::Storage, find: drive_link },
+    Cause { part: Part::Storage, find: hot_drive },
+    Cause { part: Part::Storage, find: array_or_queue },
+    Cause { part: Part::Storage, find: no_direct },
+    Cause { part: Part::Storage, find: virtual_machine },
+    Cause { part: Part::Link, find: gpu_link },
+    Cause { part: Part::Link, find: slowed_gpu },
+    Cause { part: Part::Link, find: shared_gpu },
+    Cause { part: Part::Between, find: cross_socket },
+    Cause { part: Part::Between, find: translating },
+    Cause { part: Part::Link, find: translating },
+    Cause { part: Part::Host, find: limited_host },
+    Cause { part: Part::Host, find: not_cached },
+    Cause { part: Part::Host, find: overhead },
+];
+
+/// The likeliest causes of a figure below its limit; never empty.
+pub fn of(seen: &Seen, measured: &Measured, limit: f64) -> Vec<String> {
+    let mut causes = Vec::new();
+    let parts = blame(seen, measured, limit, &mut causes);
+    for part in parts {
+        let found = TABLE.iter().filter(|cause| cause.part == part);
+        causes.extend(found.filter_map(|cause| (cause.find)(seen, &measured.of)));
+    }
+    causes.extend(link_errors(seen, &measured.of));
+    causes.dedup();
+    causes.truncate(CAUSES_MAX);
+    if causes.is_empty() {
+        causes.push(
+            "no check points to a cause; look at `sllm-gds doctor --all` and at what else runs here".into(),
+        );
+    }
+    causes
+}
+
+/// Which parts can be to blame. Where a part alone is already below the limit, that is said first.
+fn blame(seen: &Seen, measured: &Measured, limit: f64, causes: &mut Vec<String>) -> Vec<Part> {
+    let raw = seen.lowest(Kind::RawRead).filter(|rate| *rate < limit);
+    let copy = seen.copy_to(&measured.of).filter(|rate| *rate < limit);
+    let says = |what: &str, rate: f64| format!("{what} alone reach {rate:.2} GB/s");
+    match measured.kind {
+        Kind::RawRead | Kind::FioRead => vec![Part::Storage],
+        Kind::GpuCopy | Kind::GpuCopyAll => vec![Part::Link],
+        Kind::LoadWarm => match copy {
+            Some(rate) => {
+                causes.push(says("copies to the GPU", rate));
+                vec![Part::Link]
+            }
+            None => vec![Part::Host],
+        },
+        Kind::StorageGpu | Kind::StorageGpuAll | Kind::LoadCold => match (raw, copy) {
+            (Some(rate), _) => {
+                causes.push(says("raw reads", rate));
+                vec![Part::Storage]
+            }
+            (None, Some(rate)) => {
+                causes.push(says("copies to the GPU", rate));
+                vec![Part::Link]
+            }
+            (None, None) => vec![Part::Between, Part::Host],
+        },
+    }
+}
+
+/// `nvme0n1 0000:… gen 4 x2 of gen 4 x4 [drive.link], lanes are lost: …; reseat …`
+pub fn in_words(check: &Check) -> String {
+    let subject = if check.subject == "this machine" { String::new() } else { format!("{} ", check.subject) };
+    let why = check.why.as_deref().map_or(String::new(), |why| format!(", {why}"));
+    let remedy = check.remedy.as_deref().map_or(String::new(), |remedy| format!("; {remedy}"));
+    format!("{subject}{} [{}]{why}{remedy}", check.value, check.id)
+}
+
+fn first(seen: &Seen, of: &str, ids: &[&str], what: &str) -> Option<String> {
+    seen.troubles(ids, of).next().map(|check| format!("{what}: {}", in_words(check)))
+}
+
+fn throttled(seen: &Seen, of: &str) -> Option<String> {
+    first(seen, of, &["machine.io-limit"], "reads are throttled")
+}
+
+/// A map of the device mapper may delay, or lay everything on one drive; only root can ask which.
+fn mapped(seen: &Seen, _: &str) -> Option<String> {
+    let is_map = |check: &&Check| check.id == "storage.device" && check.subject.starts_with("dm-");
+    let map = seen.checks.iter().find(is_map)?;
+    Some(format!(
+        "reads go through the device mapper: {} ({}), which may delay them or use one drive only; \
+         `sudo dmsetup table` tells its target [storage.device]",
+        map.subject, map.value
+    ))
+}
+
+fn one_drive_busy(seen: &Seen, _: &str) -> Option<String> {
+    let uneven = seen.served.len() > 1 && balance(&seen.served).is_some_and(|found| found < IDLE);
+    uneven.then(|| spread(&seen.served))
+}
+
+/// Which drives were busy, and which were not.
+pub fn spread(served: &[Served]) -> String {
+    let idle = |s: &&Served| s.share * (served.len() as f64) < IDLE;
+    let names = |picked: Vec<&Served>| {
+        let named: Vec<String> =
+            picked.iter().map(|s| format!("{} {:.0} %", s.drive, s.share * 100.0)).collect();
+        named.join(", ")
+    };
+    let (idle, busy): (Vec<&Served>, Vec<&Served>) = served.iter().partition(idle);
+    let only = if busy.len() == 1 { "only one drive is busy" } else { "not all drives are busy" };
+    format!(
+        "{only}: {} of the bytes, while {} [/sys/class/block/*/stat]; stripe the file system over all of them",
+        names(busy),
+        names(idle)
+    )
+}
+
+fn drive_link(seen: &Seen, of: &str) -> Option<String> {
+    first(seen, of, &["drive.link", "drive.path"], "a drive's PCIe link is not what it could be")
+}
+
+fn hot_drive(seen: &Seen, of: &str) -> Option<String> {
+    let ids = ["drive.temperature", "health.drive-temperature", "health.smart", "drive.smart"];
+    first(seen, of, &ids, "a drive is hot or failing")
+}
+
+fn array_or_queue(seen: &Seen, of: &str) -> Option<String> {
+    first(seen, of, &["storage.raid", "storage.queue"], "the block device is set up badly")
+}
+
+fn no_direct(seen: &Seen, of: &str) -> Option<String> {
+    first(seen, of, &["direct.read", "direct.alignment"], "reads can't pass the page cache")
+}
+
+fn gpu_link(seen: &Seen, of: &str) -> Option<String> {
+    first(seen, of, &["gpu.link", "gpu.path"], "the GPU's PCIe link is not what it could be")
+}
+
+fn slowed_gpu(seen: &Seen, of: &str) -> Option<String> {
+    first(seen, of, &["gpu.throttle", "health.throttle"], "the GPU is slowed down")
+}
+
+fn shared_gpu(seen: &Seen, of: &str) -> Option<String> {
+    first(seen, of, &["gpu.processes", "gpu.mig"], "the GPU is shared")
+}
+
+fn cross_socket(seen: &Seen, of: &str) -> Option<String> {
+    first(seen, of, &["pair.distance"], "drive and GPU hang on different sockets")
+}
+
+fn translating(seen: &Seen, of: &str) -> Option<String> {
+    first(seen, of, &["machine.iommu"], "the IOMMU translates")
+}
+
+fn limited_host(seen: &Seen, of: &str) -> Option<String> {
+    first(seen, of, &["machine.cpu-limit", "machine.cpu"], "processor time is limited")
+}
+
+/// Warm loads that were not.
+fn not_cached(seen: &Seen, of: &str) -> Option<String> {
+    let least = seen.warm.iter().filter_map(|load| load.resident_before).min_by(f64::total_cmp)?;
+    (least < 0.99).then(|| {
+        let limit = seen.troubles(&["machine.memory-limit"], of).next().map(in_words);
+        let limit = limit.map_or(String::new(), |limit| format!(": {limit}"));
+        format!("the page cache held only {:.0} % of the checkpoint{limit}", least * 100.0)
+    })
+}
+
+/// What a load spends before and beside the transfer.
+fn overhead(seen: &Seen, _: &str) -> Option<String> {
+    let share = |load: &Record| Some(1.0 - load.phases?.transfer_s / load.loading_time?);
+    let shares: Vec<f64> = seen.cold.iter().chain(&seen.warm).filter_map(share).collect();
+    let share = median(&shares);
+    (share > OVERHEAD).then(|| {
+        format!(
+            "{:.0} % of a load is opening, planning, allocating and pinning, not the transfer; of a larger --size \
+             that is less",
+            share * 100.0
+        )
+    })
+}
+
+fn link_errors(seen: &Seen, of: &str) -> Option<String> {
+    first(seen, of, &["health.pcie", "health.pcie-replay"], "a PCIe link had errors meanwhile")
+}
+
+fn virtual_machine(seen: &Seen, of: &str) -> Option<String> {
+    first(seen, of, &["machine.vm"], "the host may hold it back")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::seen::sample::{check, good, load, served, set};
+    use super::*;
+    use crate::bench::record::Phases;
+    use crate::doctor::hardware::test_tree::{nvme_drives, tree};
+    use crate::doctor::hardware::{self, LinkSeen};
+
+    /// The causes of this kind's figure, held against a limit just above it.
+    fn causes(seen: &Seen, kind: Kind) -> Vec<String> {
+        let measured = seen.of(kind).next().unwrap();
+        of(seen, measured, measured.gb_per_s + 0.1)
+    }
+
+    #[track_caller]
+    fn assert_first(causes: &[String], parts: &[&str]) {
+        assert!(
+            parts.iter().all(|part| causes[0].contains(part)),
+            "{parts:?} are not in the first of {causes:#?}"
+        );
+    }
+
+    #[test]
+    fn a_drive_of_a_recorded_machine_that_lost_lanes() {
+        let tree = tree("raid0-no-p2pdma");
+        let mut seen = good();
+        seen.checks = hardware::drives(&tree.source, &nvme_drives(&tree.source));
+        assert_first(&causes(&seen, Kind::RawRead), &["PCIe link is not what it could be", "x2 of gen 4 x4"]);
+    }
+
+    #[test]
+    fn sockets_and_iommu_of_a_recorded_machine() {
+        let tree = tree("raid0-no-p2pdma");
+        let gpus = hardware::gpus(&tree.source).unwrap();
+        let mut seen = good();
+        seen.checks = hardware::pairs(&tree.source, &gpus, &nvme_drives(&tree.source));
+        seen.checks.extend(hardware::checks(&tree.source, &gpus));
+        set(&mut seen, Kind::StorageGpu, 8.0);
+        let found = causes(&seen, Kind::StorageGpu);
+        assert_first(&found, &["different sockets", "node"]);
+        assert!(found.iter().any(|cause| cause.contains("the IOMMU translates")), "{found:#?}");
+    }
+
+    #[test]
+    fn four_of_sixteen_lanes_and_a_trained_down_link() {
+        let tree = tree("bare-metal-gds");
+        let gpu = hardware::gpus(&tree.source).unwrap().remove(0);
+        let mut seen = good();
+        set(&mut seen, Kind::GpuCopy, 13.0);
+        for (generation_max, width_min, says) in
+            [(5, 4, "lanes are lost"), (3, 16, "stays slow while bytes move")]
+        {
+            let link = LinkSeen { generation_max, width_min, samples: 9 };
+            seen.checks = vec![hardware::link_under_load(&tree.source, &gpu, &link)];
+            assert_first(
+                &causes(&seen, Kind::GpuCopy),
+                &["GPU 0", says, &format!("gen {generation_max} x{width_min}")],
+            );
+        }
+        // A cold load that is slower still than such a link has the link to blame.
+        seen.checks.push(check("machine.io-limit", "this machine", "not the cause"));
+        set(&mut seen, Kind::RawRead, 25.0);
+        set(&mut seen, Kind::LoadCold, 12.95);
+        let found = causes(&seen, Kind::LoadCold);
+        assert_first(&found, &["copies to the GPU alone reach 13.00 GB/s"]);
+        assert!(found[1].contains("PCIe link"), "{found:#?}");
+    }
+
+    #[test]
+    fn storage_that_is_held_back() {
+        let mut seen = good();
+        seen.checks = vec![check("machine.vm", "this machine", "virtual machine")];
+        assert_first(&causes(&seen, Kind::RawRead), &["the host may hold it back"]);
+        seen.served = served(0.97);
+        assert_first(&causes(&seen, Kind::RawRead), &["only one drive is busy: nvme0n1 97 %", "nvme1n1 3 %"]);
+        seen.checks.push(check("storage.device", "dm-0", "device mapper"));
+        assert_first(&causes(&seen, Kind::RawRead), &["device mapper: dm-0"]);
+        seen.checks.push(check("machine.io-limit", "this machine", "nvme0n1 at 0.500 GB/s"));
+        assert_first(&causes(&seen, Kind::RawRead), &["reads are throttled: nvme0n1 at 0.500 GB/s"]);
+        // What is slow for the same reason says so.
+        set(&mut seen, Kind::RawRead, 0.5);
+        set(&mut seen, Kind::LoadCold, 0.5);
+        let found = causes(&seen, Kind::LoadCold);
+        assert_first(&found, &["raw reads alone reach 0.50 GB/s"]);
+        assert!(found[1].contains("throttled"), "{found:#?}");
+    }
+
+    #[test]
+    fn heat_queues_and_no_direct_reads() {
+        for (id, says) in [
+            ("health.drive-temperature", "a drive is hot"),
+            ("storage.raid", "the block device is set up badly"),
+            ("direct.read", "can't pass the page cache"),
+        ] {
+            let mut seen = good();
+            seen.health = vec![check(id, "nvme0n1", "value")];
+            assert_first(&causes(&seen, Kind::RawRead), &[says, "nvme0n1 value", id]);
+        }
+    }
+
+    #[test]
+    fn each_gpu_has_its_own() {
+        let mut seen = good();
+        seen.gpus.push("GPU 1".into());
+        seen.checks = vec![check("gpu.processes", "GPU 1", "others: 2")];
+        assert_first(&causes(&seen, Kind::GpuCopy), &["no check points to a cause"]);
+        seen.checks.push(check("gpu.throttle", "GPU 0", "hw_thermal_slowdown"));
+        assert_first(&causes(&seen, Kind::GpuCopy), &["the GPU is slowed down", "hw_thermal_slowdown"]);
+        seen.checks = vec![check("gpu.processes", "GPU 10", "others: 1")];
+        seen.gpus.push("GPU 10".into());
+        assert_first(&causes(&seen, Kind::GpuCopy), &["no check"]);
+    }
+
+    #[test]
+    fn what_the_host_does() {
+        let mut seen = good();
+        assert_first(&causes(&seen, Kind::LoadWarm), &["no check points to a cause"]);
+        let phases = Phases { transfer_s: 0.6, ..Phases::default() };
+        seen.warm[0].phases = Some(phases);
+        assert_first(&causes(&seen, Kind::LoadWarm), &["40 % of a load is opening"]);
+        seen.warm.push(load(true));
+        seen.checks = vec![check("machine.memory-limit", "this machine", "4.00 GiB")];
+        assert_first(&causes(&seen, Kind::LoadWarm), &["held only 0 %", "4.00 GiB"]);
+        seen.checks.push(check("machine.cpu-limit", "this machine", "2.0 CPUs"));
+        assert_first(&causes(&seen, Kind::LoadWarm), &["processor time is limited: 2.0 CPUs"]);
+    }
+}

@@ -1,0 +1,233 @@
+//! The same as a page for a browser: self-contained, readable on a phone, printable. Everything from outside is escaped.
+
+use std::fmt::Write;
+
+use super::page::word;
+use super::report::Report;
+use super::verdict::Judged;
+use crate::doctor::check::Check;
+
+const STYLE: &str = "\
+:root{color-scheme:light dark;--good:#1a7f37;--bad:#b3261e;--open:#8a5a00;--line:#8884}\
+body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:1rem auto;padding:0 1rem}\
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}\
+.passed,.ok,.pass{color:var(--good)}.failed,.fail{color:var(--bad)}\
+.open,.warn,.unknown{color:var(--open)}\
+.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}\
+th,td{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid var(--line)}\
+td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}\
+pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}li,td{overflow-wrap:anywhere}\
+@media print{body{max-width:none;font-size:11px}details{display:block}.scroll{overflow:visible}}";
+
+/// The whole page.
+pub fn page(report: &Report<'_>) -> String {
+    let mut html = String::new();
+    let title = format!("{}: {} on {}", report.verdict, report.path, report.host);
+    let _ = write!(
+        html,
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n\
+         <style>{STYLE}</style>\n</head>\n<body>\n",
+        escape(&title)
+    );
+    let class = class(report.judged);
+    let _ = writeln!(html, "<h1 class=\"{class}\">{}</h1>", escape(&report.verdict.to_uppercase()));
+    paragraph(&mut html, &report.why);
+    paragraph(&mut html, &format!("{} on {}: {}", report.path, report.host, report.storage));
+    paragraph(&mut html, &format!("Held to {}. {}.", report.rule, report.gds));
+    criteria(&mut html, report);
+    measured(&mut html, report);
+    loads(&mut html, report);
+    checks(&mut html, "Health over the run", &report.seen.health);
+    if !report.seen.notes.is_empty() {
+        list(&mut html, "Notes", &report.seen.notes);
+    }
+    checks(&mut html, "Checks", &report.seen.checks);
+    let environment = serde_json::to_string_pretty(&report.environment).unwrap_or_default();
+    let _ = writeln!(html, "<h2>Environment</h2>\n<pre>{}</pre>", escape(&environment));
+    html.push_str("</body>\n</html>\n");
+    html
+}
+
+fn criteria(html: &mut String, report: &Report<'_>) {
+    heading(html, "Criteria", &["criterion", "of", "measured", "limit", "share", ""]);
+    for criterion in &report.criteria {
+        let share = criterion.share().map_or(String::new(), |share| format!("{share:.2}"));
+        let causes: Vec<String> = criterion.causes.iter().map(|cause| escape(cause)).collect();
+        let causes =
+            if causes.is_empty() { String::new() } else { format!("<br>{}", causes.join("<br>or ")) };
+        let _ = writeln!(
+            html,
+            "<tr><td>{}{causes}</td><td>{}</td><td class=\"n\">{}</td><td>{}</td><td class=\"n\">{share}</td>\
+             <td class=\"{}\">{}</td></tr>",
+            escape(criterion.what),
+            escape(&criterion.of),
+            escape(&criterion.measured),
+            escape(&criterion.limit),
+            class(criterion.judged),
+            word(criterion.judged),
+        );
+    }
+    html.push_str("</table></div>\n");
+}
+
+fn measured(html: &mut String, report: &Report<'_>) {
+    heading(
+        html,
+        "Measured",
+        &["what", "of", "median GB/s", "rounds", "lowest", "highest", "links allow", "how"],
+    );
+    for figure in &report.seen.measured {
+        let of_rounds = |pick: fn(f64, f64) -> f64| figure.rounds_gb_per_s.iter().copied().reduce(pick);
+        let number = |value: Option<f64>| value.map_or("?".to_string(), |value| format!("{value:.2}"));
+        let _ = writeln!(
+            html,
+            "<tr><td>{}</td><td>{}</td><td class=\"n\">{:.2}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
+             <td class=\"n\">{}</td><td>{} ({})</td><td>{}</td></tr>",
+            figure.kind.words(),
+            escape(&figure.of),
+            figure.gb_per_s,
+            figure.rounds_gb_per_s.len(),
+            number(of_rounds(f64::min)),
+            number(of_rounds(f64::max)),
+            number(figure.allowed_gb_per_s),
+            escape(&figure.links),
+            escape(&figure.how),
+        );
+    }
+    html.push_str("</table></div>\n");
+    let drive = |s: &super::drives::Served| {
+        format!("{}: {:.1} GB, {:.0} %", s.drive, s.bytes as f64 / 1e9, s.share * 100.0)
+    };
+    let served: Vec<String> = report.seen.served.iter().map(drive).collect();
+    if !served.is_empty() {
+        list(html, "Which drives served the raw reads", &served);
+    }
+}
+
+fn loads(html: &mut String, report: &Report<'_>) {
+    let title = format!("Loads of {}", report.model);
+    heading(html, &title, &["page cache", "s", "GB/s", "path", "verified"]);
+    for load in report.loads.cold.iter().chain(report.loads.warm) {
+        let seconds = load.loading_time.map_or("-".to_string(), |s| format!("{s:.3}"));
+        let rate = load.loading_time.filter(|s| *s > 0.0).map(|s| load.bytes as f64 / s / 1e9);
+        let verified = match (&load.error, load.verified) {
+            (Some(error), _) => escape(error),
+            (None, Some(true)) => "yes".into(),
+            _ => "no".into(),
+        };
+        let _ = writeln!(
+            html,
+            "<tr><td>{}</td><td class=\"n\">{seconds}</td><td class=\"n\">{}</td><td>{}</td><td>{verified}</td></tr>",
+            escape(&load.cache_state),
+            rate.map_or("-".to_string(), |rate| format!("{rate:.2}")),
+            escape(&load.path),
+        );
+    }
+    html.push_str("</table></div>\n");
+}
+
+fn checks(html: &mut String, title: &str, checks: &[Check]) {
+    heading(html, title, &["", "check", "of", "value", "what it means, what to do"]);
+    let mut sorted: Vec<&Check> = checks.iter().collect();
+    sorted.sort_by_key(|check| std::cmp::Reverse(check.status));
+    for check in sorted {
+        let status = format!("{:?}", check.status).to_lowercase();
+        let words: Vec<&str> =
+            [&check.why, &check.remedy].into_iter().flatten().map(String::as_str).collect();
+        let _ = writeln!(
+            html,
+            "<tr><td class=\"{status}\">{status}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            check.id,
+            escape(&check.subject),
+            escape(&check.value),
+            escape(&words.join("; ")),
+        );
+    }
+    html.push_str("</table></div>\n");
+}
+
+fn heading(html: &mut String, title: &str, columns: &[&str]) {
+    let columns: Vec<String> = columns.iter().map(|column| format!("<th>{column}</th>")).collect();
+    let _ = writeln!(
+        html,
+        "<h2>{}</h2>\n<div class=\"scroll\"><table>\n<tr>{}</tr>",
+        escape(title),
+        columns.concat()
+    );
+}
+
+fn list(html: &mut String, title: &str, lines: &[String]) {
+    let items: Vec<String> = lines.iter().map(|line| format!("<li>{}</li>", escape(line))).collect();
+    let _ = writeln!(html, "<h2>{}</h2>\n<ul>{}</ul>", escape(title), items.concat());
+}
+
+fn paragraph(html: &mut String, text: &str) {
+    let _ = writeln!(html, "<p>{}</p>", escape(text));
+}
+
+fn class(judged: Judged) -> &'static str {
+    match judged {
+        Judged::Passed => "passed",
+        Judged::Failed => "failed",
+        Judged::Unknown => "open",
+    }
+}
+
+/// Text as HTML shows it, in elements and in quoted attributes.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report;
+    use super::super::seen::{Seen, sample};
+    use super::super::verdict::Criterion;
+    use super::*;
+
+    #[test]
+    fn a_page_of_its_own_and_nothing_runs_in_it() {
+        let mut seen = sample::good();
+        seen.notes = vec!["a <note>".into()];
+        seen.warm[0].error = Some("<img src=x onerror=alert(1)>".into());
+        seen.checks = vec![sample::check("drive.model", "nvme0n1", "<model>")];
+        let rows = vec![rate_row(&seen)];
+        let page = page(&report::sample(&seen, rows));
+        assert!(!page.contains("<script") && !page.contains("<img") && !page.contains("<model>"), "{page}");
+        for outside in ["http:", "https:", "src=", "url("] {
+            let shown = page.replace("&lt;img src=x", "");
+            assert!(!shown.contains(outside), "{outside}");
+        }
+        for part in
+            ["&lt;host&gt;", "&lt;model&gt;", "a &lt;note&gt;", "viewport", "12.00", "FAILED", "too slow"]
+        {
+            assert!(page.contains(part), "{part}");
+        }
+        assert_eq!(page.matches("<table").count(), page.matches("</table>").count());
+        assert_eq!(page.matches("<tr").count(), page.matches("</tr>").count());
+    }
+
+    fn rate_row(seen: &Seen) -> Criterion {
+        Criterion::new("raw-read", &seen.measured[0].of, "raw reads", Judged::Failed).because("too slow")
+    }
+
+    #[test]
+    fn what_comes_from_outside_stays_text() {
+        assert_eq!(
+            escape("<b a=\"x\" c='y'>&</b>"),
+            "&lt;b a=&quot;x&quot; c=&#39;y&#39;&gt;&amp;&lt;/b&gt;"
+        );
+    }
+}

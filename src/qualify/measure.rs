@@ -1,0 +1,217 @@
+//! What was measured, and how often: the median of rounds that go on until their share of the time is up.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::limits::Allowed;
+use crate::interrupt::{Cancel, Interrupted};
+
+/// More rounds than this tell nothing new.
+const ROUNDS_MAX: usize = 200;
+
+/// What is measured. The order is that of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    RawRead,
+    FioRead,
+    GpuCopy,
+    GpuCopyAll,
+    StorageGpu,
+    StorageGpuAll,
+    LoadCold,
+    LoadWarm,
+}
+
+impl Kind {
+    pub fn words(self) -> &'static str {
+        match self {
+            Kind::RawRead => "raw reads",
+            Kind::FioRead => "fio reads",
+            Kind::GpuCopy => "pinned host to GPU",
+            Kind::GpuCopyAll => "pinned host to all GPUs",
+            Kind::StorageGpu => "storage to GPU",
+            Kind::StorageGpuAll => "storage to all GPUs",
+            Kind::LoadCold => "cold load",
+            Kind::LoadWarm => "warm load",
+        }
+    }
+
+    /// `raw-read`, as profiles and records write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::RawRead => "raw-read",
+            Kind::FioRead => "fio-read",
+            Kind::GpuCopy => "gpu-copy",
+            Kind::GpuCopyAll => "gpu-copy-all",
+            Kind::StorageGpu => "storage-gpu",
+            Kind::StorageGpuAll => "storage-gpu-all",
+            Kind::LoadCold => "load-cold",
+            Kind::LoadWarm => "load-warm",
+        }
+    }
+
+    /// Whether it takes a GPU.
+    pub fn is_gpu(self) -> bool {
+        matches!(self, Kind::GpuCopy | Kind::GpuCopyAll | Kind::StorageGpu | Kind::StorageGpuAll)
+    }
+}
+
+/// One figure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    pub kind: Kind,
+    /// What it is about: `storage`, `GPU 0`, `all GPUs`, `host memory`.
+    pub of: String,
+    /// The median of the rounds.
+    pub gb_per_s: f64,
+    pub rounds_gb_per_s: Vec<f64>,
+    /// Over all rounds.
+    pub bytes: u64,
+    pub elapsed_s: f64,
+    /// How it was measured, or by which path the bytes went.
+    pub how: String,
+    /// What the links allow; absent where that can't be told, and `links` says why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_gb_per_s: Option<f64>,
+    pub links: String,
+}
+
+impl Measured {
+    pub fn new(kind: Kind, of: &str, rounds: Rounds, how: String, allowed: &Allowed) -> Measured {
+        let (allowed_gb_per_s, links) = match allowed {
+            Ok(limit) => (Some(limit.gb_per_s), limit.words.clone()),
+            Err(why) => (None, why.clone()),
+        };
+        Measured {
+            kind,
+            of: of.to_string(),
+            gb_per_s: median(&rounds.gb_per_s),
+            rounds_gb_per_s: rounds.gb_per_s,
+            bytes: rounds.bytes,
+            elapsed_s: rounds.elapsed_s,
+            how,
+            allowed_gb_per_s,
+            links,
+        }
+    }
+}
+
+/// What repeated rounds came to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rounds {
+    pub gb_per_s: Vec<f64>,
+    pub bytes: u64,
+    pub elapsed_s: f64,
+}
+
+impl Rounds {
+    pub fn add(&mut self, bytes: u64, elapsed_s: f64) {
+        // A clock too coarse for a round tells nothing.
+        if elapsed_s > 0.0 {
+            self.gb_per_s.push(bytes as f64 / elapsed_s / 1e9);
+            self.bytes += bytes;
+            self.elapsed_s += elapsed_s;
+        }
+    }
+}
+
+/// Runs `round` (bytes moved, seconds) at least once, then again while there is time.
+pub fn repeat(
+    share: Duration,
+    cancel: &Cancel,
+    mut round: impl FnMut() -> Result<(u64, f64)>,
+) -> Result<Rounds> {
+    let started = Instant::now();
+    let mut rounds = Rounds::default();
+    while rounds.gb_per_s.is_empty() || (started.elapsed() < share && rounds.gb_per_s.len() < ROUNDS_MAX) {
+        if cancel.is_set() {
+            bail!(Interrupted);
+        }
+        let (bytes, elapsed_s) = round()?;
+        if bytes == 0 {
+            bail!("a round moved nothing; please report this");
+        }
+        rounds.add(bytes, elapsed_s);
+    }
+    Ok(rounds)
+}
+
+/// 0 of nothing.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+    }
+}
+
+/// The time of a run, shared out by weight.
+pub struct Budget {
+    total: Duration,
+    weights: u32,
+}
+
+/// How much of the time each gets; of those for single GPUs, each GPU its part.
+pub fn weight(kind: Kind) -> u32 {
+    match kind {
+        Kind::LoadCold => 4,
+        Kind::RawRead | Kind::StorageGpu => 3,
+        Kind::FioRead | Kind::StorageGpuAll | Kind::LoadWarm | Kind::GpuCopy => 2,
+        Kind::GpuCopyAll => 1,
+    }
+}
+
+impl Budget {
+    pub fn new(total: Duration, kinds: &[Kind]) -> Budget {
+        Budget { total, weights: kinds.iter().map(|kind| weight(*kind)).sum::<u32>().max(1) }
+    }
+
+    pub fn share(&self, kind: Kind) -> Duration {
+        self.total * weight(kind) / self.weights
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_files() {
+        for kind in [Kind::RawRead, Kind::GpuCopyAll, Kind::LoadWarm] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&[]), 0.0);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0]), 2.5);
+    }
+
+    #[test]
+    fn at_least_once_and_not_for_ever() {
+        let cancel = Cancel::new();
+        let once = repeat(Duration::ZERO, &cancel, || Ok((2_000_000_000, 0.5))).unwrap();
+        assert_eq!((once.gb_per_s, once.bytes), (vec![4.0], 2_000_000_000));
+        let many = repeat(Duration::MAX, &cancel, || Ok((1, 1.0))).unwrap();
+        assert_eq!(many.gb_per_s.len(), ROUNDS_MAX);
+        assert!(repeat(Duration::ZERO, &cancel, || Ok((0, 1.0))).is_err());
+        cancel.set();
+        let stopped = repeat(Duration::ZERO, &cancel, || Ok((1, 1.0))).unwrap_err();
+        assert!(stopped.is::<Interrupted>());
+    }
+
+    #[test]
+    fn shares_add_up_to_the_whole() {
+        let kinds = [Kind::RawRead, Kind::LoadCold, Kind::LoadWarm];
+        let budget = Budget::new(Duration::from_secs(9), &kinds);
+        assert_eq!(budget.share(Kind::RawRead), Duration::from_secs(3));
+        assert_eq!(kinds.iter().map(|kind| budget.share(*kind)).sum::<Duration>(), Duration::from_secs(9));
+    }
+}

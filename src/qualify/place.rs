@@ -1,0 +1,117 @@
+//! The hidden directory that everything is written in, below the path given, and removed again.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+const MARK: &str = ".sllm-gds-qualify-";
+
+/// Removed when dropped. A killed process leaves it behind unlocked, and the next run on that path clears it.
+pub struct Place {
+    dir: TempDir,
+    /// Held (flock) while the directory is ours, so that others can tell it from remains.
+    _lock: File,
+}
+
+impl Place {
+    /// Refuses a path that is no writable directory, or that another run is measuring.
+    pub fn new(path: &Path) -> Result<Place> {
+        let remedy = || format!("--path {}: name a directory that can be written to", path.display());
+        let metadata = path.metadata().with_context(remedy)?;
+        if !metadata.is_dir() {
+            bail!("--path {} is not a directory: name the one whose drive is to be measured", path.display());
+        }
+        let path = &path.canonicalize().with_context(remedy)?;
+        // One at a time here: no run may take another's new directory for remains before it is locked.
+        let gate = File::open(path).with_context(remedy)?;
+        gate.lock().with_context(remedy)?;
+        clear_remains(path).with_context(remedy)?;
+        let dir = tempfile::Builder::new().prefix(MARK).tempdir_in(path).with_context(remedy)?;
+        let lock = File::open(dir.path()).and_then(|f| f.lock().map(|()| f)).with_context(remedy)?;
+        Ok(Place { dir, _lock: lock })
+    }
+
+    /// A new directory in it.
+    pub fn room(&self, name: &str) -> Result<PathBuf> {
+        let path = self.dir.path().join(name);
+        fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Removes a [`Place::room`], to have its space again.
+    pub fn clear(&self, room: &Path) -> Result<()> {
+        fs::remove_dir_all(room).with_context(|| format!("remove {}", room.display()))
+    }
+
+    /// Removes everything, and says so where that fails.
+    pub fn remove(self) -> Result<()> {
+        let path = self.dir.path().to_path_buf();
+        self.dir.close().with_context(|| format!("remove {}", path.display()))
+    }
+}
+
+/// Removes what killed runs left; refuses to run beside a living one, since both would measure each other.
+fn clear_remains(path: &Path) -> Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(MARK) || !entry.file_type()?.is_dir() {
+            continue;
+        }
+        let remains = File::open(entry.path()).is_ok_and(|dir| dir.try_lock().is_ok());
+        if !remains {
+            bail!("another qualify measures here ({}): wait for it", entry.path().display());
+        }
+        fs::remove_dir_all(entry.path())
+            .with_context(|| format!("clear the remains {}", entry.path().display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> usize {
+        fs::read_dir(dir).unwrap().count()
+    }
+
+    #[test]
+    fn dropped_or_removed_it_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(dir.path()).unwrap();
+        let room = place.room("raw").unwrap();
+        fs::write(room.join("file"), "x").unwrap();
+        assert_eq!(names(dir.path()), 1);
+        place.clear(&room).unwrap();
+        assert!(!room.exists());
+        drop(place);
+        assert_eq!(names(dir.path()), 0);
+        Place::new(dir.path()).unwrap().remove().unwrap();
+        assert_eq!(names(dir.path()), 0);
+    }
+
+    #[test]
+    fn remains_are_cleared_and_a_living_run_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(format!("{MARK}dead"))).unwrap();
+        let place = Place::new(dir.path()).unwrap();
+        assert_eq!(names(dir.path()), 1, "the dead one is gone");
+        let second = format!("{:#}", Place::new(dir.path()).err().unwrap());
+        assert!(second.contains("another qualify"), "{second}");
+        drop(place);
+        assert_eq!(names(dir.path()), 0);
+    }
+
+    #[test]
+    fn what_is_no_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "x").unwrap();
+        for (path, says) in [(file, "not a directory"), (dir.path().join("none"), "name a directory")] {
+            let error = format!("{:#}", Place::new(&path).err().unwrap());
+            assert!(error.contains(says), "{error}");
+        }
+    }
+}

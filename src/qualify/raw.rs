@@ -1,0 +1,191 @@
+//! The storage's own ceiling: sequential reads past the page cache by plain threads, over one file of random bytes.
+//!
+//! The file is the partition of a checkpoint of equal tensors, so that the loader can take the same bytes to GPUs.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::measure::{Rounds, repeat};
+use crate::checkpoint::input::{Input, InputTensor};
+use crate::checkpoint::save::{Layout, save};
+use crate::checkpoint::sllm::partition_name;
+use crate::checkpoint::write::Source;
+use crate::checkpoint::{DType, contiguous_stride};
+use crate::interrupt::{Cancel, Interrupted};
+use crate::memory::HostBuffer;
+use crate::sys;
+
+/// Tensors of the file: enough to share out to many GPUs evenly.
+const TENSORS: u64 = 64;
+const TENSOR_ALIGN_BYTES: u64 = 1 << 20;
+
+/// The largest size of up to `bytes` that the file can have, 0 where there is none.
+pub fn file_bytes(bytes: u64) -> u64 {
+    bytes - bytes % (TENSORS * TENSOR_ALIGN_BYTES)
+}
+
+/// A file of random bytes, and the checkpoint that it is the only partition of.
+pub struct RawFile {
+    pub checkpoint: PathBuf,
+    pub path: PathBuf,
+    pub bytes: u64,
+}
+
+/// Lays the file out in `room`. `bytes` is what [`file_bytes`] gave.
+pub fn lay_out(room: &Path, bytes: u64, cancel: &Cancel) -> Result<RawFile> {
+    let tensor = |i: u64| {
+        let shape = vec![bytes / TENSORS];
+        InputTensor {
+            name: format!("layers.{i}.bytes"),
+            dtype: DType::U8,
+            stride: contiguous_stride(&shape),
+            shape,
+            bytes: bytes / TENSORS,
+            tied_to: None,
+        }
+    };
+    let input = Input {
+        default_name: "random".into(),
+        made_from: "random bytes".into(),
+        tensors: (0..TENSORS).map(tensor).collect(),
+        source: Box::new(Random),
+        sidecars: Vec::new(),
+        expected: None,
+        origin: None,
+    };
+    let checkpoint = room.join("random");
+    save(&input, &Layout::new(&input, 1, u64::MAX)?, &checkpoint, false, cancel)?;
+    let path = checkpoint.join(partition_name(0));
+    Ok(RawFile { checkpoint, path, bytes })
+}
+
+/// Bytes that no drive or file system can make smaller.
+struct Random;
+
+impl Source for Random {
+    fn fill(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<()> {
+        fastrand::Rng::with_seed((tensor as u64) << 44 ^ offset).fill(out);
+        Ok(())
+    }
+}
+
+/// Rounds of the whole file, and how it was read.
+pub fn read(
+    file: &RawFile,
+    threads: usize,
+    chunk_bytes: u64,
+    share: Duration,
+    cancel: &Cancel,
+) -> Result<(Rounds, String)> {
+    let at = || format!("open {}", file.path.display());
+    let (handle, direct) = match sys::open_direct(&file.path) {
+        Ok(handle) => (handle, true),
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => (File::open(&file.path).with_context(at)?, false),
+        Err(e) => return Err(e).with_context(at),
+    };
+    let buffers = (0..threads).map(|_| HostBuffer::new(chunk_bytes)).collect::<Result<Vec<_>>>()?;
+    let mut pass = Pass { file, handle: &handle, buffers, until: Instant::now() + share, cancel };
+    let rounds = repeat(share, cancel, || {
+        if !direct {
+            handle.sync_all().and_then(|()| sys::evict(&handle)).context("empty the page cache")?;
+        }
+        pass.run()
+    })?;
+    let way = if direct { "O_DIRECT" } else { "through the page cache: no O_DIRECT here" };
+    Ok((rounds, format!("{threads} threads of {} KiB, {way}", chunk_bytes >> 10)))
+}
+
+struct Pass<'a> {
+    file: &'a RawFile,
+    handle: &'a File,
+    buffers: Vec<HostBuffer>,
+    /// A pass under way stops then: on a slow drive a whole one would take too long.
+    until: Instant,
+    cancel: &'a Cancel,
+}
+
+impl Pass<'_> {
+    /// Reads the file once; says how many bytes it came to, and the seconds.
+    fn run(&mut self) -> Result<(u64, f64)> {
+        let (next, done, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
+        let (file, handle, until, cancel) = (self.file, self.handle, self.until, self.cancel);
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            for buffer in &mut self.buffers {
+                let (next, done, stop, failure) = (&next, &done, &stop, &failure);
+                let mut work = move || -> Result<()> {
+                    let room = buffer.as_mut_slice();
+                    loop {
+                        let offset = next.fetch_add(room.len() as u64, Ordering::Relaxed);
+                        let late = done.load(Ordering::Relaxed) > 0 && Instant::now() >= until;
+                        if offset >= file.bytes || late || stop.load(Ordering::Relaxed) {
+                            return Ok(());
+                        }
+                        if cancel.is_set() {
+                            bail!(Interrupted);
+                        }
+                        let bytes = (file.bytes - offset).min(room.len() as u64);
+                        read_whole(handle, &mut room[..bytes as usize], offset)
+                            .with_context(|| format!("read at {offset} of {}", file.path.display()))?;
+                        done.fetch_add(bytes, Ordering::Relaxed);
+                    }
+                };
+                scope.spawn(move || {
+                    if let Err(error) = work() {
+                        stop.store(true, Ordering::Relaxed);
+                        failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+                    }
+                });
+            }
+        });
+        let elapsed_s = started.elapsed().as_secs_f64();
+        match failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            Some(error) => Err(error),
+            None => Ok((done.into_inner(), elapsed_s)),
+        }
+    }
+}
+
+/// Short reads of a direct file end at multiples of its blocks, so that what is left is aligned, too.
+fn read_whole(file: &File, room: &mut [u8], offset: u64) -> std::io::Result<()> {
+    let mut done = 0;
+    while done < room.len() {
+        match file.read_at(&mut room[done..], offset + done as u64) {
+            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => done += n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+
+    #[test]
+    fn laid_out_read_and_loadable() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        assert_eq!((file_bytes(200 << 20), file_bytes(63 << 20)), (192 << 20, 0));
+        let cancel = Cancel::new();
+        let file = lay_out(dir.path(), 64 << 20, &cancel).unwrap();
+        assert_eq!(file.path.metadata().unwrap().len(), 64 << 20);
+        let checkpoint = Checkpoint::open(&file.checkpoint).unwrap();
+        assert_eq!((checkpoint.files.len(), checkpoint.tensor_bytes()), (1, 64 << 20));
+        // No time left: one chunk a thread at most, and no pass again.
+        let (rounds, how) = read(&file, 3, 5 << 20, Duration::ZERO, &cancel).unwrap();
+        assert_eq!(rounds.gb_per_s.len(), 1);
+        assert!(rounds.bytes >= 5 << 20 && rounds.bytes < file.bytes, "{} {how}", rounds.bytes);
+        cancel.set();
+        assert!(read(&file, 3, 5 << 20, Duration::ZERO, &cancel).err().unwrap().is::<Interrupted>());
+    }
+}

@@ -1,0 +1,155 @@
+//! The record of a run: qualify.json, and the page beside it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::html;
+use super::profile::Rule;
+use super::run::Run;
+use super::seen::Seen;
+use super::verdict::{self, Criterion, Judged};
+use crate::bench::environment;
+use crate::bench::record::{Record, write_json};
+
+pub const JSON_FILE: &str = "qualify.json";
+pub const HTML_FILE: &str = "qualify.html";
+
+#[derive(Serialize)]
+pub struct Report<'a> {
+    /// `passed`, `failed`, `not judged` or `interrupted`.
+    pub verdict: &'static str,
+    /// In a sentence.
+    pub why: String,
+    #[serde(skip)]
+    pub judged: Judged,
+    pub host: String,
+    pub path: String,
+    pub storage: &'a str,
+    pub gds: &'a str,
+    /// What it was held to: by name, and, of a profile, whole.
+    pub rule: String,
+    pub profile: Option<&'a super::profile::Profile>,
+    pub model: &'a str,
+    pub size_bytes: u64,
+    pub duration_s: f64,
+    pub started_at_s: f64,
+    pub run_id: &'a str,
+    pub criteria: Vec<Criterion>,
+    #[serde(flatten)]
+    pub seen: &'a Seen,
+    pub loads: Loads<'a>,
+    pub environment: Value,
+}
+
+#[derive(Serialize)]
+pub struct Loads<'a> {
+    pub cold: &'a [Record],
+    pub warm: &'a [Record],
+}
+
+impl<'a> Report<'a> {
+    pub fn new(
+        run: &'a Run<'a>,
+        rule: &'a Rule,
+        without_gpus: bool,
+        interrupted: bool,
+        started_at_s: f64,
+    ) -> Report<'a> {
+        let seen = &run.seen;
+        let mut criteria = verdict::judge(rule, seen, without_gpus);
+        if interrupted {
+            // What had not come yet tells nothing.
+            criteria.retain(|criterion| criterion.judged != Judged::Unknown);
+        }
+        let judged = verdict::verdict(&criteria);
+        let environment = environment::describe(run.path);
+        Report {
+            verdict: match (interrupted, judged) {
+                (true, _) => "interrupted",
+                (_, Judged::Passed) => "passed",
+                (_, Judged::Failed) => "failed",
+                (_, Judged::Unknown) => "not judged",
+            },
+            why: why(&criteria, interrupted),
+            judged,
+            host: environment["host"].as_str().unwrap_or("this host").to_string(),
+            path: run.path.display().to_string(),
+            storage: &run.storage,
+            gds: &run.gds,
+            rule: rule.name(),
+            profile: match rule {
+                Rule::Profile(profile) => Some(profile),
+                Rule::Against(..) => None,
+            },
+            model: &run.model,
+            size_bytes: run.size_bytes,
+            duration_s: run.args.duration.as_secs_f64(),
+            started_at_s,
+            run_id: run.run_id,
+            criteria,
+            seen,
+            loads: Loads { cold: &seen.cold, warm: &seen.warm },
+            environment,
+        }
+    }
+
+    /// Writes the record, the page, and the environment that the loads' records name.
+    pub fn write(&self, results: &Path, run: &Run<'_>) -> Result<()> {
+        let mut environment = self.environment.clone();
+        environment["notes"] = run.seen.notes.clone().into();
+        environment::write(results, run.run_id, environment)?;
+        write_json(&results.join(JSON_FILE), self)?;
+        let page = results.join(HTML_FILE);
+        std::fs::write(&page, html::page(self)).with_context(|| format!("write {}", page.display()))
+    }
+}
+
+/// The verdict in a sentence: how many criteria, and the first that decides.
+fn why(criteria: &[Criterion], interrupted: bool) -> String {
+    let of = |judged| criteria.iter().filter(move |criterion| criterion.judged == judged);
+    let (failed, unknown) = (of(Judged::Failed).count(), of(Judged::Unknown).count());
+    if interrupted {
+        return format!("{} criteria could be judged so far, {failed} failed", criteria.len());
+    }
+    let first = |judged| {
+        of(judged).next().map_or(String::new(), |criterion| {
+            let cause = criterion.causes.first().map_or(String::new(), |cause| format!(": {cause}"));
+            format!("{} ({}){cause}", criterion.what, criterion.of).replace(" ()", "")
+        })
+    };
+    match (failed, unknown) {
+        (0, 0) => format!("all {} criteria are met", criteria.len()),
+        (0, n) => {
+            format!("{n} of {} criteria can't be judged, first {}", criteria.len(), first(Judged::Unknown))
+        }
+        (n, _) => format!("{n} of {} criteria failed, first {}", criteria.len(), first(Judged::Failed)),
+    }
+}
+
+/// A report of a made-up run, for tests of the pages.
+#[cfg(test)]
+pub fn sample<'a>(seen: &'a Seen, criteria: Vec<Criterion>) -> Report<'a> {
+    Report {
+        verdict: "failed",
+        why: why(&criteria, false),
+        judged: verdict::verdict(&criteria),
+        host: "<host>".into(),
+        path: "/mnt/<nvme>".into(),
+        storage: "xfs on md0 (raid0) on nvme0n1, nvme1n1",
+        gds: "GDS: no: nvidia-fs is not loaded",
+        rule: "profile test".into(),
+        profile: None,
+        model: "synthetic/model",
+        size_bytes: 8 << 30,
+        duration_s: 60.0,
+        started_at_s: 0.0,
+        run_id: "1-2",
+        criteria,
+        seen,
+        loads: Loads { cold: &seen.cold, warm: &seen.warm },
+        environment: serde_json::json!({ "note": "</pre><script>alert(1)</script>" }),
+    }
+}

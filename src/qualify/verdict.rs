@@ -1,0 +1,306 @@
+//! The criteria, one by one, and what they come to.
+
+use serde::Serialize;
+
+use super::causes;
+use super::measure::{Kind, Measured};
+use super::profile::{Rule, Threshold};
+use super::seen::Seen;
+use super::state;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Judged {
+    Passed,
+    /// What it takes to judge was not there.
+    Unknown,
+    Failed,
+}
+
+/// One criterion, judged.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Criterion {
+    /// `raw-read`, …, `verified`, `drives`, `drive-balance`, `gpu-link`, `health`.
+    pub id: &'static str,
+    pub of: String,
+    pub what: &'static str,
+    pub measured: String,
+    pub limit: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured_gb_per_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_gb_per_s: Option<f64>,
+    pub judged: Judged,
+    /// Of a failed or unknown one: why, and of a failed one the likeliest cause first, each with what points to it.
+    pub causes: Vec<String>,
+}
+
+impl Criterion {
+    pub fn new(id: &'static str, of: &str, what: &'static str, judged: Judged) -> Criterion {
+        Criterion {
+            id,
+            of: of.to_string(),
+            what,
+            measured: String::new(),
+            limit: String::new(),
+            measured_gb_per_s: None,
+            limit_gb_per_s: None,
+            judged,
+            causes: Vec::new(),
+        }
+    }
+
+    pub fn saying(mut self, measured: impl Into<String>, limit: impl Into<String>) -> Criterion {
+        (self.measured, self.limit) = (measured.into(), limit.into());
+        self
+    }
+
+    pub fn because(mut self, cause: impl Into<String>) -> Criterion {
+        self.causes.push(cause.into());
+        self
+    }
+
+    /// Measured over limit.
+    pub fn share(&self) -> Option<f64> {
+        Some(self.measured_gb_per_s? / self.limit_gb_per_s?)
+    }
+}
+
+/// The worst of them; nothing judged is nothing known.
+pub fn verdict(criteria: &[Criterion]) -> Judged {
+    criteria.iter().map(|criterion| criterion.judged).max().unwrap_or(Judged::Unknown)
+}
+
+/// Every criterion of the rule. `without_gpus` says that `--gpus none` left them out.
+pub fn judge(rule: &Rule, seen: &Seen, without_gpus: bool) -> Vec<Criterion> {
+    let mut criteria = failures(seen);
+    match rule {
+        Rule::Profile(profile) => {
+            let left_out = without_gpus && rule.is_default();
+            for (kind, threshold) in &profile.limits {
+                criteria.extend(by_threshold(seen, *kind, threshold, left_out));
+            }
+        }
+        Rule::Against(earlier, tolerance) => {
+            for then in earlier.measured.iter().filter(|m| m.kind != Kind::FioRead) {
+                criteria.push(by_earlier(seen, then, &earlier.host, *tolerance));
+            }
+        }
+    }
+    criteria.extend(state::judge(rule, seen));
+    criteria
+}
+
+/// Measurements that could not be made.
+fn failures(seen: &Seen) -> Vec<Criterion> {
+    let row = |failure: &super::seen::Failure| {
+        let judged = if failure.is_hardware { Judged::Failed } else { Judged::Unknown };
+        Criterion::new(failure.kind.name(), &failure.of, failure.kind.words(), judged)
+            .saying("failed", "measured")
+            .because(failure.error.clone())
+    };
+    seen.failures.iter().map(row).collect()
+}
+
+fn by_threshold(seen: &Seen, kind: Kind, threshold: &Threshold, left_out: bool) -> Vec<Criterion> {
+    let measured: Vec<&Measured> = seen.of(kind).collect();
+    if !measured.is_empty() {
+        return measured.into_iter().filter_map(|m| against_threshold(seen, m, threshold)).collect();
+    }
+    let is_all = matches!(kind, Kind::GpuCopyAll | Kind::StorageGpuAll);
+    let told_already = seen.failures.iter().any(|failure| failure.kind == kind);
+    let only_one = is_all && seen.gpus.len() < 2;
+    if told_already || only_one || (kind.is_gpu() && left_out) {
+        return Vec::new();
+    }
+    let why = match kind {
+        Kind::FioRead => "fio gave no figure",
+        _ if kind.is_gpu() && seen.gpus.is_empty() => "there is no GPU under test",
+        _ => "it was not measured",
+    };
+    vec![Criterion::new(kind.name(), "", kind.words(), Judged::Unknown).saying("-", "-").because(why)]
+}
+
+/// The highest bound that can be told. `None` where the threshold does not apply: the warm load into host memory has no
+/// part to be held against.
+fn against_threshold(seen: &Seen, measured: &Measured, threshold: &Threshold) -> Option<Criterion> {
+    let mut bounds: Vec<(f64, String)> = Vec::new();
+    let mut untold: Vec<String> = Vec::new();
+    if let Some(floor) = threshold.floor_gb_per_s {
+        bounds.push((floor, "floor".into()));
+    }
+    if let Some(share) = threshold.share_of_links {
+        match measured.allowed_gb_per_s {
+            Some(allowed) => {
+                bounds.push((share * allowed, format!("{share:.2} of {allowed:.1}: {}", measured.links)))
+            }
+            None => untold.push(format!("what its links allow can't be told: {}", measured.links)),
+        }
+    }
+    if let Some(share) = threshold.share_of_parts {
+        match slowest_part(seen, measured) {
+            Some((part, rate)) => bounds.push((share * rate, format!("{share:.2} of {part}"))),
+            None if bounds.is_empty() && measured.kind == Kind::LoadWarm && seen.gpus.is_empty() => {
+                return None;
+            }
+            None => untold.push("no part of its way was measured".into()),
+        }
+    }
+    match bounds.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((limit, words)) => Some(rate_row(seen, measured, limit, &words)),
+        None => {
+            let why = format!("{}; a profile with a floor could judge it", untold.join("; "));
+            let row =
+                Criterion::new(measured.kind.name(), &measured.of, measured.kind.words(), Judged::Unknown);
+            Some(row.saying(format!("{:.2} GB/s", measured.gb_per_s), "-").because(why))
+        }
+    }
+}
+
+/// Of the parts on the way that were measured alone, the slowest: raw reads, or the copy to the GPU.
+fn slowest_part(seen: &Seen, measured: &Measured) -> Option<(&'static str, f64)> {
+    let raw = || seen.lowest(Kind::RawRead).map(|rate| ("raw reads", rate));
+    let copy = || seen.copy_to(&measured.of).map(|rate| ("the copy to the GPU", rate));
+    let parts = match measured.kind {
+        Kind::StorageGpu | Kind::StorageGpuAll | Kind::LoadCold => vec![raw(), copy()],
+        Kind::LoadWarm => vec![copy()],
+        _ => Vec::new(),
+    };
+    parts.into_iter().flatten().min_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+fn by_earlier(seen: &Seen, then: &Measured, host: &str, tolerance: f64) -> Criterion {
+    let (kind, of) = (then.kind, &then.of);
+    let limit = then.gb_per_s * (1.0 - tolerance);
+    match seen.of(kind).find(|now| now.of == *of) {
+        Some(now) => {
+            rate_row(seen, now, limit, &format!("{:.2} of {host}'s {:.2}", 1.0 - tolerance, then.gb_per_s))
+        }
+        None => Criterion::new(kind.name(), of, kind.words(), Judged::Unknown)
+            .saying("-", format!("≥ {limit:.2} GB/s"))
+            .because(format!("{host} has it, and here it was not measured")),
+    }
+}
+
+fn rate_row(seen: &Seen, measured: &Measured, limit: f64, words: &str) -> Criterion {
+    let passed = measured.gb_per_s >= limit;
+    let judged = if passed { Judged::Passed } else { Judged::Failed };
+    let mut row = Criterion::new(measured.kind.name(), &measured.of, measured.kind.words(), judged)
+        .saying(format!("{:.2} GB/s", measured.gb_per_s), format!("≥ {limit:.2} ({words})"));
+    (row.measured_gb_per_s, row.limit_gb_per_s) = (Some(measured.gb_per_s), Some(limit));
+    if !passed {
+        row.causes = causes::of(seen, measured, limit);
+    }
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::profile::{Earlier, Profile};
+    use super::super::seen::Failure;
+    use super::super::seen::sample::{good, measured};
+    use super::*;
+    use anyhow::anyhow;
+
+    fn profile(text: &str) -> Rule {
+        let mut profile: Profile = toml::from_str(&format!("description = 'test'\n{text}")).unwrap();
+        profile.name = "test".into();
+        Rule::Profile(profile)
+    }
+
+    fn row<'a>(rows: &'a [Criterion], id: &str) -> &'a Criterion {
+        rows.iter().find(|row| row.id == id).unwrap_or_else(|| panic!("no {id} in {rows:#?}"))
+    }
+
+    #[test]
+    fn the_highest_bound_counts() {
+        let rule = profile("limits.raw-read = { share_of_links = 0.8, floor_gb_per_s = 5 }");
+        let rows = judge(&rule, &good(), false);
+        let raw = row(&rows, "raw-read");
+        assert_eq!((raw.judged, raw.limit.as_str()), (Judged::Passed, "≥ 11.20 (0.80 of 14.0: not told)"));
+        assert!((raw.share().unwrap() - 12.0 / 11.2).abs() < 1e-9);
+        assert_eq!(verdict(&rows), Judged::Passed);
+        let raised = profile("limits.raw-read = { share_of_links = 0.8, floor_gb_per_s = 13 }");
+        let rows = judge(&raised, &good(), false);
+        assert_eq!((row(&rows, "raw-read").judged, verdict(&rows)), (Judged::Failed, Judged::Failed));
+        assert!(!row(&rows, "raw-read").causes.is_empty());
+    }
+
+    #[test]
+    fn unknown_links_leave_the_floor_or_nothing() {
+        let mut seen = good();
+        seen.measured[0].allowed_gb_per_s = None;
+        let rows =
+            judge(&profile("limits.raw-read = { share_of_links = 0.8, floor_gb_per_s = 5 }"), &seen, false);
+        assert_eq!(row(&rows, "raw-read").limit, "≥ 5.00 (floor)");
+        let rows = judge(&profile("limits.raw-read = { share_of_links = 0.8 }"), &seen, false);
+        assert_eq!(verdict(&rows), Judged::Unknown);
+        assert!(row(&rows, "raw-read").causes[0].contains("can't be told: not told"));
+    }
+
+    #[test]
+    fn shares_of_the_slowest_part_that_was_measured() {
+        let rule = profile("limits.load-cold.share_of_parts = 0.9\nlimits.load-warm.share_of_parts = 0.9");
+        let rows = judge(&rule, &good(), false);
+        assert_eq!(row(&rows, "load-cold").limit, "≥ 10.80 (0.90 of raw reads)");
+        let warm = row(&rows, "load-warm");
+        assert_eq!(
+            (warm.judged, warm.limit.as_str()),
+            (Judged::Failed, "≥ 49.50 (0.90 of the copy to the GPU)")
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_judged_but_what_was_left_out_is_no_question() {
+        let mut seen = good();
+        seen.gpus.clear();
+        seen.links.clear();
+        seen.measured.retain(|m| m.kind == Kind::RawRead || m.kind == Kind::LoadWarm);
+        let limits = "limits.gpu-copy.floor_gb_per_s = 1\nlimits.gpu-copy-all.floor_gb_per_s = 1\n\
+                      limits.load-warm.share_of_parts = 0.5";
+        let mut rule = profile(limits);
+        let rows = judge(&rule, &seen, true);
+        assert!(row(&rows, "gpu-copy").causes[0].contains("no GPU under test"));
+        assert_eq!(verdict(&rows), Judged::Unknown);
+        assert!(rows.iter().all(|row| row.id != "gpu-copy-all" && row.id != "load-warm"), "{rows:#?}");
+        if let Rule::Profile(profile) = &mut rule {
+            profile.name = "default".into();
+        }
+        assert_eq!(verdict(&judge(&rule, &seen, true)), Judged::Passed);
+        assert_eq!(verdict(&judge(&rule, &seen, false)), Judged::Unknown, "they were wanted");
+    }
+
+    #[test]
+    fn an_earlier_node_is_the_measure() {
+        let then = |raw: f64| Earlier {
+            host: "node1".into(),
+            measured: vec![
+                measured(Kind::RawRead, "storage", raw, None),
+                measured(Kind::GpuCopy, "GPU 7", 55.0, None),
+            ],
+            path: "qualify.json".into(),
+        };
+        let rows = judge(&Rule::Against(then(13.0), 0.1), &good(), false);
+        assert_eq!(row(&rows, "raw-read").limit, "≥ 11.70 (0.90 of node1's 13.00)");
+        assert_eq!(row(&rows, "raw-read").judged, Judged::Passed);
+        assert_eq!(row(&rows, "gpu-copy").judged, Judged::Unknown, "no GPU 7 here");
+        let rows = judge(&Rule::Against(then(14.0), 0.1), &good(), false);
+        assert_eq!(verdict(&rows), Judged::Failed);
+    }
+
+    #[test]
+    fn a_read_error_fails_the_machine_and_a_missing_tool_does_not() {
+        let rule = profile("limits.raw-read.floor_gb_per_s = 1");
+        let mut seen = good();
+        seen.measured.remove(0);
+        let error = anyhow!(std::io::Error::from_raw_os_error(libc::EIO)).context("read at 0");
+        seen.failures = vec![Failure::new(Kind::RawRead, "storage", &error)];
+        assert_eq!(verdict(&judge(&rule, &seen, false)), Judged::Failed);
+        seen.failures = vec![Failure::new(Kind::RawRead, "storage", &anyhow!("no memory"))];
+        let rows = judge(&rule, &seen, false);
+        assert_eq!(
+            (verdict(&rows), rows.iter().filter(|row| row.id == "raw-read").count()),
+            (Judged::Unknown, 1)
+        );
+    }
+}
