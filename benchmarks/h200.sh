@@ -8,7 +8,7 @@ out=${1:?usage: benchmarks/h200.sh OUT_DIR}
 here=$(cd "$(dirname "$0")" && pwd)
 program=$(readlink -f "${SLLM_GDS:-target/release/sllm-gds}")
 model=synthetic:meta-llama/Meta-Llama-3-8B # 16.06 GB
-small=synthetic:facebook/opt-6.7b@0.3      # 4 GB, for the machine's own disk
+small=synthetic:facebook/opt-6.7b@0.15     # 2.3 GB, for the machine's own disk
 mkdir -p "$out"
 out=$(readlink -f "$out")
 log=$out/log.txt
@@ -25,6 +25,13 @@ if ! mountpoint -q $fast; then
   mount /dev/zram0 $fast
 fi
 nvcc -O3 -std=c++17 -o "$out/ceilings" "$here/ceilings.cu"
+nvcc -O3 -std=c++17 -o "$out/cufile" "$here/cufile.cu" -lcufile -lcuda
+# cuFile asks udev what a block device holds; a machine without udev gets the entry that its test device needs.
+entry=/run/udev/data/b$(cat /sys/block/zram0/dev 2>/dev/null || true)
+if [ ! -e /run/udev/data ]; then
+  mkdir -p /run/udev/data
+  printf 'E:ID_FS_USAGE=filesystem\nE:ID_FS_TYPE=ext4\n' >"$entry"
+fi
 evict() { for f in "$@"; do dd if="$f" iflag=nocache count=0 status=none; done; }
 bench() { # bench RESULTS ARGUMENTS…
   local results=$1
@@ -33,7 +40,11 @@ bench() { # bench RESULTS ARGUMENTS…
   "$program" bench --gpus 0 --results "$out/$results" "$@" >>"$log" 2>&1
 }
 load() { "$program" load "$@" --json 2>>"$log"; }
-ceiling() { "$out/ceilings" "$@" | tee -a "$log"; }
+ceiling() { # a program beside the results, and its arguments
+  local program=$1
+  shift
+  (cd "$out" && "./$program" "$@" | tee -a "$log")
+}
 
 # A ceiling and a load in turns, so that drift of the machine hits both: a line each in ceiling-NAME.jsonl and
 # load-NAME.jsonl. turns NAME CEILING… -- LOAD…
@@ -43,7 +54,7 @@ turns() {
   while [ "$1" != -- ]; do ceiling+=("$1"); shift; done
   shift
   say "$name: a ceiling and a load in turns"
-  for _ in 1 2 3 4 5 6 7; do
+  for _ in 1 2 3 4 5; do
     ceiling "${ceiling[@]}" >>"$out/ceiling-$name.jsonl"
     load "$@" --gpus 0 --verify | tr -d '\n' >>"$out/load-$name.jsonl"
     echo >>"$out/load-$name.jsonl"
@@ -51,27 +62,27 @@ turns() {
 }
 
 bench warm --model $model --storage-path $fast --mode cached --formats sllm,safetensors,safetensors-direct --baseline python
-bench warm-rust --model $model --storage-path $fast --mode cached --formats safetensors --baseline rust
-ceiling copy 2147483648 >"$out/ceiling-pool.jsonl"
+bench warm-rust --model $model --storage-path $fast --mode cached --replicas 3 --formats safetensors --baseline rust
+ceiling ceilings copy 2147483648 >"$out/ceiling-pool.jsonl"
 bench pool --model $model --storage-path $fast --mode cached --formats sllm --mem-pool-size 20GB --prefault
-ceiling copy 2147483648 >>"$out/ceiling-pool.jsonl"
+ceiling ceilings copy 2147483648 >>"$out/ceiling-pool.jsonl"
 bench pool-12GiB --model synthetic:facebook/opt-125m --storage-path $fast --mode cached --formats sllm --mem-pool-size 12GB --prefault
 
 name=synthetic/meta-llama/Meta-Llama-3-8B
 weights=("$fast/${name}_0"/tensor.data_*)
 shards=("$fast/${name}_safetensors_0"/*.safetensors)
 cat "${weights[@]}" "${shards[@]}" >/dev/null
-turns warm copy 2147483648 -- ${name}_0 --storage-path $fast
-turns warm-safetensors copy 2147483648 -- ${name}_safetensors_0 --storage-path $fast
+turns warm ceilings copy 2147483648 -- ${name}_0 --storage-path $fast
+turns warm-safetensors ceilings copy 2147483648 -- ${name}_safetensors_0 --storage-path $fast
 
 threads=10 # what a load takes by default on 16 cores
 evict "${weights[@]}" "${shards[@]}"
-turns cold-fast read 1 $threads 4194304 "${weights[@]}" -- ${name}_0 --storage-path $fast
+turns cold-fast ceilings read 1 $threads 4194304 "${weights[@]}" -- ${name}_0 --storage-path $fast
 bench cold-fast --model $model --storage-path $fast --mode cached --cold --replicas 3 --formats sllm,safetensors,safetensors-direct --baseline python
 
 "$program" save --model $small --storage-path "$slow" --name m >>"$log"
 evict "$slow"/m/tensor.data_*
-turns cold-disk read 1 $threads 4194304 "$slow"/m/tensor.data_* -- m --storage-path "$slow"
+turns cold-disk ceilings read 1 $threads 4194304 "$slow"/m/tensor.data_* -- m --storage-path "$slow"
 rm -rf "$slow"
 
 say "on the GPU: verified loads, two destinations, the digest kernel"
@@ -81,12 +92,23 @@ load $name --storage-path $fast --gpus 0 --verify >"$out/verify.json"
 load $name --storage-path $fast --gpus 0,0 --verify >"$out/two-balanced.json"
 load $name --storage-path $fast --gpus 0,0 --placement replicate --verify >"$out/two-replicate.json"
 
+# 8 threads × 8 MiB is what a load by cuFile takes by default; each side in a process of its own, so that both pay for
+# cuFile's first buffers.
+compat=(--engine gds --allow-compat)
+turns gds-warm cufile 1 8 8388608 buffered none "${weights[@]}" -- $name --storage-path $fast "${compat[@]}"
+bench gds --model $model --storage-path $fast --mode cached --formats sllm "${compat[@]}"
+evict "${weights[@]}"
+turns gds-cold cufile 1 8 8388608 direct none "${weights[@]}" -- $name --storage-path $fast "${compat[@]}"
+"$program" load $name --storage-path $fast --gpus 0 --engine gds >"$out/gds-refused.txt" 2>&1 || echo "exit $?" >>"$out/gds-refused.txt"
+"$program" doctor $fast >"$out/doctor.txt" 2>>"$log" || true
+cat "${weights[@]}" >/dev/null
+
 say "threads × chunk × copy × ring, warm"
 : >"$out/matrix.jsonl"
-for threads in 8 10 12 16; do
+for threads in 8 10 12; do
   for chunk in 2MB 4MB; do
-    for copy in 4MB 12MB 24MB; do
-      for ring in 64 96 128; do # MiB
+    for copy in 4MB 8MB; do
+      for ring in 64 128; do # MiB
         load $name --storage-path $fast --gpus 0 --num-threads $threads --chunk-size $chunk --copy-size $copy --ring-size ${ring}MB |
           tr -d '\n' | sed "s/^{/{\"ring_mib\": $ring,/" >>"$out/matrix.jsonl"
         echo >>"$out/matrix.jsonl"
@@ -94,6 +116,6 @@ for threads in 8 10 12 16; do
     done
   done
 done
-rm -f "$out/ceilings"
+rm -f "$out/ceilings" "$out/cufile" "$out/cufile.log"
 python3 "$here/h200-table.py" "$out" | tee "$out/table.md" >&3
 say "done"

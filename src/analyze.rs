@@ -1,102 +1,208 @@
-//! Result files to tables, speedups and plots. Of a measurement, only its file is read.
+//! Result files to tables, speedups, plots and reports. Of a measurement, only its files are read.
 //!
-//! `read` (files → loads) → `stats` (loads → groups) → `table`, `plot`, `regress`.
+//! `find` → `file`, `host` → `read` (files → loads) → `stats` (loads → groups) → `fleet`, `regress` → `table`,
+//! `plot`, `html`, `summary`.
 
-use std::collections::BTreeSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use serde_json::json;
 
 use crate::Outcome;
-use crate::cli::AnalyzeArgs;
+use crate::cli::{AnalyzeArgs, Table};
 
 /// What a plot is made of.
 mod canvas;
+/// What sets a machine apart.
+mod differ;
+/// One result file to loads.
+mod file;
+/// Where result files lie.
+mod find;
+/// Slow, failing and missing nodes.
+pub mod fleet;
+/// A fleet as text, markdown, CSV and JSON.
+mod fleet_table;
+/// Whose loads these are.
+pub mod host;
+/// Everything on one page.
+pub mod html;
+/// Text and tables for a page.
+mod html_parts;
+/// What loads must have in common to be averaged.
+pub mod key;
+/// One function over many items, on every core.
+mod parallel;
 /// Groups to a picture.
 pub mod plot;
 /// Finding and reading result files.
 pub mod read;
+/// Every record on a page.
+mod records;
 /// These groups against earlier ones.
 pub mod regress;
+/// Outliers by median and MAD.
+pub mod robust;
 /// Grouping, percentiles, bootstrap: how each figure is made.
 pub mod stats;
+/// The files that ServerlessLLM's suite writes.
+pub mod summary;
 /// Groups as text, markdown, CSV and JSON.
 pub mod table;
+/// What results come to, in sentences.
+mod verdict;
 
+use fleet::Fleet;
+use host::Hosts;
+use plot::Subject;
+use read::{Input, SourceFile};
 use regress::Comparison;
 use stats::Group;
+
+/// More warnings than these are counted on the terminal; JSON has all.
+const MAX_WARNINGS: usize = 20;
 
 /// What result files come to.
 #[derive(Debug)]
 pub struct Analysis {
-    /// Sorted: by model, mode, destination, cache state, then format with safetensors last.
+    /// Sorted: by model, mode, destination, cache state and host, then format with safetensors last.
     pub groups: Vec<Group>,
     /// Files that were skipped and figures to be careful with, a line each. No output but JSON repeats them.
     pub notes: Vec<String>,
     /// Only with `--baseline`.
     pub comparison: Option<Comparison>,
+    /// Only where several hosts loaded.
+    pub fleet: Option<Fleet>,
+    /// What is known of the machines.
+    pub hosts: Hosts,
+    /// The files that hold the loads.
+    pub files: Vec<SourceFile>,
+    /// How many of a fleet's worst nodes text, markdown and HTML show.
+    pub worst: usize,
 }
 
 impl Analysis {
-    /// A table for the terminal.
-    pub fn text(&self) -> String {
-        let mut text = table::text(&self.groups);
-        if let Some(comparison) = &self.comparison {
-            text.push('\n');
-            text.push_str(&comparison.text());
-        }
-        text
+    /// Every table for the terminal, or one.
+    pub fn text(&self, only: Option<Table>) -> Result<String> {
+        let (loads, comparison) = (|| table::text(&self.groups), Comparison::text);
+        self.join(only, loads, Fleet::groups_text, |fleet| fleet.nodes_text(self.worst), comparison)
     }
 
-    pub fn markdown(&self) -> String {
-        let mut text = table::markdown(&self.groups);
-        if let Some(comparison) = &self.comparison {
-            text.push('\n');
-            text.push_str(&comparison.markdown());
-        }
-        text
+    /// Every table in markdown, or one.
+    pub fn markdown(&self, only: Option<Table>) -> Result<String> {
+        let (loads, comparison) = (|| table::markdown(&self.groups), Comparison::markdown);
+        self.join(only, loads, Fleet::groups_markdown, |fleet| fleet.nodes_markdown(self.worst), comparison)
     }
 
-    /// One line a group; a comparison has no place in it.
-    pub fn csv(&self) -> Result<String> {
-        table::csv(&self.groups)
+    fn join(
+        &self,
+        only: Option<Table>,
+        loads: impl Fn() -> String,
+        fleet: impl Fn(&Fleet) -> String,
+        nodes: impl Fn(&Fleet) -> String,
+        comparison: impl Fn(&Comparison) -> String,
+    ) -> Result<String> {
+        if let Some(table) = only {
+            return Ok(match table {
+                Table::Loads => loads(),
+                Table::Fleet => fleet(self.the_fleet()?),
+                Table::Nodes => nodes(self.the_fleet()?),
+                Table::Comparison => comparison(self.the_comparison()?),
+            });
+        }
+        let mut parts = Vec::new();
+        if !self.fleet.as_ref().is_some_and(Fleet::is_large) {
+            parts.push(loads());
+        }
+        if let Some(judged) = self.fleet.as_ref().filter(|fleet| fleet.is_judged()) {
+            parts.extend([fleet(judged), nodes(judged)]);
+        }
+        parts.extend(self.comparison.as_ref().map(&comparison));
+        Ok(parts.join("\n"))
+    }
+
+    /// One table; the table of loads unless another is named.
+    pub fn csv(&self, only: Option<Table>) -> Result<String> {
+        match only.unwrap_or(Table::Loads) {
+            Table::Loads => table::csv(&self.groups),
+            Table::Fleet => self.the_fleet()?.groups_csv(),
+            Table::Nodes => self.the_fleet()?.nodes_csv(),
+            Table::Comparison => self.the_comparison()?.csv(),
+        }
+    }
+
+    fn the_fleet(&self) -> Result<&Fleet> {
+        self.fleet.as_ref().context("there is no fleet: all loads are of one host")
+    }
+
+    fn the_comparison(&self) -> Result<&Comparison> {
+        self.comparison.as_ref().context("there is no comparison without --baseline DIR")
     }
 
     pub fn json(&self) -> Result<String> {
-        table::json(self)
+        let mut whole = json!({
+            "groups": table::json(&self.groups)?,
+            "warnings": self.notes,
+            "bootstrap": {
+                "resamples": stats::RESAMPLES, "seed": stats::SEED, "confidence": 0.95,
+                "max_loads": stats::INTERVALS_MAX_LOADS,
+            },
+        });
+        if let Some(comparison) = &self.comparison {
+            whole["comparison"] = comparison.json();
+        }
+        if let Some(fleet) = &self.fleet {
+            whole["fleet"] = fleet.json()?;
+        }
+        Ok(serde_json::to_string_pretty(&whole)? + "\n")
     }
 
-    /// Draws to a `.png` or `.svg`.
+    /// Draws to a `.png` or `.svg`: the loads, or the nodes of a large fleet.
     pub fn plot(&self, path: &Path) -> Result<()> {
-        plot::draw(&self.groups, path)
+        match &self.fleet {
+            Some(fleet) if fleet.is_large() => plot::draw(&fleet.over_nodes(), Subject::Nodes, path),
+            _ => plot::draw(&self.groups, Subject::Loads, path),
+        }
+    }
+
+    /// Writes one page with everything.
+    pub fn html(&self, path: &Path) -> Result<()> {
+        html::write(self, path)
+    }
+
+    /// Writes `summary.txt` and `summary.json`.
+    pub fn summary(&self, dir: &Path) -> Result<()> {
+        summary::write(&self.groups, dir)
     }
 }
 
-/// Reads result files, or directories of them, and computes every figure.
+/// Reads result files, or directories of them, and computes every figure. Loads of several hosts are kept apart.
 pub fn summarize(results: &[PathBuf]) -> Result<Analysis> {
     let input = read::read(results)?;
-    let groups = stats::group(&input.loads)?;
-    let mut notes = input.notes;
-    for group in &groups {
-        notes.extend(cautions(group, &groups));
-        let runs: BTreeSet<&str> = input
-            .loads
-            .iter()
-            .filter(|load| load.key == group.key)
-            .map(|load| load.run_id.as_str())
-            .collect();
-        if runs.len() > 1 {
-            notes.push(format!(
-                "{}, {}, {}: {} runs are taken together; environment.json tells whether they are alike",
-                group.key.model,
-                group.key.mode,
-                group.key.format,
-                runs.len()
-            ));
-        }
+    let by_host = input.host_count() > 1;
+    analyze(input, by_host)
+}
+
+fn analyze(mut input: Input, by_host: bool) -> Result<Analysis> {
+    if !by_host {
+        input.forget_host();
     }
-    Ok(Analysis { groups, notes, comparison: None })
+    let groups = stats::group(&input.loads, &input.keys)?;
+    let mut notes = std::mem::take(&mut input.notes);
+    if input.loads.len() > stats::INTERVALS_MAX_LOADS {
+        notes.push(format!(
+            "{} loads: no intervals are given for more than {}",
+            input.loads.len(),
+            stats::INTERVALS_MAX_LOADS
+        ));
+    }
+    notes.extend(cautions(&groups));
+    notes.extend(runs_together(&input));
+    let fleet = if by_host { Some(fleet::compare(&groups, &input.hosts)?) } else { None };
+    let (hosts, files) = (input.hosts, input.files);
+    Ok(Analysis { groups, notes, comparison: None, fleet, hosts, files, worst: 10 })
 }
 
 /// The command `analyze`.
@@ -104,27 +210,38 @@ pub fn run(args: &AnalyzeArgs) -> Result<Outcome> {
     if let Some(path) = &args.plot {
         plot::Kind::of(path)?;
     }
-    let mut analysis = summarize(&args.results)?;
-    if let Some(dir) = &args.baseline {
-        let before = summarize(std::slice::from_ref(dir)).context("read the baseline")?;
-        analysis.notes.extend(before.notes.iter().map(|note| format!("baseline: {note}")));
-        analysis.comparison = Some(regress::compare(&before.groups, &analysis.groups, args.max_regression)?);
+    if args.json && args.table.is_some() {
+        bail!("--json has every table; --table goes with text, --markdown and --csv");
     }
-    for note in &analysis.notes {
+    let mut analysis = match &args.baseline {
+        None => summarize(&args.results)?,
+        Some(dir) => against(&args.results, dir, args.max_regression)?,
+    };
+    analysis.worst = args.worst;
+    for note in analysis.notes.iter().take(MAX_WARNINGS) {
         eprintln!("warning: {note}");
+    }
+    if analysis.notes.len() > MAX_WARNINGS {
+        eprintln!("warning: … and {} more warnings, all in --json", analysis.notes.len() - MAX_WARNINGS);
     }
     let output = if args.json {
         analysis.json()?
     } else if args.csv {
-        analysis.csv()?
+        analysis.csv(args.table)?
     } else if args.markdown {
-        analysis.markdown()
+        analysis.markdown(args.table)?
     } else {
-        analysis.text()
+        analysis.text(args.table)?
     };
     print(&output)?;
     if let Some(path) = &args.plot {
         analysis.plot(path)?;
+    }
+    if let Some(path) = &args.html {
+        analysis.html(path)?;
+    }
+    if let Some(dir) = &args.summary {
+        analysis.summary(dir)?;
     }
     let Some(comparison) = &analysis.comparison else { return Ok(Outcome::Yes) };
     for line in comparison.regressions() {
@@ -133,27 +250,62 @@ pub fn run(args: &AnalyzeArgs) -> Result<Outcome> {
     Ok(if comparison.regressed() { Outcome::No } else { Outcome::Yes })
 }
 
-/// What a reader of this group's figures must know.
-fn cautions(group: &Group, all: &[Group]) -> Vec<String> {
-    let mut cautions = Vec::new();
-    let title = group.key.title();
-    if group.warm_by_mistake > 0 {
-        cautions.push(format!(
-            "{title}: {} of {} loads were meant to be cold but found the page cache warm",
-            group.warm_by_mistake,
-            group.samples_s.len() + group.errors
-        ));
-    }
-    let elsewhere = |other: &Group| {
-        other.key.is_baseline() && other.key.model == group.key.model && other.key.mode == group.key.mode
+/// Results against earlier ones, host by host where either side has several.
+fn against(results: &[PathBuf], baseline: &PathBuf, max_regression: f64) -> Result<Analysis> {
+    let now = read::read(results)?;
+    let before = read::read(std::slice::from_ref(baseline)).context("read the baseline")?;
+    let by_host = now.host_count() > 1 || before.host_count() > 1;
+    let (mut now, before) = (analyze(now, by_host)?, analyze(before, by_host)?);
+    now.notes.extend(before.notes.iter().map(|note| format!("baseline: {note}")));
+    now.comparison = Some(regress::compare(&before.groups, &now.groups, max_regression)?);
+    Ok(now)
+}
+
+/// What a reader of these figures must know.
+fn cautions(groups: &[Group]) -> Vec<String> {
+    let place = |group: &Group| {
+        let key = &group.key;
+        [key.model.clone(), key.mode.clone(), key.host.clone()]
     };
-    let has_figures = group.figures.is_some() && !group.key.is_baseline();
-    if has_figures && group.speedup.is_none() && all.iter().any(elsewhere) {
-        cautions.push(format!(
-            "{title}: no speedup, since no SafeTensors load succeeded with the same destination and cache state"
-        ));
+    let baselines: HashSet<[String; 3]> =
+        groups.iter().filter(|group| group.key.is_baseline()).map(place).collect();
+    let mut cautions = Vec::new();
+    for group in groups {
+        let title = group.key.title();
+        if group.warm_by_mistake > 0 {
+            cautions.push(format!(
+                "{title}: {} of {} loads were meant to be cold but found the page cache warm",
+                group.warm_by_mistake,
+                group.samples_s.len() + group.errors
+            ));
+        }
+        let has_figures = group.figures.is_some() && !group.key.is_baseline();
+        if has_figures && group.speedup.is_none() && baselines.contains(&place(group)) {
+            cautions.push(format!(
+                "{title}: no speedup, since no SafeTensors load succeeded with the same destination and cache state"
+            ));
+        }
     }
     cautions
+}
+
+/// A note for each group whose loads are of several runs.
+fn runs_together(input: &Input) -> Vec<String> {
+    let mut runs: HashMap<u32, Vec<u32>> = HashMap::new();
+    for load in &input.loads {
+        let runs = runs.entry(load.group).or_default();
+        if !runs.contains(&load.run) {
+            runs.push(load.run);
+        }
+    }
+    let note = |(group, key): (usize, &key::Key)| {
+        let count = runs.get(&(group as u32)).map_or(0, Vec::len);
+        let title = key.title();
+        (count > 1).then(|| {
+            format!("{title}: {count} runs are taken together; environment.json tells whether they are alike")
+        })
+    };
+    input.keys.iter().enumerate().filter_map(note).collect()
 }
 
 /// To standard output; a reader that has gone away (`| head`) is no error.

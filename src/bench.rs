@@ -120,7 +120,7 @@ pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
 }
 
 /// Evicts a checkpoint's files, or reads them into the page cache; says which share of them lies there now.
-fn make_ready(dir: &Path, cold: bool) -> Result<Option<f64>> {
+pub fn make_ready(dir: &Path, cold: bool) -> Result<Option<f64>> {
     let files = cache::Files::open(dir)?;
     if cold {
         files.evict()?

@@ -1,6 +1,7 @@
 //! The command line: clap's types, and the small languages in it (sizes, GPU lists, percentages).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -18,6 +19,13 @@ const DOCTOR_EXIT_CODES: &str = "Exit codes:
   0    GDS is possible for every PATH
   1    for some PATH it is not, or that can't be told
   2    not done: no such path, bad usage";
+
+const QUALIFY_EXIT_CODES: &str = "Exit codes:
+  0    passed: every criterion was judged and met
+  1    failed: some criterion was not met; the page names the likeliest cause
+  2    could not be judged, and the page says why: a link that is not told, a part that is not there. Or not done:
+       bad usage, no such directory, no space
+  130  interrupted; what was measured is kept";
 
 #[derive(Debug, Parser)]
 #[command(name = "sllm-gds", version, about, after_help = EXIT_CODES)]
@@ -53,6 +61,9 @@ pub enum Command {
     /// Say whether GPUDirect Storage works here, and if not, exactly why
     #[command(after_help = DOCTOR_EXIT_CODES)]
     Doctor(DoctorArgs),
+    /// Accept or refuse this machine: measure its ceilings and loads, and hold them against a profile
+    #[command(after_help = QUALIFY_EXIT_CODES)]
+    Qualify(QualifyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -281,6 +292,19 @@ pub enum Baseline {
 }
 
 #[cfg(feature = "analyze")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Table {
+    /// A line for each group of loads on each node
+    Loads,
+    /// A line for each group over all nodes
+    Fleet,
+    /// What was found about each node, the worst first
+    Nodes,
+    /// These results against those of --baseline
+    Comparison,
+}
+
+#[cfg(feature = "analyze")]
 #[derive(Debug, Args)]
 pub struct AnalyzeArgs {
     /// Result files, or directories of them
@@ -292,9 +316,21 @@ pub struct AnalyzeArgs {
     pub csv: bool,
     #[arg(long, group = "output")]
     pub markdown: bool,
+    /// Print only this table [default: all that fit; with --csv: loads]
+    #[arg(long, value_enum)]
+    pub table: Option<Table>,
+    /// How many of a fleet's worst nodes to show in text, markdown and HTML
+    #[arg(long, default_value_t = 10, value_name = "COUNT")]
+    pub worst: usize,
     /// Draw the comparison to a .png or .svg
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
+    /// Write one page with everything: verdict, tables, plot, environment, records
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Write summary.txt and summary.json here, as ServerlessLLM's suite does
+    #[arg(long, value_name = "DIR")]
+    pub summary: Option<PathBuf>,
     /// Earlier results to hold these against
     #[arg(long, value_name = "DIR")]
     pub baseline: Option<PathBuf>,
@@ -325,6 +361,40 @@ pub struct DoctorArgs {
     /// Open cuFile's driver and say what came of it: doctor runs this in a child process
     #[arg(long, hide = true)]
     pub probe_cufile: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct QualifyArgs {
+    /// A directory of the file system to measure. All that is written goes below it, and is removed again
+    #[arg(long)]
+    pub path: PathBuf,
+    /// `none` (host memory), `all`, or a list: 0,1 or UUIDs [default: all, or none on a machine without a GPU]
+    #[arg(long, value_parser = parse_gpus)]
+    pub gpus: Option<Gpus>,
+    /// A TOML file, or one of h100-sxm-nvme4, h200-pcie5, a5000-nvme2, laptop [default: shares only, of what links and parts allow]
+    #[arg(long, value_name = "FILE.toml|NAME")]
+    pub profile: Option<String>,
+    /// Judge by an earlier node instead: the qualify.json that it left
+    #[arg(long, value_name = "RECORD.json", conflicts_with = "profile")]
+    pub against: Option<PathBuf>,
+    /// With --against: how much less than the earlier node is still good
+    #[arg(long, default_value = "10%", value_parser = parse_percent, value_name = "PERCENT", requires = "against")]
+    pub tolerance: f64,
+    /// Measuring time in all, shared out; each measurement is made at least once
+    #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
+    pub duration: Duration,
+    /// Bytes of the file and of the checkpoint to measure with, one after the other [default: 8GB, at most a quarter
+    /// of the free space and of the memory to load into]
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub size: Option<u64>,
+    /// Where qualify.json, qualify.html and the records of the loads go
+    #[arg(long, alias = "results-path", default_value = "results")]
+    pub results: PathBuf,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Print qualify.json instead of text
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -373,6 +443,16 @@ pub fn parse_percent(text: &str) -> Result<f64> {
     Ok(value / scale)
 }
 
+/// Reads "60s", "2m", "1m 30s".
+pub fn parse_duration(text: &str) -> Result<Duration> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|e| anyhow!("'{text}' is not a time ({e}); write 60s or 2m"))?;
+    if duration.is_zero() {
+        bail!("no time is too short to measure anything; write 60s or 2m");
+    }
+    Ok(duration)
+}
+
 /// Reads "none", "all", "0,1" or UUIDs.
 pub fn parse_gpus(text: &str) -> Result<Gpus> {
     match text {
@@ -416,6 +496,15 @@ mod tests {
         assert!((parse_percent("0.1").unwrap() - 0.1).abs() < 1e-12);
         for bad in ["", "%", "-1%", "nan", "inf"] {
             assert!(parse_percent(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_duration("60s").unwrap(), Duration::from_secs(60));
+        assert_eq!(parse_duration("1m 30s").unwrap(), Duration::from_secs(90));
+        for bad in ["", "60", "0s", "-1s", "soon"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }
 

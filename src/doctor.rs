@@ -34,7 +34,7 @@ mod p2pdma;
 /// cuFile's driver opened in a child process.
 pub mod probe;
 /// Text and JSON.
-mod report;
+pub mod report;
 /// This machine, or a recorded one.
 pub mod source;
 /// Block devices and drives.
@@ -114,7 +114,8 @@ fn text(path: &Path) -> Result<String> {
     path.to_str().map(str::to_string).with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
-fn examine(source: &Source, paths: &[String], gpus: &Gpus) -> Result<Report> {
+/// All checks of these paths (absolute, free of links) and GPUs (as NVML names them).
+pub fn examine(source: &Source, paths: &[String], gpus: &Gpus) -> Result<Report> {
     // In the order in which they matter: GPUs, then the path, then the software between. The verdict names the first.
     let driver = nvidia::Driver::read(source);
     let base = nvidia::findings(source, &driver);
@@ -196,7 +197,7 @@ fn software(source: &Source, driver: &Result<nvidia::Driver, Unread>) -> Vec<Fin
 }
 
 /// The findings about one path, its storage in words, and its drives.
-fn of_path(source: &Source, path: &Path) -> (Vec<Finding>, String, Vec<Drive>) {
+pub fn of_path(source: &Source, path: &Path) -> (Vec<Finding>, String, Vec<Drive>) {
     let name = path.display().to_string();
     let mount = match Mount::of(source, path) {
         Ok(mount) => mount,

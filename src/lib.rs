@@ -32,6 +32,8 @@ pub mod load;
 pub mod memory;
 /// Progress on a terminal, silence in a pipe.
 pub mod progress;
+/// A node held against what its parts allow, a profile, or an earlier node.
+pub mod qualify;
 /// System calls that std does not have.
 pub mod sys;
 
@@ -42,6 +44,8 @@ pub enum Outcome {
     Yes,
     /// Exit code 1: it ran, and the answer is no (a mismatch, a failed load, a regression).
     No,
+    /// Exit code 2: it ran, and the answer can't be told.
+    Unknown,
     /// Exit code 130: Ctrl-C; what was done is kept.
     Interrupted,
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use sllm_gds::cli::{Cli, Command};
 use sllm_gds::interrupt::{Cancel, Interrupted};
-use sllm_gds::{Outcome, bench, checkpoint, doctor, load, sys};
+use sllm_gds::{Outcome, bench, checkpoint, doctor, load, qualify, sys};
 
 /// `println!` panics when standard output can't be written (a full disk, say): an error like any other to a user.
 fn say_when_output_fails() {
@@ -41,10 +41,12 @@ fn main() -> ExitCode {
         Command::Man(args) => sllm_gds::complete::man(args),
         Command::ProveGds { request } => load::gds::proof::answer(request).map(|()| Outcome::Yes),
         Command::Doctor(args) => doctor::run(args),
+        Command::Qualify(args) => qualify::run(args, &cancel),
     };
     match outcome {
         Ok(Outcome::Yes) => ExitCode::SUCCESS,
         Ok(Outcome::No) => ExitCode::from(1),
+        Ok(Outcome::Unknown) => ExitCode::from(2),
         Ok(Outcome::Interrupted) => ExitCode::from(130),
         Err(error) if error.is::<Interrupted>() || error.root_cause().is::<Interrupted>() => {
             eprintln!("interrupted: nothing half-made was left");

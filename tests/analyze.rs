@@ -170,6 +170,9 @@ fn destinations_and_cache_states_are_not_mixed() {
     write(&dir.path().join("b"), "m", "sllm", &[2.0], json!({ "gpus": ["0", "1"], "cache_state": "warm" }));
     write(&dir.path().join("c"), "m", "sllm", &[3.0], json!({ "gpus": ["0", "1"], "cache_state": "cold" }));
     write(&dir.path().join("d"), "m", "sllm", &[5.0], json!({ "gpus": ["0", "1"], "cache_state": "cold" }));
+    for folder in ["a", "b", "c", "d"] {
+        fs::write(dir.path().join(folder).join("environment.json"), r#"{"run": {"host": "one"}}"#).unwrap();
+    }
     let whole: Value = serde_json::from_str(&stdout(&analyze(&[text(dir.path()), "--json"]))).unwrap();
     let means: Vec<f64> =
         whole["groups"].as_array().unwrap().iter().map(|g| g["mean_s"].as_f64().unwrap()).collect();

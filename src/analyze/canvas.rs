@@ -1,10 +1,13 @@
 //! What a plot is made of: kuva's primitives in few kinds, and the room that text takes.
 
+use kuva::render::palette::Palette;
 use kuva::render::render::{Primitive, Scene, TextAnchor, TextSpan};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 const FONT: &str = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif";
 pub const INK: &str = "#222222";
+/// For more formats than the palette has strong colours.
+const MORE_COLORS: [&str; 3] = ["#8c6d31", "#7f7f7f", "#332288"];
 /// A column of a terminal in ems of the font: a little more than the average letter is wide.
 const COLUMN_EM: f64 = 0.64;
 
@@ -99,6 +102,34 @@ impl Canvas {
         let (fill, stroke) = (color.into(), Some(INK.into()));
         let (fill_opacity, stroke_width) = (Some(0.8), Some(0.6));
         self.scene.add(Primitive::Circle { cx, cy, r: 2.8, fill, fill_opacity, stroke, stroke_width });
+    }
+}
+
+/// A colour for each format, the same in every section; colour-blind readers can tell them apart.
+pub struct Colors {
+    formats: Vec<String>,
+    palette: Vec<String>,
+}
+
+impl Colors {
+    pub fn of(formats: impl Iterator<Item = String>) -> Colors {
+        let mut formats: Vec<String> = formats.collect();
+        formats.sort();
+        formats.dedup();
+        // The strong ones first; yellow is too faint on white, and black is for text.
+        let okabe_ito = Palette::okabe_ito();
+        let mut palette: Vec<String> =
+            [0, 4, 2, 6, 1, 5].iter().filter_map(|i| okabe_ito.colors().get(*i).cloned()).collect();
+        palette.extend(MORE_COLORS.map(String::from));
+        // The baseline and our format have theirs whatever else is there.
+        formats.retain(|format| format != "safetensors" && format != "sllm");
+        formats.splice(0..0, ["safetensors".into(), "sllm".into()]);
+        Colors { formats, palette }
+    }
+
+    pub fn get(&self, format: &str) -> String {
+        let index = self.formats.iter().position(|known| known == format).unwrap_or(0);
+        self.palette.get(index % self.palette.len().max(1)).cloned().unwrap_or_else(|| INK.into())
     }
 }
 

@@ -10,16 +10,15 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use kuva::backend::png::PngBackend;
 use kuva::backend::svg::SvgBackend;
-use kuva::render::palette::Palette;
 use kuva::render::render::{Scene, TextAnchor};
 use kuva::render::render_utils::generate_ticks;
 
-use super::canvas::{Canvas, INK, shorten, text_width};
+use super::canvas::{Canvas, Colors, INK, shorten, text_width};
 use super::stats::{Group, quantile};
 use super::table::{label, rate, seconds, sections, times};
 
 /// More rows than fit a page many times over; a bitmap of them would take gigabytes.
-const MAX_ROWS: usize = 200;
+pub const MAX_ROWS: usize = 200;
 
 // All lengths are in SVG units; a PNG has PNG_SCALE pixels for one, which prints sharp at column width.
 const PNG_SCALE: f32 = 2.5;
@@ -65,8 +64,38 @@ impl Kind {
     }
 }
 
+/// What a group's samples are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    Loads,
+    /// Each the median load time of a node.
+    Nodes,
+}
+
+impl Subject {
+    fn titles(self) -> [&'static str; 2] {
+        match self {
+            Subject::Loads => ["(a) Mean load time", "(b) Spread of the loads"],
+            Subject::Nodes => ["(a) Mean of the nodes' load times", "(b) Spread of the nodes"],
+        }
+    }
+
+    fn notes(self) -> [&'static str; 2] {
+        match self {
+            Subject::Loads => [
+                "(a) bar: mean; whisker: its 95 % bootstrap interval; N×: speedup over safetensors, with its 95 % interval",
+                "(b) dot: a load (above 60, outliers only); box: quartiles and median; whiskers: loads within 1.5 box widths; 1: the mean",
+            ],
+            Subject::Nodes => [
+                "A node counts once, by its median load time. (a) bar: mean over nodes; whisker: 95 %; N×: speedup over safetensors",
+                "(b) dot: a node (above 60, outliers only); box: quartiles and median; whiskers: nodes within 1.5 box widths; 1: the mean",
+            ],
+        }
+    }
+}
+
 /// Draws the groups to a `.png` or `.svg`, replacing the file.
-pub fn draw(groups: &[Group], path: &Path) -> Result<()> {
+pub fn draw(groups: &[Group], subject: Subject, path: &Path) -> Result<()> {
     let kind = Kind::of(path)?;
     if groups.len() > MAX_ROWS {
         bail!(
@@ -74,15 +103,21 @@ pub fn draw(groups: &[Group], path: &Path) -> Result<()> {
             groups.len()
         );
     }
-    let scene = scene(groups)?;
     let bytes = match kind {
-        Kind::Svg => SvgBackend::new().with_pretty(true).render_scene(&scene).into_bytes(),
+        Kind::Svg => svg(groups, subject)?.into_bytes(),
         Kind::Png => PngBackend::new()
             .with_scale(PNG_SCALE)
-            .render_scene(&scene)
+            .render_scene(&scene(groups, subject)?)
             .map_err(|why| anyhow!("render {}: {why}", path.display()))?,
     };
     std::fs::write(path, bytes).with_context(|| format!("write the plot {}", path.display()))
+}
+
+/// As text that may stand in a page, and grows and shrinks with its place.
+pub fn svg(groups: &[Group], subject: Subject) -> Result<String> {
+    let scene = scene(groups, subject)?;
+    let view = format!("<svg viewBox=\"0 0 {} {}\" ", scene.width, scene.height);
+    Ok(SvgBackend::new().with_pretty(true).render_scene(&scene).replacen("<svg ", &view, 1))
 }
 
 /// A group in its row.
@@ -101,7 +136,7 @@ struct Block {
     bottom: f64,
 }
 
-fn scene(groups: &[Group]) -> Result<Scene> {
+fn scene(groups: &[Group], subject: Subject) -> Result<Scene> {
     let (blocks, rows, bottom) = lay_out(groups);
     let label_width = rows.iter().map(|row| text_width(&row.label, TEXT)).fold(0.0, f64::max);
     let left = EDGE + label_width + 10.0;
@@ -110,8 +145,9 @@ fn scene(groups: &[Group]) -> Result<Scene> {
     let loads = Span { from: bars.to + GUTTER, to: bars.to + GUTTER + LOADS_WIDTH };
 
     let mut canvas = Canvas::new(loads.to + EDGE, bottom + AXIS + 2.0 * NOTE + EDGE);
-    canvas.text(bars.from, EDGE + 12.0, "(a) Mean load time", TEXT, TextAnchor::Start, INK, true);
-    canvas.text(loads.from, EDGE + 12.0, "(b) Spread of the loads", TEXT, TextAnchor::Start, INK, true);
+    for (panel, title) in [bars, loads].iter().zip(subject.titles()) {
+        canvas.text(panel.from, EDGE + 12.0, title, TEXT, TextAnchor::Start, INK, true);
+    }
     for block in &blocks {
         let title = shorten(&block.title, MAX_TITLE_COLUMNS);
         canvas.text(EDGE, block.top - 8.0, &title, TEXT, TextAnchor::Start, INK, true);
@@ -127,11 +163,7 @@ fn scene(groups: &[Group]) -> Result<Scene> {
             canvas.line(panel.from, block.top, panel.from, block.bottom, INK, 1.0);
         }
     }
-    let notes = [
-        "(a) bar: mean; whisker: its 95 % bootstrap interval; N×: speedup over safetensors, with its 95 % interval",
-        "(b) dot: a load (above 60, outliers only); box: quartiles and median; whiskers: loads within 1.5 box widths; 1: the mean",
-    ];
-    for (note, line) in notes.iter().zip(1u8..) {
+    for (note, line) in subject.notes().iter().zip(1u8..) {
         canvas.text(
             EDGE,
             bottom + AXIS + NOTE * f64::from(line),
@@ -147,7 +179,7 @@ fn scene(groups: &[Group]) -> Result<Scene> {
 
 /// Rows from the top, and where the axes go below them.
 fn lay_out(groups: &[Group]) -> (Vec<Block>, Vec<Row<'_>>, f64) {
-    let colors = Colors::of(groups);
+    let colors = Colors::of(groups.iter().map(|group| group.key.format.clone()));
     let (mut blocks, mut rows) = (Vec::new(), Vec::new());
     let mut y = EDGE + HEAD;
     for section in sections(groups) {
@@ -163,32 +195,6 @@ fn lay_out(groups: &[Group]) -> (Vec<Block>, Vec<Row<'_>>, f64) {
         blocks.push(Block { title, top, bottom: y });
     }
     (blocks, rows, y)
-}
-
-/// A colour for each format, the same in every section; colour-blind readers can tell them apart.
-struct Colors {
-    formats: Vec<String>,
-    palette: Vec<String>,
-}
-
-impl Colors {
-    fn of(groups: &[Group]) -> Colors {
-        let mut formats: Vec<String> = groups.iter().map(|group| group.key.format.clone()).collect();
-        formats.sort();
-        formats.dedup();
-        // The strong ones first; yellow is too faint on white, and black is for text.
-        let okabe_ito = Palette::okabe_ito();
-        let palette = [0, 4, 2, 6, 1, 5].iter().filter_map(|i| okabe_ito.colors().get(*i).cloned()).collect();
-        // The baseline and our format have theirs whatever else is there.
-        formats.retain(|format| format != "safetensors" && format != "sllm");
-        formats.splice(0..0, ["safetensors".into(), "sllm".into()]);
-        Colors { formats, palette }
-    }
-
-    fn get(&self, format: &str) -> String {
-        let index = self.formats.iter().position(|known| known == format).unwrap_or(0);
-        self.palette.get(index % self.palette.len().max(1)).cloned().unwrap_or_else(|| INK.into())
-    }
 }
 
 /// A panel's left and right end.

@@ -1,11 +1,12 @@
 //! Load times now against load times before: `--baseline` and `--max-regression`.
 
 use anyhow::{Result, bail};
+use polars::prelude::*;
 use serde_json::{Value, json};
 
-use super::read::Key;
+use super::key::Key;
 use super::stats::{Estimate, Group};
-use super::table::{Line, align, pipes, seconds};
+use super::table::{Line, align, frame_csv, pipes, seconds};
 
 /// Keeps rounding from calling a growth of exactly the limit a regression.
 const ROUNDING: f64 = 1e-9;
@@ -38,11 +39,21 @@ enum Verdict {
     NoBefore,
 }
 
+impl Verdict {
+    fn is_bad(self) -> bool {
+        matches!(self, Verdict::Regressed | Verdict::Broken)
+    }
+}
+
 /// Pairs groups by their keys. `max_regression` is the share by which a mean may grow.
 /// Fails when no group stands on both sides, since then nothing was compared.
 pub fn compare(before: &[Group], now: &[Group], max_regression: f64) -> Result<Comparison> {
     let mean = |group: &Group| group.figures.as_ref().map(|figures| figures.mean);
-    let find = |key: &Key, side: &[Group]| side.iter().find(|group| group.key == *key).map(mean);
+    // Groups are sorted by their keys.
+    let find = |key: &Key, side: &[Group]| {
+        let place = side.binary_search_by(|group| group.key.cmp(key)).ok()?;
+        side.get(place).map(mean)
+    };
     let mut comparison =
         Comparison { max_regression, pairs: Vec::new(), only_before: Vec::new(), only_now: Vec::new() };
     for group in now {
@@ -112,9 +123,7 @@ impl Comparison {
     }
 
     fn regressed_pairs(&self) -> impl Iterator<Item = &Pair> {
-        let bad =
-            |pair: &&Pair| matches!(pair.verdict(self.max_regression), Verdict::Regressed | Verdict::Broken);
-        self.pairs.iter().filter(bad)
+        self.pairs.iter().filter(|pair| pair.verdict(self.max_regression).is_bad())
     }
 
     /// A line for each regression.
@@ -142,39 +151,71 @@ impl Comparison {
     }
 
     /// A line for each group that stands on one side only.
-    fn missing(&self) -> Vec<String> {
+    pub fn missing(&self) -> Vec<String> {
         let only = |keys: &[Key], side: &str| -> Vec<String> {
             keys.iter().map(|key| format!("only in the {side}: {}", key.title())).collect()
         };
         [only(&self.only_before, "baseline"), only(&self.only_now, "new results")].concat()
     }
 
-    fn heading(&self) -> String {
+    pub fn heading(&self) -> String {
         format!("Against the baseline (a mean may grow by {:.1} %):", self.max_regression * 100.0)
     }
 
+    /// Headings, and for each group whether it regressed and its cells.
+    pub fn table(&self) -> (Vec<String>, Vec<(bool, Vec<String>)>) {
+        let row = |pair: &Pair| {
+            let cells = [vec![pair.key.title()], pair.cells(self.max_regression)].concat();
+            (pair.verdict(self.max_regression).is_bad(), cells)
+        };
+        let header = ["loads"].iter().chain(&HEADER).map(|name| name.to_string()).collect();
+        (header, self.pairs.iter().map(row).collect())
+    }
+
     pub fn text(&self) -> String {
-        let mut lines = vec![Line::Title(self.heading())];
-        lines.push(Line::Cells([&[""], HEADER.as_slice()].concat().into_iter().map(String::from).collect()));
-        for pair in &self.pairs {
-            lines.push(Line::Cells([vec![pair.key.title()], pair.cells(self.max_regression)].concat()));
-        }
+        let (header, rows) = self.table();
+        let rows = rows.into_iter().map(|(_, cells)| Line::Cells(cells));
+        let mut lines = vec![Line::Title(self.heading()), Line::Cells(header)];
+        lines.extend(rows);
         lines.extend(self.missing().into_iter().map(Line::Title));
         align(&lines)
     }
 
     pub fn markdown(&self) -> String {
-        let header: Vec<String> = ["loads"].iter().chain(&HEADER).map(|name| name.to_string()).collect();
-        let row = |pair: &Pair| [vec![pair.key.title()], pair.cells(self.max_regression)].concat();
-        let rows: Vec<Vec<String>> = self.pairs.iter().map(row).collect();
+        let (header, rows) = self.table();
+        let rows: Vec<Vec<String>> = rows.into_iter().map(|(_, cells)| cells).collect();
         let mut text = format!("{}\n\n{}", self.heading(), pipes(&header, &rows, 1));
-        for line in self.missing() {
-            text.push_str(&format!("\n- {line}"));
-        }
-        if !self.missing().is_empty() {
+        let missing = self.missing();
+        text.extend(missing.iter().map(|line| format!("\n- {line}")));
+        if !missing.is_empty() {
             text.push('\n');
         }
         text
+    }
+
+    /// A row for each group that stands on both sides.
+    pub fn csv(&self) -> Result<String> {
+        let pairs = &self.pairs;
+        let text = |get: fn(&Key) -> &str| -> Vec<Option<&str>> {
+            pairs.iter().map(|pair| Some(get(&pair.key)).filter(|text| !text.is_empty())).collect()
+        };
+        let mean = |get: fn(&Pair) -> Option<Estimate>| -> Vec<Option<f64>> {
+            pairs.iter().map(|pair| get(pair).map(|mean| mean.value)).collect()
+        };
+        frame_csv(&mut df![
+            "model" => text(|key| &key.model),
+            "mode" => text(|key| &key.mode),
+            "destination" => text(|key| &key.destination),
+            "cache_state" => text(|key| &key.cache_state),
+            "host" => text(|key| &key.host),
+            "format" => text(|key| &key.format),
+            "engine" => text(|key| &key.engine),
+            "mean_before_s" => mean(|pair| pair.before),
+            "mean_now_s" => mean(|pair| pair.now),
+            "growth_fraction" => pairs.iter().map(Pair::growth).collect::<Vec<_>>(),
+            "intervals_overlap" => pairs.iter().map(Pair::intervals_overlap).collect::<Vec<_>>(),
+            "regressed" => pairs.iter().map(|pair| pair.verdict(self.max_regression).is_bad()).collect::<Vec<_>>(),
+        ]?)
     }
 
     pub fn json(&self) -> Value {
@@ -185,7 +226,7 @@ impl Comparison {
                 "mean_now_s": pair.now.map(|mean| mean.value),
                 "growth_fraction": pair.growth(),
                 "intervals_overlap": pair.intervals_overlap(),
-                "regressed": matches!(pair.verdict(self.max_regression), Verdict::Regressed | Verdict::Broken),
+                "regressed": pair.verdict(self.max_regression).is_bad(),
             })
         };
         json!({
@@ -211,14 +252,8 @@ mod tests {
 
     fn groups(format: &str, times: &[Option<f64>]) -> Vec<Group> {
         let key = Key::new(["m", "cached", "", ""], format, "");
-        let load = |time_s: &Option<f64>| Load {
-            key: key.clone(),
-            time_s: *time_s,
-            bytes: None,
-            warm_by_mistake: false,
-            run_id: String::new(),
-        };
-        stats::group(&times.iter().map(load).collect::<Vec<_>>()).unwrap()
+        let load = |time_s: &Option<f64>| Load { time_s: *time_s, ..Load::default() };
+        stats::group(&times.iter().map(load).collect::<Vec<_>>(), &[key]).unwrap()
     }
 
     fn one(before: &[Option<f64>], now: &[Option<f64>]) -> Comparison {

@@ -8,15 +8,21 @@
 //! - A speedup is the baseline's mean load time over the group's own.
 //! - Intervals hold 95 %: the 2.5th and 97.5th percentile over `RESAMPLES` resamples with replacement, both
 //!   sides of a speedup resampled independently. The generator is splitmix64 with a fixed seed, started
-//!   afresh for each interval, so equal inputs give equal intervals. One sample alone gives none.
+//!   afresh for each interval, so equal inputs give equal intervals. One sample alone gives none. Past
+//!   `INTERVALS_MAX_LOADS` there are none at all: they cost `RESAMPLES` draws a load.
 
 use anyhow::{Context, Result};
 use polars::prelude::*;
 use serde::Serialize;
 
-use super::read::{Key, Load};
+use super::key::Key;
+use super::parallel;
+use super::read::Load;
+use super::robust;
 
 pub const RESAMPLES: usize = 10_000;
+/// So many loads take seconds to resample.
+pub const INTERVALS_MAX_LOADS: usize = 30_000;
 pub const SEED: u64 = 0;
 
 /// The loads of one key. All times are seconds.
@@ -28,9 +34,15 @@ pub struct Group {
     pub errors: usize,
     /// Loads that were meant to be cold and were not.
     pub warm_by_mistake: usize,
+    /// Loads whose bytes were checked and right.
+    pub verified: usize,
+    /// Loads that took far longer than this group's others.
+    pub slow_loads: usize,
     /// Absent when no load succeeded.
     pub figures: Option<Figures>,
     pub gb_per_s: Option<f64>,
+    /// The mean of inference after the loads, where records have it.
+    pub tokens_per_s: Option<f64>,
     /// Over SafeTensors in the same section; where that ran with several engines, over the fastest.
     pub speedup: Option<Estimate>,
 }
@@ -53,30 +65,30 @@ pub struct Estimate {
     pub interval: Option<(f64, f64)>,
 }
 
-/// Groups loads by key, in the keys' order.
-pub fn group(loads: &[Load]) -> Result<Vec<Group>> {
-    let mut keys: Vec<&Key> = loads.iter().map(|load| &load.key).collect();
-    keys.sort();
-    keys.dedup();
-    let table = aggregate(loads, &keys)?;
-    let mut groups = Vec::with_capacity(keys.len());
-    for (row, key) in keys.into_iter().enumerate() {
-        groups.push(to_group(key, &table, row).with_context(|| format!("summarize {}", key.title()))?);
-    }
-    add_speedups(&mut groups)?;
+/// Groups loads by key. `keys` are sorted, and each has a load.
+pub fn group(loads: &[Load], keys: &[Key]) -> Result<Vec<Group>> {
+    let table = aggregate(loads)?;
+    let rows: Vec<(usize, &Key)> = keys.iter().enumerate().collect();
+    let with_intervals = loads.len() <= INTERVALS_MAX_LOADS;
+    let groups = parallel::map(&rows, |(row, key)| {
+        to_group(key, &table, *row, with_intervals).with_context(|| format!("summarize {}", key.title()))
+    });
+    let mut groups = groups.into_iter().collect::<Result<Vec<_>>>()?;
+    add_speedups(&mut groups, with_intervals)?;
     Ok(groups)
 }
 
-/// One row a key, in the order of `keys`, with each figure as a column.
-fn aggregate(loads: &[Load], keys: &[&Key]) -> PolarsResult<DataFrame> {
-    let ids = loads.iter().map(|load| keys.partition_point(|key| **key < load.key) as u32);
+/// One row a group, in the order of their numbers, with each figure as a column.
+fn aggregate(loads: &[Load]) -> PolarsResult<DataFrame> {
     let sized_time = |load: &Load| load.bytes.and(load.time_s);
     let frame = df![
-        "group" => ids.collect::<Vec<u32>>(),
+        "group" => loads.iter().map(|load| load.group).collect::<Vec<u32>>(),
         "time_s" => loads.iter().map(|load| load.time_s).collect::<Vec<_>>(),
         "sized_time_s" => loads.iter().map(sized_time).collect::<Vec<_>>(),
         "sized_bytes" => loads.iter().map(|load| load.time_s.and(load.bytes)).collect::<Vec<_>>(),
         "warm_by_mistake" => loads.iter().map(|load| load.warm_by_mistake).collect::<Vec<_>>(),
+        "tokens_per_s" => loads.iter().map(|load| load.tokens_per_s).collect::<Vec<_>>(),
+        "verified" => loads.iter().map(|load| load.verified).collect::<Vec<_>>(),
     ]?;
     let time = || col("time_s");
     let percentile =
@@ -88,6 +100,8 @@ fn aggregate(loads: &[Load], keys: &[&Key]) -> PolarsResult<DataFrame> {
             time().drop_nulls().sort(SortOptions::default()).alias("samples_s"),
             time().null_count().cast(DataType::UInt64).alias("errors"),
             col("warm_by_mistake").sum().cast(DataType::UInt64),
+            col("verified").sum().cast(DataType::UInt64),
+            col("tokens_per_s").mean(),
             time().mean().alias("mean_s"),
             time().min().alias("min_s"),
             time().max().alias("max_s"),
@@ -101,7 +115,7 @@ fn aggregate(loads: &[Load], keys: &[&Key]) -> PolarsResult<DataFrame> {
         .collect()
 }
 
-fn to_group(key: &Key, table: &DataFrame, row: usize) -> Result<Group> {
+fn to_group(key: &Key, table: &DataFrame, row: usize, with_interval: bool) -> Result<Group> {
     let number = |name: &str| -> Result<Option<f64>> { Ok(table.column(name)?.f64()?.get(row)) };
     let count =
         |name: &str| -> Result<usize> { Ok(table.column(name)?.u64()?.get(row).unwrap_or(0) as usize) };
@@ -114,8 +128,9 @@ fn to_group(key: &Key, table: &DataFrame, row: usize) -> Result<Group> {
         None => None,
         Some(value) => {
             let known = |name: &str| number(name)?.with_context(|| format!("{name} is missing"));
+            let interval = if with_interval { mean_interval(&samples_s)? } else { None };
             Some(Figures {
-                mean: Estimate { value, interval: mean_interval(&samples_s)? },
+                mean: Estimate { value, interval },
                 min_s: known("min_s")?,
                 max_s: known("max_s")?,
                 std_s: known("std_s")?,
@@ -127,42 +142,40 @@ fn to_group(key: &Key, table: &DataFrame, row: usize) -> Result<Group> {
     };
     Ok(Group {
         key: key.clone(),
+        slow_loads: robust::high_outliers(&samples_s),
         samples_s,
         errors: count("errors")?,
         warm_by_mistake: count("warm_by_mistake")?,
+        verified: count("verified")?,
         figures,
         // No load that knows its bytes: 0/0.
         gb_per_s: number("gb_per_s")?.filter(|rate| rate.is_finite()),
+        tokens_per_s: number("tokens_per_s")?,
         speedup: None,
     })
 }
 
-fn add_speedups(groups: &mut [Group]) -> Result<()> {
-    let mut speedups = Vec::with_capacity(groups.len());
-    for group in groups.iter() {
-        let baseline = if group.key.is_baseline() { None } else { baseline_of(group, groups) };
-        speedups.push(match baseline {
-            Some(baseline) => speedup(baseline, group)?,
-            None => None,
-        });
-    }
-    for (group, speedup) in groups.iter_mut().zip(speedups) {
-        group.speedup = speedup;
+fn add_speedups(groups: &mut [Group], with_intervals: bool) -> Result<()> {
+    for section in groups.chunk_by_mut(|a, b| a.key.section() == b.key.section()) {
+        let Some(baseline) = fastest_baseline(section).cloned() else { continue };
+        for group in section.iter_mut().filter(|group| !group.key.is_baseline()) {
+            group.speedup = speedup(&baseline, group, with_intervals)?;
+        }
     }
     Ok(())
 }
 
-fn baseline_of<'a>(group: &Group, groups: &'a [Group]) -> Option<&'a Group> {
-    let fits = |other: &&Group| other.key.is_baseline() && other.key.section() == group.key.section();
+fn fastest_baseline(section: &[Group]) -> Option<&Group> {
     let mean_s = |group: &Group| group.figures.as_ref().map(|figures| figures.mean.value);
-    let with_mean = groups.iter().filter(fits).filter_map(|other| Some((mean_s(other)?, other)));
-    with_mean.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, other)| other)
+    let baselines = section.iter().filter(|group| group.key.is_baseline());
+    let with_mean = baselines.filter_map(|group| Some((mean_s(group)?, group)));
+    with_mean.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, group)| group)
 }
 
-fn speedup(baseline: &Group, group: &Group) -> Result<Option<Estimate>> {
+fn speedup(baseline: &Group, group: &Group, with_interval: bool) -> Result<Option<Estimate>> {
     let (Some(slow), Some(fast)) = (&baseline.figures, &group.figures) else { return Ok(None) };
     let (slow_s, fast_s) = (&baseline.samples_s, &group.samples_s);
-    let interval = if slow_s.len() < 2 || fast_s.len() < 2 {
+    let interval = if !with_interval || slow_s.len() < 2 || fast_s.len() < 2 {
         None
     } else {
         let mut random = SplitMix64(SEED);
@@ -214,12 +227,26 @@ impl SplitMix64 {
 mod tests {
     use super::*;
 
-    fn load(format: &str, engine: &str, cache: &str, time_s: Option<f64>, bytes: Option<f64>) -> Load {
-        let key = Key::new(["m", "cached", "host", cache], format, engine);
-        Load { key, time_s, bytes, warm_by_mistake: false, run_id: String::new() }
+    type Keyed = (Key, Option<f64>, Option<f64>);
+
+    fn load(format: &str, engine: &str, cache: &str, time_s: Option<f64>, bytes: Option<f64>) -> Keyed {
+        (Key::new(["m", "cached", "host", cache], format, engine), time_s, bytes)
     }
 
-    fn loads(format: &str, times: &[f64]) -> Vec<Load> {
+    fn group(all: &[Keyed]) -> Result<Vec<Group>> {
+        let mut keys: Vec<Key> = all.iter().map(|(key, _, _)| key.clone()).collect();
+        keys.sort();
+        keys.dedup();
+        let load = |(key, time_s, bytes): &Keyed| Load {
+            group: keys.binary_search(key).unwrap() as u32,
+            time_s: *time_s,
+            bytes: *bytes,
+            ..Load::default()
+        };
+        super::group(&all.iter().map(load).collect::<Vec<_>>(), &keys)
+    }
+
+    fn loads(format: &str, times: &[f64]) -> Vec<Keyed> {
         times.iter().map(|time_s| load(format, "", "warm", Some(*time_s), Some(2e9))).collect()
     }
 
@@ -289,6 +316,15 @@ mod tests {
     fn a_group_of_errors_has_no_figures() {
         let groups = group(&[load("sllm", "", "", None, None)]).unwrap();
         assert!(groups[0].figures.is_none() && groups[0].samples_s.is_empty() && groups[0].errors == 1);
+    }
+
+    #[test]
+    fn intervals_end_where_they_would_take_minutes() {
+        let mut all = loads("sllm", &vec![1.0; INTERVALS_MAX_LOADS]);
+        all.extend(loads("safetensors", &[10.0, 10.0]));
+        let groups = group(&all).unwrap();
+        assert_eq!(groups[0].speedup, Some(Estimate { value: 10.0, interval: None }));
+        assert!(groups[1].figures.as_ref().unwrap().mean.interval.is_none());
     }
 
     #[test]

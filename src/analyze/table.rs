@@ -7,8 +7,7 @@ use polars_io::prelude::CsvWriter;
 use serde_json::{Map, Value, json};
 use unicode_width::UnicodeWidthStr;
 
-use super::Analysis;
-use super::stats::{Estimate, Figures, Group, RESAMPLES, SEED};
+use super::stats::{Estimate, Figures, Group};
 
 /// The groups that may be compared with one another, by section.
 pub fn sections(groups: &[Group]) -> impl Iterator<Item = &[Group]> {
@@ -25,7 +24,7 @@ pub fn label(group: &Group, section: &[Group]) -> String {
     }
 }
 
-const HEADER: [&str; 12] = [
+pub const HEADER: [&str; 12] = [
     "",
     "n",
     "err",
@@ -66,7 +65,7 @@ pub fn markdown(groups: &[Group]) -> String {
     pipes(&header, &rows, 2)
 }
 
-fn cells(group: &Group, label: String) -> Vec<String> {
+pub fn cells(group: &Group, label: String) -> Vec<String> {
     let figure = |get: fn(&Figures) -> f64| {
         group.figures.as_ref().map(|f| seconds_beside(get(f), f.mean.value)).unwrap_or_default()
     };
@@ -198,11 +197,14 @@ fn frame(groups: &[Group]) -> PolarsResult<DataFrame> {
         "mode" => text(|g| &g.key.mode),
         "destination" => text(|g| &g.key.destination),
         "cache_state" => text(|g| &g.key.cache_state),
+        "host" => text(|g| &g.key.host),
         "format" => text(|g| &g.key.format),
         "engine" => text(|g| &g.key.engine),
         "count" => count(|g| g.samples_s.len()),
         "errors" => count(|g| g.errors),
         "meant_cold_but_warm" => count(|g| g.warm_by_mistake),
+        "verified" => count(|g| g.verified),
+        "slow_loads" => count(|g| g.slow_loads),
         "mean_s" => figure(|f| f.mean.value),
         "mean_low_s" => mean(|(low, _)| low),
         "mean_high_s" => mean(|(_, high)| high),
@@ -220,28 +222,28 @@ fn frame(groups: &[Group]) -> PolarsResult<DataFrame> {
 }
 
 pub fn csv(groups: &[Group]) -> Result<String> {
+    frame_csv(&mut frame(groups)?)
+}
+
+pub fn frame_csv(frame: &mut DataFrame) -> Result<String> {
     let mut bytes = Vec::new();
-    CsvWriter::new(&mut bytes).finish(&mut frame(groups)?)?;
+    CsvWriter::new(&mut bytes).finish(frame)?;
     String::from_utf8(bytes).context("write CSV")
 }
 
-pub fn json(analysis: &Analysis) -> Result<String> {
-    let frame = frame(&analysis.groups)?;
+pub fn json(groups: &[Group]) -> Result<Vec<Map<String, Value>>> {
+    frame_json(&frame(groups)?)
+}
+
+/// An object for each row.
+pub fn frame_json(frame: &DataFrame) -> Result<Vec<Map<String, Value>>> {
     let mut rows = vec![Map::new(); frame.height()];
     for column in frame.columns() {
         for (index, row) in rows.iter_mut().enumerate() {
             row.insert(column.name().to_string(), json_value(&column.get(index)?));
         }
     }
-    let mut whole = json!({
-        "groups": rows,
-        "warnings": analysis.notes,
-        "bootstrap": { "resamples": RESAMPLES, "seed": SEED, "confidence": 0.95 },
-    });
-    if let Some(comparison) = &analysis.comparison {
-        whole["comparison"] = comparison.json();
-    }
-    Ok(serde_json::to_string_pretty(&whole)? + "\n")
+    Ok(rows)
 }
 
 fn json_value(value: &AnyValue) -> Value {

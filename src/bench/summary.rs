@@ -18,7 +18,7 @@ pub fn print(run: &Run<'_>, json: bool) -> Result<()> {
     if json {
         println!("{}", analysis.json()?);
     } else {
-        print!("{}", analysis.text());
+        print!("{}", analysis.text(None)?);
     }
     for note in &analysis.notes {
         eprintln!("{note}");
@@ -32,6 +32,8 @@ pub fn print(run: &Run<'_>, json: bool) -> Result<()> {
     ));
     analysis.plot(&plot)?;
     eprintln!("wrote {}", plot.display());
+    analysis.summary(&run.args.results)?;
+    eprintln!("wrote {}", run.args.results.join("summary.txt").display());
     Ok(())
 }
 

@@ -11,7 +11,7 @@ mod acs;
 /// Memory and CPU limits of this process's groups.
 mod cgroup;
 /// What NVMe drives tell of themselves.
-mod drives;
+pub mod drives;
 /// What GPUs tell of themselves, judged.
 mod gpu;
 /// Counters before and after a run.
@@ -23,14 +23,14 @@ mod nvml;
 /// How far each GPU is from each drive.
 mod pairs;
 /// Places and links in the PCIe tree.
-mod pci;
+pub mod pci;
 /// The SMART log of NVMe drives.
 mod smart;
 /// Recorded trees.
 #[cfg(test)]
-mod test_tree;
+pub mod test_tree;
 /// Containers and virtual machines.
-mod virtualization;
+pub mod virtualization;
 /// A link watched while bytes move.
 mod watch;
 

@@ -74,11 +74,13 @@ impl Ways {
         let way = |way| {
             let mut unmet: Vec<&&Finding> =
                 findings.iter().filter(|f| f.need.of(way) && !f.is_met()).collect();
-            // GPUs without GDS first, then what is not there at all, then what is in the path's way.
-            unmet.sort_by_key(|f| match (f.check.id.starts_with("nvidia."), f.need) {
-                (true, _) => 0,
-                (false, Need::Only(_)) => 1,
-                (false, _) => 2,
+            // GPUs without GDS first, then a way that is not there at all, then what stands in it: first what shuts both
+            // ways, since mending the rest alone would not help.
+            unmet.sort_by_key(|f| match (f.check.id, f.need) {
+                (id, _) if id.starts_with("nvidia.") => 0,
+                ("nvidia-fs.loaded" | "p2pdma.kernel", _) => 1,
+                (_, Need::Both) => 2,
+                _ => 3,
             });
             let reasons: Vec<String> = unmet.iter().map(|f| f.reason()).collect();
             if reasons.is_empty() { Ok(()) } else { Err(reasons) }

@@ -157,16 +157,16 @@ fn a_ring_without_room_for_one_copy_is_one_clear_error_and_any_other_works() {
     let root = fixture.root.path();
     let load =
         |args: &[&str]| run(root, &[&["load", "ours", "--gpus", "0", "--verify", "--json"], args].concat());
-    load(&["--ring-size", "8MB"]).expect(2).one_error(&[
-        "--ring-size 8388608",
+    load(&["--ring-size", "4MB"]).expect(2).one_error(&[
+        "--ring-size 4194304",
         "--copy-size",
         "--chunk-size",
     ]);
     load(&["--copy-size", "2GB"]).expect(2).one_error(&["--copy-size 2147483648", "1 GiB"]);
     for (args, copy_bytes, staging_bytes) in [
-        (&[][..], 12 << 20, 96 << 20),
+        (&[][..], 8 << 20, 64 << 20),
         (&["--chunk-size", "4096", "--copy-size", "5000", "--ring-size", "8192"], 8192, 8192),
-        (&["--copy-size", "1", "--ring-size", "9MB"], 4 << 20, 8 << 20),
+        (&["--copy-size", "1", "--ring-size", "9MB"], 2 << 20, 8 << 20),
         (&["--chunk-size", "64MB"], 64 << 20, 128 << 20),
     ] {
         let report = load(args).expect(0).json();

@@ -1,0 +1,311 @@
+//! Whose loads these are: the machines that `environment.json` describes, and what is known of each.
+//!
+//! A machine is told by its host name; where one name stands for different processors, by both. Without a
+//! description, a folder is a machine.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+
+use super::find::Folder;
+use super::key::printable;
+use super::parallel;
+use crate::bench::environment;
+
+/// A machine.
+#[derive(Debug, Default, PartialEq)]
+pub struct Host {
+    /// No two hosts share it.
+    pub name: String,
+    /// What its runs' environments say: field to distinct values, as indices into `Hosts::fields` and `values`.
+    pub facts: BTreeMap<u32, Vec<u32>>,
+    /// It loaded, or its description lies where results were searched for.
+    pub is_node: bool,
+}
+
+/// Every machine, and which run belongs to which.
+#[derive(Debug, Default)]
+pub struct Hosts {
+    pub hosts: Vec<Host>,
+    /// As `storage.model`, `gpus.0.name`.
+    pub fields: Texts,
+    pub values: Texts,
+    pub notes: Vec<String>,
+    names: HashSet<String>,
+    /// Per folder: run to host.
+    runs: Vec<HashMap<String, u32>>,
+    /// The host that stands for a folder without a description, once it was asked for.
+    folder_hosts: HashMap<usize, u32>,
+}
+
+/// Texts that stand often, each kept once.
+#[derive(Debug, Default)]
+pub struct Texts {
+    texts: Vec<String>,
+    indices: HashMap<String, u32>,
+    /// Those that were JSON numbers.
+    numbers: HashMap<u32, f64>,
+}
+
+impl Texts {
+    fn index(&mut self, text: &str) -> u32 {
+        if let Some(index) = self.indices.get(text) {
+            return *index;
+        }
+        let index = self.texts.len() as u32;
+        self.texts.push(text.to_string());
+        self.indices.insert(text.to_string(), index);
+        index
+    }
+
+    pub fn get(&self, index: u32) -> &str {
+        self.texts.get(index as usize).map_or("", String::as_str)
+    }
+
+    pub fn number(&self, index: u32) -> Option<f64> {
+        self.numbers.get(&index).copied()
+    }
+}
+
+/// A fact as read: field, value, and the number if it is one.
+type Fact = (String, String, Option<f64>);
+
+struct Run {
+    id: String,
+    facts: Vec<Fact>,
+}
+
+impl Run {
+    fn text(&self, field: &str) -> Option<&str> {
+        self.facts
+            .iter()
+            .find(|fact| fact.0 == field)
+            .map(|fact| fact.1.as_str())
+            .filter(|text| !text.is_empty())
+    }
+}
+
+/// Reads every folder's description.
+pub fn read(folders: &[Folder]) -> Hosts {
+    let described = parallel::map(folders, |folder| match folder.has_environment {
+        true => read_environment(&folder.path.join(environment::FILE)),
+        false => Ok(Vec::new()),
+    });
+    let mut hosts = Hosts::default();
+    let mut known: HashMap<(String, String), u32> = HashMap::new();
+    for (folder, runs) in folders.iter().zip(described) {
+        let runs = runs.unwrap_or_else(|error| {
+            hosts.notes.push(format!("{error:#}; its folder is taken for a host"));
+            Vec::new()
+        });
+        let mut run_hosts = HashMap::new();
+        for run in runs {
+            let Some(name) = run.text("host").map(str::to_string) else { continue };
+            let cpu = run.text("cpu.model").unwrap_or_default().to_string();
+            let index = *known.entry((name.clone(), cpu)).or_insert_with(|| hosts.add(&name, &folder.name));
+            hosts.learn(index, &run.facts);
+            hosts.mark(index, folder.searched);
+            run_hosts.insert(run.id, index);
+        }
+        hosts.runs.push(run_hosts);
+    }
+    hosts
+}
+
+impl Hosts {
+    #[cfg(test)]
+    pub fn of(hosts: Vec<Host>) -> Hosts {
+        Hosts { hosts, ..Hosts::default() }
+    }
+
+    /// Where the name is taken, the folder's stands behind it, and a number behind that.
+    fn add(&mut self, name: &str, folder: &str) -> u32 {
+        let others = (1u32..).map(|n| match n {
+            1 => format!("{name} ({folder})"),
+            n => format!("{name} ({folder}, {n})"),
+        });
+        let mut names = std::iter::once(name.to_string()).chain(others);
+        let name = names.find(|name| self.names.insert(name.clone())).unwrap_or_default();
+        self.hosts.push(Host { name, ..Host::default() });
+        self.hosts.len() as u32 - 1
+    }
+
+    fn mark(&mut self, host: u32, is_node: bool) {
+        if let Some(host) = self.hosts.get_mut(host as usize) {
+            host.is_node |= is_node;
+        }
+    }
+
+    fn learn(&mut self, host: u32, facts: &[Fact]) {
+        for (field, value, number) in facts {
+            let (field, value) = (self.fields.index(field), self.values.index(value));
+            if let Some(number) = number {
+                self.values.numbers.insert(value, *number);
+            }
+            let Some(host) = self.hosts.get_mut(host as usize) else { continue };
+            let values = host.facts.entry(field).or_default();
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+    }
+
+    /// The host of a run. A run that is not described, or has no name, belongs to the only host of its folder's
+    /// description; where there is none, the folder itself is the host.
+    pub fn of_run(&mut self, folder: usize, folder_name: &str, run_id: &str) -> u32 {
+        let host = self.find(folder, folder_name, run_id);
+        self.mark(host, true);
+        host
+    }
+
+    fn find(&mut self, folder: usize, folder_name: &str, run_id: &str) -> u32 {
+        let runs = self.runs.get(folder);
+        if let Some(host) = runs.and_then(|runs| runs.get(run_id)) {
+            return *host;
+        }
+        let mut described = runs.into_iter().flat_map(HashMap::values);
+        if let Some(first) = described.next()
+            && described.all(|host| host == first)
+        {
+            return *first;
+        }
+        if let Some(host) = self.folder_hosts.get(&folder) {
+            return *host;
+        }
+        let host = self.add(folder_name, "folder");
+        self.folder_hosts.insert(folder, host);
+        host
+    }
+
+    /// A host's values of a field in words; empty where it has none.
+    pub fn value(&self, host: &Host, field: u32) -> String {
+        let values = host.facts.get(&field).map(Vec::as_slice).unwrap_or_default();
+        values.iter().map(|value| self.values.get(*value)).collect::<Vec<_>>().join(" | ")
+    }
+}
+
+fn read_environment(path: &Path) -> Result<Vec<Run>> {
+    let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    let all: Map<String, Value> = serde_json::from_slice(&bytes)
+        .with_context(|| format!("{} is damaged, or not an object with one entry a run", path.display()))?;
+    let run = |(id, environment): (String, Value)| {
+        let mut facts = Vec::new();
+        flatten("", &environment, &mut facts);
+        Run { id, facts }
+    };
+    Ok(all.into_iter().map(run).collect())
+}
+
+/// `{"cpu": {"threads": 2}}` is `cpu.threads` = `2`. A list of plain values is one value; null says nothing.
+fn flatten(path: &str, value: &Value, facts: &mut Vec<Fact>) {
+    let below = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
+    match value {
+        Value::Null => {}
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| flatten(&below(&printable(name)), value, facts));
+        }
+        Value::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => {
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(index, item)| flatten(&below(&index.to_string()), item, facts));
+        }
+        Value::Array(items) => {
+            let words: Vec<String> = items.iter().map(plain).collect();
+            if !words.is_empty() {
+                facts.push((path.to_string(), words.join(" "), None));
+            }
+        }
+        value => facts.push((path.to_string(), plain(value), value.as_f64())),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    printable(&value.as_str().map_or_else(|| value.to_string(), str::to_string))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Writes `environment.json` files, and reads them.
+    fn hosts(environments: &[(&str, Value)]) -> Hosts {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = |(name, environment): &(&str, Value)| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            fs::write(path.join(environment::FILE), environment.to_string()).unwrap();
+            Folder { path, name: name.to_string(), has_environment: true, searched: true }
+        };
+        read(&environments.iter().map(folder).collect::<Vec<_>>())
+    }
+
+    fn on(host: &str, cpu: &str) -> Value {
+        json!({ "host": host, "cpu": { "model": cpu, "threads": 2 }, "notes": ["a", "b"], "model": null })
+    }
+
+    #[test]
+    fn a_host_is_told_by_its_name_and_its_processor() {
+        let mut all = hosts(&[
+            ("warm", json!({ "r1": on("vm", "Xeon") })),
+            ("cold", json!({ "r2": on("vm", "Xeon") })),
+            ("other", json!({ "r3": on("vm", "EPYC") })),
+        ]);
+        let host = [(0, "r1"), (1, "r2"), (2, "r3")].map(|(folder, run)| all.of_run(folder, "", run));
+        assert_eq!(host, [0, 0, 1]);
+        let names: Vec<&str> = all.hosts.iter().map(|host| host.name.as_str()).collect();
+        assert_eq!(names, ["vm", "vm (other)"]);
+    }
+
+    #[test]
+    fn a_folder_stands_in_where_nothing_describes_the_host() {
+        let mut all = hosts(&[
+            ("one", json!({ "r1": on("a", "x") })),
+            ("two", json!({ "r1": on("a", "x"), "r2": on("b", "x") })),
+            ("three", json!({})),
+        ]);
+        assert_eq!(all.of_run(0, "one", ""), 0);
+        assert_eq!(all.of_run(1, "two", "r2"), 1);
+        assert_eq!(
+            [all.of_run(1, "two", ""), all.of_run(2, "three", "r"), all.of_run(2, "three", "s")],
+            [2, 3, 3]
+        );
+        assert_eq!(all.hosts[2].name, "two");
+    }
+
+    #[test]
+    fn facts_are_flat_and_distinct() {
+        let mut second = on("a", "x");
+        second["cpu"]["threads"] = json!(4);
+        second["gpus"] = json!([{ "name": "H\u{1b}200" }]);
+        let all = hosts(&[("f", json!({ "r1": on("a", "x"), "r2": second }))]);
+        let host = &all.hosts[0];
+        let facts: Vec<(&str, String)> =
+            host.facts.keys().map(|field| (all.fields.get(*field), all.value(host, *field))).collect();
+        let expected = [
+            ("host", "a".to_string()),
+            ("cpu.model", "x".into()),
+            ("cpu.threads", "2 | 4".into()),
+            ("notes", "a b".into()),
+            ("gpus.0.name", "H\u{fffd}200".into()),
+        ];
+        assert_eq!(facts, expected);
+        let threads = &host.facts[&2];
+        assert_eq!(threads.iter().map(|v| all.values.number(*v)).collect::<Vec<_>>(), [Some(2.0), Some(4.0)]);
+    }
+
+    #[test]
+    fn a_damaged_description_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(environment::FILE), "[").unwrap();
+        let folder =
+            Folder { path: dir.path().into(), name: "f".into(), has_environment: true, searched: true };
+        let mut all = read(&[folder]);
+        assert!(all.notes[0].contains("environment.json is damaged"), "{:?}", all.notes);
+        assert_eq!(all.of_run(0, "f", "r"), 0);
+    }
+}

@@ -1,0 +1,110 @@
+//! Text and tables for a page. Whatever comes from a file goes through `escape`.
+
+/// Safe as text and inside quoted attributes.
+pub fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// A cell, not yet escaped.
+pub enum Cell {
+    Number(String),
+    Text(String),
+    /// Lines that may break anywhere.
+    Wide(Vec<String>),
+}
+
+impl Cell {
+    pub fn text(text: String) -> Cell {
+        Cell::Text(text)
+    }
+
+    pub fn wide(lines: Vec<String>) -> Cell {
+        Cell::Wide(lines)
+    }
+
+    fn html(&self) -> String {
+        match self {
+            Cell::Number(text) => format!("<td>{}</td>", escape(text)),
+            Cell::Text(text) => format!("<td class=\"text\">{}</td>", escape(text)),
+            Cell::Wide(lines) => {
+                let lines: Vec<String> = lines.iter().map(|line| escape(line)).collect();
+                format!("<td class=\"wide\">{}</td>", lines.join("<br>"))
+            }
+        }
+    }
+}
+
+pub enum Row {
+    /// Runs over all columns.
+    Section(String),
+    /// Cells, and a class for the row.
+    Cells(Vec<Cell>, Option<&'static str>),
+}
+
+impl Row {
+    /// The first `left` cells are text and the others numbers.
+    pub fn plain(cells: Vec<String>, left: usize) -> Row {
+        let cell = |(index, text)| if index < left { Cell::Text(text) } else { Cell::Number(text) };
+        Row::Cells(cells.into_iter().enumerate().map(cell).collect(), None)
+    }
+
+    pub fn marked(self, class: Option<&'static str>) -> Row {
+        match self {
+            Row::Cells(cells, _) => Row::Cells(cells, class),
+            section => section,
+        }
+    }
+}
+
+/// A table that scrolls within its place; a tall one in height too. The first `left` headings are text.
+pub fn table(header: &[String], left: usize, rows: Vec<Row>, tall: bool) -> String {
+    let heading = |(index, text): (usize, &String)| {
+        format!("<th{}>{}</th>", if index < left { " class=\"text\"" } else { "" }, escape(text))
+    };
+    let headings: String = header.iter().enumerate().map(heading).collect();
+    let mut text = format!(
+        "<div class=\"scroll{}\"><table>\n<thead><tr>{headings}</tr></thead>\n<tbody>\n",
+        if tall { " tall" } else { "" }
+    );
+    for row in rows {
+        match row {
+            Row::Section(title) => text.push_str(&format!(
+                "<tr class=\"section\"><th colspan=\"{}\"><span>{}</span></th></tr>\n",
+                header.len(),
+                escape(&title)
+            )),
+            Row::Cells(cells, class) => {
+                let class = class.map(|class| format!(" class=\"{class}\"")).unwrap_or_default();
+                let cells: String = cells.iter().map(Cell::html).collect();
+                text.push_str(&format!("<tr{class}>{cells}</tr>\n"));
+            }
+        }
+    }
+    text + "</tbody>\n</table></div>\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_gets_out_of_its_cell() {
+        let hostile = "</td><script>alert(1)</script>\"'&";
+        let rows = vec![Row::Section(hostile.into()), Row::plain(vec![hostile.into(), hostile.into()], 1)];
+        let html = table(&["a".into(), hostile.into()], 1, rows, false);
+        assert!(!html.contains("<script") && !html.contains(hostile), "{html}");
+        assert_eq!(html.matches("&lt;script&gt;").count(), 4);
+        assert_eq!(escape("a<b>&\"'"), "a&lt;b&gt;&amp;&quot;&#39;");
+    }
+}
