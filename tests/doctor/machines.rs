@@ -106,6 +106,24 @@ fn p2pdma_is_ready_without_nvidia_fs() {
     assert_eq!(ids(&report, "fail"), Vec::<String>::new());
 }
 
+/// The machine of the README's figures, as it was recorded there.
+#[test]
+fn a_virtual_machine_with_a_fast_link_and_no_way() {
+    let dir = unpack("h200-vm");
+    let (text, report) = verdict(dir.path(), 1);
+    assert_eq!(report["verdict"], "GDS: no: nvidia-fs is not loaded; loads will use the pinned ring");
+    assert_eq!(report["paths"][0]["storage"], "ext4 on zram0 (compressed RAM)");
+    assert_eq!(check(&report, "gpu.link")["value"], "gen 5 x16 of gen 5 x16");
+    assert_eq!(check(&report, "gpu.bar1")["status"], "pass");
+    assert_eq!(check(&report, "cufile.driver-open")["status"], "pass");
+    assert_eq!(check(&report, "udev.entry")["status"], "pass");
+    assert_eq!(
+        ids(&report, "fail"),
+        ["fs.journal", "storage.device", "nvidia-fs.loaded", "p2pdma.kernel", "p2pdma.gpu-memory"]
+    );
+    assert!(text.contains("virtual machine"), "{text}");
+}
+
 #[test]
 fn a_raid_without_nvidia_fs_has_no_way() {
     let dir = unpack("raid0-no-p2pdma");
