@@ -1,13 +1,16 @@
-//! The command line: clap's types, and the small languages in it (sizes, GPU lists, percentages).
+//! The command line: clap's types.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::load::Placement;
 use crate::load::gds::{OnError, Register};
+pub use words::{Gpus, parse_duration, parse_gpus, parse_percent, parse_size};
+
+/// Sizes, shares, times, GPU lists.
+mod words;
 
 const EXIT_CODES: &str = "Exit codes:
   0    done, and the answer is yes
@@ -409,67 +412,6 @@ pub struct ManArgs {
     pub to: Option<PathBuf>,
 }
 
-/// Which GPUs to load to, as given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Gpus {
-    None,
-    All,
-    /// Indices or UUIDs; one may stand twice, as two destinations.
-    List(Vec<String>),
-}
-
-/// Reads "16MB". K, M, G, T count by 1024 with or without the i, as ServerlessLLM's own options do.
-pub fn parse_size(text: &str) -> Result<u64> {
-    let bytes = parse_size::Config::new().with_binary().parse_size(text).map_err(|e| {
-        anyhow!("'{text}' is not a size ({e}); write for example 16MB or 10GiB (both count by 1024)")
-    })?;
-    if bytes == 0 {
-        bail!("a size of 0 makes no sense here; write for example 16MB");
-    }
-    Ok(bytes)
-}
-
-/// Reads "10%" or "0.1" as 0.1.
-pub fn parse_percent(text: &str) -> Result<f64> {
-    let (number, scale) = match text.strip_suffix('%') {
-        Some(number) => (number, 100.0),
-        None => (text, 1.0),
-    };
-    let value: f64 =
-        number.trim().parse().map_err(|_| anyhow!("'{text}' is not a share; write 10% or 0.1"))?;
-    if !value.is_finite() || value < 0.0 {
-        bail!("'{text}' is not a share; write 10% or 0.1");
-    }
-    Ok(value / scale)
-}
-
-/// Reads "60s", "2m", "1m 30s".
-pub fn parse_duration(text: &str) -> Result<Duration> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|e| anyhow!("'{text}' is not a time ({e}); write 60s or 2m"))?;
-    if duration.is_zero() {
-        bail!("no time is too short to measure anything; write 60s or 2m");
-    }
-    Ok(duration)
-}
-
-/// Reads "none", "all", "0,1" or UUIDs.
-pub fn parse_gpus(text: &str) -> Result<Gpus> {
-    match text {
-        "none" => Ok(Gpus::None),
-        "all" => Ok(Gpus::All),
-        list => {
-            let names: Vec<String> = list.split(',').map(|n| n.trim().to_string()).collect();
-            for name in &names {
-                if name.parse::<u32>().is_err() && !name.starts_with("GPU-") && !name.starts_with("MIG-") {
-                    bail!("'{name}' is not a GPU; write none, all, indices (0,1) or UUIDs (GPU-…)");
-                }
-            }
-            Ok(Gpus::List(names))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -478,41 +420,5 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_count_by_1024() {
-        assert_eq!(parse_size("16MB").unwrap(), 16 << 20);
-        assert_eq!(parse_size("10GiB").unwrap(), 10 << 30);
-        assert_eq!(parse_size("4096").unwrap(), 4096);
-        for bad in ["", "0", "x", "-1", "16XB"] {
-            assert!(parse_size(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn percentages() {
-        assert!((parse_percent("10%").unwrap() - 0.1).abs() < 1e-12);
-        assert!((parse_percent("0.1").unwrap() - 0.1).abs() < 1e-12);
-        for bad in ["", "%", "-1%", "nan", "inf"] {
-            assert!(parse_percent(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn durations() {
-        assert_eq!(parse_duration("60s").unwrap(), Duration::from_secs(60));
-        assert_eq!(parse_duration("1m 30s").unwrap(), Duration::from_secs(90));
-        for bad in ["", "60", "0s", "-1s", "soon"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn gpu_lists() {
-        assert_eq!(parse_gpus("none").unwrap(), Gpus::None);
-        assert_eq!(parse_gpus("0,0").unwrap(), Gpus::List(vec!["0".into(), "0".into()]));
-        assert!(parse_gpus("0,,1").is_err());
-        assert!(parse_gpus("gpu0").is_err());
     }
 }

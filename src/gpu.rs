@@ -8,11 +8,13 @@ use cudarc::driver::{CudaContext, result, sys};
 
 use crate::cli::Gpus;
 
+/// Copies to devices.
+pub mod copies;
 /// Reads by cuFile into device memory.
 pub mod direct;
 /// Kernels over device memory.
 pub mod kernels;
-/// Device memory, pinned host memory, and copies between them.
+/// Device memory and pinned host memory.
 pub mod memory;
 
 /// What went wrong, with the device and the driver's own name for it.

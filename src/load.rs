@@ -4,18 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::bench::record::Phases;
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::cli::{EngineArgs, IoChoice};
 use crate::gpu::memory::DeviceBuffer;
 use crate::gpu::{Gpu, kernels};
 use crate::interrupt::Cancel;
 use crate::memory::HostBuffer;
-use crate::sys::{DIRECT_ALIGN, align_up};
 use engine::{Engine, PathTaken};
+pub use options::Options;
+pub(crate) use options::default_threads;
 use plan::Plan;
 pub use transfer::{lanes, transfer};
 
@@ -31,6 +31,8 @@ pub mod gds;
 pub mod group;
 /// Storage into host memory.
 pub mod host;
+/// How to load.
+mod options;
 /// Storage to GPU memory through a pinned ring.
 pub mod pinned;
 /// Which bytes go where.
@@ -72,67 +74,6 @@ impl Destination {
             Destination::Host => vec!["host".into()],
             Destination::Gpus(gpus, _) => gpus.iter().map(|g| g.label.clone()).collect(),
         }
-    }
-}
-
-/// How to load.
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub io: IoChoice,
-    /// Bytes of one read: a multiple of 4 KiB.
-    pub chunk_bytes: u64,
-    /// Reader threads of each lane (destination).
-    pub threads: usize,
-    /// Bytes of one copy to a GPU: whole chunks. GPU loads only.
-    pub copy_bytes: u64,
-    /// Pinned slots that the threads of a lane share, one for each copy that is filled or under way. GPU loads only.
-    pub slots: usize,
-    /// By cuFile, where that was chosen; else why not, when the user may want to know.
-    pub gds: gds::choose::Choice,
-    /// Poison device memory before the transfer, so that what is never written can't pass. Not on the clock.
-    pub poison: bool,
-}
-
-/// Host loads ask the kernel for much at once. Reads into the ring are short, so that what is being filled fits the
-/// processor's cache with what is under way.
-const HOST_CHUNK_BYTES: u64 = 16 << 20;
-const RING_CHUNK_BYTES: u64 = 2 << 20;
-const GDS_CHUNK_BYTES: u64 = 8 << 20;
-/// More are faster only once cuFile has made its buffers; a load of 10 GB ran at 34 GB/s with 8, 28 with 16.
-const GDS_THREADS: usize = 8;
-
-impl Options {
-    pub fn new(args: &EngineArgs, destination: &Destination, gds: gds::choose::Choice) -> Result<Options> {
-        let default_chunk_bytes = match destination {
-            Destination::Host => HOST_CHUNK_BYTES,
-            Destination::Gpus(..) if gds.is_ok() => GDS_CHUNK_BYTES,
-            Destination::Gpus(..) => RING_CHUNK_BYTES,
-        };
-        let chunk_bytes = args.chunk_size.unwrap_or(default_chunk_bytes);
-        if chunk_bytes > shape::MOST_BYTES_AT_ONCE {
-            bail!("--chunk-size {chunk_bytes} is more than 1 GiB; 4MB to 16MB are usual");
-        }
-        let chunk_bytes = align_up(chunk_bytes, DIRECT_ALIGN);
-        let (copy_bytes, slots) = match destination {
-            Destination::Host => (0, 0),
-            Destination::Gpus(..) => shape::ring(args, chunk_bytes)?,
-        };
-        let threads = match (args.num_threads, &gds) {
-            (Some(threads), _) => threads as usize,
-            (None, Ok(_)) => GDS_THREADS,
-            (None, Err(_)) => default_threads(destination),
-        };
-        Ok(Options { io: args.io, chunk_bytes, threads, copy_bytes, slots, gds, poison: false })
-    }
-}
-
-/// Four keep a slow drive's queue full; past 16 nothing was gained where it was measured. Loads to GPUs leave a
-/// third of the cores to the driver and the kernel: 10 of 16 was faster than all.
-pub(crate) fn default_threads(destination: &Destination) -> usize {
-    let cores = std::thread::available_parallelism().map_or(4, |n| n.get());
-    match destination {
-        Destination::Host => cores.clamp(4, 16),
-        Destination::Gpus(..) => (cores * 5 / 8).clamp(4, 16),
     }
 }
 

@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use super::record::write_json;
+use crate::doctor::hardware;
+use crate::doctor::source::Source;
 use crate::gpu;
 
 /// The name of the file beside the results; an object with one entry a run.
@@ -15,11 +17,17 @@ pub const FILE: &str = "environment.json";
 
 /// Describes this machine, and the storage that holds `path`. What can't be read is null.
 pub fn describe(path: &Path) -> Value {
+    let facts = hardware::gpus(&Source::live(false)).unwrap_or_default();
+    // What GPU and slot allow together: a node with fewer lanes than the rest shows.
+    let link = |uuid: &str| {
+        let gpu = facts.iter().find(|f| f.uuid == uuid)?;
+        Some(format!("gen {} x{}", gpu.link_generation_max?, gpu.link_width_max?))
+    };
     let gpus = match gpu::devices() {
         Ok(devices) => json!(
             devices
                 .iter()
-                .map(|d| json!({ "name": d.name, "uuid": d.uuid, "memory_bytes": d.memory_bytes }))
+                .map(|d| json!({ "name": d.name, "uuid": d.uuid, "memory_bytes": d.memory_bytes, "link": link(&d.uuid) }))
                 .collect::<Vec<_>>()
         ),
         Err(why) => json!({ "none": why }),

@@ -14,7 +14,7 @@ use super::source::{self, Sources, Storage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::IoChoice;
 use crate::cufile::{CufileError, Driver, DriverOptions, Handle, What};
-use crate::gpu::memory::Stream;
+use crate::gpu::copies::Stream;
 use crate::gpu::{Gpu, direct};
 use crate::memory::HostBuffer;
 use crate::sys::{self, DIRECT_ALIGN, align_up};

@@ -13,7 +13,8 @@ use super::Options;
 use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
 use super::group::{self, Lender};
 use super::source::Storage;
-use crate::gpu::memory::{DeviceSlice, Pinned, Slot, Stream, check_room, pin};
+use crate::gpu::copies::{Slot, Stream};
+use crate::gpu::memory::{DeviceSlice, Pinned, check_room, pin};
 use crate::gpu::{Gpu, GpuError};
 use crate::sys;
 

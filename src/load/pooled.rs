@@ -16,7 +16,8 @@ use super::{
 };
 use crate::bench::record::Phases;
 use crate::checkpoint::Checkpoint;
-use crate::gpu::memory::{DeviceSlice, Pinned, Stream, copy_all};
+use crate::gpu::copies::{Stream, copy_all};
+use crate::gpu::memory::{DeviceSlice, Pinned};
 use crate::gpu::{Gpu, GpuError};
 use crate::interrupt::Cancel;
 use crate::load::plan::Plan;

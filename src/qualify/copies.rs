@@ -10,7 +10,8 @@ use super::measure::{Rounds, repeat};
 use crate::doctor::hardware::{LinkSeen, LinkWatch};
 use crate::doctor::source::Unread;
 use crate::gpu::Gpu;
-use crate::gpu::memory::{DeviceBuffer, DeviceSlice, Pinned, Stream, copy_all, pin};
+use crate::gpu::copies::{Stream, copy_all};
+use crate::gpu::memory::{DeviceBuffer, DeviceSlice, Pinned, pin};
 use crate::interrupt::{Cancel, Interrupted};
 use crate::sys;
 

@@ -4,7 +4,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use sllm_gds::cli::Gpus;
-use sllm_gds::gpu::memory::{DeviceBuffer, Stream, copy_all, pin};
+use sllm_gds::gpu::copies::{Stream, copy_all};
+use sllm_gds::gpu::memory::{DeviceBuffer, pin};
 use sllm_gds::gpu::{self, kernels};
 use sllm_gds::interrupt::Cancel;
 use sllm_gds::load::pinned::Ring;
