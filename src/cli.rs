@@ -383,7 +383,7 @@ pub struct QualifyArgs {
     /// With --against: how much less than the earlier node is still good
     #[arg(long, default_value = "10%", value_parser = parse_percent, value_name = "PERCENT", requires = "against")]
     pub tolerance: f64,
-    /// Measuring time in all, shared out; each measurement is made at least once
+    /// Measuring time in all, shared out; each measurement is made at least three times
     #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
     pub duration: Duration,
     /// Bytes of the file and of the checkpoint to measure with, one after the other [default: 8GB, at most a quarter

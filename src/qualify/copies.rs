@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail};
 
 use super::gpus::QualifiedGpu;
-use super::measure::{Rounds, repeat};
+use super::measure::{ROUNDS_MIN, Rounds, repeat};
 use crate::doctor::hardware::{LinkSeen, LinkWatch};
 use crate::doctor::source::Unread;
 use crate::gpu::Gpu;
@@ -75,7 +75,7 @@ pub fn alone(
             // The first wakes the link up.
             copies.batch()?;
             let watch = LinkWatch::start(&gpu.uuid);
-            let rounds = repeat(share, cancel, || Ok((BATCH_BYTES, copies.batch()?)));
+            let rounds = repeat(ROUNDS_MIN, share, cancel, || Ok((BATCH_BYTES, copies.batch()?)));
             let ended_early = || Unread::Other("the link's watcher ended early".into());
             let seen = watch.and_then(|watch| watch.stop().ok_or_else(ended_early));
             Ok((rounds?, seen))
@@ -88,7 +88,7 @@ pub fn alone(
 pub fn together(gpus: &[QualifiedGpu], share: Duration, cancel: &Cancel) -> Result<Rounds> {
     let ready = set_up(gpus)?;
     let mut all: Vec<Copies> = ready;
-    repeat(share, cancel, || {
+    repeat(ROUNDS_MIN, share, cancel, || {
         let start = Barrier::new(all.len());
         let elapsed: Vec<Result<f64>> = std::thread::scope(|scope| {
             let run = |(copies, gpu): (_, &QualifiedGpu)| {

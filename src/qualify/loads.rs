@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
-use super::measure::{Rounds, repeat};
+use super::measure::{ROUNDS_MIN, Rounds, repeat};
 use crate::bench::make_ready;
 use crate::bench::record::{COLD_RESIDENT_MAX, Record, result_path, write_records};
 use crate::checkpoint::save::{Layout, save};
@@ -55,7 +55,7 @@ pub fn storage_to_gpus(
     cancel: &Cancel,
 ) -> Result<(Rounds, String)> {
     let mut path = String::new();
-    let rounds = repeat(share, cancel, || {
+    let rounds = repeat(ROUNDS_MIN, share, cancel, || {
         make_ready(checkpoint, true)?;
         let (_, report) = load::load(checkpoint, to, options, cancel)?;
         path = format!("{} ({})", report.path, report.path_reason);
@@ -96,15 +96,23 @@ impl<'a> Loads<'a> {
         Ok(Loads { model, dir, expected: manifest.tensors, to, options, engine, run_id })
     }
 
-    /// Loads at least once, then again while there is time. What fails or is wrong is a record, too; a second load of
+    /// Loads at least three times, then again while there is time. What fails or is wrong is a record, too; a second load of
     /// the same kind is not tried then. Ends early, with what there is, when interrupted.
     pub fn run(&self, cold: bool, share: Duration, cancel: &Cancel) -> Vec<Record> {
+        // The first read into the page cache takes as long as many warm loads. What fails here fails below, too.
+        if !cold {
+            let _ = make_ready(&self.dir, cold);
+        }
         let started = Instant::now();
         let mut records: Vec<Record> = Vec::new();
-        while records.is_empty() || (started.elapsed() < share && records.len() < LOADS_MAX) {
+        let mut last = Duration::ZERO;
+        let more = |count: usize, last| count < LOADS_MAX && started.elapsed().saturating_add(last) < share;
+        while records.len() < ROUNDS_MIN || more(records.len(), last) {
+            let began = Instant::now();
             let Some(record) = self.one(cold, records.len() as u64, cancel) else { break };
             let failed = record.error.is_some();
             records.push(record);
+            last = began.elapsed();
             if failed {
                 break;
             }

@@ -118,15 +118,23 @@ impl Rounds {
     }
 }
 
-/// Runs `round` (bytes moved, seconds) at least once, then again while there is time.
+/// Rounds of a measurement at least, however short the time: a median of fewer says little. A raw read, which stops when
+/// its time is over, is made once at least: what came after would be cut to almost nothing.
+pub const ROUNDS_MIN: usize = 3;
+
+/// Runs `round` (bytes moved, seconds) `least` times, then again while another is likely to end in time.
 pub fn repeat(
+    least: usize,
     share: Duration,
     cancel: &Cancel,
     mut round: impl FnMut() -> Result<(u64, f64)>,
 ) -> Result<Rounds> {
     let started = Instant::now();
     let mut rounds = Rounds::default();
-    while rounds.gb_per_s.is_empty() || (started.elapsed() < share && rounds.gb_per_s.len() < ROUNDS_MAX) {
+    let mut last = Duration::ZERO;
+    let more = |count: usize, last| count < ROUNDS_MAX && started.elapsed().saturating_add(last) < share;
+    while rounds.gb_per_s.len() < least || more(rounds.gb_per_s.len(), last) {
+        let began = Instant::now();
         if cancel.is_set() {
             bail!(Interrupted);
         }
@@ -135,6 +143,7 @@ pub fn repeat(
             bail!("a round moved nothing; please report this");
         }
         rounds.add(bytes, elapsed_s);
+        last = began.elapsed();
     }
     Ok(rounds)
 }
@@ -195,15 +204,15 @@ mod tests {
     }
 
     #[test]
-    fn at_least_once_and_not_for_ever() {
+    fn at_least_three_times_and_not_for_ever() {
         let cancel = Cancel::new();
-        let once = repeat(Duration::ZERO, &cancel, || Ok((2_000_000_000, 0.5))).unwrap();
-        assert_eq!((once.gb_per_s, once.bytes), (vec![4.0], 2_000_000_000));
-        let many = repeat(Duration::MAX, &cancel, || Ok((1, 1.0))).unwrap();
+        let few = repeat(3, Duration::ZERO, &cancel, || Ok((2_000_000_000, 0.5))).unwrap();
+        assert_eq!((few.gb_per_s, few.bytes), (vec![4.0; 3], 6_000_000_000));
+        let many = repeat(1, Duration::MAX, &cancel, || Ok((1, 1.0))).unwrap();
         assert_eq!(many.gb_per_s.len(), ROUNDS_MAX);
-        assert!(repeat(Duration::ZERO, &cancel, || Ok((0, 1.0))).is_err());
+        assert!(repeat(1, Duration::ZERO, &cancel, || Ok((0, 1.0))).is_err());
         cancel.set();
-        let stopped = repeat(Duration::ZERO, &cancel, || Ok((1, 1.0))).unwrap_err();
+        let stopped = repeat(1, Duration::ZERO, &cancel, || Ok((1, 1.0))).unwrap_err();
         assert!(stopped.is::<Interrupted>());
     }
 

@@ -91,7 +91,7 @@ pub fn read(
     };
     let buffers = (0..threads).map(|_| HostBuffer::new(chunk_bytes)).collect::<Result<Vec<_>>>()?;
     let mut pass = Pass { file, handle: &handle, buffers, until: Instant::now() + share, cancel };
-    let rounds = repeat(share, cancel, || {
+    let rounds = repeat(1, share, cancel, || {
         if !direct {
             handle.sync_all().and_then(|()| sys::evict(&handle)).context("empty the page cache")?;
         }
