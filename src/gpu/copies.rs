@@ -37,8 +37,8 @@ impl Stream {
         }
         self.gpu.context.bind_to_thread().map_err(self.gpu.fail("make its context current"))?;
         let (from, to) = (from.address + offset, to.address + offset);
-        // SAFETY: both ranges lie in live allocations. Device memory is freed by `cuMemFree`, which waits for what was
-        // queued, so that a copy can't outlive them.
+        // SAFETY: both ranges lie in live allocations when it is queued, and the callers synchronize before their borrow
+        // ends (`GdsWorker` in its Drop). Even a copy that outlived them would touch device memory only, none of ours.
         unsafe { result::memcpy_dtod_async(to, from, bytes as usize, self.stream.cu_stream()) }
             .map_err(self.gpu.fail("queue a copy"))
     }

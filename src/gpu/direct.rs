@@ -11,6 +11,8 @@ use super::memory::{DeviceBuffer, DeviceSlice};
 /// A range of device memory that stays allocated during `'a`: an address to register, no access to its bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Span<'a> {
+    /// Where its allocation begins: two that only lie side by side are no span.
+    allocation: u64,
     address: u64,
     bytes: u64,
     owner: PhantomData<&'a DeviceBuffer>,
@@ -18,7 +20,18 @@ pub struct Span<'a> {
 
 impl<'a> Span<'a> {
     pub fn of(slice: &DeviceSlice<'a>) -> Span<'a> {
-        Span { address: slice.address(), bytes: slice.bytes(), owner: PhantomData }
+        Span {
+            allocation: slice.allocation,
+            address: slice.address(),
+            bytes: slice.bytes(),
+            owner: PhantomData,
+        }
+    }
+
+    /// A range of no memory at all, for tests of what only counts.
+    #[cfg(test)]
+    pub(crate) fn made_up(address: u64, bytes: u64) -> Span<'static> {
+        Span { allocation: 0, address, bytes, owner: PhantomData }
     }
 
     pub fn address(&self) -> u64 {
@@ -33,9 +46,10 @@ impl<'a> Span<'a> {
         self.address + self.bytes
     }
 
-    /// The span that covers both, where the other one follows at once.
+    /// The span that covers both, where the other one follows at once in the same allocation.
     pub fn join(&self, next: &Span<'a>) -> Option<Span<'a>> {
-        (self.end() == next.address).then(|| Span { bytes: self.bytes + next.bytes, ..*self })
+        (self.allocation == next.allocation && self.end() == next.address)
+            .then(|| Span { bytes: self.bytes + next.bytes, ..*self })
     }
 }
 
@@ -71,7 +85,7 @@ impl Drop for Registered<'_> {
 }
 
 /// Reads `bytes` bytes of a file from `file_offset` to `offset` of `target`. Says how many came: possibly fewer. The
-/// target's context must be current on this thread. With `registered`, which must cover the target, drives write
+/// target's context should be current on this thread; cuFile fails the read where none is. With `registered`, which must cover the target, drives write
 /// straight into it.
 pub fn read(
     handle: &Handle,

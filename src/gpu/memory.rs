@@ -63,7 +63,12 @@ impl DeviceBuffer {
 
     /// The whole of it, to be split among writers.
     pub fn as_mut_slice(&mut self) -> DeviceSlice<'_> {
-        DeviceSlice { address: self.address, bytes: self.bytes, owner: PhantomData }
+        DeviceSlice {
+            allocation: self.allocation,
+            address: self.address,
+            bytes: self.bytes,
+            owner: PhantomData,
+        }
     }
 
     /// Copies `out.len()` bytes from `offset` back to the host, and waits.
@@ -92,6 +97,8 @@ impl Drop for DeviceBuffer {
 
 /// An exclusive range of device memory. Splitting is the only way to get a second one.
 pub struct DeviceSlice<'a> {
+    /// Where its allocation begins.
+    pub(super) allocation: u64,
     pub(super) address: u64,
     pub(super) bytes: u64,
     owner: PhantomData<&'a mut DeviceBuffer>,
@@ -111,8 +118,8 @@ impl<'a> DeviceSlice<'a> {
     pub fn split_at(self, bytes: u64) -> (DeviceSlice<'a>, DeviceSlice<'a>) {
         let first = bytes.min(self.bytes);
         (
-            DeviceSlice { address: self.address, bytes: first, owner: PhantomData },
-            DeviceSlice { address: self.address + first, bytes: self.bytes - first, owner: PhantomData },
+            DeviceSlice { bytes: first, ..self },
+            DeviceSlice { address: self.address + first, bytes: self.bytes - first, ..self },
         )
     }
 

@@ -55,6 +55,10 @@ pub trait Engine: Sync {
     /// the groups of jobs that the loader keeps apart, one for each destination.
     fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>>;
 
+    /// A thread ended early: nobody may go on waiting for what it was to bring. Called with the loop's own stop flag set;
+    /// who waits answers `Interrupted`. May be called often.
+    fn stop(&self) {}
+
     /// What this engine did, once every worker has finished.
     fn outcome(&self) -> PathTaken;
 }

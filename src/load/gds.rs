@@ -19,7 +19,7 @@ use crate::gpu::{Gpu, direct};
 use crate::memory::HostBuffer;
 use crate::sys::{self, DIRECT_ALIGN, align_up};
 use proof::Way;
-use slabs::Slabs;
+use slabs::{NoMapping, Slabs};
 
 /// Whether to take cuFile at all.
 pub mod choose;
@@ -51,7 +51,9 @@ impl Gds {
         let mut proofs = self.proofs.lock().unwrap_or_else(|e| e.into_inner());
         let mut ways = Vec::new();
         for file in checkpoint.files.iter().filter(|f| f.bytes > 0) {
-            let Ok(facts) = std::fs::metadata(&file.path) else { continue };
+            let Ok(facts) = std::fs::metadata(&file.path) else {
+                return Way::Unproven(format!("{} can't be looked at", file.path.display()));
+            };
             let way = proofs.entry(facts.dev()).or_insert_with(|| {
                 proof::ask(&proof::Request {
                     files: vec![std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone())],
@@ -219,10 +221,6 @@ impl<'a> GdsEngine<'a> {
         });
     }
 
-    pub fn stop(&self) {
-        self.slabs.iter().for_each(Slabs::stop);
-    }
-
     /// The handle for a range, and whether it goes past the page cache.
     fn handle(&self, file: usize, offset: u64, bytes: u64) -> (&Handle, bool) {
         let file = &self.files[file];
@@ -247,6 +245,10 @@ impl Engine for GdsEngine<'_> {
         Ok(Box::new(GdsWorker { engine: self, gpus, slabs, to_others, bounce: None, interruptions: 0 }))
     }
 
+    fn stop(&self) {
+        self.slabs.iter().for_each(Slabs::stop);
+    }
+
     fn outcome(&self) -> PathTaken {
         let retried = self.retried.lock().unwrap_or_else(|e| e.into_inner());
         let way = self.way.get();
@@ -260,11 +262,17 @@ impl Engine for GdsEngine<'_> {
         if let Some(error) = &retried.first_error {
             reason.push_str(&format!("; {} bytes went through host memory instead: {error}", retried.bytes));
         }
+        let path = match retried.bytes {
+            0 => way.map_or("gds-unproven", Way::name),
+            _ => "gds-mixed",
+        };
+        // What came by ordinary reads counts by how they went.
+        let others = self.sources.outcome("");
         PathTaken {
-            path: way.map_or("gds-unproven", Way::name).to_string(),
+            path: path.to_string(),
             reason,
-            direct_bytes: self.direct_bytes.load(Ordering::Relaxed),
-            buffered_bytes: self.buffered_bytes.load(Ordering::Relaxed),
+            direct_bytes: self.direct_bytes.load(Ordering::Relaxed) + others.direct_bytes,
+            buffered_bytes: self.buffered_bytes.load(Ordering::Relaxed) + others.buffered_bytes,
         }
     }
 }
@@ -284,12 +292,16 @@ impl Worker for GdsWorker<'_, '_> {
     fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
         let n = match self.by_cufile(job, done) {
             Ok(n) => n,
-            Err(error) if error.is_transient() && self.interruptions < INTERRUPTIONS_MAX => {
+            // The loop knows by now that it is to end.
+            Err(Unread::Stopped) => return Err(io::ErrorKind::Interrupted.into()),
+            Err(Unread::Failed(error)) if error.is_transient() && self.interruptions < INTERRUPTIONS_MAX => {
                 self.interruptions += 1;
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            Err(error) if self.engine.on_error == OnError::Retry => self.by_host(job, done, &error)?,
-            Err(error) => return Err(io::Error::other(error)),
+            Err(Unread::Failed(error)) if self.engine.on_error == OnError::Retry => {
+                self.by_host(job, done, &error)?
+            }
+            Err(Unread::Failed(error)) => return Err(io::Error::other(error)),
         };
         self.interruptions = 0;
         self.copy_to_others(job, done, n)?;
@@ -307,7 +319,7 @@ impl Worker for GdsWorker<'_, '_> {
 }
 
 impl GdsWorker<'_, '_> {
-    fn by_cufile(&self, job: &mut Job<'_>, done: u64) -> Result<u64, CufileError> {
+    fn by_cufile(&self, job: &mut Job<'_>, done: u64) -> Result<u64, Unread> {
         let (offset, bytes) = (job.file_offset + done, job.bytes - done);
         let (handle, past_cache) = self.engine.handle(job.file, offset, bytes);
         let n = match &mut job.target {
@@ -317,7 +329,10 @@ impl GdsWorker<'_, '_> {
             Target::Devices(slices) => {
                 let target = &mut slices[0];
                 let mapping = self.slabs.map(|s| s.mapping(target.address())).transpose();
-                let mapping = mapping.map_err(not_called)?;
+                let mapping = mapping.map_err(|e| match e {
+                    NoMapping::Stopped => Unread::Stopped,
+                    NoMapping::Failed(why) => not_called(why),
+                })?;
                 direct::read(handle, target, done, bytes, offset, mapping.as_deref())?
             }
             Target::Part(_) | Target::Staged(..) => {
@@ -373,14 +388,27 @@ impl GdsWorker<'_, '_> {
 }
 
 /// A read that did not get as far as cuFile.
-fn not_called(cause: String) -> CufileError {
-    CufileError {
+fn not_called(cause: String) -> Unread {
+    Unread::Failed(CufileError {
         call: "cuFileRead",
         what: What::Refused,
         cuda: None,
         cause: cause.into(),
         remedy: "load with --engine pinned".into(),
         log: Vec::new(),
+    })
+}
+
+/// Why cuFile brought nothing.
+enum Unread {
+    /// Somebody else failed, and the load ends.
+    Stopped,
+    Failed(CufileError),
+}
+
+impl From<CufileError> for Unread {
+    fn from(error: CufileError) -> Unread {
+        Unread::Failed(error)
     }
 }
 

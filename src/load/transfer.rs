@@ -45,6 +45,7 @@ type Queue<'a> = Mutex<std::vec::IntoIter<Job<'a>>>;
 /// A thread at work. If it ends early, by an error or a panic, or because somebody else failed, the others stop, and
 /// the rest of the lane's jobs go: they may have parts of memory that others wait for.
 struct AtWork<'q, 'a> {
+    engine: &'q dyn Engine,
     queue: &'q Queue<'a>,
     stop: &'q AtomicBool,
     finished: bool,
@@ -54,6 +55,7 @@ impl Drop for AtWork<'_, '_> {
     fn drop(&mut self) {
         if !self.finished {
             self.stop.store(true, Ordering::Relaxed);
+            self.engine.stop();
             let rest = std::mem::take(&mut *self.queue.lock().unwrap_or_else(|e| e.into_inner()));
             drop(rest);
         }
@@ -69,7 +71,7 @@ fn work(
     stop: &AtomicBool,
     cancel: &Cancel,
 ) -> Result<()> {
-    let mut at_work = AtWork { queue, stop, finished: false };
+    let mut at_work = AtWork { engine, queue, stop, finished: false };
     let mut worker = engine.worker(lane).context("start a reader thread")?;
     loop {
         let Some(mut job) = queue.lock().unwrap_or_else(|e| e.into_inner()).next() else { break };

@@ -25,28 +25,37 @@ pub fn slab_bytes(gpu: &Gpu) -> u64 {
     (share - share % SMALL_SLAB_BYTES).clamp(SMALL_SLAB_BYTES, SLAB_BYTES)
 }
 
-/// The slabs of one lane, in the order of its jobs.
-pub struct Slabs<'a> {
-    driver: Arc<Driver>,
-    gpu: Arc<Gpu>,
+/// The slabs of one lane, in the order of its jobs. `M` is what a mapping is: registered memory but in tests.
+pub struct Slabs<'a, M = Registered<'a>> {
+    map: Map<'a, M>,
     spans: Vec<Span<'a>>,
-    state: Mutex<State<'a>>,
+    state: Mutex<State<M>>,
     changed: Condvar,
 }
 
-struct State<'a> {
-    slabs: Vec<Slab<'a>>,
+type Map<'a, M> = Box<dyn Fn(&Span<'a>) -> anyhow::Result<M> + Send + Sync + 'a>;
+
+struct State<M> {
+    slabs: Vec<Slab<M>>,
     stopped: bool,
 }
 
-struct Slab<'a> {
-    mapping: Mapping<'a>,
+struct Slab<M> {
+    mapping: Mapping<M>,
     left_bytes: u64,
 }
 
-enum Mapping<'a> {
+/// Why there is no mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoMapping {
+    /// Somebody else failed: the load ends.
+    Stopped,
+    Failed(String),
+}
+
+enum Mapping<M> {
     Waits,
-    Mapped(Arc<Registered<'a>>),
+    Mapped(Arc<M>),
     Failed(String),
     Gone,
 }
@@ -54,10 +63,20 @@ enum Mapping<'a> {
 impl<'a> Slabs<'a> {
     /// Cuts the memory of a lane's jobs into slabs of up to `slab_bytes`, none mapped yet.
     pub fn new(driver: &Arc<Driver>, gpu: &Arc<Gpu>, jobs: &[Job<'a>], slab_bytes: u64) -> Slabs<'a> {
+        let first = |job: &Job<'a>| match &job.target {
+            Target::Devices(slices) => slices.first().map(Span::of),
+            _ => None,
+        };
+        let (driver, gpu) = (driver.clone(), gpu.clone());
+        let map = move |span: &Span<'a>| Registered::new(&driver, &gpu, span);
+        Slabs::of(jobs.iter().filter_map(first), slab_bytes, Box::new(map))
+    }
+}
+
+impl<'a, M> Slabs<'a, M> {
+    fn of(jobs: impl Iterator<Item = Span<'a>>, slab_bytes: u64, map: Map<'a, M>) -> Slabs<'a, M> {
         let mut spans: Vec<Span<'a>> = Vec::new();
-        for job in jobs {
-            let Target::Devices(slices) = &job.target else { continue };
-            let Some(span) = slices.first().map(Span::of) else { continue };
+        for span in jobs {
             let joined = spans.last().and_then(|last| last.join(&span)).filter(|s| s.bytes() <= slab_bytes);
             match (spans.last_mut(), joined) {
                 (Some(last), Some(joined)) => *last = joined,
@@ -66,14 +85,12 @@ impl<'a> Slabs<'a> {
         }
         let slab = |span: &Span<'a>| Slab { mapping: Mapping::Waits, left_bytes: span.bytes() };
         let state = Mutex::new(State { slabs: spans.iter().map(slab).collect(), stopped: false });
-        let (driver, gpu) = (driver.clone(), gpu.clone());
-        Slabs { driver, gpu, spans, state, changed: Condvar::new() }
+        Slabs { map, spans, state, changed: Condvar::new() }
     }
 
     /// Maps everything now; what was mapped before a failure is taken apart.
     pub fn map_all(&self) -> anyhow::Result<()> {
-        let mapped =
-            self.spans.iter().map(|span| Registered::new(&self.driver, &self.gpu, span).map(Arc::new));
+        let mapped = self.spans.iter().map(|span| (self.map)(span).map(Arc::new));
         let mapped = mapped.collect::<anyhow::Result<Vec<_>>>()?;
         for (slab, registered) in self.lock().slabs.iter_mut().zip(mapped) {
             slab.mapping = Mapping::Mapped(registered);
@@ -84,6 +101,7 @@ impl<'a> Slabs<'a> {
     /// Maps slab after slab, no more than the window at a time, until all were or [`Slabs::stop`] is called. A failure
     /// is told to whoever waits for a slab.
     pub fn map_ahead(&self) {
+        let _awake = WakeOnPanic(self);
         for (i, span) in self.spans.iter().enumerate() {
             let mut state = self.lock();
             while !state.stopped && state.mapped() >= WINDOW {
@@ -93,7 +111,7 @@ impl<'a> Slabs<'a> {
                 return;
             }
             drop(state);
-            let result = Registered::new(&self.driver, &self.gpu, span);
+            let result = (self.map)(span);
             let mut state = self.lock();
             match result {
                 Ok(registered) => state.slabs[i].mapping = Mapping::Mapped(Arc::new(registered)),
@@ -124,17 +142,18 @@ impl<'a> Slabs<'a> {
     }
 
     /// The mapping around `address`, once there is one.
-    pub fn mapping(&self, address: u64) -> Result<Arc<Registered<'a>>, String> {
+    pub fn mapping(&self, address: u64) -> Result<Arc<M>, NoMapping> {
         let i = self.index(address);
         let mut state = self.lock();
         loop {
             match &state.slabs[i].mapping {
                 Mapping::Mapped(registered) => return Ok(registered.clone()),
-                Mapping::Failed(why) => return Err(why.clone()),
+                Mapping::Failed(why) => return Err(NoMapping::Failed(why.clone())),
                 Mapping::Gone => {
-                    return Err("its memory was taken apart too early; please report this".into());
+                    let why = "its memory was taken apart too early; please report this";
+                    return Err(NoMapping::Failed(why.into()));
                 }
-                Mapping::Waits if state.stopped => return Err("the load has ended".into()),
+                Mapping::Waits if state.stopped => return Err(NoMapping::Stopped),
                 Mapping::Waits => state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner()),
             }
         }
@@ -160,13 +179,128 @@ impl<'a> Slabs<'a> {
         self.spans.partition_point(|span| span.end() <= address)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<'a>> {
+    fn lock(&self) -> MutexGuard<'_, State<M>> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
-impl State<'_> {
+/// Whoever waits for a slab must not wait for a thread that is gone.
+struct WakeOnPanic<'s, 'a, M>(&'s Slabs<'a, M>);
+
+impl<M> Drop for WakeOnPanic<'_, '_, M> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+    }
+}
+
+impl<M> State<M> {
     fn mapped(&self) -> usize {
         self.slabs.iter().filter(|s| matches!(s.mapping, Mapping::Mapped(_))).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::io;
+
+    use super::*;
+    use crate::checkpoint::DataFile;
+    use crate::interrupt::Cancel;
+    use crate::load::engine::{Engine, PathTaken, Worker};
+    use crate::load::transfer;
+
+    const JOB_BYTES: u64 = 4096;
+
+    /// An engine that only waits for mappings, and fails at some jobs.
+    struct Waiting {
+        slabs: Slabs<'static, u64>,
+        fails: BTreeSet<u64>,
+    }
+
+    struct Waiter<'e>(&'e Waiting);
+
+    impl Engine for Waiting {
+        fn worker(&self, _lane: usize) -> io::Result<Box<dyn Worker + '_>> {
+            Ok(Box::new(Waiter(self)))
+        }
+
+        fn stop(&self) {
+            self.slabs.stop();
+        }
+
+        fn outcome(&self) -> PathTaken {
+            PathTaken { path: String::new(), reason: String::new(), direct_bytes: 0, buffered_bytes: 0 }
+        }
+    }
+
+    impl Worker for Waiter<'_> {
+        fn read(&mut self, job: &mut Job<'_>, _done: u64) -> io::Result<u64> {
+            match self.0.slabs.mapping(job.file_offset) {
+                Err(NoMapping::Stopped) => return Err(io::ErrorKind::Interrupted.into()),
+                Err(NoMapping::Failed(why)) => return Err(io::Error::other(why)),
+                Ok(start) => assert!(*start <= job.file_offset),
+            }
+            if self.0.fails.contains(&(job.file_offset / JOB_BYTES)) {
+                return Err(io::Error::other("this read fails"));
+            }
+            self.0.slabs.full(&Span::made_up(job.file_offset, job.bytes));
+            Ok(job.bytes)
+        }
+
+        fn finish(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Sixteen jobs in four slabs, eight threads.
+    fn run(fails: &[u64], fail_to_map: Option<u64>) -> anyhow::Result<()> {
+        let spans = (0..16).map(|job| Span::made_up(job * JOB_BYTES, JOB_BYTES));
+        let map = move |span: &Span<'static>| match fail_to_map {
+            Some(slab) if span.address() == slab * 4 * JOB_BYTES => anyhow::bail!("it can't be mapped"),
+            _ => Ok(span.address()),
+        };
+        let slabs = Slabs::of(spans, 4 * JOB_BYTES, Box::new(map));
+        let engine = Waiting { slabs, fails: fails.iter().copied().collect() };
+        let job = |job: u64| Job {
+            file: 0,
+            file_offset: job * JOB_BYTES,
+            bytes: JOB_BYTES,
+            target: Target::Host(Default::default()),
+        };
+        let file = DataFile { path: "f".into(), base: 0, bytes: 16 * JOB_BYTES, header_bytes: 0 };
+        std::thread::scope(|scope| {
+            scope.spawn(|| engine.slabs.map_ahead());
+            let result = transfer(&[file], vec![(0..16).map(job).collect()], &engine, 8, &Cancel::new());
+            engine.slabs.stop();
+            result
+        })
+    }
+
+    #[test]
+    fn every_slab_is_mapped_for_its_jobs() {
+        for _ in 0..50 {
+            run(&[], None).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_failure_in_every_mapped_slab_leaves_nobody_waiting() {
+        for fails in [&[3, 6][..], &[0, 4], &[1], &[15], &[0, 1, 2, 3, 4, 5, 6, 7]] {
+            for _ in 0..50 {
+                let error = format!("{:#}", run(fails, None).unwrap_err());
+                assert!(error.contains("this read fails"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn memory_that_cannot_be_mapped_fails_the_load_with_the_reason() {
+        for slab in 0..4 {
+            let error = format!("{:#}", run(&[], Some(slab)).unwrap_err());
+            assert!(error.contains("it can't be mapped"), "{error}");
+        }
     }
 }
