@@ -15,20 +15,29 @@ pub struct Ended {
     pub elapsed_s: f64,
 }
 
-/// Runs this program with these arguments in a directory of its own, which is removed, and stops it at the limit. A
-/// program that has this crate built in must understand them: they are hidden subcommands of `sllm-gds`.
+/// In a child's environment: a program that has this crate built in and does not know the hidden subcommands must not
+/// start itself again and again.
+const MARK: &str = "SLLM_GDS_CHILD";
+
+/// Runs this program with these arguments, hidden subcommands of `sllm-gds`, and stops it at the limit. What it leaves
+/// in its temporary directory is removed. It ends with this process ([`end_with_parent`]).
 pub fn run(args: &[&str], limit: Duration) -> io::Result<Ended> {
+    if std::env::var_os(MARK).is_some() {
+        return Err(io::Error::other("this is such a child already"));
+    }
     let program = std::env::current_exe()?;
     let directory = tempfile::tempdir()?;
     let started = Instant::now();
     let mut child = Command::new(program)
         .args(args)
-        .current_dir(directory.path())
         .env("TMPDIR", directory.path())
-        .stdin(Stdio::null())
+        .env(MARK, "1")
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
+    // Open until the end of this function, or of this process, whichever comes first.
+    let _stdin = child.stdin.take();
     let (done, waiting) = mpsc::channel();
     let stdout = child.stdout.take();
     // The child's end closes its output; a thread reads until then, so that the wait here can have a limit.
@@ -48,4 +57,14 @@ pub fn run(args: &[&str], limit: Duration) -> io::Result<Ended> {
     let bytes = in_time.or_else(|_| waiting.recv()).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes).into_owned();
     Ok(Ended { in_time: ended, status, text, elapsed_s })
+}
+
+/// In a hidden subcommand: ends this process when the one that started it is gone, which closes our standard input.
+pub fn end_with_parent() {
+    if std::env::var_os(MARK).is_some() {
+        std::thread::spawn(|| {
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
+            std::process::exit(2);
+        });
+    }
 }

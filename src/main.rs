@@ -27,7 +27,19 @@ fn main() -> ExitCode {
     sys::end_on_closed_pipe();
     say_when_output_fails();
     let cli = Cli::parse();
-    let cancel = Cancel::on_signal();
+    // A child that another sllm-gds started ends with it, and at once on Ctrl-C.
+    let is_child = match &cli.command {
+        Command::ProveGds { .. } => true,
+        Command::Doctor(args) => args.probe_cufile,
+        _ => false,
+    };
+    let cancel = match is_child {
+        true => {
+            sllm_gds::child::end_with_parent();
+            Cancel::new()
+        }
+        false => Cancel::on_signal(),
+    };
     let outcome = match &cli.command {
         Command::Save(args) => checkpoint::save::run(args, &cancel),
         Command::Export(args) => checkpoint::export::run(args, &cancel),
@@ -44,6 +56,9 @@ fn main() -> ExitCode {
         Command::Qualify(args) => qualify::run(args, &cancel),
     };
     match outcome {
+        Ok(Outcome::Yes | Outcome::No) if cancel.is_set() && matches!(cli.command, Command::Doctor(_)) => {
+            ExitCode::from(130)
+        }
         Ok(Outcome::Yes) => ExitCode::SUCCESS,
         Ok(Outcome::No) => ExitCode::from(1),
         Ok(Outcome::Unknown) => ExitCode::from(2),

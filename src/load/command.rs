@@ -66,9 +66,15 @@ pub struct Ready {
 
 /// Settles where to load to and by which engine. `path` is where the checkpoints lie.
 pub fn prepare(gpus: Option<&Gpus>, args: &EngineArgs, path: &Path) -> Result<Ready> {
+    gds::choose::check(args)?;
     let mut clock = Clock::start();
+    // Without a GPU there is nothing to open cuFile for, and an error need not wait for it.
+    let has_gpu = gpu::count().is_ok();
     let (destination, choice) = std::thread::scope(|scope| {
-        let choice = scope.spawn(|| gds::choose::choose(args, gpus, path));
+        let choice = scope.spawn(|| match has_gpu {
+            true => gds::choose::choose(args, gpus, path),
+            false => Ok(Err(None)),
+        });
         let destination = destination(gpus, args);
         (destination, choice.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });

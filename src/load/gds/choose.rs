@@ -17,12 +17,20 @@ const PARAMETERS_SINCE: u32 = 1140;
 /// By cuFile; or not, and why, when the user may want to know.
 pub type Choice = Result<Gds, Option<String>>;
 
-/// Opens cuFile where these options want it and `path` can have it. `--engine gds` is a demand: what stands in its way
-/// is an error. `auto` takes cuFile only where it reads directly; its own compatibility mode is slower than the ring.
-pub fn choose(args: &EngineArgs, gpus: Option<&Gpus>, path: &Path) -> Result<Choice> {
+/// Refuses options that would do nothing.
+pub fn check(args: &EngineArgs) -> Result<()> {
     if args.engine != EngineChoice::Gds && (args.allow_compat || args.gds_register.is_some()) {
         bail!("--allow-compat and --gds-register are for --engine gds");
     }
+    if !matches!(args.engine, EngineChoice::Gds | EngineChoice::Auto) && args.on_gds_error.is_some() {
+        bail!("--on-gds-error is for --engine gds and auto");
+    }
+    Ok(())
+}
+
+/// Opens cuFile where these options want it and `path` can have it. `--engine gds` is a demand: what stands in its way
+/// is an error. `auto` takes cuFile only where it reads directly; its own compatibility mode is slower than the ring.
+pub fn choose(args: &EngineArgs, gpus: Option<&Gpus>, path: &Path) -> Result<Choice> {
     if !matches!(args.engine, EngineChoice::Gds | EngineChoice::Auto) || matches!(gpus, Some(Gpus::None)) {
         return Ok(Err(None));
     }

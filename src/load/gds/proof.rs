@@ -172,8 +172,12 @@ impl Counters {
     }
 }
 
-/// `n` of the line `Reads : n=12 ok=12 err=0 …`.
+/// `n` of the line `Reads : n=12 ok=12 err=0 …`; none where nvidia-fs does not count, and says so.
 fn nvidia_fs_reads(text: &str) -> Option<u64> {
+    let disabled = |line: &str| line.contains("IO stats") && line.contains("Disabled");
+    if text.lines().any(disabled) {
+        return None;
+    }
     let line = text.lines().find(|line| line.trim_start().starts_with("Reads"))?;
     let (_, rest) = line.split_once("n=")?;
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
@@ -188,19 +192,21 @@ fn judge(before: &Counters, after: &Counters, reads: u64, why_no_counters: Optio
         let (nvfs, p2p) = (after.nvfs.saturating_sub(before.nvfs), after.p2p.saturating_sub(before.p2p));
         let posix = after.posix.saturating_sub(before.posix);
         return match (nvfs, p2p, posix) {
-            (0, 0, 0) => Way::Unproven("cuFile counted no read".into()),
             (_, _, posix) if posix > 0 => Way::Compat,
-            (0, _, _) => Way::P2pdma,
-            (_, 0, _) => Way::Nvfs,
-            _ => Way::Unproven("some reads went by nvidia-fs and some by P2PDMA".into()),
+            (0, p2p, _) if p2p >= reads => Way::P2pdma,
+            (nvfs, 0, _) if nvfs >= reads => Way::Nvfs,
+            _ => Way::Unproven(format!(
+                "of {reads} reads cuFile counted {nvfs} by nvidia-fs and {p2p} by P2PDMA"
+            )),
         };
     }
     match (before.nvidia_fs_reads, after.nvidia_fs_reads) {
-        // Other processes count there too: fewer than ours proves that ours did not all go that way.
+        // Other processes count there too: fewer than ours proves that ours did not all go that way, as many only that
+        // they may have.
         (Some(before), Some(after)) if after.saturating_sub(before) >= reads => Way::Nvfs,
         (Some(_), Some(_)) => Way::Compat,
         _ => Way::Unproven(format!(
-            "neither cuFile ({}) nor nvidia-fs counts reads here",
+            "neither cuFile ({}) nor nvidia-fs counts reads here (where nvidia-fs is loaded: echo 1 >/sys/module/nvidia_fs/parameters/rw_stats_enabled, as root)",
             why_no_counters.unwrap_or_else(|| "its counters could not be read".into())
         )),
     }
@@ -219,6 +225,9 @@ mod tests {
         let judged = |after: (u64, u64, u64)| {
             judge(&counters(Some((5, 5, 5)), None), &counters(Some(after), None), 2, None)
         };
+        // One of two reads was counted: no proof of the other.
+        assert!(matches!(judged((6, 5, 5)), Way::Unproven(_)));
+        assert!(matches!(judged((5, 6, 5)), Way::Unproven(_)));
         assert_eq!(judged((7, 5, 5)), Way::Nvfs);
         assert_eq!(judged((5, 7, 5)), Way::P2pdma);
         assert_eq!(judged((5, 5, 7)), Way::Compat);
@@ -237,5 +246,7 @@ mod tests {
                     Reads                         : n=1204 ok=1200 err=4 readMiB=19 io_state_err=0\nWrites : n=3 ok=3";
         assert_eq!(nvidia_fs_reads(text), Some(1204));
         assert_eq!(nvidia_fs_reads("Writes : n=3"), None);
+        let off = text.replace("Active Shadow", "IO stats: Disabled, peer IO stats: Disabled\nActive Shadow");
+        assert_eq!(nvidia_fs_reads(&off), None);
     }
 }
