@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::Outcome;
 use crate::cli::{DoctorArgs, Gpus};
@@ -47,22 +47,27 @@ pub fn run(args: &DoctorArgs) -> Result<Outcome> {
         probe::answer();
         return Ok(Outcome::Yes);
     }
+    // Before the checks, which take seconds.
+    if let Some(dir) = args.record.as_ref().filter(|dir| dir.symlink_metadata().is_ok()) {
+        bail!("{} is there already; --record wants the name of a new directory", dir.display());
+    }
     let source = match &args.root {
         Some(root) if !root.is_dir() => {
             bail!("{} is not a directory; --root takes a recorded tree", root.display())
         }
-        Some(root) => Source::recorded(root),
+        Some(root) => Source::recorded(root)?,
         None => Source::live(args.record.is_some()),
     };
     let paths = paths(args, &source)?;
     let report = examine(&source, &paths, &args.gpus)?;
-    if let Some(dir) = &args.record {
-        source.save(dir)?;
-        eprintln!("recorded to {}; read it with: sllm-gds doctor --root {}", dir.display(), dir.display());
-    }
     match args.json {
         true => println!("{}", report.json()?),
         false => print!("{}", report.text(args.all)),
+    }
+    // After the report, which holds even where it can't be recorded.
+    if let Some(dir) = &args.record {
+        source.save(dir)?;
+        eprintln!("recorded to {}; read it with: sllm-gds doctor --root {}", dir.display(), dir.display());
     }
     Ok(if report.gds() == Answer::Yes { Outcome::Yes } else { Outcome::No })
 }
@@ -84,18 +89,14 @@ pub fn gds_ways(source: &Source, path: &Path) -> Ways {
 fn paths(args: &DoctorArgs, source: &Source) -> Result<Vec<String>> {
     let given = &args.paths;
     if !source.is_live() {
-        if given.is_empty() {
-            let recorded = source.fact("paths", || Err(Unread::Missing));
-            return recorded.map_err(|e: Unread| {
-                anyhow!(
-                    "the recording does not say which paths it is about (sllm-gds/paths.json: {e}); name one"
-                )
-            });
+        let paths = match given.is_empty() {
+            true => recorded_paths(source)?,
+            false => given.iter().map(|p| text(p)).collect::<Result<_>>()?,
+        };
+        if let Some(relative) = paths.iter().find(|p| !Path::new(p).is_absolute()) {
+            bail!("{relative} is relative; with --root a path is absolute, as on that machine");
         }
-        if let Some(relative) = given.iter().find(|p| !p.is_absolute()) {
-            bail!("{} is relative; with --root a path is absolute, as on that machine", relative.display());
-        }
-        return given.iter().map(|p| text(p)).collect();
+        return Ok(paths);
     }
     let here = [PathBuf::from(".")];
     let given = if given.is_empty() { &here[..] } else { given };
@@ -108,6 +109,16 @@ fn paths(args: &DoctorArgs, source: &Source) -> Result<Vec<String>> {
     let paths: Vec<String> = given.iter().map(canonical).collect::<Result<_>>()?;
     let _ = source.fact("paths", || Ok(paths.clone()));
     Ok(paths)
+}
+
+/// At least one.
+fn recorded_paths(source: &Source) -> Result<Vec<String>> {
+    let why = match source.fact::<Vec<String>>("paths", || Err(Unread::Missing)) {
+        Ok(paths) if !paths.is_empty() => return Ok(paths),
+        Ok(_) => "it names none".to_string(),
+        Err(why) => why.to_string(),
+    };
+    bail!("the recording does not say which paths it is about (sllm-gds/paths.json: {why}); name one")
 }
 
 fn text(path: &Path) -> Result<String> {
@@ -154,7 +165,12 @@ pub fn examine(source: &Source, paths: &[String], gpus: &Gpus) -> Result<Report>
             unique.push(f)
         }
     });
-    Ok(Report { has_gpu: driver.is_ok(), paths: reports, findings: unique })
+    let has_gpu = match driver {
+        Ok(_) => Some(true),
+        Err(Unread::Missing) => Some(false),
+        Err(_) => None,
+    };
+    Ok(Report { has_gpu, paths: reports, findings: unique })
 }
 
 /// Speed and health: none of it decides whether GDS is possible.

@@ -7,3 +7,5 @@ mod live;
 mod machines;
 #[path = "doctor/trees.rs"]
 mod trees;
+#[path = "doctor/unproven.rs"]
+mod unproven;

@@ -39,6 +39,10 @@ pub struct Probed {
     /// What cuFile then says it has a direct path to: `NVMe`, `NVMe P2PDMA`, `NFS`, …
     #[serde(default)]
     pub direct: Option<Vec<String>>,
+    /// Why it went no further: the linker's words where nothing was loaded, cuFile's error where the driver did not
+    /// open, the status of the process where it ended meanwhile.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,8 +68,15 @@ pub fn findings(source: &Source) -> Vec<Finding> {
     let environment = environment(source);
     let probed = source.fact("cufile", probe::cufile);
     let mut findings = library(source, &environment, &probed);
-    findings.extend(driver_open(&probed));
-    findings.extend(configuration(source));
+    let loads = findings.iter().all(|f| f.check.id != "cufile.library" || f.check.status == Status::Pass);
+    let configuration = configuration(source);
+    if loads {
+        // A bad configuration keeps the driver shut, with an error that names no cause.
+        let mut bad = configuration.iter().map(|f| &f.check);
+        let bad = bad.find(|c| c.id == "cufile.config" && c.status == Status::Fail);
+        findings.push(driver_open(&probed, bad.and_then(|c| c.remedy.as_deref())));
+    }
+    findings.extend(configuration);
     findings
 }
 
@@ -74,13 +85,14 @@ fn library(
     environment: &BTreeMap<String, String>,
     probed: &Result<Probed, Unread>,
 ) -> Vec<Finding> {
-    let loaded = probed.as_ref().ok().and_then(|p| p.path.clone());
-    let Some(path) = loaded.or_else(|| find(source, environment)) else {
-        let check =
-            Check::new("cufile.library", MACHINE, Status::Fail, "not found", "the loader's directories")
-                .why(format!("cuFile is not installed: {NAME} was not found"))
-                .remedy("install package libcufile of your CUDA version, or: pip install nvidia-cufile");
-        return vec![Finding::new(Need::Both, check)];
+    let path = match (probed, find(source, environment)) {
+        (Ok(Probed { path: Some(path), .. }), _) => path.clone(),
+        // The probe ran to its end, and nothing was loaded: a file that is there is none that loads.
+        (Ok(Probed { driver_open: None, error, .. }), found) => {
+            return vec![not_loaded(found, error.as_deref())];
+        }
+        (_, Ok(path)) => path,
+        (_, found) => return vec![not_loaded(found, None)],
     };
     let called = probed.as_ref().ok().and_then(|p| p.version).and_then(from_call);
     let version = called.or_else(|| from_name(&source.canonical(&path).ok()?));
@@ -104,8 +116,35 @@ fn library(
     findings
 }
 
+/// The file that was found, if any, and the linker's words.
+fn not_loaded(found: Result<String, Unread>, error: Option<&str>) -> Finding {
+    const INSTALL: &str = "install package libcufile of your CUDA version, or: pip install nvidia-cufile";
+    let check = |status, value: &str, from: &str| Check::new("cufile.library", MACHINE, status, value, from);
+    let directories = "the loader's directories";
+    let check = match (found, error) {
+        (Ok(path), error) => check(Status::Fail, "does not load", &path)
+            .why(format!(
+                "cuFile can't be loaded: {}",
+                error.unwrap_or("the linker's words were not recorded")
+            ))
+            .remedy(format!("look at {path}: it must be {NAME} for this machine; or {INSTALL}")),
+        (Err(why @ (Unread::Denied | Unread::Other(_))), None) => {
+            check(Status::Unknown, &why.to_string(), directories)
+                .why(format!("whether there is a {NAME} can't be told"))
+                .remedy("give this user read access to its directory")
+        }
+        (Err(_), error) => {
+            let words = error.map_or(format!("{NAME} was not found"), str::to_string);
+            check(Status::Fail, "not found", directories)
+                .why(format!("cuFile is not installed: {words}"))
+                .remedy(INSTALL)
+        }
+    };
+    Finding::new(Need::Both, check)
+}
+
 /// Where the loader would find it, then where CUDA, pip and conda put it.
-fn find(source: &Source, environment: &BTreeMap<String, String>) -> Option<String> {
+fn find(source: &Source, environment: &BTreeMap<String, String>) -> Result<String, Unread> {
     let variable = |name: &str| environment.get(name).filter(|v| !v.is_empty());
     let mut directories: Vec<String> = Vec::new();
     directories.extend(variable("LD_LIBRARY_PATH").iter().flat_map(|v| v.split(':')).map(str::to_string));
@@ -127,7 +166,15 @@ fn find(source: &Source, environment: &BTreeMap<String, String>) -> Option<Strin
         }
     }
     let files = directories.iter().filter(|d| d.starts_with('/')).map(|d| format!("{d}/{NAME}"));
-    files.into_iter().find(|file| source.exists(file))
+    let mut why_not = Unread::Missing;
+    for file in files {
+        match source.is_there(&file) {
+            Ok(true) => return Ok(file),
+            Ok(false) => {}
+            Err(why) => why_not = why,
+        }
+    }
+    Err(why_not)
 }
 
 /// (1, 13) of `…/libcufile.so.1.13.1`; `libcufile.so.0` says nothing.
@@ -151,33 +198,41 @@ fn direct_words(probed: &Result<Probed, Unread>) -> String {
     }
 }
 
-fn driver_open(probed: &Result<Probed, Unread>) -> Option<Finding> {
+/// `mend` is the remedy of a bad configuration, which is then the cause.
+fn driver_open(probed: &Result<Probed, Unread>, mend: Option<&str>) -> Finding {
     let from = "cuFileDriverOpen, in a child process";
     let check = |status, value: String| Check::new("cufile.driver-open", MACHINE, status, value, from);
-    let opened = match probed {
-        Ok(Probed { driver_open: Some(opened), .. }) => opened,
-        // The library is missing, which is said already.
-        Ok(_) | Err(Unread::Missing) => return None,
-        Err(why) => {
-            return Some(Finding::new(Need::Neither, check(Status::Unknown, why.to_string())));
-        }
+    let error = probed.as_ref().ok().and_then(|p| p.error.as_deref());
+    let check = match probed {
+        Ok(Probed { driver_open: Some(opened), .. }) => match (opened.ended, opened.code) {
+            (false, _) => check(Status::Fail, format!("not back after {:.1} s", opened.seconds))
+                .why("cuFile's driver never finishes opening: it was stopped at the time limit")
+                .remedy(mend.unwrap_or("look at proc.modules; or take another version of libcufile")),
+            (true, Some(0)) => {
+                let value = format!("opened in {:.1} s; {}", opened.seconds, direct_words(probed));
+                check(Status::Pass, value)
+            }
+            (true, code) => {
+                let known = CODES.iter().find(|known| Some(i64::from(known.number)) == code);
+                let number = code.map_or("no code".to_string(), |c| format!("code {c}"));
+                let cause = match (known, error) {
+                    (Some(known), _) => format!("{}, {number}", known.cause),
+                    (None, error) => error.unwrap_or(&number).to_string(),
+                };
+                let look_up = "look it up in NVIDIA's cuFile API reference";
+                check(Status::Fail, format!("{number} after {:.1} s", opened.seconds))
+                    .why(format!("cuFile's driver does not open: {cause}"))
+                    .remedy(mend.unwrap_or(known.map_or(look_up, |k| k.remedy)))
+            }
+        },
+        Ok(_) => check(Status::Fail, error.unwrap_or("no answer").to_string())
+            .why("cuFile's driver does not open: it crashed or ended while opening")
+            .remedy(mend.unwrap_or("take another version of libcufile")),
+        Err(why) => check(Status::Unknown, why.to_string())
+            .why("whether cuFile's driver opens is not known")
+            .remedy(mend.unwrap_or("sllm-gds doctor --probe-cufile says what comes of it")),
     };
-    let seconds = format!("{:.1} s", opened.seconds);
-    let check = match (opened.ended, opened.code) {
-        (false, _) => check(Status::Fail, format!("not back after {seconds}"))
-            .why("cuFile's driver never finishes opening: it was stopped at the time limit")
-            .remedy("look at proc.modules; or take another version of libcufile"),
-        (true, Some(0)) => check(Status::Pass, format!("opened in {seconds}; {}", direct_words(probed))),
-        (true, code) => {
-            let known = CODES.iter().find(|known| Some(i64::from(known.number)) == code);
-            let number = code.map_or("no code".to_string(), |c| format!("code {c}"));
-            let cause = known.map_or(number.clone(), |k| format!("{}, {number}", k.cause));
-            check(Status::Fail, format!("{number} after {seconds}"))
-                .why(format!("cuFile's driver does not open: {cause}"))
-                .remedy(known.map_or("look it up in NVIDIA's cuFile API reference", |k| k.remedy))
-        }
-    };
-    Some(Finding::new(Need::Both, check))
+    Finding::new(Need::Both, check)
 }
 
 /// The settings that decide: from the environment first, then the file, then cuFile's defaults.
@@ -191,26 +246,27 @@ struct Settings {
 }
 
 impl Settings {
-    /// Or what is wrong with the file: then cuFile's defaults hold.
-    fn read(source: &Source, environment: &BTreeMap<String, String>) -> Result<Settings, Box<Check>> {
+    /// Or what is wrong with the file.
+    fn read(source: &Source, environment: &BTreeMap<String, String>) -> Result<Settings, Box<Finding>> {
         let set = environment.get("CUFILE_ENV_PATH_JSON").filter(|v| !v.is_empty());
         let file = set.map_or("/etc/cufile.json", String::as_str).to_string();
         let text = source.text(&file);
-        let wrong = |value: String, why: &str, remedy: String| {
-            let check = Check::new("cufile.config", MACHINE, Status::Warn, value, file.clone());
-            Box::new(check.why(why).remedy(remedy))
+        let wrong = |need, status, value: String, why: &str, remedy: String| {
+            let check = Check::new("cufile.config", MACHINE, status, value, file.clone());
+            Box::new(Finding::new(need, check.why(why).remedy(remedy)))
         };
         let json = match text.as_ref().map(|text| serde_json::from_str::<Value>(&without_comments(text))) {
             Ok(Ok(json)) => json,
             Ok(Err(e)) => {
-                let why = "cuFile's configuration is no JSON, and may not be read as meant";
-                return Err(wrong(e.to_string(), why, format!("mend {file}; // comments are allowed")));
+                let why = "cuFile's configuration is no JSON: cuFile does not open its driver with it";
+                let remedy = format!("mend {file}; // comments are allowed");
+                return Err(wrong(Need::Both, Status::Fail, e.to_string(), why, remedy));
             }
             Err(Unread::Missing) if set.is_none() => Value::Null,
             Err(e) => {
                 let why = "cuFile's configuration can't be read, so that its defaults hold";
                 let remedy = format!("give this user read access to {file}, or set CUFILE_ENV_PATH_JSON");
-                return Err(wrong(e.to_string(), why, remedy));
+                return Err(wrong(Need::Neither, Status::Warn, e.to_string(), why, remedy));
             }
         };
         let on = |variable: &str, default: bool, pointers: &[&str]| {
@@ -231,7 +287,7 @@ impl Settings {
 pub fn configuration(source: &Source) -> Vec<Finding> {
     let settings = match Settings::read(source, &environment(source)) {
         Ok(settings) => settings,
-        Err(check) => return vec![Finding::new(Need::Neither, *check)],
+        Err(finding) => return vec![*finding],
     };
     let Settings { allow_compat, force_compat, use_p2pdma, file, read } = settings;
     let value = format!(

@@ -32,15 +32,16 @@ impl Mount {
         mounts.max_by_key(|mount| Path::new(&mount.mount_point).components().count()).ok_or(Unread::Missing)
     }
 
-    /// The block device below, as the kernel names it: `nvme0n1p1`, `dm-0`, `md0`.
+    /// The block device below, as the kernel names it: `nvme0n1p1`, `dm-0`, `md0`. None where that can't be told,
+    /// which proves no way.
     pub fn block_device(&self, source: &Source) -> Option<String> {
         let name_of = |path: String| path.rsplit('/').next().map(str::to_string);
         if !self.number.starts_with("0:") {
             return name_of(source.canonical(&format!("/sys/dev/block/{}", self.number)).ok()?)
-                .filter(|name| source.exists(&format!("/sys/class/block/{name}")));
+                .filter(|name| source.is_there(&format!("/sys/class/block/{name}")) == Ok(true));
         }
         let device = self.device.starts_with("/dev/").then(|| source.canonical(&self.device).ok())??;
-        name_of(device).filter(|name| source.exists(&format!("/sys/class/block/{name}")))
+        name_of(device).filter(|name| source.is_there(&format!("/sys/class/block/{name}")) == Ok(true))
     }
 
     fn has(&self, option: &str) -> bool {
@@ -209,7 +210,7 @@ mod tests {
         let table = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 8:2 / /mnt rw - xfs /dev/sdb rw\n\
                      3 1 8:3 / /mnt rw - ext4 /dev/sdc rw\n4 1 8:4 / /mntx rw - tmpfs t rw\n";
         std::fs::write(dir.path().join("proc/self/mountinfo"), table).unwrap();
-        let source = Source::recorded(dir.path());
+        let source = Source::recorded(dir.path()).unwrap();
         let at = |path: &str| Mount::of(&source, Path::new(path)).unwrap().number;
         assert_eq!((at("/mnt/a"), at("/mntx"), at("/var")), ("8:3".into(), "8:4".into(), "8:1".into()));
     }

@@ -8,6 +8,8 @@ const MACHINE: &str = "this machine";
 const VERSION: &str = "/proc/driver/nvidia/version";
 const GPUS: &str = "/proc/driver/nvidia/gpus";
 const NVFS: &str = "/proc/driver/nvidia-fs";
+/// Whether nvidia-fs counts reads: 0 unless set.
+const COUNTS: &str = "/sys/module/nvidia_fs/parameters/rw_stats_enabled";
 
 /// What `/proc/driver/nvidia/version` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +55,7 @@ pub fn nvidia_fs(source: &Source) -> Vec<Finding> {
     let mut findings = vec![proc_modules(source), loaded(source)];
     if findings.iter().any(|f| f.check.id == "nvidia-fs.loaded" && f.check.status == Status::Pass) {
         findings.push(device_nodes(source));
-        findings.extend(counters(source));
+        findings.extend(statistics(source));
     }
     findings
 }
@@ -121,11 +123,15 @@ fn open_module(source: &Source, driver: &Driver) -> Finding {
 
 fn proc_modules(source: &Source) -> Finding {
     let path = "/proc/modules";
-    let check = match source.exists(path) {
-        true => Check::new("proc.modules", MACHINE, Status::Pass, "there", path),
-        false => Check::new("proc.modules", MACHINE, Status::Fail, "not there", path)
+    let check = |status, value: &str| Check::new("proc.modules", MACHINE, status, value, path);
+    let check = match source.text(path) {
+        Ok(_) => check(Status::Pass, "there"),
+        Err(Unread::Missing) => check(Status::Fail, "not there")
             .why("there is no /proc/modules: some versions of cuFile never return from opening their driver")
             .remedy("boot a kernel with loadable modules (CONFIG_MODULES=y)"),
+        Err(why) => check(Status::Unknown, &why.to_string())
+            .why("/proc/modules can't be read: cuFile may not open its driver without it")
+            .remedy(format!("give this user read access to {path}")),
     };
     Finding::new(Need::Both, check)
 }
@@ -140,13 +146,11 @@ fn loaded(source: &Source) -> Finding {
         }
         Err(Unread::Missing) => {
             let modules = source.text("/proc/modules");
-            let listed = modules.is_ok_and(|t| t.lines().any(|l| l.starts_with("nvidia_fs ")));
+            let listed = modules.map(|text| text.lines().any(|l| l.starts_with("nvidia_fs ")));
             let why = match listed {
-                false if source.exists("/proc/modules") => {
-                    "nvidia-fs is not loaded: /proc/modules has no nvidia_fs".to_string()
-                }
-                false => format!("nvidia-fs is not loaded: there is no {NVFS}"),
-                true => format!("nvidia-fs is loaded but hidden: there is no {NVFS}"),
+                Ok(false) => "nvidia-fs is not loaded: /proc/modules has no nvidia_fs".to_string(),
+                Err(_) => format!("nvidia-fs is not loaded: there is no {NVFS}"),
+                Ok(true) => format!("nvidia-fs is loaded but hidden: there is no {NVFS}"),
             };
             let check = Check::new("nvidia-fs.loaded", MACHINE, Status::Fail, "not loaded", version_file)
                 .why(why)
@@ -176,36 +180,67 @@ fn nvidia_fs_version(source: &Source) -> Result<(u32, u32), Unread> {
 /// Containers see the module but not its devices, unless they are passed in.
 fn device_nodes(source: &Source) -> Finding {
     let node = "/dev/nvidia-fs0";
-    let check = match source.exists(node) {
-        true => Check::new("nvidia-fs.device", MACHINE, Status::Pass, "there", node),
-        false => Check::new("nvidia-fs.device", MACHINE, Status::Fail, "not there", node)
+    let check = |status, value: &str| Check::new("nvidia-fs.device", MACHINE, status, value, node);
+    let check = match source.is_there(node) {
+        Ok(true) => check(Status::Pass, "there"),
+        Err(why) => check(Status::Unknown, &why.to_string())
+            .why(format!("whether there is a {node} can't be told"))
+            .remedy("give this user access to /dev"),
+        Ok(false) => check(Status::Fail, "not there")
             .why(format!("nvidia-fs can't be reached: there is no {node}"))
             .remedy("in a container: docker run -e NVIDIA_GDS=enabled (NVIDIA's container toolkit)"),
     };
     Finding::new(Need::Only(Way::NvidiaFs), check)
 }
 
-/// Mapping errors, and whether reads are counted, which can prove a load.
-fn counters(source: &Source) -> Vec<Finding> {
+/// What nvidia-fs counts: errors of mapping, and reads, where it was told to.
+fn statistics(source: &Source) -> Vec<Finding> {
     let file = format!("{NVFS}/stats");
-    let Ok(text) = source.text(&file) else { return Vec::new() };
-    let line = |name: &str| text.lines().find(|l| l.starts_with(name)).unwrap_or_default();
-    let field = |line: &str, name: &str| -> u64 {
+    let text = source.text(&file);
+    let mut findings = vec![Finding::new(Need::Neither, counters(source, &file, &text))];
+    if let Ok(text) = &text {
+        findings.push(Finding::new(Need::Neither, maps(&file, text)));
+    }
+    findings
+}
+
+fn maps(file: &str, text: &str) -> Check {
+    let line = text.lines().find(|l| l.starts_with("Bar1-map")).unwrap_or_default();
+    let field = |name: &str| -> u64 {
         let value = line.split_whitespace().find_map(|w| w.strip_prefix(name)?.strip_prefix('='));
         value.and_then(|v| v.parse().ok()).unwrap_or(0)
     };
-    let maps = line("Bar1-map");
-    let (ok, failed) = (field(maps, "ok"), field(maps, "err"));
-    let reads = if line("IO stats").contains("IO stats: Enabled") { "on" } else { "off" };
-    let value = format!("BAR1 maps ok={ok} err={failed}, counting of reads is {reads}");
-    let check = Check::new("nvidia-fs.counters", MACHINE, Status::Pass, value, file);
-    let check = match failed {
-        0 => check,
-        _ => Check { status: Status::Warn, ..check }
+    let (ok, failed) = (field("ok"), field("err"));
+    let check = |status| {
+        Check::new("nvidia-fs.maps", MACHINE, status, format!("BAR1 maps ok={ok} err={failed}"), file)
+    };
+    match failed {
+        0 => check(Status::Pass),
+        _ => check(Status::Warn)
             .why("nvidia-fs failed to map GPU memory before")
             .remedy("sudo dmesg | grep nvidia-fs; after a driver update, rebuild nvidia-fs"),
+    }
+}
+
+/// Reads are counted only where the module is told to; cuFile before 1.15 has no counters that tell the way.
+fn counters(source: &Source, file: &str, text: &Result<String, Unread>) -> Check {
+    let check =
+        |status, value: &str, from: &str| Check::new("nvidia-fs.counters", MACHINE, status, value, from);
+    let said = |words: &str| text.as_ref().is_ok_and(|t| t.lines().any(|l| l.starts_with(words)));
+    let (counts, from) = match (said("IO stats: Enabled"), said("IO stats: Disabled")) {
+        (true, _) => (Ok(true), file),
+        (_, true) => (Ok(false), file),
+        _ => (source.number(COUNTS).map(|value| value == 1), COUNTS),
     };
-    vec![Finding::new(Need::Neither, check)]
+    match counts {
+        Ok(true) => check(Status::Pass, "reads are counted", from),
+        Ok(false) => check(Status::Warn, "reads are not counted", from)
+            .why("with cuFile before 1.15, loads can't prove by nvidia-fs's counters which way they went")
+            .remedy(format!("echo 1 | sudo tee {COUNTS}")),
+        Err(why) => check(Status::Unknown, &why.to_string(), from)
+            .why("whether nvidia-fs counts reads can't be read")
+            .remedy(format!("give this user read access to {file} and {COUNTS}")),
+    }
 }
 
 /// Whether nvidia-fs has hooked the driver that serves a path.

@@ -17,24 +17,29 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub fn cufile() -> Result<Probed, Unread> {
     let ended = child::run(&["doctor", "--probe-cufile"], LIMIT)
         .map_err(|e| Unread::Other(format!("the probe did not start: {e}")))?;
-    understand(&ended.text, ended.in_time, ended.elapsed_s)
+    let how = ended.status.map_or("its end is not known".to_string(), |status| status.to_string());
+    understand(&ended.text, ended.in_time, &how, ended.elapsed_s)
 }
 
 /// The last answer counts: the child says what it loaded before it opens the driver, and all of it after. Between and
-/// after may stand what cuFile itself has to say.
-fn understand(text: &str, ended: bool, seconds: f64) -> Result<Probed, Unread> {
+/// after may stand what cuFile itself has to say. `how` is the status that it ended with.
+fn understand(text: &str, ended: bool, how: &str, seconds: f64) -> Result<Probed, Unread> {
     let answer = text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
     match (answer, ended) {
+        // It ended while the driver opened.
+        (Some(Answer::Probed(probed)), true) if probed.path.is_some() && probed.driver_open.is_none() => {
+            Ok(Probed { error: Some(how.to_string()), ..probed })
+        }
         (Some(Answer::Probed(probed)), true) => Ok(probed),
         (Some(Answer::NotHere(why)), _) => Err(Unread::Other(why)),
-        (None, true) => Err(Unread::Other("the probe ended without an answer: it may have crashed".into())),
+        (None, true) => Err(Unread::Other(format!("the probe crashed or ended without an answer ({how})"))),
         (before, false) => {
             let driver_open = Some(DriverOpen { ended, code: None, seconds });
             let (path, version) = match before {
                 Some(Answer::Probed(probed)) => (probed.path, probed.version),
                 _ => (None, None),
             };
-            Ok(Probed { path, version, driver_open, direct: None })
+            Ok(Probed { path, version, driver_open, ..Probed::default() })
         }
     }
 }
@@ -58,7 +63,10 @@ fn open() -> Result<Probed, String> {
     let mut probed = Probed::default();
     let library = match Library::load() {
         Ok(library) => library,
-        Err(e) if e.what == What::NotLoaded => return Ok(probed),
+        Err(e) if e.what == What::NotLoaded => {
+            probed.error = Some(e.cause.into_owned());
+            return Ok(probed);
+        }
         Err(e) => return Err(format!("{e:#}")),
     };
     probed.path = Some(library.path().display().to_string());
@@ -72,6 +80,7 @@ fn open() -> Result<Probed, String> {
         Ok(driver) => driver,
         Err(e) => {
             let code = e.code().map(i64::from);
+            probed.error = Some(e.to_string());
             probed.driver_open =
                 Some(DriverOpen { ended: true, code, seconds: started.elapsed().as_secs_f64() });
             return Ok(probed);
@@ -100,13 +109,17 @@ mod tests {
         let whole = Probed { driver_open, ..loaded.clone() };
         let first = line(&Answer::Probed(loaded.clone()));
         let both = format!("{first}\n{}\ncuFile says bye\n", line(&Answer::Probed(whole.clone())));
-        assert_eq!(understand(&both, true, 1.0), Ok(whole));
-        let stopped = understand(&first, false, 10.0).unwrap();
-        assert_eq!((stopped.path, stopped.version), (loaded.path, loaded.version));
+        assert_eq!(understand(&both, true, "exit status: 0", 1.0), Ok(whole));
+        let stopped = understand(&first, false, "signal: 9 (SIGKILL)", 10.0).unwrap();
+        assert_eq!((&stopped.path, stopped.version), (&loaded.path, loaded.version));
         assert_eq!(stopped.driver_open, Some(DriverOpen { ended: false, code: None, seconds: 10.0 }));
         let refused = line(&Answer::NotHere("no".into()));
-        assert_eq!(understand(&refused, true, 1.0), Err(Unread::Other("no".into())));
-        assert!(matches!(understand("", true, 1.0), Err(Unread::Other(_))));
-        assert!(understand("", false, 10.0).is_ok_and(|p| p.path.is_none()));
+        assert_eq!(understand(&refused, true, "exit status: 0", 1.0), Err(Unread::Other("no".into())));
+        let crash = "signal: 11 (SIGSEGV)";
+        let silent = understand("", true, crash, 1.0).unwrap_err().to_string();
+        assert!(silent.contains(crash), "{silent}");
+        let opening = understand(&first, true, crash, 1.0);
+        assert_eq!(opening, Ok(Probed { error: Some(crash.into()), ..loaded }));
+        assert!(understand("", false, crash, 10.0).is_ok_and(|p| p.path.is_none()));
     }
 }

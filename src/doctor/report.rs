@@ -27,6 +27,9 @@ pub struct PathReport {
     /// Why each way is shut; empty where it is open.
     pub nvidia_fs: Vec<String>,
     pub p2pdma: Vec<String>,
+    /// The way with the fewest obstacles.
+    #[serde(skip)]
+    nearest: Way,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -48,23 +51,24 @@ impl PathReport {
         };
         let reasons = |way| ways.get(way).clone().err().unwrap_or_default();
         let (nvidia_fs, p2pdma) = (reasons(Way::NvidiaFs), reasons(Way::P2pdma));
-        PathReport { path: path.into(), storage, gds, by: ways.open(), nvidia_fs, p2pdma }
+        let (by, nearest) = (ways.open(), ways.nearest());
+        PathReport { path: path.into(), storage, gds, by, nvidia_fs, p2pdma, nearest }
     }
 
-    /// The way with the fewest obstacles.
-    fn nearest(&self) -> Way {
-        if self.p2pdma.len() < self.nvidia_fs.len() { Way::P2pdma } else { Way::NvidiaFs }
-    }
-
-    /// `GDS: no: nvidia-fs is not loaded; loads will use the pinned ring`
-    pub fn verdict(&self, has_gpu: bool) -> String {
-        let reasons = if self.nearest() == Way::P2pdma { &self.p2pdma } else { &self.nvidia_fs };
+    /// `GDS: no: nvidia-fs is not loaded; loads will use the pinned ring`. Where it is not known whether there is a
+    /// GPU, it does not say what loads will do instead.
+    pub fn verdict(&self, has_gpu: Option<bool>) -> String {
+        let reasons = if self.nearest == Way::P2pdma { &self.p2pdma } else { &self.nvidia_fs };
         let first = reasons.first().map_or("", |reason| reason.split(": ").next().unwrap_or(reason));
-        let instead = if has_gpu { "loads will use the pinned ring" } else { "loads will go to host memory" };
+        let instead = match has_gpu {
+            Some(true) => "; loads will use the pinned ring",
+            Some(false) => "; loads will go to host memory",
+            None => "",
+        };
         match (self.gds, self.by) {
             (Answer::Yes, Some(way)) => format!("GDS: yes, by {}", way.name()),
-            (Answer::No, _) => format!("GDS: no: {first}; {instead}"),
-            _ => format!("GDS: not proven: {first}; {instead}"),
+            (Answer::No, _) => format!("GDS: no: {first}{instead}"),
+            _ => format!("GDS: not proven: {first}{instead}"),
         }
     }
 }
@@ -72,7 +76,8 @@ impl PathReport {
 /// All that doctor found.
 #[derive(Debug)]
 pub struct Report {
-    pub has_gpu: bool,
+    /// None: NVIDIA's driver can't be told.
+    pub has_gpu: Option<bool>,
     pub paths: Vec<PathReport>,
     pub findings: Vec<Finding>,
 }
@@ -114,7 +119,7 @@ impl Report {
     /// The worst first; among equals, what GDS needs; else as found.
     fn sorted(&self) -> Vec<&Finding> {
         let mut findings: Vec<&Finding> = self.findings.iter().collect();
-        let nearest = self.paths.first().map(PathReport::nearest);
+        let nearest = self.paths.first().map(|p| p.nearest);
         let rank = |need: Need| match need {
             Need::Both => 0,
             Need::Only(way) if Some(way) == nearest => 1,
@@ -165,7 +170,7 @@ impl Report {
         };
         fails.into_iter().for_each(|group| show(text, group));
         let way =
-            if self.paths.iter().any(|p| p.nearest() == Way::P2pdma) { Way::NvidiaFs } else { Way::P2pdma };
+            if self.paths.iter().any(|p| p.nearest == Way::P2pdma) { Way::NvidiaFs } else { Way::P2pdma };
         let also = format!("fail    {}, the other way, wants too:", way.name());
         list(text, &also, other_way.iter().map(|g| g[0].check.id));
         of(Status::Warn).for_each(|group| show(text, group));
@@ -175,7 +180,7 @@ impl Report {
 
     /// Whether all paths are nearer to the other way than to the one that needs this.
     fn is_other_way(&self, need: Need) -> bool {
-        matches!(need, Need::Only(way) if self.paths.iter().all(|p| p.nearest() != way))
+        matches!(need, Need::Only(way) if self.paths.iter().all(|p| p.nearest != way))
     }
 }
 

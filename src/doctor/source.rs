@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -50,9 +50,18 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 
 pub struct Source {
     root: PathBuf,
-    /// What was read, by path, when a recording was asked for: file text, or `-> target` of a link.
-    seen: Option<RefCell<BTreeMap<String, Entry>>>,
+    /// What was read, when a recording was asked for.
+    seen: Option<RefCell<Seen>>,
     /// What the recording says could not be read.
+    unread: BTreeMap<String, Unread>,
+}
+
+/// What a recording is made of.
+#[derive(Default)]
+struct Seen {
+    /// By real path.
+    entries: BTreeMap<String, Entry>,
+    /// By the path that was asked for. Apart from the entries: a directory can be seen that can't be read.
     unread: BTreeMap<String, Unread>,
 }
 
@@ -60,7 +69,6 @@ enum Entry {
     Text(String),
     Link(String),
     Directory,
-    Unread(Unread),
 }
 
 impl Source {
@@ -69,12 +77,17 @@ impl Source {
         Source { root: "/".into(), seen: record.then(RefCell::default), unread: BTreeMap::new() }
     }
 
-    /// A recorded tree.
-    pub fn recorded(root: &Path) -> Source {
+    /// A recorded tree. An error where its list of what could not be read is damaged: without it, what could not be
+    /// read would pass for what was not there.
+    pub fn recorded(root: &Path) -> Result<Source> {
         let mut source = Source { root: root.into(), seen: None, unread: BTreeMap::new() };
-        let unread = source.text(UNREAD).ok().and_then(|text| serde_json::from_str(&text).ok());
-        source.unread = unread.unwrap_or_default();
-        source
+        let at = || format!("read {}{UNREAD}; the recording is damaged, make it again", root.display());
+        match source.text(UNREAD) {
+            Ok(text) => source.unread = serde_json::from_str(&text).with_context(at)?,
+            Err(Unread::Missing) => {}
+            Err(why) => return Err(anyhow!("{why}")).with_context(at),
+        }
+        Ok(source)
     }
 
     /// Whether calls that are not file reads may be made.
@@ -104,7 +117,7 @@ impl Source {
     fn already_read(&self, path: &str) -> Option<String> {
         let seen = self.seen.as_ref()?;
         let real = self.resolve(path).ok()?;
-        match seen.borrow().get(&real)? {
+        match seen.borrow().entries.get(&real)? {
             Entry::Text(text) if !text.is_empty() => Some(text.clone()),
             _ => None,
         }
@@ -144,12 +157,21 @@ impl Source {
         Ok(names)
     }
 
-    pub fn exists(&self, path: &str) -> bool {
-        let exists = self.real(path).is_ok_and(|real| real.exists());
-        if exists {
-            self.remember(path, || Entry::Directory);
+    /// Whether it is there; an error where that can't be told.
+    pub fn is_there(&self, path: &str) -> Result<bool, Unread> {
+        match self.noting(path, || Ok(fs::metadata(self.real(path)?).map(drop)?)) {
+            Ok(()) => {
+                self.remember(path, || Entry::Directory);
+                Ok(true)
+            }
+            Err(Unread::Missing) => Ok(false),
+            Err(why) => Err(why),
         }
-        exists
+    }
+
+    /// For those to whom what can't be told is as good as not there.
+    pub fn exists(&self, path: &str) -> bool {
+        self.is_there(path) == Ok(true)
     }
 
     /// The absolute path, as on the machine, that `path` leads to after every link: how sysfs tells a device's place
@@ -181,13 +203,8 @@ impl Source {
         let at = || format!("record to {}", dir.display());
         fs::create_dir(dir).with_context(at)?;
         let Some(seen) = &self.seen else { return Ok(()) };
-        let mut unread = BTreeMap::new();
-        let seen = seen.borrow();
-        for (path, entry) in seen.iter() {
-            if let Entry::Unread(why) = entry {
-                unread.insert(path, why);
-                continue;
-            }
+        let Seen { entries, unread } = &*seen.borrow();
+        for (path, entry) in entries {
             let to = dir.join(path.trim_start_matches('/'));
             let parent = to.parent().unwrap_or(dir);
             fs::create_dir_all(parent).with_context(at)?;
@@ -197,7 +214,6 @@ impl Source {
                 // A parent that was recorded as a directory stays one.
                 Entry::Link(_) if to.exists() => {}
                 Entry::Link(target) => std::os::unix::fs::symlink(target, &to).with_context(at)?,
-                Entry::Unread(_) => {}
             }
         }
         if unread.is_empty() {
@@ -205,7 +221,7 @@ impl Source {
         }
         let to = dir.join(UNREAD.trim_start_matches('/'));
         fs::create_dir_all(to.parent().unwrap_or(dir)).with_context(at)?;
-        fs::write(&to, serde_json::to_string_pretty(&unread)?).with_context(at)
+        fs::write(&to, serde_json::to_string_pretty(unread)?).with_context(at)
     }
 
     /// Reads, and notes for the recording what could not be read; in a recording, repeats what was noted.
@@ -215,7 +231,7 @@ impl Source {
         }
         let result = read();
         if let (Err(why @ (Unread::Denied | Unread::Other(_))), Some(seen)) = (&result, &self.seen) {
-            seen.borrow_mut().insert(path.to_string(), Entry::Unread(why.clone()));
+            seen.borrow_mut().unread.insert(path.to_string(), why.clone());
         }
         result
     }
@@ -224,7 +240,7 @@ impl Source {
         let Some(seen) = &self.seen else { return };
         // By its real place: links are recorded by themselves.
         let Ok(real) = self.resolve(path) else { return };
-        let mut seen = seen.borrow_mut();
+        let seen = &mut seen.borrow_mut().entries;
         match (seen.get(&real), entry()) {
             (Some(Entry::Text(_)), Entry::Directory) => {}
             (_, Entry::Directory)
@@ -270,7 +286,7 @@ impl Source {
                     return Err(Unread::Other(format!("{path} leads in a circle")));
                 }
                 if let Some(seen) = &self.seen {
-                    seen.borrow_mut().insert(here, Entry::Link(target.clone()));
+                    seen.borrow_mut().entries.insert(here, Entry::Link(target.clone()));
                 }
                 match target.starts_with('/') {
                     true => at.clear(),
@@ -305,7 +321,7 @@ mod tests {
         fs::write(root.join("sys/devices/pci0/nvme0/numa_node"), "1\n").unwrap();
         std::os::unix::fs::symlink("../../devices/pci0/nvme0", root.join("sys/class/nvme/nvme0")).unwrap();
         std::os::unix::fs::symlink("/sys/class", root.join("absolute")).unwrap();
-        let source = Source::recorded(root);
+        let source = Source::recorded(root).unwrap();
         assert_eq!(source.number("/sys/class/nvme/nvme0/numa_node"), Ok(1));
         assert_eq!(source.canonical("/absolute/nvme/nvme0").unwrap(), "/sys/devices/pci0/nvme0");
         assert_eq!(source.list("/absolute/nvme").unwrap(), ["nvme0"]);
@@ -325,7 +341,7 @@ mod tests {
         let directory = live.text("/proc").unwrap_err();
         let to = dir.path().join("tree");
         live.save(&to).unwrap();
-        let again = Source::recorded(&to);
+        let again = Source::recorded(&to).unwrap();
         assert_eq!(again.text("/proc/meminfo").unwrap(), modules);
         assert_eq!(again.list("/sys/class/net").unwrap(), blocks);
         assert_eq!(again.fact::<u64>("answer", || Ok(1)), Ok(42));
@@ -333,5 +349,41 @@ mod tests {
         assert_eq!(again.fact::<u64>("refused", || Ok(1)), Err(Unread::Denied));
         assert_eq!(again.text("/proc"), Err(directory));
         assert_eq!(again.fact::<u64>("never asked", || Ok(1)), Err(Unread::Missing));
+    }
+
+    #[test]
+    fn what_can_not_be_told_is_neither_there_nor_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let unread = dir.path().join("sllm-gds/unread.json");
+        fs::create_dir_all(unread.parent().unwrap()).unwrap();
+        fs::write(dir.path().join("there"), "").unwrap();
+        fs::write(&unread, r#"{"/there": "Denied", "/hidden": "Denied"}"#).unwrap();
+        let source = Source::recorded(dir.path()).unwrap();
+        assert_eq!(source.is_there("/there"), Err(Unread::Denied));
+        assert_eq!(source.is_there("/hidden"), Err(Unread::Denied));
+        assert_eq!((source.is_there("/sllm-gds"), source.is_there("/gone")), (Ok(true), Ok(false)));
+        fs::write(&unread, "{{{").unwrap();
+        let error = format!("{:#}", Source::recorded(dir.path()).err().unwrap());
+        assert!(error.contains("unread.json") && error.contains("damaged"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_is_seen_but_can_not_be_looked_up_stays_so_in_a_recording() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        std::os::unix::fs::symlink("circle", dir.path().join("circle")).unwrap();
+        fs::create_dir(dir.path().join("shut")).unwrap();
+        let live = Source::live(true);
+        let circle = live.is_there(&at("circle"));
+        assert!(matches!(circle, Err(Unread::Other(_))), "{circle:?}");
+        // As a directory that may not be read comes out of its parent's list.
+        assert_eq!(live.noting(&at("shut"), || Err::<(), _>(Unread::Denied)), Err(Unread::Denied));
+        assert_eq!(live.list(&at("")).unwrap(), ["circle", "shut"]);
+        let to = dir.path().join("tree");
+        live.save(&to).unwrap();
+        let again = Source::recorded(&to).unwrap();
+        assert_eq!(again.is_there(&at("circle")), circle);
+        assert_eq!(again.list(&at("shut")), Err(Unread::Denied));
+        assert!(again.list(&at("")).unwrap().contains(&"shut".to_string()));
     }
 }

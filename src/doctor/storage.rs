@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::check::{Check, Status};
 use super::mount::Mount;
-use super::source::Source;
+use super::source::{Source, Unread};
 use super::ways::{Finding, Need, Way};
 
 /// Layers are few; more than this is a circle.
@@ -59,7 +59,8 @@ impl Stack {
             if stack.nodes.len() >= NODES_MAX || stack.nodes.iter().any(|n| n.name == name) {
                 continue;
             }
-            if source.exists(&format!("{sys}/partition"))
+            // One of which that can't be told has no transport either, and is unknown by that.
+            if source.is_there(&format!("{sys}/partition")) == Ok(true)
                 && let Some((disk, _)) = sys.rsplit_once('/')
                 && let Some(disk) = disk.rsplit('/').next()
             {
@@ -293,9 +294,18 @@ fn udev(source: &Source, path: &str, mount: &Mount, stack: &Stack) -> Vec<Findin
     let text = source.text(&file);
     let has = |line: &str| text.as_ref().is_ok_and(|t| t.lines().any(|l| l == line));
     let check = |status, value: &str| Check::new("udev.entry", path, status, value, file.clone());
+    let unread = match &text {
+        Err(Unread::Missing) => source.is_there("/run/udev").err(),
+        text => text.as_ref().err().cloned(),
+    };
     let check = if has("E:ID_FS_USAGE=filesystem") {
         check(Status::Pass, "E:ID_FS_USAGE=filesystem")
-    } else if !source.exists("/run/udev") {
+    } else if let Some(why) = unread {
+        let check = check(Status::Unknown, &why.to_string())
+            .why(format!("udev's entry for {name} can't be read"))
+            .remedy(format!("give this user read access to {file}"));
+        return vec![Finding::new(Need::Both, check)];
+    } else if source.is_there("/run/udev") == Ok(false) {
         check(Status::Fail, "there is no /run/udev")
             .why(format!("udev has no entry for {name}: cuFile refuses files with 5027; there is no /run/udev here"))
             .remedy(format!(

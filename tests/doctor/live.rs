@@ -1,6 +1,6 @@
 //! `doctor` on the machine that runs the tests: whatever that is, and however little of it may be read.
 
-use crate::common::{run, temp_dir};
+use crate::common::{program, run, run_command, temp_dir};
 
 #[test]
 fn a_recording_tells_the_same_as_the_machine() {
@@ -37,5 +37,29 @@ fn bad_usage_is_not_an_answer() {
     assert!(ran.stdout.starts_with("GDS: no: NVIDIA's driver is not loaded"), "{}", ran.stdout);
     // Nothing is written over.
     std::fs::create_dir(here.join("there")).unwrap();
-    run(here, &["doctor", "--record", "there"]).expect(2).one_error(&["there"]);
+    let ran = run(here, &["doctor", "--record", "there"]).expect(2).one_error(&["there", "new directory"]);
+    assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn the_report_stands_where_it_can_not_be_recorded() {
+    let dir = temp_dir();
+    let ran = run(dir.path(), &["doctor", "--record", "missing/tree"]).expect(2).one_error(&["missing/tree"]);
+    assert!(ran.stdout.starts_with("GDS: "), "{}", ran.stdout);
+}
+
+#[test]
+fn a_text_file_is_no_library() {
+    let dir = temp_dir();
+    std::fs::write(dir.path().join("libcufile.so.0"), "text").unwrap();
+    let mut command = program(dir.path(), &["doctor", "--json"]);
+    // Nowhere else is one looked for first.
+    command.env("LD_LIBRARY_PATH", dir.path());
+    let report = run_command(command).json();
+    let checks = report["checks"].as_array().unwrap();
+    let library = checks.iter().find(|c| c["id"] == "cufile.library").unwrap();
+    // Where the machine has a real one, that is loaded instead.
+    let here = library["source"] == dir.path().join("libcufile.so.0").to_str().unwrap();
+    assert_eq!(here, library["status"] == "fail", "{library}");
+    assert!(!here || library["why"].as_str().unwrap().contains("libcufile.so.0: "), "{library}");
 }

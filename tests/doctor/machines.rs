@@ -10,7 +10,7 @@ use sllm_gds::doctor::source::Source;
 use crate::common::{Ran, run};
 use crate::trees::unpack;
 
-fn doctor(root: &Path, more: &[&str]) -> Ran {
+pub fn doctor(root: &Path, more: &[&str]) -> Ran {
     let mut args = vec!["doctor", "--root", root.to_str().unwrap()];
     args.extend(more);
     run(root, &args)
@@ -28,13 +28,13 @@ fn ids(report: &Value, status: &str) -> Vec<String> {
     ids
 }
 
-fn check<'a>(report: &'a Value, id: &str) -> &'a Value {
+pub fn check<'a>(report: &'a Value, id: &str) -> &'a Value {
     let mut checks = report["checks"].as_array().unwrap().iter();
     checks.find(|c| c["id"] == id).unwrap_or_else(|| panic!("no {id} in {report:#}"))
 }
 
 /// The verdict, text and JSON, with what holds for every report.
-fn verdict(root: &Path, code: i32) -> (String, Value) {
+pub fn verdict(root: &Path, code: i32) -> (String, Value) {
     let text = doctor(root, &[]).expect(code).stdout;
     let report = doctor(root, &["--json"]).expect(code).json();
     let lines: Vec<&str> = text.lines().collect();
@@ -54,7 +54,7 @@ fn verdict(root: &Path, code: i32) -> (String, Value) {
 }
 
 /// Writes a file of a machine anew, or takes it away.
-fn change(root: &Path, path: &str, content: Option<&str>) {
+pub fn change(root: &Path, path: &str, content: Option<&str>) {
     let path = root.join(path.trim_start_matches('/'));
     match content {
         Some(content) => {
@@ -67,7 +67,7 @@ fn change(root: &Path, path: &str, content: Option<&str>) {
 }
 
 /// Replaces text in a file of a machine.
-fn edit(root: &Path, path: &str, from: &str, to: &str) {
+pub fn edit(root: &Path, path: &str, from: &str, to: &str) {
     let text = fs::read_to_string(root.join(path.trim_start_matches('/'))).unwrap();
     assert!(text.contains(from), "{path} has no {from}");
     change(root, path, Some(&text.replace(from, to)));
@@ -301,16 +301,16 @@ fn what_can_not_be_read_is_unknown_and_proves_nothing() {
 #[test]
 fn the_loader_asks_the_same_without_opening_anything() {
     let dir = unpack("raid0-no-p2pdma");
-    let ways = gds_ways(&Source::recorded(dir.path()), Path::new("/raid/models/x"));
+    let ways = gds_ways(&Source::recorded(dir.path()).unwrap(), Path::new("/raid/models/x"));
     assert_eq!(
         ways.nvidia_fs,
         Err(vec!["nvidia-fs is not loaded: /proc/modules has no nvidia_fs".to_string()])
     );
     assert!(ways.p2pdma.is_err_and(|reasons| reasons.iter().any(|r| r.starts_with("md0 is a RAID 0"))));
     let dir = unpack("bare-metal-gds");
-    assert_eq!(gds_ways(&Source::recorded(dir.path()), Path::new("/mnt/models")).nvidia_fs, Ok(()));
+    assert_eq!(gds_ways(&Source::recorded(dir.path()).unwrap(), Path::new("/mnt/models")).nvidia_fs, Ok(()));
     // A machine of which nothing is known has no way.
-    let ways = gds_ways(&Source::recorded(&dir.path().join("sys")), Path::new("/"));
+    let ways = gds_ways(&Source::recorded(&dir.path().join("sys")).unwrap(), Path::new("/"));
     assert!(ways.nvidia_fs.is_err() && ways.p2pdma.is_err());
 }
 

@@ -64,7 +64,7 @@ fn distance(source: &Source, gpu: &Place, drive: &Place) -> Distance {
     match (pci::numa_node(source, gpu.address()), pci::numa_node(source, drive.address())) {
         (Some(a), Some(b)) if a == b => Distance::Node(a),
         (Some(a), Some(b)) => Distance::Nodes(a, b, node_distance(source, a, b)),
-        _ if !source.exists("/sys/devices/system/node/node1") => Distance::Node(0),
+        _ if source.is_there("/sys/devices/system/node/node1") == Ok(false) => Distance::Node(0),
         _ => Distance::Unknown,
     }
 }

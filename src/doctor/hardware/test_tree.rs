@@ -63,5 +63,5 @@ pub fn tree_of(text: &str) -> Tree {
         }
     }
     write(file);
-    Tree { source: Source::recorded(dir.path()), _dir: dir }
+    Tree { source: Source::recorded(dir.path()).unwrap(), _dir: dir }
 }

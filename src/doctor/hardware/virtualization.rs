@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::doctor::check::{Check, Status};
-use crate::doctor::source::Source;
+use crate::doctor::source::{Source, Unread};
 
 /// What only this process's environment tells. Recorded as the fact `environment`.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -91,24 +91,25 @@ fn container(source: &Source) -> Check {
     let at = "/.dockerenv, /run/.containerenv, /proc/self/cgroup, KUBERNETES_SERVICE_HOST";
     let check = |status, value: &str| Check::new("machine.container", "this machine", status, value, at);
     match container_kind(source) {
-        None => check(Status::Pass, "no"),
-        Some(kind) => check(Status::Pass, kind).why(
+        Err(why) => check(Status::Unknown, &why.to_string()).why("whether this is a container can't be told"),
+        Ok(None) => check(Status::Pass, "no"),
+        Ok(Some(kind)) => check(Status::Pass, kind).why(
             "what is not mounted in stays unseen: GDS wants /run/udev and /proc/modules, doctor all of /sys",
         ),
     }
 }
 
-fn container_kind(source: &Source) -> Option<&'static str> {
+fn container_kind(source: &Source) -> Result<Option<&'static str>, Unread> {
     let environment =
         || Ok(Environment { kubernetes: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() });
     if source.fact("environment", environment).unwrap_or_default().kubernetes {
-        return Some("kubernetes");
+        return Ok(Some("kubernetes"));
     }
-    if source.exists("/.dockerenv") {
-        return Some("docker");
+    if source.is_there("/.dockerenv")? {
+        return Ok(Some("docker"));
     }
-    if source.exists("/run/.containerenv") {
-        return Some("podman");
+    if source.is_there("/run/.containerenv")? {
+        return Ok(Some("podman"));
     }
     let groups = source.text("/proc/self/cgroup").unwrap_or_default();
     let named = [
@@ -118,7 +119,7 @@ fn container_kind(source: &Source) -> Option<&'static str> {
         ("containerd", "containerd"),
         ("lxc", "lxc"),
     ];
-    named.iter().find(|(part, _)| groups.contains(part)).map(|(_, kind)| *kind)
+    Ok(named.iter().find(|(part, _)| groups.contains(part)).map(|(_, kind)| *kind))
 }
 
 #[cfg(test)]
@@ -130,9 +131,9 @@ mod tests {
     fn trees_tell_what_they_are() {
         let metal = tree("bare-metal-gds");
         assert!(matches!(below(&metal.source), Below::Hardware(_)));
-        assert_eq!(container_kind(&metal.source), None);
+        assert_eq!(container_kind(&metal.source), Ok(None));
         let container = tree("container-no-udev");
-        assert_eq!(container_kind(&container.source), Some("kubernetes"));
+        assert_eq!(container_kind(&container.source), Ok(Some("kubernetes")));
         assert_eq!(checks(&container.source)[0].value, "kubernetes");
     }
 
@@ -153,8 +154,8 @@ mod tests {
     #[test]
     fn containers_are_told_by_their_cgroup() {
         let lxc = tree_of("=== /proc/self/cgroup\n0::/lxc/web/init.scope\n");
-        assert_eq!(container_kind(&lxc.source), Some("lxc"));
+        assert_eq!(container_kind(&lxc.source), Ok(Some("lxc")));
         let session = tree_of("=== /proc/self/cgroup\n0::/user.slice/user-1000.slice\n");
-        assert_eq!(container_kind(&session.source), None);
+        assert_eq!(container_kind(&session.source), Ok(None));
     }
 }
