@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::load::Placement;
 use crate::load::gds::{OnError, Register};
-pub use words::{Gpus, parse_duration, parse_gpus, parse_percent, parse_size};
+pub use words::{Gpus, parse_duration, parse_gpus, parse_percent, parse_size, parse_tolerance};
 
 /// Sizes, shares, times, GPU lists.
 mod words;
@@ -381,7 +381,7 @@ pub struct QualifyArgs {
     #[arg(long, value_name = "RECORD.json", conflicts_with = "profile")]
     pub against: Option<PathBuf>,
     /// With --against: how much less than the earlier node is still good
-    #[arg(long, default_value = "10%", value_parser = parse_percent, value_name = "PERCENT", requires = "against")]
+    #[arg(long, default_value = "10%", value_parser = parse_tolerance, value_name = "PERCENT", requires = "against")]
     pub tolerance: f64,
     /// Measuring time in all, shared out; each measurement is made at least three times
     #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]

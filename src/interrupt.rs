@@ -1,7 +1,8 @@
-//! Ctrl-C, once for the whole process: the first asks for a clean end, the second ends at once.
+//! Ctrl-C, once for the whole process: the first asks for a clean end, another after a second ends at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// A flag that work looks at between steps. Clones share it.
 #[derive(Clone, Default)]
@@ -16,8 +17,12 @@ impl Cancel {
     pub fn on_signal() -> Cancel {
         let cancel = Cancel::new();
         let flag = cancel.clone();
+        let first = Mutex::new(None);
         let handler = move || {
-            if flag.is_set() {
+            let mut first = first.lock().unwrap_or_else(|e| e.into_inner());
+            // `timeout` and shells may signal process and group at once: that is one wish.
+            let asked: Instant = *first.get_or_insert_with(Instant::now);
+            if flag.is_set() && asked.elapsed() > Duration::from_secs(1) {
                 std::process::exit(130);
             }
             flag.set();

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use sllm_gds::cli::{Cli, Command};
+use sllm_gds::cli::{Cli, Command, DoctorArgs};
 use sllm_gds::interrupt::{Cancel, Interrupted};
 use sllm_gds::{Outcome, bench, checkpoint, doctor, load, qualify, sys};
 
@@ -28,17 +28,15 @@ fn main() -> ExitCode {
     say_when_output_fails();
     let cli = Cli::parse();
     // A child that another sllm-gds started ends with it, and at once on Ctrl-C.
-    let is_child = match &cli.command {
-        Command::ProveGds { .. } => true,
-        Command::Doctor(args) => args.probe_cufile,
-        _ => false,
-    };
-    let cancel = match is_child {
-        true => {
+    let cancel = match &cli.command {
+        Command::ProveGds { .. } | Command::Doctor(DoctorArgs { probe_cufile: true, .. }) => {
             sllm_gds::child::end_with_parent();
             Cancel::new()
         }
-        false => Cancel::on_signal(),
+        // It changes nothing that a signal's own way would leave half-made.
+        #[cfg(feature = "analyze")]
+        Command::Analyze(_) => Cancel::new(),
+        _ => Cancel::on_signal(),
     };
     let outcome = match &cli.command {
         Command::Save(args) => checkpoint::save::run(args, &cancel),

@@ -283,3 +283,18 @@ fn plots_are_whole_pictures() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("/nonexistent/p.png"), "{}", stderr(&output));
 }
+
+#[test]
+fn pipes_and_devices_are_passed_over_and_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    pair(dir.path());
+    let pipe = dir.path().join("pipe_sllm_5_cached.json");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::os::unix::fs::symlink("/dev/zero", dir.path().join("zero_sllm_5_cached.json")).unwrap();
+    let output = analyze(&[text(dir.path())]);
+    assert!(stdout(&output).contains("2.50×"));
+    for name in ["pipe_sllm_5_cached.json", "zero_sllm_5_cached.json"] {
+        assert!(stderr(&output).contains(name), "{}", stderr(&output));
+    }
+    assert!(stderr(&output).contains("no regular file"), "{}", stderr(&output));
+}

@@ -3,7 +3,9 @@
 # humanize are installed already.
 #   benchmarks/peers/fetch.sh DIR     10 MB; safetensors 0.9 lies apart, in DIR/prefetch
 set -euo pipefail
-to=${1:?usage: benchmarks/peers/fetch.sh DIR}
+usage="usage: benchmarks/peers/fetch.sh DIR"
+to=${1:?$usage}
+case $to in -*) echo "$usage" >&2 && exit 2 ;; esac
 platforms=()
 for glibc in 39 38 36 35 34 31 30 28 27 26 24 17; do platforms+=(--platform "manylinux_2_${glibc}_x86_64"); done
 fetch() {

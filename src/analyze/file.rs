@@ -124,7 +124,7 @@ impl Row<'_> {
 
 pub fn read(path: &Path) -> Content {
     let from_name = FileName::parse(path);
-    let bytes = match fs::read(path).with_context(|| format!("read {}", path.display())) {
+    let bytes = match bytes_of(path) {
         Ok(bytes) => bytes,
         Err(error) => return Content::Damaged(error),
     };
@@ -143,6 +143,26 @@ pub fn read(path: &Path) -> Content {
         Ok(loads) => Content::Loads(loads),
         Err(error) => Content::Damaged(error.context(format!("{} is damaged", path.display()))),
     }
+}
+
+/// More of one file is no list of loads, and would not fit memory when parsed.
+const FILE_BYTES_MAX: u64 = 512 << 20;
+
+/// A file's bytes, if it is one: a pipe would be waited for, a device never ends.
+pub fn bytes_of(path: &Path) -> Result<Vec<u8>> {
+    let at = || format!("read {}", path.display());
+    let facts = fs::metadata(path).with_context(at)?;
+    if !facts.is_file() {
+        bail!("{} is no regular file", path.display());
+    }
+    if facts.len() > FILE_BYTES_MAX {
+        bail!(
+            "{} has {} bytes, more than the {FILE_BYTES_MAX} that are read of one",
+            path.display(),
+            facts.len()
+        );
+    }
+    fs::read(path).with_context(at)
 }
 
 /// Whole JSON of another shape. What breaks off in the middle is taken for damage.

@@ -4,12 +4,12 @@
 //! description, a folder is a machine.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
+use super::file::bytes_of;
 use super::find::Folder;
 use super::key::printable;
 use super::parallel;
@@ -188,7 +188,7 @@ impl Hosts {
 }
 
 fn read_environment(path: &Path) -> Result<Vec<Run>> {
-    let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    let bytes = bytes_of(path)?;
     let all: Map<String, Value> = serde_json::from_slice(&bytes)
         .with_context(|| format!("{} is damaged, or not an object with one entry a run", path.display()))?;
     let run = |(id, environment): (String, Value)| {

@@ -1,11 +1,11 @@
 //! Every record on a page: the files are read once more, since figures need only part of a record.
 
 use std::collections::HashMap;
-use std::fs;
 
 use anyhow::{Context, Result};
 
 use super::Analysis;
+use super::file::bytes_of;
 use super::html_parts::{Cell, Row, table};
 use super::key::printable;
 use super::read::SourceFile;
@@ -51,7 +51,7 @@ pub fn html(analysis: &Analysis) -> Result<String> {
             break;
         }
         let path = file.path.display();
-        let bytes = fs::read(&file.path).with_context(|| format!("read {path}"))?;
+        let bytes = bytes_of(&file.path)?;
         let records: Vec<Record> =
             serde_json::from_slice(&bytes).with_context(|| format!("{path} changed while it was read"))?;
         for record in records.iter().take(MAX_RECORDS - rows.len()) {

@@ -38,12 +38,23 @@ pub fn parse_percent(text: &str) -> Result<f64> {
     Ok(value / scale)
 }
 
-/// Reads "60s", "2m", "1m 30s".
+/// As [`parse_percent`], below 100 %: what may be lost of something.
+pub fn parse_tolerance(text: &str) -> Result<f64> {
+    match parse_percent(text)? {
+        share if share < 1.0 => Ok(share),
+        _ => bail!("'{text}' would let anything pass; write less than 100%"),
+    }
+}
+
+/// Reads "60s", "2m", "1m 30s", up to a day.
 pub fn parse_duration(text: &str) -> Result<Duration> {
     let duration = humantime::parse_duration(text)
         .map_err(|e| anyhow!("'{text}' is not a time ({e}); write 60s or 2m"))?;
     if duration.is_zero() {
         bail!("no time is too short to measure anything; write 60s or 2m");
+    }
+    if duration > Duration::from_secs(86_400) {
+        bail!("'{text}' is more than a day; write 60s or 2m");
     }
     Ok(duration)
 }
@@ -86,13 +97,14 @@ mod tests {
         for bad in ["", "%", "-1%", "nan", "inf"] {
             assert!(parse_percent(bad).is_err(), "{bad}");
         }
+        assert!(parse_tolerance("99%").is_ok() && parse_tolerance("100%").is_err());
     }
 
     #[test]
     fn durations() {
         assert_eq!(parse_duration("60s").unwrap(), Duration::from_secs(60));
         assert_eq!(parse_duration("1m 30s").unwrap(), Duration::from_secs(90));
-        for bad in ["", "60", "0s", "-1s", "soon"] {
+        for bad in ["", "60", "0s", "-1s", "soon", "2days", "500000000000years"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }
