@@ -107,9 +107,20 @@ pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
         Err(error) => return Err(error),
         Ok(()) => false,
     };
+    if let Rule::Against(earlier, _) = &rule {
+        let differ = earlier.differences(&run.model, size_bytes, args.duration.as_secs_f64());
+        run.seen.notes.extend(differ);
+    }
+    let nothing_new = interrupted && run.seen.measured.is_empty() && run.seen.failures.is_empty();
+    let keep_earlier = nothing_new && args.results.join(report::JSON_FILE).exists();
+    if keep_earlier {
+        run.seen.notes.push("nothing was measured yet: the files are those of the earlier run".into());
+    }
     let without_gpus = args.gpus == Some(Gpus::None);
     let report = Report::new(&run, &rule, without_gpus, interrupted, started.as_secs_f64());
-    report.write(&args.results, &run)?;
+    if !keep_earlier {
+        report.write(&args.results, &run)?;
+    }
     match args.json {
         true => println!("{}", serde_json::to_string_pretty(&report)?),
         false => print!("{}", page::text(&report, &args.results)),

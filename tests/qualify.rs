@@ -109,7 +109,7 @@ fn a_machine_that_passes_leaves_its_record_and_nothing_else() {
     assert!(page.starts_with("<!doctype html>") && page.contains("PASSED"), "{page}");
 
     let names = names_in(&bench.at("results"));
-    for end in ["_cold.json", "_cached.json"] {
+    for end in ["_1_qualify-cold.json", "_1_qualify-warm.json"] {
         let name = names.iter().find(|name| name.ends_with(end)).unwrap_or_else(|| panic!("{names:?}"));
         let records = read_json(&bench.at("results").join(name));
         assert_eq!(records[0]["run_id"], report["run_id"]);
@@ -132,8 +132,16 @@ fn against_itself(bench: &Bench) {
             ["--against", "earlier.json", "--tolerance", "5%", "--duration", "1s", "--results", "second"];
         let ran = bench.run(&args).expect(code);
         assert!(ran.stdout.contains("0.95 of "), "{}", ran.stdout);
+        assert!(
+            ran.stdout.contains("--duration differs from the earlier run's: 1 s, not 5 s"),
+            "{}",
+            ran.stdout
+        );
         record = read_json(&bench.at("results/qualify.json"));
     }
+    let names = names_in(&bench.at("second"));
+    let loads = names.iter().filter(|name| name.contains("_sllm_")).count();
+    assert_eq!(loads, 2, "the second run replaces the first one's: {names:?}");
     bench.assert_clean();
 }
 
@@ -209,7 +217,7 @@ fn interrupted_at_any_step_it_cleans_up_and_says_what_it_has() {
         [("raw", 0), ("raw/random/tensor.data_0", 0), ("load/checkpoint/tensor.data_0", 1)]
     {
         let bench = Bench::new();
-        let mut running = start(bench.command(&["--duration", "30s"]));
+        let mut running = start(bench.command(&["--duration", if measured == 0 { "1day" } else { "30s" }]));
         running.wait_until(file, || inside(&bench.at("nvme"), file).is_some());
         running.signal("INT");
         let ran = running.finish().expect(130);
@@ -219,6 +227,22 @@ fn interrupted_at_any_step_it_cleans_up_and_says_what_it_has() {
         assert_eq!(report["verdict"], "interrupted");
         assert!(report["measured"].as_array().unwrap().len() >= measured, "{report}");
     }
+}
+
+#[test]
+fn an_earlier_record_outlives_a_run_that_measured_nothing() {
+    let bench = Bench::new();
+    fs::create_dir(bench.at("results")).unwrap();
+    fs::write(bench.at("results/qualify.json"), "earlier").unwrap();
+    let mut running = start(bench.command(&["--duration", "30s"]));
+    running.wait_until("raw", || inside(&bench.at("nvme"), "raw").is_some());
+    running.signal("INT");
+    let ran = running.finish().expect(130);
+    let measured_nothing = ran.stdout.contains("nothing was measured yet");
+    let kept = fs::read_to_string(bench.at("results/qualify.json")).unwrap() == "earlier";
+    assert_eq!(kept, measured_nothing, "{}", ran.stdout);
+    assert!(kept, "{}", ran.stdout);
+    bench.assert_clean();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::drives::{Served, balance};
 use super::measure::{Kind, Measured, median};
 use super::seen::Seen;
 use crate::bench::record::Record;
-use crate::doctor::check::Check;
+use crate::doctor::check::{Check, Status};
 
 /// More than this hides the likeliest.
 const CAUSES_MAX: usize = 3;
@@ -27,7 +27,7 @@ enum Part {
 /// One thing to look for: where it matters, and what says so, as a sentence.
 struct Cause {
     part: Part,
-    find: fn(&Seen, &str) -> Option<String>,
+    find: fn(&Seen, &Measured) -> Option<String>,
 }
 
 /// The first that are found are told: what certainly limits, then what is broken, then what may slow.
@@ -53,13 +53,13 @@ const TABLE: [Cause; 17] = [
 
 /// The likeliest causes of a figure below its limit; never empty.
 pub fn of(seen: &Seen, measured: &Measured, limit: f64) -> Vec<String> {
-    let mut causes = Vec::new();
+    let mut causes: Vec<String> = beyond_links(measured, limit).into_iter().collect();
     let parts = blame(seen, measured, limit, &mut causes);
     for part in parts {
         let found = TABLE.iter().filter(|cause| cause.part == part);
-        causes.extend(found.filter_map(|cause| (cause.find)(seen, &measured.of)));
+        causes.extend(found.filter_map(|cause| (cause.find)(seen, measured)));
     }
-    causes.extend(link_errors(seen, &measured.of));
+    causes.extend(link_errors(seen, measured));
     causes.dedup();
     causes.truncate(CAUSES_MAX);
     if causes.is_empty() {
@@ -68,6 +68,12 @@ pub fn of(seen: &Seen, measured: &Measured, limit: f64) -> Vec<String> {
         );
     }
     causes
+}
+
+/// No machine of these links can reach such a limit.
+fn beyond_links(measured: &Measured, limit: f64) -> Option<String> {
+    let allowed = measured.allowed_gb_per_s.filter(|allowed| limit > *allowed)?;
+    Some(format!("the limit is above the {allowed:.1} GB/s that its links allow ({})", measured.links))
 }
 
 /// Which parts can be to blame. Where a part alone is already below the limit, that is said first.
@@ -107,16 +113,16 @@ pub fn in_words(check: &Check) -> String {
     format!("{subject}{} [{}]{why}{remedy}", check.value, check.id)
 }
 
-fn first(seen: &Seen, of: &str, ids: &[&str], what: &str) -> Option<String> {
-    seen.troubles(ids, of).next().map(|check| format!("{what}: {}", in_words(check)))
+fn first(seen: &Seen, measured: &Measured, ids: &[&str], what: &str) -> Option<String> {
+    seen.troubles(ids, &measured.of).next().map(|check| format!("{what}: {}", in_words(check)))
 }
 
-fn throttled(seen: &Seen, of: &str) -> Option<String> {
-    first(seen, of, &["machine.io-limit"], "reads are throttled")
+fn throttled(seen: &Seen, measured: &Measured) -> Option<String> {
+    first(seen, measured, &["machine.io-limit"], "reads are throttled")
 }
 
 /// A map of the device mapper may delay, or lay everything on one drive; only root can ask which.
-fn mapped(seen: &Seen, _: &str) -> Option<String> {
+fn mapped(seen: &Seen, _: &Measured) -> Option<String> {
     let is_map = |check: &&Check| check.id == "storage.device" && check.subject.starts_with("dm-");
     let map = seen.checks.iter().find(is_map)?;
     Some(format!(
@@ -126,7 +132,7 @@ fn mapped(seen: &Seen, _: &str) -> Option<String> {
     ))
 }
 
-fn one_drive_busy(seen: &Seen, _: &str) -> Option<String> {
+fn one_drive_busy(seen: &Seen, _: &Measured) -> Option<String> {
     let uneven = seen.served.len() > 1 && balance(&seen.served).is_some_and(|found| found < IDLE);
     uneven.then(|| spread(&seen.served))
 }
@@ -148,61 +154,82 @@ pub fn spread(served: &[Served]) -> String {
     )
 }
 
-fn drive_link(seen: &Seen, of: &str) -> Option<String> {
-    first(seen, of, &["drive.link", "drive.path"], "a drive's PCIe link is not what it could be")
+fn drive_link(seen: &Seen, measured: &Measured) -> Option<String> {
+    first(seen, measured, &["drive.link", "drive.path"], "a drive's PCIe link is not what it could be")
 }
 
-fn hot_drive(seen: &Seen, of: &str) -> Option<String> {
+fn hot_drive(seen: &Seen, measured: &Measured) -> Option<String> {
     let ids = ["drive.temperature", "health.drive-temperature", "health.smart", "drive.smart"];
-    first(seen, of, &ids, "a drive is hot or failing")
+    first(seen, measured, &ids, "a drive is hot or failing")
 }
 
-fn array_or_queue(seen: &Seen, of: &str) -> Option<String> {
-    first(seen, of, &["storage.raid", "storage.queue"], "the block device is set up badly")
+/// That a virtual drive calls itself a spinning disk says nothing of what is below it.
+fn array_or_queue(seen: &Seen, measured: &Measured) -> Option<String> {
+    let is_flag = |check: &Check| {
+        check.id == "storage.queue"
+            && check.why.as_deref().is_some_and(|why| why.contains("spinning disk"))
+            && (is_virtual_drive(&check.subject)
+                || seen.checks.iter().any(|c| c.id == "machine.vm" && c.status != Status::Pass))
+    };
+    let check =
+        seen.troubles(&["storage.raid", "storage.queue"], &measured.of).find(|check| !is_flag(check))?;
+    Some(format!("the block device is set up badly: {}", in_words(check)))
 }
 
-fn no_direct(seen: &Seen, of: &str) -> Option<String> {
-    first(seen, of, &["direct.read", "direct.alignment"], "reads can't pass the page cache")
+fn is_virtual_drive(name: &str) -> bool {
+    ["vd", "xvd", "loop", "nbd", "rbd"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-fn gpu_link(seen: &Seen, of: &str) -> Option<String> {
-    first(seen, of, &["gpu.link", "gpu.path"], "the GPU's PCIe link is not what it could be")
+fn no_direct(seen: &Seen, measured: &Measured) -> Option<String> {
+    first(seen, measured, &["direct.read", "direct.alignment"], "reads can't pass the page cache")
 }
 
-fn slowed_gpu(seen: &Seen, of: &str) -> Option<String> {
-    first(seen, of, &["gpu.throttle", "health.throttle"], "the GPU is slowed down")
+fn gpu_link(seen: &Seen, measured: &Measured) -> Option<String> {
+    first(seen, measured, &["gpu.link", "gpu.path"], "the GPU's PCIe link is not what it could be")
 }
 
-fn shared_gpu(seen: &Seen, of: &str) -> Option<String> {
-    first(seen, of, &["gpu.processes", "gpu.mig"], "the GPU is shared")
+fn slowed_gpu(seen: &Seen, measured: &Measured) -> Option<String> {
+    first(seen, measured, &["gpu.throttle", "health.throttle"], "the GPU is slowed down")
 }
 
-fn cross_socket(seen: &Seen, of: &str) -> Option<String> {
-    first(seen, of, &["pair.distance"], "drive and GPU hang on different sockets")
+fn shared_gpu(seen: &Seen, measured: &Measured) -> Option<String> {
+    first(seen, measured, &["gpu.processes", "gpu.mig"], "the GPU is shared")
 }
 
-fn translating(seen: &Seen, of: &str) -> Option<String> {
-    first(seen, of, &["machine.iommu"], "the IOMMU translates")
+fn cross_socket(seen: &Seen, measured: &Measured) -> Option<String> {
+    first(seen, measured, &["pair.distance"], "drive and GPU hang on different sockets")
 }
 
-fn limited_host(seen: &Seen, of: &str) -> Option<String> {
-    first(seen, of, &["machine.cpu-limit", "machine.cpu"], "processor time is limited")
+fn translating(seen: &Seen, measured: &Measured) -> Option<String> {
+    first(seen, measured, &["machine.iommu"], "the IOMMU translates")
+}
+
+fn limited_host(seen: &Seen, measured: &Measured) -> Option<String> {
+    first(seen, measured, &["machine.cpu-limit", "machine.cpu"], "processor time is limited")
 }
 
 /// Warm loads that were not.
-fn not_cached(seen: &Seen, of: &str) -> Option<String> {
+fn not_cached(seen: &Seen, measured: &Measured) -> Option<String> {
+    if measured.kind != Kind::LoadWarm {
+        return None;
+    }
     let least = seen.warm.iter().filter_map(|load| load.resident_before).min_by(f64::total_cmp)?;
     (least < 0.99).then(|| {
-        let limit = seen.troubles(&["machine.memory-limit"], of).next().map(in_words);
+        let limit = seen.troubles(&["machine.memory-limit"], &measured.of).next().map(in_words);
         let limit = limit.map_or(String::new(), |limit| format!(": {limit}"));
         format!("the page cache held only {:.0} % of the checkpoint{limit}", least * 100.0)
     })
 }
 
-/// What a load spends before and beside the transfer.
-fn overhead(seen: &Seen, _: &str) -> Option<String> {
+/// What a load of the kind judged spends before and beside the transfer.
+fn overhead(seen: &Seen, measured: &Measured) -> Option<String> {
+    let loads = match measured.kind {
+        Kind::LoadCold => &seen.cold,
+        Kind::LoadWarm => &seen.warm,
+        _ => return None,
+    };
     let share = |load: &Record| Some(1.0 - load.phases?.transfer_s / load.loading_time?);
-    let shares: Vec<f64> = seen.cold.iter().chain(&seen.warm).filter_map(share).collect();
+    let shares: Vec<f64> = loads.iter().filter_map(share).collect();
     let share = median(&shares);
     (share > OVERHEAD).then(|| {
         format!(
@@ -213,12 +240,12 @@ fn overhead(seen: &Seen, _: &str) -> Option<String> {
     })
 }
 
-fn link_errors(seen: &Seen, of: &str) -> Option<String> {
-    first(seen, of, &["health.pcie", "health.pcie-replay"], "a PCIe link had errors meanwhile")
+fn link_errors(seen: &Seen, measured: &Measured) -> Option<String> {
+    first(seen, measured, &["health.pcie", "health.pcie-replay"], "a PCIe link had errors meanwhile")
 }
 
-fn virtual_machine(seen: &Seen, of: &str) -> Option<String> {
-    first(seen, of, &["machine.vm"], "the host may hold it back")
+fn virtual_machine(seen: &Seen, measured: &Measured) -> Option<String> {
+    first(seen, measured, &["machine.vm"], "the host may hold it back")
 }
 
 #[cfg(test)]
@@ -322,6 +349,34 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_beyond_the_links_is_told_first() {
+        let seen = good();
+        let measured = seen.of(Kind::RawRead).next().unwrap();
+        assert_first(&of(&seen, measured, 14.1), &["the limit is above the 14.0 GB/s that its links allow"]);
+        assert_first(&of(&seen, measured, 13.9), &["no check points to a cause"]);
+    }
+
+    #[test]
+    fn a_virtual_drive_that_calls_itself_rotational_is_no_cause() {
+        for (subject, told) in [("vda", false), ("sda", true)] {
+            let mut seen = good();
+            seen.checks =
+                vec![check("storage.queue", subject, "x").why("it says that it is a spinning disk")];
+            let found = causes(&seen, Kind::RawRead);
+            assert_eq!(found[0].contains("set up badly"), told, "{found:#?}");
+        }
+    }
+
+    #[test]
+    fn a_cold_load_is_not_told_of_the_warm() {
+        let mut seen = good();
+        seen.warm[0].resident_before = Some(0.5);
+        seen.cold[0].resident_before = Some(0.0);
+        assert_first(&causes(&seen, Kind::LoadCold), &["no check points to a cause"]);
+        assert_first(&causes(&seen, Kind::LoadWarm), &["held only 50 %"]);
+    }
+
+    #[test]
     fn each_gpu_has_its_own() {
         let mut seen = good();
         seen.gpus.push("GPU 1".into());
@@ -341,6 +396,7 @@ mod tests {
         let phases = Phases { transfer_s: 0.6, ..Phases::default() };
         seen.warm[0].phases = Some(phases);
         assert_first(&causes(&seen, Kind::LoadWarm), &["40 % of a load is opening"]);
+        assert!(!causes(&seen, Kind::LoadCold).iter().any(|cause| cause.contains("of a load is opening")));
         seen.warm.push(load(true));
         seen.checks = vec![check("machine.memory-limit", "this machine", "4.00 GiB")];
         assert_first(&causes(&seen, Kind::LoadWarm), &["held only 0 %", "4.00 GiB"]);

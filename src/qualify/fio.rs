@@ -78,7 +78,7 @@ fn run(program: &Path, dir: &Path, job: &str, runtime_s: u64, cancel: &Cancel) -
         .stderr(errors.try_clone()?)
         .spawn()
         .with_context(|| format!("start {}", program.display()))?;
-    let status = wait(child, Duration::from_secs(runtime_s) + GRACE, cancel)?;
+    let status = wait(child, Duration::from_secs(runtime_s).saturating_add(GRACE), cancel)?;
     let text = text_of(&mut output)?;
     if !status.success() {
         let said = format!("{}{}", text_of(&mut errors)?, text);

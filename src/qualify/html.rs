@@ -15,8 +15,10 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}\
 .open,.warn,.unknown{color:var(--open)}\
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}\
 th,td{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid var(--line)}\
-td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}\
-pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}li,td{overflow-wrap:anywhere}\
+th,td.w{white-space:nowrap}th.n,td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}\
+td.t{min-width:13rem}tr.told td{border-bottom:0}\
+.why{position:sticky;left:.6rem;max-width:calc(100vw - 4rem)}\
+pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}li{overflow-wrap:anywhere}\
 @media print{body{max-width:none;font-size:11px}details{display:block}.scroll{overflow:visible}}";
 
 /// The whole page.
@@ -50,23 +52,29 @@ pub fn page(report: &Report<'_>) -> String {
 }
 
 fn criteria(html: &mut String, report: &Report<'_>) {
-    heading(html, "Criteria", &["criterion", "of", "measured", "limit", "share", ""]);
+    heading(html, "Criteria", &["criterion", "", "of", "measured >", "limit", "share >"]);
     for criterion in &report.criteria {
         let share = criterion.share().map_or(String::new(), |share| format!("{share:.2}"));
-        let causes: Vec<String> = criterion.causes.iter().map(|cause| escape(cause)).collect();
-        let causes =
-            if causes.is_empty() { String::new() } else { format!("<br>{}", causes.join("<br>or ")) };
+        let told = if criterion.causes.is_empty() { "" } else { " class=\"told\"" };
         let _ = writeln!(
             html,
-            "<tr><td>{}{causes}</td><td>{}</td><td class=\"n\">{}</td><td>{}</td><td class=\"n\">{share}</td>\
-             <td class=\"{}\">{}</td></tr>",
+            "<tr{told}><td>{}</td><td class=\"w {}\">{}</td><td class=\"w\">{}</td><td class=\"n\">{}</td>\
+             <td class=\"t\">{}</td><td class=\"n\">{share}</td></tr>",
             escape(criterion.what),
+            class(criterion.judged),
+            word(criterion.judged),
             escape(&criterion.of),
             escape(&criterion.measured),
             escape(&criterion.limit),
-            class(criterion.judged),
-            word(criterion.judged),
         );
+        if !criterion.causes.is_empty() {
+            let causes: Vec<String> = criterion.causes.iter().map(|cause| escape(cause)).collect();
+            let _ = writeln!(
+                html,
+                "<tr><td colspan=\"6\"><div class=\"why\">→ {}</div></td></tr>",
+                causes.join("<br>→ ")
+            );
+        }
     }
     html.push_str("</table></div>\n");
 }
@@ -75,15 +83,15 @@ fn measured(html: &mut String, report: &Report<'_>) {
     heading(
         html,
         "Measured",
-        &["what", "of", "median GB/s", "rounds", "lowest", "highest", "links allow", "how"],
+        &["what", "of", "median GB/s >", "rounds >", "lowest >", "highest >", "links allow", "how"],
     );
     for figure in &report.seen.measured {
         let of_rounds = |pick: fn(f64, f64) -> f64| figure.rounds_gb_per_s.iter().copied().reduce(pick);
         let number = |value: Option<f64>| value.map_or("?".to_string(), |value| format!("{value:.2}"));
         let _ = writeln!(
             html,
-            "<tr><td>{}</td><td>{}</td><td class=\"n\">{:.2}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
-             <td class=\"n\">{}</td><td>{} ({})</td><td>{}</td></tr>",
+            "<tr><td>{}</td><td class=\"w\">{}</td><td class=\"n\">{:.2}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
+             <td class=\"n\">{}</td><td class=\"t\">{} ({})</td><td class=\"t\">{}</td></tr>",
             figure.kind.words(),
             escape(&figure.of),
             figure.gb_per_s,
@@ -107,7 +115,7 @@ fn measured(html: &mut String, report: &Report<'_>) {
 
 fn loads(html: &mut String, report: &Report<'_>) {
     let title = format!("Loads of {}", report.model);
-    heading(html, &title, &["page cache", "s", "GB/s", "path", "verified"]);
+    heading(html, &title, &["page cache", "s >", "GB/s >", "path", "verified"]);
     for load in report.loads.cold.iter().chain(report.loads.warm) {
         let seconds = load.loading_time.map_or("-".to_string(), |s| format!("{s:.3}"));
         let rate = load.loading_time.filter(|s| *s > 0.0).map(|s| load.bytes as f64 / s / 1e9);
@@ -137,7 +145,7 @@ fn checks(html: &mut String, title: &str, checks: &[Check]) {
             [&check.why, &check.remedy].into_iter().flatten().map(String::as_str).collect();
         let _ = writeln!(
             html,
-            "<tr><td class=\"{status}\">{status}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><td class=\"w {status}\">{status}</td><td class=\"w\">{}</td><td class=\"w\">{}</td><td>{}</td><td class=\"t\">{}</td></tr>",
             check.id,
             escape(&check.subject),
             escape(&check.value),
@@ -147,8 +155,13 @@ fn checks(html: &mut String, title: &str, checks: &[Check]) {
     html.push_str("</table></div>\n");
 }
 
+/// A table's start. A column whose name ends in ` >` holds numbers: it is flush right.
 fn heading(html: &mut String, title: &str, columns: &[&str]) {
-    let columns: Vec<String> = columns.iter().map(|column| format!("<th>{column}</th>")).collect();
+    let head = |column: &&str| match column.strip_suffix(" >") {
+        Some(number) => format!("<th class=\"n\">{number}</th>"),
+        None => format!("<th>{column}</th>"),
+    };
+    let columns: Vec<String> = columns.iter().map(head).collect();
     let _ = writeln!(
         html,
         "<h2>{}</h2>\n<div class=\"scroll\"><table>\n<tr>{}</tr>",

@@ -181,7 +181,9 @@ impl Budget {
     }
 
     pub fn share(&self, kind: Kind) -> Duration {
-        self.total * weight(kind) / self.weights
+        // By seconds: a total of up to u64::MAX seconds must not overflow when multiplied.
+        let share_s = self.total.as_secs_f64() * f64::from(weight(kind)) / f64::from(self.weights);
+        Duration::try_from_secs_f64(share_s).unwrap_or(self.total)
     }
 }
 
@@ -222,5 +224,7 @@ mod tests {
         let budget = Budget::new(Duration::from_secs(9), &kinds);
         assert_eq!(budget.share(Kind::RawRead), Duration::from_secs(3));
         assert_eq!(kinds.iter().map(|kind| budget.share(*kind)).sum::<Duration>(), Duration::from_secs(9));
+        let endless = Budget::new(Duration::MAX, &kinds).share(Kind::LoadCold);
+        assert!(endless > Duration::from_secs(u64::MAX / 3) && endless < Duration::MAX);
     }
 }

@@ -99,13 +99,12 @@ fn causes(text: &mut String, criteria: &[Criterion]) {
     let mut left = CAUSES_MAX;
     let mut told: BTreeSet<&str> = BTreeSet::new();
     for (criterion, _) in shown(criteria).into_iter().filter(|(c, _)| c.judged != Judged::Passed) {
-        for (i, cause) in criterion.causes.iter().enumerate() {
+        for cause in &criterion.causes {
             if left == 0 || !told.insert(cause) {
                 continue;
             }
             left -= 1;
-            let likeliest = if i == 0 { "" } else { "or " };
-            wrap(text, &format!("→ {}: {likeliest}{cause}", name(criterion)), 2);
+            wrap(text, &format!("→ {}: {cause}", name(criterion)), 2);
         }
     }
 }

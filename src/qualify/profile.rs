@@ -69,10 +69,18 @@ pub struct Health {
 }
 
 /// Of an earlier node's qualify.json, what is compared.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Earlier {
     #[serde(default)]
     pub host: String,
+    #[serde(default)]
+    pub verdict: String,
+    #[serde(default)]
+    pub model: String,
+    #[serde(default)]
+    pub size_bytes: u64,
+    #[serde(default)]
+    pub duration_s: f64,
     pub measured: Vec<Measured>,
     #[serde(skip)]
     pub path: String,
@@ -136,6 +144,13 @@ impl Profile {
         };
         let mut profile: Profile = toml::from_str(text).map_err(slip).with_context(at)?;
         profile.name = name.to_string();
+        let Drives { count, balance } = profile.drives;
+        let of_drives = count.is_some_and(|n| n > 0) || balance.is_some_and(|least| least > 0.0);
+        if profile.limits.is_empty() && !of_drives {
+            bail!(
+                "profile {name}: it sets no limit, so that any machine would pass: add [limits.raw-read] or another"
+            );
+        }
         for (kind, threshold) in &profile.limits {
             let Threshold { share_of_links, share_of_parts, floor_gb_per_s } = *threshold;
             let of = || format!("profile {name}, limits.{}", kind.name());
@@ -162,8 +177,41 @@ impl Earlier {
         if earlier.measured.is_empty() {
             bail!("--against {}: it holds no figure to compare with", path.display());
         }
+        if earlier.verdict == "interrupted" {
+            bail!("--against {}: that run was interrupted: give the record of a whole one", path.display());
+        }
+        let is_rate = |figure: &&Measured| figure.gb_per_s.is_finite() && figure.gb_per_s > 0.0;
+        if let Some(bad) = earlier.measured.iter().find(|figure| !is_rate(figure)) {
+            bail!(
+                "--against {}: {} ({}) is {} GB/s, which is no rate to compare with",
+                path.display(),
+                bad.kind.name(),
+                bad.of,
+                bad.gb_per_s
+            );
+        }
+        if earlier.measured.iter().all(|figure| figure.kind == Kind::FioRead) {
+            bail!("--against {}: fio's figure is never compared, and it holds no other", path.display());
+        }
         earlier.path = path.display().to_string();
         Ok(earlier)
+    }
+
+    /// In what the runs differ, so that their figures may, too.
+    pub fn differences(&self, model: &str, size_bytes: u64, duration_s: f64) -> Vec<String> {
+        let mut notes = Vec::new();
+        let mut differ = |what: &str, then: String, now: String| {
+            if then != now {
+                notes.push(format!("{what} differs from the earlier run's: {now}, not {then}"));
+            }
+        };
+        // An interrupted run may not have come to its model.
+        if !model.is_empty() {
+            differ("the model", self.model.clone(), model.into());
+        }
+        differ("--size", format!("{} bytes", self.size_bytes), format!("{size_bytes} bytes"));
+        differ("--duration", format!("{} s", self.duration_s), format!("{duration_s} s"));
+        notes
     }
 }
 
@@ -186,6 +234,8 @@ mod tests {
     #[test]
     fn slips_are_told() {
         let parse = |text: &str| format!("{:#}", Profile::parse("p", text).unwrap_err());
+        assert!(parse("description = 'x'").contains("sets no limit"));
+        assert!(parse("description = 'x'\n[drives]\ncount = 0").contains("sets no limit"));
         let with = |limits: &str| parse(&format!("description = 'x'\n[limits.raw-read]\n{limits}"));
         assert!(parse("").contains("description"));
         assert!(with("share = 1").contains("share"));
@@ -194,5 +244,35 @@ mod tests {
         assert!(with("floor_gb_per_s = nan").contains("above 0"));
         assert!(parse("description = 'x'\n[limits.raw]\nfloor_gb_per_s = 1").contains("raw"));
         assert!(parse("description = 'x'\n[drives]\nbalance = 2").contains("balance"));
+    }
+
+    #[test]
+    fn a_record_that_is_no_measure_is_refused_and_another_run_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qualify.json");
+        let figure = |kind: &str, rate: &str| {
+            format!(
+                r#"{{"kind":"{kind}","of":"storage","gb_per_s":{rate},"rounds_gb_per_s":[],"bytes":1,"elapsed_s":1.0,"how":"","links":""}}"#
+            )
+        };
+        let read = |verdict: &str, figure: &str| {
+            let text = format!(
+                r#"{{"verdict":"{verdict}","model":"m","size_bytes":5,"duration_s":60.0,"measured":[{figure}]}}"#
+            );
+            std::fs::write(&path, text).unwrap();
+            Earlier::read(&path)
+        };
+        for (verdict, figure, says) in [
+            ("interrupted", figure("raw-read", "1.0"), "was interrupted"),
+            ("passed", figure("raw-read", "0.0"), "no rate"),
+            ("passed", figure("raw-read", "-3.0"), "no rate"),
+            ("passed", figure("fio-read", "1.0"), "never compared"),
+        ] {
+            let error = format!("{:#}", read(verdict, &figure).unwrap_err());
+            assert!(error.contains(says), "{error}");
+        }
+        let earlier = read("passed", &figure("raw-read", "1.0")).unwrap();
+        assert!(earlier.differences("m", 5, 60.0).is_empty());
+        assert_eq!(earlier.differences("n", 6, 1.0).len(), 3);
     }
 }

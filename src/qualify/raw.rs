@@ -90,7 +90,7 @@ pub fn read(
         Err(e) => return Err(e).with_context(at),
     };
     let buffers = (0..threads).map(|_| HostBuffer::new(chunk_bytes)).collect::<Result<Vec<_>>>()?;
-    let mut pass = Pass { file, handle: &handle, buffers, until: Instant::now() + share, cancel };
+    let mut pass = Pass { file, handle: &handle, buffers, until: Instant::now().checked_add(share), cancel };
     let rounds = repeat(1, share, cancel, || {
         if !direct {
             handle.sync_all().and_then(|()| sys::evict(&handle)).context("empty the page cache")?;
@@ -106,7 +106,8 @@ struct Pass<'a> {
     handle: &'a File,
     buffers: Vec<HostBuffer>,
     /// A pass under way stops then: on a slow drive a whole one would take too long.
-    until: Instant,
+    /// `None`: so late that no clock tells it.
+    until: Option<Instant>,
     cancel: &'a Cancel,
 }
 
@@ -124,7 +125,8 @@ impl Pass<'_> {
                     let room = buffer.as_mut_slice();
                     loop {
                         let offset = next.fetch_add(room.len() as u64, Ordering::Relaxed);
-                        let late = done.load(Ordering::Relaxed) > 0 && Instant::now() >= until;
+                        let late = done.load(Ordering::Relaxed) > 0
+                            && until.is_some_and(|until| Instant::now() >= until);
                         if offset >= file.bytes || late || stop.load(Ordering::Relaxed) {
                             return Ok(());
                         }

@@ -139,6 +139,8 @@ pub mod sample {
             verified: Some(true),
             loading_time: Some(1.0),
             resident_before: Some(if cold { 0.0 } else { 1.0 }),
+            cache_state: if cold { "cold" } else { "warm" }.into(),
+            meant_cold: cold,
             ..Record::default()
         }
     }

@@ -87,6 +87,10 @@ pub fn judge(rule: &Rule, seen: &Seen, without_gpus: bool) -> Vec<Criterion> {
             }
         }
     }
+    if criteria.is_empty() {
+        let row = Criterion::new("rates", "", "rates", Judged::Unknown).saying("-", "-");
+        criteria.push(row.because("none of the rule's limits applies to what is measured here"));
+    }
     criteria.extend(state::judge(rule, seen));
     criteria
 }
@@ -104,6 +108,9 @@ fn failures(seen: &Seen) -> Vec<Criterion> {
 
 fn by_threshold(seen: &Seen, kind: Kind, threshold: &Threshold, left_out: bool) -> Vec<Criterion> {
     let measured: Vec<&Measured> = seen.of(kind).collect();
+    if let (Some(found), Some(why)) = (measured.first(), not_evicted(seen, kind)) {
+        return vec![unjudged(found, why)];
+    }
     if !measured.is_empty() {
         return measured.into_iter().filter_map(|m| against_threshold(seen, m, threshold)).collect();
     }
@@ -150,11 +157,25 @@ fn against_threshold(seen: &Seen, measured: &Measured, threshold: &Threshold) ->
         Some((limit, words)) => Some(rate_row(seen, measured, limit, &words)),
         None => {
             let why = format!("{}; a profile with a floor could judge it", untold.join("; "));
-            let row =
-                Criterion::new(measured.kind.name(), &measured.of, measured.kind.words(), Judged::Unknown);
-            Some(row.saying(format!("{:.2} GB/s", measured.gb_per_s), "-").because(why))
+            Some(unjudged(measured, why))
         }
     }
+}
+
+/// A figure that can't be held against a limit.
+fn unjudged(measured: &Measured, why: String) -> Criterion {
+    Criterion::new(measured.kind.name(), &measured.of, measured.kind.words(), Judged::Unknown)
+        .saying(format!("{:.2} GB/s", measured.gb_per_s), "-")
+        .because(why)
+}
+
+/// Why cold loads were none: their files stayed in memory (tmpfs), or nobody can tell.
+fn not_evicted(seen: &Seen, kind: Kind) -> Option<String> {
+    let load = seen.cold.iter().find(|load| load.error.is_none() && load.cache_state != "cold")?;
+    (kind == Kind::LoadCold).then(|| match load.resident_before {
+        Some(share) => format!("could not be evicted: {:.0} % resident", share * 100.0),
+        None => "could not be evicted for certain: what is resident is not told".into(),
+    })
 }
 
 /// Of the parts on the way that were measured alone, the slowest: raw reads, or the copy to the GPU.
@@ -174,6 +195,9 @@ fn by_earlier(seen: &Seen, then: &Measured, host: &str, tolerance: f64) -> Crite
     let limit = then.gb_per_s * (1.0 - tolerance);
     match seen.of(kind).find(|now| now.of == *of) {
         Some(now) => {
+            if let Some(why) = not_evicted(seen, kind) {
+                return unjudged(now, why);
+            }
             rate_row(seen, now, limit, &format!("{:.2} of {host}'s {:.2}", 1.0 - tolerance, then.gb_per_s))
         }
         None => Criterion::new(kind.name(), of, kind.words(), Judged::Unknown)
@@ -256,18 +280,40 @@ mod tests {
         seen.gpus.clear();
         seen.links.clear();
         seen.measured.retain(|m| m.kind == Kind::RawRead || m.kind == Kind::LoadWarm);
-        let limits = "limits.gpu-copy.floor_gb_per_s = 1\nlimits.gpu-copy-all.floor_gb_per_s = 1\n\
+        let limits = "limits.raw-read.floor_gb_per_s = 1\nlimits.gpu-copy.floor_gb_per_s = 1\n\
+                      limits.gpu-copy-all.floor_gb_per_s = 1\n\
                       limits.load-warm.share_of_parts = 0.5";
         let mut rule = profile(limits);
         let rows = judge(&rule, &seen, true);
         assert!(row(&rows, "gpu-copy").causes[0].contains("no GPU under test"));
         assert_eq!(verdict(&rows), Judged::Unknown);
+        let one = judge(&profile("limits.gpu-copy-all.floor_gb_per_s = 1"), &seen, true);
+        assert_eq!(row(&one, "rates").judged, Judged::Unknown, "nothing was held to a limit");
         assert!(rows.iter().all(|row| row.id != "gpu-copy-all" && row.id != "load-warm"), "{rows:#?}");
         if let Rule::Profile(profile) = &mut rule {
             profile.name = "default".into();
         }
         assert_eq!(verdict(&judge(&rule, &seen, true)), Judged::Passed);
         assert_eq!(verdict(&judge(&rule, &seen, false)), Judged::Unknown, "they were wanted");
+    }
+
+    #[test]
+    fn a_cold_load_that_was_warm_is_not_judged() {
+        let mut seen = good();
+        seen.cold[0].cache_state = "warm".into();
+        seen.cold[0].resident_before = Some(1.0);
+        let then = measured(Kind::LoadCold, "GPU 0", 1.0, None);
+        let earlier = Earlier { measured: vec![then], ..Earlier::default() };
+        for rule in [
+            profile("limits.load-cold.floor_gb_per_s = 0.1"),
+            profile("limits.load-cold.floor_gb_per_s = 1000"),
+            Rule::Against(earlier, 0.1),
+        ] {
+            let rows = judge(&rule, &seen, false);
+            let cold = row(&rows, "load-cold");
+            assert_eq!(cold.judged, Judged::Unknown);
+            assert_eq!(cold.causes, ["could not be evicted: 100 % resident"]);
+        }
     }
 
     #[test]
@@ -279,6 +325,7 @@ mod tests {
                 measured(Kind::GpuCopy, "GPU 7", 55.0, None),
             ],
             path: "qualify.json".into(),
+            ..Earlier::default()
         };
         let rows = judge(&Rule::Against(then(13.0), 0.1), &good(), false);
         assert_eq!(row(&rows, "raw-read").limit, "≥ 11.70 (0.90 of node1's 13.00)");

@@ -26,6 +26,8 @@ fn no_directory_no_room_no_sense() {
     qualify(&["--profile", "not.toml"]).one_error(&["profile not.toml: line 3: ", "floor"]);
     fs::write(bench.at("empty.json"), "{\"measured\": []}").unwrap();
     qualify(&["--against", "empty.json"]).one_error(&["no figure"]);
+    fs::write(bench.at("open.toml"), "description = 'x'").unwrap();
+    qualify(&["--profile", "open.toml"]).one_error(&["profile open.toml", "sets no limit"]);
     bench.assert_clean();
     assert!(!bench.at("results/qualify.json").exists());
 }
@@ -38,6 +40,8 @@ fn usage_is_checked() {
         &["--duration", "0s"],
         &["--profile", "laptop", "--against", "x.json"],
         &["--tolerance", "5%"],
+        &["--against", "x.json", "--tolerance", "100%"],
+        &["--duration", "500000000000years"],
         &["--gpus", "x"],
     ] {
         bench.run(args).expect(2);
