@@ -24,10 +24,14 @@ pub mod digest;
 pub mod doctor;
 /// CUDA devices, through cudarc.
 pub mod gpu;
+/// What every page needs.
+pub mod html;
 /// Ctrl-C, once for the whole process.
 pub mod interrupt;
 /// Plans, engines, and the one loop that moves bytes.
 pub mod load;
+/// The middle of some figures.
+pub mod median;
 /// Host buffers.
 pub mod memory;
 /// Progress on a terminal, silence in a pipe.

@@ -1,5 +1,7 @@
 //! Outliers by the median and the median absolute deviation (MAD), which a few bad values do not move.
 
+pub use crate::median::median;
+
 use serde::Serialize;
 
 /// What the MAD of normal values must be multiplied with to give their standard deviation.
@@ -48,23 +50,6 @@ impl Spread {
 /// How many values lie far above the others.
 pub fn high_outliers(values: &[f64]) -> usize {
     Spread::of(values).map_or(0, |spread| values.iter().filter(|value| **value > spread.limit()).count())
-}
-
-/// The middle value, or the mean of the two in the middle; `None` of nothing.
-pub fn median(values: &[f64]) -> Option<f64> {
-    let mut values = values.to_vec();
-    let middle = values.len() / 2;
-    if values.is_empty() {
-        return None;
-    }
-    let even = values.len().is_multiple_of(2);
-    let (below, at, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
-    let high = *at;
-    if !even {
-        return Some(high);
-    }
-    let low = below.iter().copied().max_by(f64::total_cmp)?;
-    Some(low + (high - low) / 2.0)
 }
 
 #[cfg(test)]

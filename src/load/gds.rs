@@ -186,8 +186,7 @@ impl<'a> GdsEngine<'a> {
             let lanes = self.lanes.iter().zip(jobs).filter(|(gpus, _)| !gpus.is_empty());
             lanes.map(|(gpus, jobs)| Slabs::new(&gds.driver, &gpus[0], jobs, bytes)).collect()
         };
-        let slab_bytes =
-            || self.lanes.iter().flatten().map(|gpu| slabs::slab_bytes(gpu)).min().unwrap_or(u64::MAX);
+        let slab_bytes = || slabs::slab_bytes(self.lanes.iter().flatten());
         self.slabs = match gds.register {
             Register::None => Vec::new(),
             Register::Auto if !is_direct => Vec::new(),

@@ -6,6 +6,7 @@ use super::page::word;
 use super::report::Report;
 use super::verdict::Judged;
 use crate::doctor::check::Check;
+use crate::html::escape;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--good:#1a7f37;--bad:#b3261e;--open:#8a5a00;--line:#8884}\
@@ -185,22 +186,6 @@ fn class(judged: Judged) -> &'static str {
         Judged::Failed => "failed",
         Judged::Unknown => "open",
     }
-}
-
-/// Text as HTML shows it, in elements and in quoted attributes.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -150,13 +150,7 @@ pub fn repeat(
 
 /// 0 of nothing.
 pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => 0.0,
-        n if n % 2 == 1 => sorted[n / 2],
-        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
-    }
+    crate::median::median(values).unwrap_or(0.0)
 }
 
 /// The time of a run, shared out by weight.

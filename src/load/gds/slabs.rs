@@ -17,11 +17,12 @@ const WINDOW: usize = 2;
 const SLAB_BYTES: u64 = 4 << 30;
 const SMALL_SLAB_BYTES: u64 = 32 << 20;
 
-/// Bytes of a slab, so that as many as are mapped at a time fit what is free of a GPU's BAR1; by NVML, where it tells.
-pub fn slab_bytes(gpu: &Gpu) -> u64 {
+/// Bytes of a slab, so that as many as are mapped at a time fit what is free of each GPU's BAR1; by NVML, where it tells.
+pub fn slab_bytes<'g>(gpus: impl Iterator<Item = &'g Arc<Gpu>>) -> u64 {
     let facts = hardware::gpus(&Source::live(false)).unwrap_or_default();
-    let free = facts.iter().find(|f| f.uuid == gpu.uuid).and_then(|f| f.bar1_free_bytes);
-    let share = free.map_or(SLAB_BYTES, |free| free / (WINDOW as u64 + 1));
+    let free = |gpu: &Arc<Gpu>| facts.iter().find(|f| f.uuid == gpu.uuid)?.bar1_free_bytes;
+    let shares = gpus.filter_map(|gpu| Some(free(gpu)? / (WINDOW as u64 + 1)));
+    let share = shares.min().unwrap_or(SLAB_BYTES);
     (share - share % SMALL_SLAB_BYTES).clamp(SMALL_SLAB_BYTES, SLAB_BYTES)
 }
 
