@@ -38,6 +38,8 @@ pub mod memory;
 pub mod progress;
 /// A node held against what its parts allow, a profile, or an earlier node.
 pub mod qualify;
+/// What the page cache holds of a file.
+pub mod residency;
 /// System calls that std does not have.
 pub mod sys;
 

@@ -11,88 +11,14 @@ use std::path::Path;
 pub const DIRECT_ALIGN: u64 = 4096;
 
 /// Bytes of a page of the page cache: 4 KiB on x86, up to 64 KiB on arm64.
-fn page_bytes() -> u64 {
+pub fn page_bytes() -> u64 {
     // SAFETY: takes an integer and returns one.
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1)
 }
 
-/// `struct cachestat_range` and `struct cachestat` of Linux 6.5 (`linux/mman.h`).
-#[repr(C)]
-struct CachestatRange {
-    off: u64,
-    len: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct Cachestat {
-    nr_cache: u64,
-    nr_dirty: u64,
-    nr_writeback: u64,
-    nr_evicted: u64,
-    nr_recently_evicted: u64,
-}
-
-/// The same number on every architecture that has it.
-const SYS_CACHESTAT: libc::c_long = 451;
-
 /// Rounds up to a multiple of `align`, a power of two. Saturates.
 pub fn align_up(value: u64, align: u64) -> u64 {
     value.saturating_add(align - 1) & !(align - 1)
-}
-
-/// Bytes of `[offset, offset + bytes)` that the page cache holds, or `None` where neither `cachestat`
-/// (Linux 6.5) nor `mincore` can tell. Neither starts read-ahead; `preadv2(RWF_NOWAIT)` would.
-pub fn resident_bytes(file: &File, offset: u64, bytes: u64) -> Option<u64> {
-    if bytes == 0 {
-        return Some(0);
-    }
-    let range = CachestatRange { off: offset, len: bytes };
-    let mut stat = Cachestat::default();
-    // SAFETY: both structs are live, have the kernel's layout, and the kernel only writes `stat`.
-    let rc = unsafe {
-        libc::syscall(
-            SYS_CACHESTAT,
-            file.as_raw_fd(),
-            &range as *const CachestatRange,
-            &mut stat as *mut Cachestat,
-            0,
-        )
-    };
-    if rc == 0 {
-        return Some((stat.nr_cache.saturating_mul(page_bytes())).min(bytes));
-    }
-    mincore_resident_bytes(file, offset, bytes)
-}
-
-/// The older way: map the range (which reads nothing) and ask for its residency vector.
-fn mincore_resident_bytes(file: &File, offset: u64, bytes: u64) -> Option<u64> {
-    let page_bytes = page_bytes();
-    let start = offset - offset % page_bytes;
-    let length = usize::try_from(offset - start + bytes).ok()?;
-    // SAFETY: a fresh read-only shared mapping of our own descriptor; it is never dereferenced.
-    let map = unsafe {
-        let at = libc::off_t::try_from(start).ok()?;
-        libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), at)
-    };
-    if map == libc::MAP_FAILED {
-        return None;
-    }
-    let mut pages = vec![0u8; length.div_ceil(page_bytes as usize)];
-    // SAFETY: the mapping is `length` bytes long and `pages` has a byte for each of its pages.
-    let rc = unsafe { libc::mincore(map, length, pages.as_mut_ptr()) };
-    // SAFETY: `map` and `length` are the mapping made above, unmapped once.
-    unsafe { libc::munmap(map, length) };
-    (rc == 0).then(|| pages.iter().filter(|p| **p & 1 == 1).count() as u64 * page_bytes).map(|r| r.min(bytes))
-}
-
-/// Drops a file's clean pages from the page cache. Dirty pages stay: sync the file first.
-pub fn evict(file: &File) -> io::Result<()> {
-    // SAFETY: takes a descriptor and three integers; no memory is involved.
-    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
-        0 => Ok(()),
-        errno => Err(io::Error::from_raw_os_error(errno)),
-    }
 }
 
 /// Opens a regular file for reading. Anything else is refused unopened: opening a FIFO would wait for a writer.
@@ -298,26 +224,6 @@ fn c_path(path: &Path) -> io::Result<std::ffi::CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
-
-    #[test]
-    fn both_residency_tests_agree_and_start_no_read_ahead() {
-        let mut file = tempfile::NamedTempFile::new_in(".").unwrap();
-        let pages = 256u64;
-        file.write_all(&vec![7u8; (pages * page_bytes()) as usize]).unwrap();
-        file.as_file().sync_all().unwrap();
-        let all = pages * page_bytes();
-        assert_eq!(resident_bytes(file.as_file(), 0, all), mincore_resident_bytes(file.as_file(), 0, all));
-        evict(file.as_file()).unwrap();
-        let before = resident_bytes(file.as_file(), 0, all).unwrap();
-        for _ in 0..3 {
-            assert_eq!(resident_bytes(file.as_file(), 0, all), Some(before), "asking brought pages in");
-            assert_eq!(mincore_resident_bytes(file.as_file(), 0, all), Some(before));
-        }
-        let mut byte = [0u8; 1];
-        File::open(file.path()).unwrap().read_exact(&mut byte).unwrap();
-        assert!(resident_bytes(file.as_file(), 0, page_bytes()).unwrap() == page_bytes());
-    }
 
     #[test]
     fn cpu_lists() {

@@ -236,3 +236,41 @@ fn inspect_shows_ties_of_serverlessllms_own_checkpoint() {
     assert_eq!(pair, ["lm_head.weight", "model.embed_tokens.weight"]);
     assert_eq!(shown["alignment_bytes"], 8, "its own writer aligns to 8 bytes");
 }
+
+/// A server often reads models that another user owns, of which the kernel then does not tell what the page cache holds.
+#[test]
+fn files_of_another_user_are_read_past_the_page_cache_when_cold_and_from_it_when_warm() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+
+    let dir = saved();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let files: Vec<_> = (0..2).map(|i| dir.path().join(format!("models/ours/tensor.data_{i}"))).collect();
+    let path_of = |uid: Option<u32>| -> Option<String> {
+        let mut command = common::program(dir.path(), &["load", "ours", "--gpus", "none", "--json"]);
+        uid.map(|uid| command.uid(uid).gid(uid));
+        let output = command.output().ok()?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        Some(report["path"].as_str().unwrap().to_string())
+    };
+    let evict = || {
+        for file in &files {
+            let file = fs::File::open(file).unwrap();
+            file.sync_all().unwrap();
+            sllm_gds::residency::evict(&file).unwrap();
+        }
+    };
+    evict();
+    if path_of(None).as_deref() != Some("host-direct") {
+        eprintln!("SKIPPED: this file system cannot be read past the page cache");
+        return;
+    }
+    const NOBODY: u32 = 65534;
+    let Some(cold) = path_of(Some(NOBODY)) else {
+        eprintln!("SKIPPED: only root can run the program as another user, who must reach it");
+        return;
+    };
+    files.iter().for_each(|file| _ = fs::read(file).unwrap());
+    assert_eq!((cold.as_str(), path_of(Some(NOBODY)).as_deref()), ("host-direct", Some("host-buffered")));
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::checkpoint::Checkpoint;
-use crate::sys;
+use crate::residency;
 
 /// A checkpoint's data files, held open: to open the checkpoint again would bring its headers back.
 pub struct Files(Vec<(PathBuf, File, u64)>);
@@ -25,7 +25,7 @@ impl Files {
     /// Drops them from the page cache; dirty pages are written back first.
     pub fn evict(&self) -> Result<()> {
         for (path, file, _) in &self.0 {
-            let drop = || file.sync_all().and_then(|()| sys::evict(file));
+            let drop = || file.sync_all().and_then(|()| residency::evict(file));
             drop().with_context(|| format!("evict {} from the page cache", path.display()))?;
         }
         Ok(())
@@ -35,7 +35,7 @@ impl Files {
     pub fn warm(&self) -> Result<()> {
         let mut buffer = vec![0u8; 1 << 20];
         for (path, file, bytes) in &self.0 {
-            if sys::resident_bytes(file, 0, *bytes) == Some(*bytes) {
+            if residency::resident_bytes(file, 0, *bytes) == Some(*bytes) {
                 continue;
             }
             let mut reader = file;
@@ -53,7 +53,7 @@ impl Files {
     pub fn resident_share(&self) -> Option<f64> {
         let mut resident_bytes = 0u64;
         for (_, file, bytes) in &self.0 {
-            resident_bytes += sys::resident_bytes(file, 0, *bytes)?;
+            resident_bytes += residency::resident_bytes(file, 0, *bytes)?;
         }
         let bytes: u64 = self.0.iter().map(|(_, _, bytes)| bytes).sum();
         Some(if bytes == 0 { 0.0 } else { resident_bytes as f64 / bytes as f64 })

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use anyhow::{Context, Result};
 
 use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
-use super::source::{self, Sources, Storage};
+use super::source::{Sources, Storage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::IoChoice;
 use crate::cufile::{CufileError, Driver, DriverOptions, Handle, What};
@@ -222,10 +222,10 @@ impl<'a> GdsEngine<'a> {
 
     /// The handle for a range, and whether it goes past the page cache.
     fn handle(&self, file: usize, offset: u64, bytes: u64) -> (&Handle, bool) {
-        let file = &self.files[file];
-        match &file.cached {
-            Some(cached) if source::is_cached(cached.file(), offset, bytes) => (cached, false),
-            _ => (&file.handle, file.past_cache),
+        let GdsFile { handle, past_cache, cached } = &self.files[file];
+        match cached {
+            Some(cached) if self.sources.is_cached(file, offset, bytes) => (cached, false),
+            _ => (handle, *past_cache),
         }
     }
 }

@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use super::engine::PathTaken;
 use crate::checkpoint::{Checkpoint, malformed};
 use crate::cli::IoChoice;
+use crate::residency::Residency;
 use crate::sys::{self, DIRECT_ALIGN};
 
 /// Numbered files, to be read from by many threads. What lies below the loader: [`Sources`], and for tests
@@ -31,12 +32,8 @@ struct SourceFile {
     buffered: File,
     /// Absent where the file system refuses `O_DIRECT`.
     direct: Option<File>,
-}
-
-/// Whether the page cache holds enough of a range to read it from there. Half is where both ways cost the same, when a
-/// warm byte is free and a cold one costs double.
-pub(super) fn is_cached(file: &File, offset: u64, bytes: u64) -> bool {
-    sys::resident_bytes(file, offset, bytes).unwrap_or(0) * 2 >= bytes
+    /// Absent where nothing depends on it.
+    residency: Option<Residency>,
 }
 
 /// Shared by all threads of a load.
@@ -71,7 +68,9 @@ impl Sources {
                     Err(e) => return Err(e).with_context(at),
                 },
             };
-            files.push(SourceFile { buffered, direct });
+            let ask = io == IoChoice::Auto && direct.is_some();
+            let residency = ask.then(|| Residency::open(&file.path)).transpose().with_context(at)?;
+            files.push(SourceFile { buffered, direct, residency });
         }
         let (direct_bytes, buffered_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         Ok(Sources { files, io, direct_works: AtomicBool::new(true), direct_bytes, buffered_bytes })
@@ -91,10 +90,13 @@ impl Sources {
         if !aligned || !self.direct_works.load(Ordering::Relaxed) {
             return None;
         }
-        if self.io == IoChoice::Auto && is_cached(&source.buffered, offset, bytes) {
-            return None;
-        }
-        Some(direct)
+        let cached = source.residency.as_ref().is_some_and(|r| r.holds(offset, bytes));
+        (!cached).then_some(direct)
+    }
+
+    /// Whether to read a range from the page cache; no where `io` does not leave it open.
+    pub(super) fn is_cached(&self, file: usize, offset: u64, bytes: u64) -> bool {
+        self.files.get(file).and_then(|f| f.residency.as_ref()).is_some_and(|r| r.holds(offset, bytes))
     }
 }
 
@@ -143,6 +145,9 @@ impl Storage for Sources {
             IoChoice::Auto if direct_bytes == 0 => "the page cache held every range".to_string(),
             IoChoice::Auto => format!("the page cache held {buffered_bytes} bytes"),
         };
+        let tried = self.files.iter().any(|f| f.residency.as_ref().is_some_and(|r| !r.is_told()));
+        let how = if tried { ", by trial: the kernel does not tell who may not write the files" } else { "" };
+        let reason = reason + how;
         PathTaken { path: format!("{name}-{way}"), reason, direct_bytes, buffered_bytes }
     }
 }

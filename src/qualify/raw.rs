@@ -19,6 +19,7 @@ use crate::checkpoint::write::Source;
 use crate::checkpoint::{DType, contiguous_stride};
 use crate::interrupt::{Cancel, Interrupted};
 use crate::memory::HostBuffer;
+use crate::residency;
 use crate::sys;
 
 /// Tensors of the file: enough to share out to many GPUs evenly.
@@ -93,7 +94,7 @@ pub fn read(
     let mut pass = Pass { file, handle: &handle, buffers, until: Instant::now().checked_add(share), cancel };
     let rounds = repeat(1, share, cancel, || {
         if !direct {
-            handle.sync_all().and_then(|()| sys::evict(&handle)).context("empty the page cache")?;
+            handle.sync_all().and_then(|()| residency::evict(&handle)).context("empty the page cache")?;
         }
         pass.run()
     })?;
