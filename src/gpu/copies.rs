@@ -48,6 +48,19 @@ impl Stream {
         self.stream.synchronize().map_err(self.gpu.fail("finish its copies"))
     }
 
+    /// Copies each source to its target, all queued at once, and returns when the last has arrived. At the link's rate
+    /// from pinned memory; other memory works, slowly.
+    pub fn copy_all(&self, copies: &[(&DeviceSlice<'_>, &[u8])]) -> Result<(), GpuError> {
+        if copies.iter().any(|(target, source)| source.len() as u64 > target.bytes) {
+            return Err(self.gpu.error("queue a copy", "it is longer than its target; please report this"));
+        }
+        let queued = copies.iter().try_for_each(|(target, source)| {
+            // SAFETY: the sources are borrowed until this function returns, and it synchronizes first, whatever fails.
+            unsafe { self.queue(target, 0, source) }
+        });
+        queued.and(self.synchronize())
+    }
+
     /// Queues a copy.
     ///
     /// # Safety
@@ -60,20 +73,6 @@ impl Stream {
         unsafe { result::memcpy_htod_async(target.address + offset, source, self.stream.cu_stream()) }
             .map_err(self.gpu.fail("queue a copy"))
     }
-}
-
-/// Copies each source to its target, all queued at once and shared out to the streams in turns (one alone pauses
-/// between copies), and returns when the last has arrived. At the link's rate from pinned memory; other memory
-/// works, slowly.
-pub fn copy_all(streams: &[Stream], copies: &[(&DeviceSlice<'_>, &[u8])]) -> Result<(), GpuError> {
-    if let (Some(stream), true) = (streams.first(), copies.iter().any(|(t, s)| s.len() as u64 > t.bytes)) {
-        return Err(stream.gpu.error("queue a copy", "it is longer than its target; please report this"));
-    }
-    let queued = copies.iter().zip(streams.iter().cycle()).try_for_each(|((target, source), stream)| {
-        // SAFETY: the sources are borrowed until this function returns, and it synchronizes first, whatever fails.
-        unsafe { stream.queue(target, 0, source) }
-    });
-    streams.iter().map(Stream::synchronize).fold(queued, Result::and)
 }
 
 /// One buffer of the ring: pinned bytes, and the copies that still read them.

@@ -148,7 +148,7 @@ impl Drop for PinnedArena {
     fn drop(&mut self) {
         if self.gpu.context.bind_to_thread().is_ok() {
             // SAFETY: registered by `pin` and unregistered once, before the buffer goes. Copies from it have
-            // ended: Slot waits for its own, and `copy_all` waits before it returns.
+            // ended: Slot waits for its own, and `Stream::copy_all` waits before it returns.
             let _ = unsafe { sys::cuMemHostUnregister(self.buffer.as_mut_slice().as_mut_ptr().cast()) };
         }
     }

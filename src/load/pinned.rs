@@ -1,9 +1,11 @@
 //! The engine `pinned`: storage → pinned ring → GPU memory, all three overlapped.
 //!
 //! The reader threads of a lane share one ring of pinned slots. Several threads fill a slot that no copy reads any
-//! more, a part each; the last one queues one asynchronous copy of all of it on a stream of its own, and gives the slot
-//! back with the event that tells its end. Few slots, so that the copies find them in the processor's cache; long ones,
-//! since each copy costs some 3 µs beside its bytes. No copy a tensor, no stream synchronisation in the loop.
+//! more, a part each; the last one queues one asynchronous copy of all of it on the lane's stream, and gives the slot
+//! back with the event that tells its end. One stream, so that slots come back one after the other: copies of several
+//! streams share the link, each takes longer, and the ring holds more that nobody can fill (ten streams cost 4 %).
+//! Few slots, so that the copies find them in the processor's cache; long ones, since each copy costs some 3 µs beside
+//! its bytes. No copy a tensor, no stream synchronisation in the loop.
 
 use std::collections::VecDeque;
 use std::io;
@@ -37,8 +39,8 @@ struct LaneState {
     free: Vec<Slot>,
     /// Their copies were queued in this order.
     copying: VecDeque<Slot>,
-    /// One a GPU of the lane in each; a reader thread takes one set and gives it back.
-    streams: Vec<Vec<Stream>>,
+    /// One for each GPU of the lane, which all threads queue their copies on. Absent until pinning begins.
+    streams: Option<Arc<[Stream]>>,
     failed: Option<GpuError>,
     filling: Filling,
 }
@@ -124,12 +126,13 @@ impl Lane {
 
     fn fill_batches(&self, options: &Options) -> Result<(), GpuError> {
         sys::run_near(self.gpus[0].numa_node);
-        let (mut slots_left, mut streams_left) = (options.slots, options.threads);
+        let streams = self.gpus.iter().map(Stream::new).collect::<Result<Arc<[_]>, _>>()?;
+        self.lock().streams = Some(streams);
+        let mut slots_left = options.slots;
         for batches_left in (1..=BATCHES).rev() {
             let slots = slots_left.div_ceil(batches_left);
-            let streams = streams_left.div_ceil(batches_left);
-            (slots_left, streams_left) = (slots_left - slots, streams_left - streams);
-            self.fill_batch(options, slots, streams)?;
+            slots_left -= slots;
+            self.fill_batch(options, slots)?;
             let mut state = self.lock();
             while state.filling == Filling::Held {
                 state = self.wait(state);
@@ -138,9 +141,7 @@ impl Lane {
         Ok(())
     }
 
-    fn fill_batch(&self, options: &Options, slots: usize, streams: usize) -> Result<(), GpuError> {
-        let set = |_| self.gpus.iter().map(Stream::new).collect::<Result<Vec<_>, _>>();
-        let sets = (0..streams).map(set).collect::<Result<Vec<_>, _>>()?;
+    fn fill_batch(&self, options: &Options, slots: usize) -> Result<(), GpuError> {
         // A thread a chunk brings the pages in.
         let threads = slots.saturating_mul((options.copy_bytes / options.chunk_bytes.max(1)) as usize);
         let pieces = match slots {
@@ -148,10 +149,7 @@ impl Lane {
             _ => pin(&self.gpus[0], options.copy_bytes, slots, threads)?,
         };
         let slots = pieces.into_iter().map(|p| Slot::new(&self.gpus, p)).collect::<Result<Vec<_>, _>>()?;
-        let mut state = self.lock();
-        state.streams.extend(sets);
-        state.free.extend(slots);
-        drop(state);
+        self.lock().free.extend(slots);
         self.changed.notify_all();
         Ok(())
     }
@@ -172,23 +170,18 @@ impl Lane {
         }
     }
 
-    fn take_streams(&self) -> Result<Vec<Stream>, GpuError> {
+    fn streams(&self) -> Result<Arc<[Stream]>, GpuError> {
         let mut state = self.lock();
         loop {
-            if let Some(streams) = state.streams.pop() {
-                return Ok(streams);
+            if let Some(streams) = &state.streams {
+                return Ok(streams.clone());
             }
             if state.filling == Filling::Ended {
-                let none = || self.gpus[0].error("take a stream", "none is left; please report this");
+                let none = || self.gpus[0].error("make a stream", "none was made; please report this");
                 return Err(state.failed.clone().unwrap_or_else(none));
             }
             state = self.wait(state);
         }
-    }
-
-    fn give_streams_back(&self, streams: Vec<Stream>) {
-        self.lock().streams.push(streams);
-        self.changed.notify_one();
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
@@ -316,8 +309,8 @@ impl Engine for PinnedEngine<'_> {
     fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>> {
         let lane = &self.ring.lanes[lane];
         sys::run_near(lane.gpus[0].numa_node);
-        let streams = lane.take_streams().map_err(io::Error::other)?;
-        Ok(Box::new(PinnedWorker { storage: self.storage, lane, streams }))
+        let streams = lane.streams().map_err(io::Error::other)?;
+        Ok(Box::new(PinnedWorker { storage: self.storage, streams }))
     }
 
     fn outcome(&self) -> PathTaken {
@@ -327,8 +320,7 @@ impl Engine for PinnedEngine<'_> {
 
 struct PinnedWorker<'a> {
     storage: &'a dyn Storage,
-    lane: &'a Lane,
-    streams: Vec<Stream>,
+    streams: Arc<[Stream]>,
 }
 
 impl Worker for PinnedWorker<'_> {
@@ -352,12 +344,10 @@ impl Worker for PinnedWorker<'_> {
 }
 
 impl Drop for PinnedWorker<'_> {
-    /// Gives the streams back: taking them apart would count as part of the load. After a failure copies may still
-    /// be under way; they end here, while their targets are borrowed.
+    /// After a failure copies may still be under way; they end here, while their targets are borrowed.
     fn drop(&mut self) {
-        for stream in &self.streams {
+        for stream in self.streams.iter() {
             let _ = stream.synchronize();
         }
-        self.lane.give_streams_back(std::mem::take(&mut self.streams));
     }
 }

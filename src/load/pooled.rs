@@ -16,15 +16,12 @@ use super::{
 };
 use crate::bench::record::Phases;
 use crate::checkpoint::Checkpoint;
-use crate::gpu::copies::{Stream, copy_all};
+use crate::gpu::Gpu;
+use crate::gpu::copies::Stream;
 use crate::gpu::memory::{DeviceSlice, Pinned};
-use crate::gpu::{Gpu, GpuError};
 use crate::interrupt::Cancel;
 use crate::load::plan::Plan;
 use crate::sys::{DIRECT_ALIGN, align_up};
-
-/// Enough that one copy begins while another ends.
-const COPY_STREAMS: usize = 4;
 
 /// Loads to GPUs by way of the pool; past it where the checkpoint does not fit, which the report says.
 pub fn load(
@@ -92,7 +89,7 @@ fn from_pool(
                 copiers.push(scope.spawn(move || {
                     let mine: Vec<(&DeviceSlice, &[u8])> =
                         copies.iter().map(|(slices, c)| (&slices[i], *c)).collect();
-                    copy_all(&streams(gpu)?, &mine)
+                    Stream::new(gpu)?.copy_all(&mine)
                 }));
             }
         }
@@ -120,11 +117,6 @@ fn from_pool(
     )?;
     report.read_bytes = 0;
     Ok((loaded, report))
-}
-
-/// Streams that share a GPU's copies.
-fn streams(gpu: &Arc<Gpu>) -> Result<Vec<Stream>, GpuError> {
-    (0..COPY_STREAMS).map(|_| Stream::new(gpu)).collect()
 }
 
 /// The pool cut the checkpoint into chunks of its own size; all but a segment's last are that long.
@@ -217,8 +209,7 @@ impl Worker for FillWorker<'_> {
         if n == left {
             // The chunk is full. Other threads read on while this one waits for its copy.
             for (stream, slice) in self.streams.iter().zip(slices.iter()) {
-                copy_all(std::slice::from_ref(stream), &[(slice, &room[..job.bytes as usize])])
-                    .map_err(io::Error::other)?;
+                stream.copy_all(&[(slice, &room[..job.bytes as usize])]).map_err(io::Error::other)?;
             }
         }
         Ok(n)

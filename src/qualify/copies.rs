@@ -10,7 +10,7 @@ use super::measure::{ROUNDS_MIN, Rounds, repeat};
 use crate::doctor::hardware::{LinkSeen, LinkWatch};
 use crate::doctor::source::Unread;
 use crate::gpu::Gpu;
-use crate::gpu::copies::{Stream, copy_all};
+use crate::gpu::copies::Stream;
 use crate::gpu::memory::{DeviceBuffer, DeviceSlice, Pinned, pin};
 use crate::interrupt::{Cancel, Interrupted};
 use crate::sys;
@@ -19,19 +19,18 @@ use crate::sys;
 const PIECE_BYTES: u64 = 32 << 20;
 const PIECES: usize = 8;
 const TIMES: usize = 4;
-const STREAMS: usize = 4;
 const BATCH_BYTES: u64 = PIECE_BYTES * (PIECES * TIMES) as u64;
 
 /// How, in words.
 pub fn how() -> String {
-    format!("batches of {} copies of {} MiB over {STREAMS} streams", PIECES * TIMES, PIECE_BYTES >> 20)
+    format!("batches of {} copies of {} MiB", PIECES * TIMES, PIECE_BYTES >> 20)
 }
 
 /// Host and device memory of one GPU's copies.
 struct Copies {
     pinned: Vec<Pinned>,
     device: DeviceBuffer,
-    streams: Vec<Stream>,
+    stream: Stream,
 }
 
 impl Copies {
@@ -40,8 +39,7 @@ impl Copies {
         sys::run_near(gpu.numa_node);
         let pinned = pin(gpu, PIECE_BYTES, PIECES, PIECES)?;
         let device = DeviceBuffer::new(gpu, PIECE_BYTES * PIECES as u64)?;
-        let streams = (0..STREAMS).map(|_| Stream::new(gpu)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Copies { pinned, device, streams })
+        Ok(Copies { pinned, device, stream: Stream::new(gpu)? })
     }
 
     /// One batch; its seconds.
@@ -57,7 +55,7 @@ impl Copies {
             targets.iter().zip(self.pinned.iter().map(Pinned::as_slice)).collect();
         let copies = once.repeat(TIMES);
         let started = Instant::now();
-        copy_all(&self.streams, &copies)?;
+        self.stream.copy_all(&copies)?;
         Ok(started.elapsed().as_secs_f64())
     }
 }

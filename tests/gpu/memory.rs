@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use sllm_gds::cli::Gpus;
-use sllm_gds::gpu::copies::{Stream, copy_all};
+use sllm_gds::gpu::copies::Stream;
 use sllm_gds::gpu::memory::{DeviceBuffer, pin};
 use sllm_gds::gpu::{self, kernels};
 use sllm_gds::interrupt::Cancel;
@@ -76,7 +76,7 @@ fn pinned_pieces_are_apart_and_copies_bring_them_over() {
         piece.as_mut_slice().fill(i as u8 + 1);
     }
     let mut buffer = DeviceBuffer::new(&session.gpu, 8 * 8192).unwrap();
-    let streams: Vec<Stream> = (0..3).map(|_| Stream::new(&session.gpu).unwrap()).collect();
+    let stream = Stream::new(&session.gpu).unwrap();
     let pageable = vec![8u8; 8192];
     let mut rest = buffer.as_mut_slice();
     let mut targets = Vec::new();
@@ -88,7 +88,7 @@ fn pinned_pieces_are_apart_and_copies_bring_them_over() {
     assert_eq!(rest.bytes(), 0);
     let sources = pieces.iter().map(|p| p.as_slice()).chain([pageable.as_slice()]);
     let copies: Vec<_> = targets.iter().zip(sources).collect();
-    copy_all(&streams, &copies).unwrap();
+    stream.copy_all(&copies).unwrap();
     drop(targets);
     let mut found = vec![0u8; 8 * 8192];
     buffer.read(0, &mut found).unwrap();
