@@ -47,14 +47,14 @@ ceiling() { # a program beside the results, and its arguments
 }
 
 # A ceiling and a load in turns, so that drift of the machine hits both: a line each in ceiling-NAME.jsonl and
-# load-NAME.jsonl. turns NAME CEILING… -- LOAD…
+# load-NAME.jsonl. turns COUNT NAME CEILING… -- LOAD…
 turns() {
-  local name=$1 ceiling=()
-  shift
+  local count=$1 name=$2 ceiling=()
+  shift 2
   while [ "$1" != -- ]; do ceiling+=("$1"); shift; done
   shift
   say "$name: a ceiling and a load in turns"
-  for _ in 1 2 3 4 5; do
+  for _ in $(seq "$count"); do
     ceiling "${ceiling[@]}" >>"$out/ceiling-$name.jsonl"
     load "$@" --gpus 0 --verify | tr -d '\n' >>"$out/load-$name.jsonl"
     echo >>"$out/load-$name.jsonl"
@@ -72,17 +72,17 @@ name=synthetic/meta-llama/Meta-Llama-3-8B
 weights=("$fast/${name}_0"/tensor.data_*)
 shards=("$fast/${name}_safetensors_0"/*.safetensors)
 cat "${weights[@]}" "${shards[@]}" >/dev/null
-turns warm ceilings copy 2147483648 -- ${name}_0 --storage-path $fast
-turns warm-safetensors ceilings copy 2147483648 -- ${name}_safetensors_0 --storage-path $fast
+turns 5 warm ceilings copy 2147483648 -- ${name}_0 --storage-path $fast
+turns 5 warm-safetensors ceilings copy 2147483648 -- ${name}_safetensors_0 --storage-path $fast
 
-threads=10 # what a load takes by default on 16 cores
+threads=12 # what a load takes by default on 16 cores
 evict "${weights[@]}" "${shards[@]}"
-turns cold-fast ceilings read 1 $threads 4194304 "${weights[@]}" -- ${name}_0 --storage-path $fast
+turns 9 cold-fast ceilings read 1 $threads 4194304 "${weights[@]}" -- ${name}_0 --storage-path $fast
 bench cold-fast --model $model --storage-path $fast --mode cached --cold --replicas 3 --formats sllm,safetensors,safetensors-direct --baseline python
 
 "$program" save --model $small --storage-path "$slow" --name m >>"$log"
 evict "$slow"/m/tensor.data_*
-turns cold-disk ceilings read 1 $threads 4194304 "$slow"/m/tensor.data_* -- m --storage-path "$slow"
+turns 7 cold-disk ceilings read 1 $threads 4194304 "$slow"/m/tensor.data_* -- m --storage-path "$slow"
 rm -rf "$slow"
 
 say "on the GPU: verified loads, two destinations, the digest kernel"
@@ -95,27 +95,32 @@ load $name --storage-path $fast --gpus 0,0 --placement replicate --verify >"$out
 # 8 threads × 8 MiB is what a load by cuFile takes by default; each side in a process of its own, so that both pay for
 # cuFile's first buffers.
 compat=(--engine gds --allow-compat)
-turns gds-warm cufile 1 8 8388608 buffered none "${weights[@]}" -- $name --storage-path $fast "${compat[@]}"
+turns 5 gds-warm cufile 1 8 8388608 buffered none "${weights[@]}" -- $name --storage-path $fast "${compat[@]}"
 bench gds --model $model --storage-path $fast --mode cached --formats sllm "${compat[@]}"
 evict "${weights[@]}"
-turns gds-cold cufile 1 8 8388608 direct none "${weights[@]}" -- $name --storage-path $fast "${compat[@]}"
+turns 5 gds-cold cufile 1 8 8388608 direct none "${weights[@]}" -- $name --storage-path $fast "${compat[@]}"
 "$program" load $name --storage-path $fast --gpus 0 --engine gds >"$out/gds-refused.txt" 2>&1 || echo "exit $?" >>"$out/gds-refused.txt"
 "$program" doctor $fast >"$out/doctor.txt" 2>>"$log" || true
 cat "${weights[@]}" >/dev/null
 
-say "threads × chunk × copy × ring, warm"
-: >"$out/matrix.jsonl"
-for threads in 8 10 12; do
-  for chunk in 2MB 4MB; do
-    for copy in 4MB 8MB; do
-      for ring in 64 128; do # MiB
-        load $name --storage-path $fast --gpus 0 --num-threads $threads --chunk-size $chunk --copy-size $copy --ring-size ${ring}MB |
-          tr -d '\n' | sed "s/^{/{\"ring_mib\": $ring,/" >>"$out/matrix.jsonl"
-        echo >>"$out/matrix.jsonl"
-      done
+# What each choice of the ring buys: from the default, one thing changed at a time, in turns.
+settings=("12 2 16 64" "8 2 16 64" "10 2 16 64" "16 2 16 64" "12 1 16 64" "12 4 16 64" "12 2 4 64" "12 2 8 64" "12 2 16 32" "12 2 16 128")
+rounds() { # rounds COUNT FILE SETTING…: a line each, with what was asked for
+  local count=$1 file=$2
+  shift 2
+  say "threads × chunk × copy × ring: $file"
+  for _ in $(seq "$count"); do
+    for setting in "$@"; do
+      read -r threads chunk copy ring <<<"$setting"
+      load $name --storage-path $fast --gpus 0 --num-threads "$threads" --chunk-size "${chunk}MB" --copy-size "${copy}MB" --ring-size "${ring}MB" |
+        tr -d '\n' | sed "s/^{/{\"ring_mib\": $ring,/" >>"$out/$file"
+      echo >>"$out/$file"
     done
   done
-done
+}
+rounds 3 ring-warm.jsonl "${settings[@]}"
+evict "${weights[@]}"
+rounds 3 ring-cold.jsonl "12 2 16 64" "10 2 16 64" "12 2 8 64" "12 4 4 96" "12 2 2 64" "12 2 16 128"
 rm -f "$out/ceilings" "$out/cufile" "$out/cufile.log"
 python3 "$here/h200-table.py" "$out" | tee "$out/table.md" >&3
 say "done"

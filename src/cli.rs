@@ -159,7 +159,7 @@ pub struct EngineArgs {
     /// Reader threads of each destination [default: 4 to 16, by cores]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub num_threads: Option<u32>,
-    /// Bytes of one copy to a GPU, rounded up to whole chunks: several threads fill it [default: 8MB]
+    /// Bytes of one copy to a GPU, rounded up to whole chunks: several threads fill it [default: 16MB]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub copy_size: Option<u64>,
     /// Pinned memory that the threads of a destination share: as many copies as fit [default: 64MB, or two copies]

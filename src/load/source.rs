@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use super::engine::PathTaken;
 use crate::checkpoint::{Checkpoint, malformed};
 use crate::cli::IoChoice;
-use crate::residency::Residency;
+use crate::residency::{Residency, Way};
 use crate::sys::{self, DIRECT_ALIGN};
 
 /// Numbered files, to be read from by many threads. What lies below the loader: [`Sources`], and for tests
@@ -94,6 +94,18 @@ impl Sources {
         (!cached).then_some(direct)
     }
 
+    /// Empty where the kernel tells, as it usually does.
+    fn how_residency_is_known(&self) -> &'static str {
+        let any = |way| self.files.iter().filter_map(|f| f.residency.as_ref()).any(|r| r.way() == way);
+        if any(Way::Unknown) {
+            ", as far as is known: the kernel does not tell who may not write the files"
+        } else if any(Way::Tried) {
+            ", by trial: the kernel does not tell who may not write the files"
+        } else {
+            ""
+        }
+    }
+
     /// Whether to read a range from the page cache; no where `io` does not leave it open.
     pub(super) fn is_cached(&self, file: usize, offset: u64, bytes: u64) -> bool {
         self.files.get(file).and_then(|f| f.residency.as_ref()).is_some_and(|r| r.holds(offset, bytes))
@@ -145,9 +157,7 @@ impl Storage for Sources {
             IoChoice::Auto if direct_bytes == 0 => "the page cache held every range".to_string(),
             IoChoice::Auto => format!("the page cache held {buffered_bytes} bytes"),
         };
-        let tried = self.files.iter().any(|f| f.residency.as_ref().is_some_and(|r| !r.is_told()));
-        let how = if tried { ", by trial: the kernel does not tell who may not write the files" } else { "" };
-        let reason = reason + how;
+        let reason = reason + self.how_residency_is_known();
         PathTaken { path: format!("{name}-{way}"), reason, direct_bytes, buffered_bytes }
     }
 }

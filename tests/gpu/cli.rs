@@ -164,7 +164,7 @@ fn a_ring_without_room_for_one_copy_is_one_clear_error_and_any_other_works() {
     ]);
     load(&["--copy-size", "2GB"]).expect(2).one_error(&["--copy-size 2147483648", "1 GiB"]);
     for (args, copy_bytes, staging_bytes) in [
-        (&[][..], 8 << 20, 64 << 20),
+        (&[][..], 16 << 20, 64 << 20),
         (&["--chunk-size", "4096", "--copy-size", "5000", "--ring-size", "8192"], 8192, 8192),
         (&["--copy-size", "1", "--ring-size", "9MB"], 2 << 20, 8 << 20),
         (&["--chunk-size", "64MB"], 64 << 20, 128 << 20),
