@@ -148,7 +148,7 @@ impl Drop for PinnedArena {
     fn drop(&mut self) {
         if self.gpu.context.bind_to_thread().is_ok() {
             // SAFETY: registered by `pin` and unregistered once, before the buffer goes. Copies from it have
-            // ended: Slot waits for its own, and `Stream::copy_all` waits before it returns.
+            // ended: Slot waits for its own, and `Stream` waits before it returns from those of whole pieces.
             let _ = unsafe { sys::cuMemHostUnregister(self.buffer.as_mut_slice().as_mut_ptr().cast()) };
         }
     }
@@ -177,6 +177,16 @@ impl Pinned {
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as in `as_slice`, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
+    }
+
+    /// The `bytes` bytes from its start on, of it and of the pieces behind it.
+    ///
+    /// # Safety
+    /// Pieces of the same arena that are borrowed as long, each right behind the one before, cover them.
+    pub(super) unsafe fn as_slice_past_its_end(&self, bytes: usize) -> &[u8] {
+        // SAFETY: by the contract one initialised range within the arena, which `start` points into, and nobody has a
+        // piece of it exclusively.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), bytes) }
     }
 
     /// Takes the first `bytes` bytes off it, or all where there are fewer.

@@ -17,7 +17,7 @@ use super::{
 use crate::bench::record::Phases;
 use crate::checkpoint::Checkpoint;
 use crate::gpu::Gpu;
-use crate::gpu::copies::Stream;
+use crate::gpu::copies::{PieceCopy, Stream};
 use crate::gpu::memory::{DeviceSlice, Pinned};
 use crate::interrupt::Cancel;
 use crate::load::plan::Plan;
@@ -73,23 +73,20 @@ fn from_pool(
     poison_all(&mut buffers, options, &mut clock)?;
     let mut chunks = model.chunks.iter();
     let by_lane = slices(&model.plan, &mut buffers, model_chunk_bytes(model));
-    let work: Vec<Vec<(Vec<DeviceSlice>, &[u8])>> = by_lane
+    let work: Vec<Vec<(u64, Vec<DeviceSlice>, &Pinned)>> = by_lane
         .into_iter()
-        .map(|lane| {
-            lane.into_iter()
-                .zip(chunks.by_ref())
-                .map(|((n, s), c)| (s, &c.as_slice()[..n as usize]))
-                .collect()
-        })
+        .map(|lane| lane.into_iter().zip(chunks.by_ref()).map(|((n, s), c)| (n, s, c)).collect())
         .collect();
     std::thread::scope(|scope| -> Result<()> {
         let mut copiers = Vec::new();
         for (gpus, copies) in lanes.iter().zip(&work) {
             for (i, gpu) in gpus.iter().enumerate() {
                 copiers.push(scope.spawn(move || {
-                    let mine: Vec<(&DeviceSlice, &[u8])> =
-                        copies.iter().map(|(slices, c)| (&slices[i], *c)).collect();
-                    Stream::new(gpu)?.copy_all(&mine)
+                    let mine: Vec<PieceCopy> = copies
+                        .iter()
+                        .map(|(n, slices, c)| PieceCopy { target: &slices[i], source: c, bytes: *n as usize })
+                        .collect();
+                    Stream::new(gpu)?.copy_pieces(&mine)
                 }));
             }
         }

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use sllm_gds::cli::Gpus;
-use sllm_gds::gpu::copies::Stream;
+use sllm_gds::gpu::copies::{PieceCopy, Stream};
 use sllm_gds::gpu::memory::{DeviceBuffer, pin};
 use sllm_gds::gpu::{self, kernels};
 use sllm_gds::interrupt::Cancel;
@@ -95,6 +95,63 @@ fn pinned_pieces_are_apart_and_copies_bring_them_over() {
     for (i, part) in found.chunks(8192).enumerate() {
         assert!(part.iter().all(|b| *b == i as u8 + 1), "piece {i}");
     }
+}
+
+/// Neighbours go as one copy; each byte must arrive whoever is whose neighbour, on either side.
+#[test]
+fn pieces_arrive_in_any_order_and_length() {
+    let Some(session) = session() else { return };
+    const PIECE: usize = 8192;
+    const PIECES: usize = 12;
+    // Two registrations, whose pieces are no neighbours even where their addresses are.
+    let mut pieces = pin(&session.gpu, PIECE as u64, PIECES / 2, 3).unwrap();
+    pieces.extend(pin(&session.gpu, PIECE as u64, PIECES / 2, 3).unwrap());
+    for (i, piece) in pieces.iter_mut().enumerate() {
+        piece.as_mut_slice().fill(i as u8 + 1);
+    }
+    let stream = Stream::new(&session.gpu).unwrap();
+    for seed in 0..40 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut sources: Vec<usize> = (0..PIECES).collect();
+        // In order, in runs that change places, or in any order.
+        match seed % 3 {
+            0 => {}
+            1 => sources.rotate_left(rng.usize(..PIECES)),
+            _ => rng.shuffle(&mut sources),
+        }
+        let lengths: Vec<usize> =
+            (0..PIECES).map(|_| if rng.u8(..4) == 0 { 1 + rng.usize(..PIECE) } else { PIECE }).collect();
+        let mut buffer = DeviceBuffer::new(&session.gpu, (PIECES * PIECE) as u64).unwrap();
+        let mut rest = buffer.as_mut_slice();
+        rest.write(&session.gpu, 0, &[0; PIECES * PIECE]).unwrap();
+        let mut targets = Vec::new();
+        for _ in 0..PIECES {
+            let (first, after) = rest.split_at(PIECE as u64);
+            targets.push(first);
+            rest = after;
+        }
+        let copies: Vec<PieceCopy> = targets
+            .iter()
+            .zip(&sources)
+            .zip(&lengths)
+            .map(|((target, source), bytes)| PieceCopy { target, source: &pieces[*source], bytes: *bytes })
+            .collect();
+        stream.copy_pieces(&copies).unwrap();
+        drop(copies);
+        drop(targets);
+        let mut found = vec![0u8; PIECES * PIECE];
+        buffer.read(0, &mut found).unwrap();
+        for (i, part) in found.chunks(PIECE).enumerate() {
+            let mut wanted = vec![0; PIECE];
+            wanted[..lengths[i]].fill(sources[i] as u8 + 1);
+            assert!(part == wanted, "seed {seed}, place {i}");
+        }
+    }
+    let mut short = DeviceBuffer::new(&session.gpu, 100).unwrap();
+    let target = short.as_mut_slice();
+    assert!(stream.copy_pieces(&[PieceCopy { target: &target, source: &pieces[0], bytes: 101 }]).is_err());
+    let long = PieceCopy { target: &target, source: &pieces[0], bytes: PIECE + 1 };
+    assert!(stream.copy_pieces(&[long]).is_err());
 }
 
 #[test]
