@@ -48,7 +48,7 @@ fn main() {
 }
 
 /// The commit that is built, for records: SLLM_GDS_COMMIT where a build without .git sets it (the Dockerfile),
-/// else git's; `unknown` outside a checkout.
+/// else git's, with `-changed` where the source differs from it; `unknown` outside a checkout.
 fn commit() -> String {
     println!("cargo::rerun-if-env-changed=SLLM_GDS_COMMIT");
     if let Some(given) = env::var("SLLM_GDS_COMMIT").ok().filter(|given| !given.is_empty()) {
@@ -58,12 +58,22 @@ fn commit() -> String {
     if Path::new(".git/logs/HEAD").exists() {
         println!("cargo::rerun-if-changed=.git/logs/HEAD");
     }
-    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
-    let text = output
-        .ok()
-        .filter(|o| o.status.success())
-        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string());
-    text.unwrap_or_else(|| "unknown".into())
+    let source = ["src", "cuda", "ffi", "build.rs", "Cargo.toml", "Cargo.lock"];
+    // What is released is what leaves records; a debug build need not run all this for every edit.
+    if env::var("PROFILE").is_ok_and(|profile| profile == "release") {
+        for path in source {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    let git = |words: &[&str]| Command::new("git").args(words).output().ok();
+    let head = git(&["rev-parse", "--short=12", "HEAD"]).filter(|o| o.status.success());
+    let Some(head) = head else { return "unknown".into() };
+    let head = String::from_utf8_lossy(&head.stdout).trim().to_string();
+    let differs = git(&[&["status", "--porcelain", "--"][..], &source].concat());
+    match differs.is_some_and(|o| o.status.success() && o.stdout.is_empty()) {
+        true => head,
+        false => head + "-changed",
+    }
 }
 
 /// nvcc by NVCC, CUDA_HOME, CUDA_PATH, then PATH.
