@@ -98,6 +98,13 @@ fn a_machine_that_passes_leaves_its_record_and_nothing_else() {
     assert!(report["health"].is_array() && report["environment"]["program"]["commit"].is_string());
     let command = report["environment"]["command"].as_array().unwrap();
     assert!(command.iter().any(|word| word == "--profile"), "{command:?}");
+    // 128 MiB were asked for.
+    let asked = report["size_bytes"].as_u64().unwrap();
+    let checkpoint = report["checkpoint_bytes"].as_u64().unwrap();
+    assert!(checkpoint <= asked && checkpoint * 10 >= asked * 9, "{checkpoint} of {asked}");
+    assert_eq!(report["raw_file_bytes"], 128 << 20);
+    assert_eq!(report["loads"]["cold"][0]["bytes"], checkpoint);
+    assert!(ran.stdout.contains("measured with a raw file of 0.13 GB and a checkpoint ("), "{}", ran.stdout);
     let kinds: Vec<&str> =
         report["measured"].as_array().unwrap().iter().map(|m| m["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["raw-read", "fio-read", "load-cold", "load-warm"]);
@@ -243,6 +250,34 @@ fn an_earlier_record_outlives_a_run_that_measured_nothing() {
     assert_eq!(kept, measured_nothing, "{}", ran.stdout);
     assert!(kept, "{}", ran.stdout);
     bench.assert_clean();
+}
+
+/// A run that was interrupted after its cold loads, where an earlier one of another size left a warm one's records.
+#[test]
+fn records_of_an_earlier_run_do_not_mix_with_new_ones() {
+    let bench = Bench::new();
+    fs::create_dir(bench.at("results")).unwrap();
+    let earlier = ["old_sllm_1_qualify-cold.json", "old_sllm_1_qualify-warm.json"];
+    let users = ["notes.txt", "old_sllm_1_cached.json"];
+    for name in earlier.iter().chain(&users) {
+        fs::write(bench.at("results").join(name), "[]").unwrap();
+    }
+    let mut running = start(bench.command(&["--duration", "30s"]));
+    let file = "load/checkpoint/tensor.data_0";
+    running.wait_until(file, || inside(&bench.at("nvme"), file).is_some());
+    let kept = names_in(&bench.at("results"));
+    assert!(earlier.iter().all(|name| kept.iter().any(|k| k == name)), "until the run ends: {kept:?}");
+    running.signal("INT");
+    running.finish().expect(130);
+    let report = read_json(&bench.at("results/qualify.json"));
+    let loads = |state: &str| report["loads"][state].as_array().unwrap().len();
+    let names = names_in(&bench.at("results"));
+    for (state, end) in [("cold", "_sllm_1_qualify-cold.json"), ("warm", "_sllm_1_qualify-warm.json")] {
+        let found: Vec<_> = names.iter().filter(|name| name.ends_with(end)).collect();
+        assert_eq!(found.len(), usize::from(loads(state) > 0), "{names:?}");
+        assert!(found.iter().all(|name| !name.starts_with("old")), "{names:?}");
+    }
+    assert!(users.iter().all(|user| names.iter().any(|name| name == user)), "{names:?}");
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub fn page(report: &Report<'_>) -> String {
     paragraph(&mut html, &report.why);
     paragraph(&mut html, &format!("{} on {}: {}", report.path, report.host, report.storage));
     paragraph(&mut html, &format!("Held to {}. {}.", report.rule, report.gds));
+    paragraph(&mut html, &format!("Measured with {}.", report.sizes()));
     criteria(&mut html, report);
     measured(&mut html, report);
     loads(&mut html, report);

@@ -19,7 +19,9 @@ pub fn text(report: &Report<'_>, results: &Path) -> String {
     let verdict = report.verdict.to_uppercase();
     wrap(&mut text, &format!("{verdict}: {}", report.why), 2);
     let _ = writeln!(text, "{} on {}: {}", report.path, report.host, report.storage);
-    let _ = writeln!(text, "held to {}; {}\n", report.rule, report.gds);
+    let _ = writeln!(text, "held to {}; {}", report.rule, report.gds);
+    wrap(&mut text, &format!("measured with {}", report.sizes()), 2);
+    text.push('\n');
     table(&mut text, report);
     causes(&mut text, &report.criteria);
     figures(&mut text, report);

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::html;
+use super::loads;
 use super::profile::Rule;
 use super::run::Run;
 use super::seen::Seen;
@@ -33,7 +34,10 @@ pub struct Report<'a> {
     pub rule: String,
     pub profile: Option<&'a super::profile::Profile>,
     pub model: &'a str,
+    /// As asked for, and what the raw file and the checkpoint of it really have.
     pub size_bytes: u64,
+    pub raw_file_bytes: u64,
+    pub checkpoint_bytes: u64,
     pub duration_s: f64,
     pub started_at_s: f64,
     pub run_id: &'a str,
@@ -86,6 +90,8 @@ impl<'a> Report<'a> {
             },
             model: &run.model,
             size_bytes: run.size_bytes,
+            raw_file_bytes: run.raw_file_bytes,
+            checkpoint_bytes: run.checkpoint_bytes,
             duration_s: run.args.duration.as_secs_f64(),
             started_at_s,
             run_id: run.run_id,
@@ -96,11 +102,27 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Writes the record, the page, and the environment that the loads' records name.
+    /// `a raw file of 8.59 GB and a checkpoint (synthetic/…) of 8.10 GB, of 8.59 asked for`
+    pub fn sizes(&self) -> String {
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        let checkpoint = match self.checkpoint_bytes {
+            0 => "no checkpoint yet".to_string(),
+            bytes => format!("a checkpoint ({}) of {:.2} GB", self.model, gb(bytes)),
+        };
+        format!(
+            "a raw file of {:.2} GB and {checkpoint}, of {:.2} GB",
+            gb(self.raw_file_bytes),
+            gb(self.size_bytes)
+        )
+    }
+
+    /// Writes the record, the page, the loads' records, and the environment that these name. All at the end: a run that
+    /// was killed leaves the earlier one's files as they were.
     pub fn write(&self, results: &Path, run: &Run<'_>) -> Result<()> {
         let mut environment = self.environment.clone();
         environment["notes"] = run.seen.notes.clone().into();
         environment::write(results, run.run_id, environment)?;
+        loads::write(results, self.model, self.loads.cold, self.loads.warm)?;
         write_json(&results.join(JSON_FILE), self)?;
         let page = results.join(HTML_FILE);
         std::fs::write(&page, html::page(self)).with_context(|| format!("write {}", page.display()))
@@ -144,6 +166,8 @@ pub fn sample<'a>(seen: &'a Seen, criteria: Vec<Criterion>) -> Report<'a> {
         profile: None,
         model: "synthetic/model",
         size_bytes: 8 << 30,
+        raw_file_bytes: 8 << 30,
+        checkpoint_bytes: 8 << 29,
         duration_s: 60.0,
         started_at_s: 0.0,
         run_id: "1-2",
