@@ -37,6 +37,8 @@ mod drives;
 mod fio;
 /// The GPUs under test.
 mod gpus;
+/// Health over the run.
+mod health;
 /// The page for a browser.
 mod html;
 /// What PCIe links allow.

@@ -113,6 +113,21 @@ fn a_machine_that_passes_leaves_its_record_and_nothing_else() {
     }
     assert!(!report["loads"]["warm"].as_array().unwrap().is_empty());
     let page = fs::read_to_string(bench.at("results/qualify.html")).unwrap();
+    // Whatever this machine tells: what it does not is no pass, and is named everywhere.
+    for (id, what) in [
+        ("health-aer", "AER counters"),
+        ("health-smart", "SMART log"),
+        ("health-drive-temperature", "drive temperature"),
+    ] {
+        let row = criterion(&report, id);
+        let is_told = row["measured"] != "not told";
+        assert_eq!((row["judged"] == "passed", row["decides"] == true), (is_told, is_told), "{row}");
+        if !is_told {
+            assert!(row["causes"][0].as_str().unwrap().starts_with("not told: "), "{row}");
+            let line = format!("not told: {what} (");
+            assert!(ran.stdout.contains(&line) && page.contains(&line), "{}", ran.stdout);
+        }
+    }
     assert!(page.starts_with("<!doctype html>") && page.contains("PASSED"), "{page}");
 
     let names = names_in(&bench.at("results"));
@@ -194,6 +209,19 @@ fn what_needs_a_gpu_can_not_be_judged_without() {
     assert!(ran.stdout.contains("no figure by fio: fio failed"), "{}", ran.stdout);
     assert!(ran.stdout.contains("broken"), "{}", ran.stdout);
     bench.assert_clean();
+}
+
+#[test]
+fn a_profile_may_insist_on_what_is_not_told() {
+    let bench = Bench::new();
+    let profile = bench.profile(&format!("{LOW}\n[health]\nmust_be_told = ['ecc']"));
+    let ran = bench.run(&["--profile", &profile, "--duration", "1s", "--json"]).expect(2);
+    let report = ran.json();
+    assert_eq!(report["verdict"], "not judged");
+    let ecc = criterion(&report, "health-ecc");
+    assert_eq!((&ecc["judged"], &ecc["decides"]), (&"unknown".into(), &true.into()));
+    assert!(report["why"].as_str().unwrap().contains("no GPU under test"), "{report}");
+    assert_eq!(report["profile"]["health"]["must_be_told"][0], "ecc");
 }
 
 /// The hidden directory's file of that name, once it is there.

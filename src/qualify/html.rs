@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::health;
 use super::page::word;
 use super::report::Report;
 use super::verdict::Judged;
@@ -43,6 +44,9 @@ pub fn page(report: &Report<'_>) -> String {
     measured(&mut html, report);
     loads(&mut html, report);
     checks(&mut html, "Health over the run", &report.seen.health);
+    for line in health::in_words(report.seen) {
+        paragraph(&mut html, &line);
+    }
     if !report.seen.notes.is_empty() {
         list(&mut html, "Notes", &report.seen.notes);
     }

@@ -131,7 +131,9 @@ impl<'a> Report<'a> {
 
 /// The verdict in a sentence: how many criteria, and the first that decides.
 fn why(criteria: &[Criterion], interrupted: bool) -> String {
-    let of = |judged| criteria.iter().filter(move |criterion| criterion.judged == judged);
+    let of = |judged| criteria.iter().filter(move |c| c.judged == judged && c.decides);
+    let mut untold: Vec<&str> = criteria.iter().filter(|c| !c.decides).map(|c| c.what).collect();
+    untold.dedup();
     let (failed, unknown) = (of(Judged::Failed).count(), of(Judged::Unknown).count());
     if interrupted {
         return format!("{} criteria could be judged so far, {failed} failed", criteria.len());
@@ -142,12 +144,16 @@ fn why(criteria: &[Criterion], interrupted: bool) -> String {
             format!("{} ({}){cause}", criterion.what, criterion.of).replace(" ()", "")
         })
     };
+    let deciding = criteria.iter().filter(|c| c.decides).count();
     match (failed, unknown) {
-        (0, 0) => format!("all {} criteria are met", criteria.len()),
-        (0, n) => {
-            format!("{n} of {} criteria can't be judged, first {}", criteria.len(), first(Judged::Unknown))
+        (0, 0) if untold.is_empty() => format!("all {deciding} criteria are met"),
+        (0, 0) => {
+            format!("all {deciding} criteria that could be judged are met; not told: {}", untold.join(", "))
         }
-        (n, _) => format!("{n} of {} criteria failed, first {}", criteria.len(), first(Judged::Failed)),
+        (0, n) => {
+            format!("{n} of {deciding} criteria can't be judged, first {}", first(Judged::Unknown))
+        }
+        (n, _) => format!("{n} of {deciding} criteria failed, first {}", first(Judged::Failed)),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::copies;
-use super::drives::{read_bytes, served};
+use super::drives::{read_bytes, served, ways};
 use super::fio;
 use super::gpus::{QualifiedGpu, facts_now};
 use super::limits::{self, Allowed};
@@ -152,6 +152,7 @@ impl Run<'_> {
         let read = raw::read(file, self.options.threads, self.options.chunk_bytes, share, cancel);
         let after = read_bytes(self.source, &self.drives);
         self.seen.served = served(&self.drives, &before, &after);
+        self.seen.drive_links = ways(self.source, &self.drives);
         self.keep(Kind::RawRead, "storage", read, &limits::storage(self.source, &self.drives))
     }
 

@@ -10,7 +10,7 @@ use super::nvml::GpuFacts;
 use super::pci::{self, Place};
 use super::smart::{self, SmartFacts};
 use crate::doctor::check::{Check, Status};
-use crate::doctor::source::Source;
+use crate::doctor::source::{Source, Unread};
 use crate::doctor::storage::Drive;
 
 /// One moment. What could not be read is `None`, or has no entry.
@@ -40,6 +40,9 @@ pub struct DriveHealth {
     /// At which it warns.
     pub temperature_max_c: Option<i64>,
     pub smart: Option<SmartFacts>,
+    /// Why a fact is not told.
+    pub temperature_untold: Option<String>,
+    pub smart_untold: Option<String>,
 }
 
 /// Totals of a device's AER counters since boot.
@@ -73,13 +76,27 @@ fn gpu_health(facts: &GpuFacts) -> GpuHealth {
 }
 
 fn drive_health(source: &Source, drive: &Drive) -> DriveHealth {
-    let Some((controller, _)) = drives::controller_of(source, drive) else { return DriveHealth::default() };
-    let temperature = drives::temperature_c(source, &controller).ok();
-    DriveHealth {
-        temperature_c: temperature.map(|(now, _)| now),
-        temperature_max_c: temperature.and_then(|(_, max)| max),
-        smart: smart::read(source, &controller).ok(),
+    let Some((controller, _)) = drives::controller_of(source, drive) else {
+        let untold = Some("no NVMe drive on PCIe".to_string());
+        return DriveHealth {
+            temperature_untold: untold.clone(),
+            smart_untold: untold,
+            ..DriveHealth::default()
+        };
+    };
+    let mut health = DriveHealth::default();
+    match drives::temperature_c(source, &controller) {
+        Ok((now, max)) => (health.temperature_c, health.temperature_max_c) = (Some(now), max),
+        Err(why) => health.temperature_untold = Some(format!("the sensor is {why}")),
     }
+    match smart::read(source, &controller) {
+        Ok(facts) => health.smart = Some(facts),
+        Err(Unread::Denied) => {
+            health.smart_untold = Some("not ours to read: it takes root (CAP_SYS_ADMIN)".into())
+        }
+        Err(why) => health.smart_untold = Some(format!("the log is {why}")),
+    }
+    health
 }
 
 fn pcie_errors(source: &Source, address: &str) -> PcieErrors {
@@ -123,7 +140,7 @@ impl Health {
         for (name, now) in &after.drives {
             let was = before.drives.get(name).cloned().unwrap_or_default();
             checks.push(drive_temperature(name, &was, now));
-            checks.push(smart_delta(name, was.smart.as_ref(), now.smart.as_ref()));
+            checks.push(smart_delta(name, &was, now));
         }
         checks.extend(pcie_deltas(before, after));
         checks
@@ -188,7 +205,7 @@ fn slowdown_delta(subject: &str, before: &GpuHealth, after: &GpuHealth) -> Check
     let at = "NVML throttle reasons and temperature";
     let check = |status, value: String| Check::new("health.throttle", subject, status, value, at);
     match &after.slowdowns {
-        None => check(Status::Unknown, state),
+        None => check(Status::Unknown, "throttle reasons not told".into()),
         Some(reasons) if reasons.is_empty() => check(Status::Pass, state),
         Some(reasons) => check(Status::Warn, format!("{}; {state}", reasons.join(", ")))
             .why("the GPU held its clocks down as the run ended")
@@ -199,7 +216,9 @@ fn slowdown_delta(subject: &str, before: &GpuHealth, after: &GpuHealth) -> Check
 fn drive_temperature(name: &str, before: &DriveHealth, after: &DriveHealth) -> Check {
     let at = "hwmon temp1_input, temp1_max";
     let check = |status, value: String| Check::new("health.drive-temperature", name, status, value, at);
-    let Some(now) = after.temperature_c else { return check(Status::Unknown, "not told".into()) };
+    let Some(now) = after.temperature_c else {
+        return check(Status::Unknown, after.temperature_untold.clone().unwrap_or("not told".into()));
+    };
     let was = before.temperature_c.map_or("?".to_string(), |t| t.to_string());
     match after.temperature_max_c {
         Some(max) if now >= max => check(Status::Warn, format!("{was} to {now} °C of {max} °C"))
@@ -209,10 +228,11 @@ fn drive_temperature(name: &str, before: &DriveHealth, after: &DriveHealth) -> C
     }
 }
 
-fn smart_delta(name: &str, before: Option<&SmartFacts>, after: Option<&SmartFacts>) -> Check {
+fn smart_delta(name: &str, before: &DriveHealth, after: &DriveHealth) -> Check {
     let check = |status, value: String| Check::new("health.smart", name, status, value, "SMART log");
-    let (Some(before), Some(after)) = (before, after) else {
-        return check(Status::Unknown, "not ours to read".into()).remedy("run as root (CAP_SYS_ADMIN)");
+    let why = after.smart_untold.as_ref().or(before.smart_untold.as_ref());
+    let (Some(before), Some(after)) = (&before.smart, &after.smart) else {
+        return check(Status::Unknown, why.cloned().unwrap_or("not told".into()));
     };
     let grown = |read: fn(&SmartFacts) -> u64| read(after).saturating_sub(read(before));
     let read_gb = grown(|s| s.data_units_read) as f64 * 512_000.0 / 1e9;
@@ -233,9 +253,10 @@ fn smart_delta(name: &str, before: Option<&SmartFacts>, after: Option<&SmartFact
     check(Status::Pass, value)
 }
 
-/// One check for each device with new errors, or one that says there are none.
+/// One check for each kind of new error of a device, or one that says there are none; and one that names the devices
+/// whose counters are not told.
 fn pcie_deltas(before: &Health, after: &Health) -> Vec<Check> {
-    let (mut checks, mut still, mut untold) = (Vec::new(), 0, 0);
+    let (mut checks, mut still, mut untold) = (Vec::new(), 0, Vec::new());
     for (address, now) in &after.pcie_errors {
         let was = before.pcie_errors.get(address).copied().unwrap_or_default();
         let kinds = [
@@ -247,7 +268,7 @@ fn pcie_deltas(before: &Health, after: &Health) -> Vec<Check> {
         for (kind, was, now, status) in kinds {
             match moved(was, now) {
                 Moved::Still => still += 1,
-                Moved::Untold => untold += 1,
+                Moved::Untold => untold.push(address.as_str()),
                 Moved::Grew(by) => checks.push(
                     Check::new("health.pcie", address, status, format!("{by} new {kind} errors"), &at)
                         .why("bytes had to be sent again, or were lost, on the link of this device")
@@ -256,22 +277,21 @@ fn pcie_deltas(before: &Health, after: &Health) -> Vec<Check> {
             }
         }
     }
-    if !checks.is_empty() {
-        return checks;
-    }
+    untold.dedup();
     let at = "/sys/bus/pci/devices/*/aer_dev_*";
-    vec![match still {
-        0 => Check::new("health.pcie", "PCIe", Status::Unknown, "no device shows AER counters", at).why(
-            "the kernel has them only where the firmware leaves AER to it, and not in most virtual machines",
-        ),
-        _ => Check::new(
-            "health.pcie",
-            "PCIe",
-            Status::Pass,
-            format!("{still} counters stood still, {untold} not told"),
-            at,
-        ),
-    }]
+    let check = |status, value: String| Check::new("health.pcie", "PCIe", status, value, at);
+    let why =
+        "the kernel has them only where the firmware leaves AER to it, and not in most virtual machines";
+    if checks.is_empty() && still == 0 {
+        return vec![check(Status::Unknown, "no device shows AER counters".into()).why(why)];
+    }
+    if checks.is_empty() {
+        checks.push(check(Status::Pass, format!("{still} counters stood still")));
+    }
+    if !untold.is_empty() {
+        checks.push(check(Status::Unknown, format!("no AER counters of {}", untold.join(", "))).why(why));
+    }
+    checks
 }
 
 #[cfg(test)]
@@ -349,6 +369,27 @@ mod tests {
     }
 
     #[test]
+    fn devices_without_counters_are_named() {
+        let before = take(&tree("bare-metal-gds"));
+        let mut after = before.clone();
+        let first = after.pcie_errors.keys().next().unwrap().clone();
+        after.pcie_errors.insert(first.clone(), PcieErrors::default());
+        let checks = Health::deltas(&before, &after);
+        let aer: Vec<&Check> = checks.iter().filter(|check| check.id == "health.pcie").collect();
+        assert_eq!(aer.iter().map(|check| check.status).collect::<Vec<_>>(), [Status::Pass, Status::Unknown]);
+        assert_eq!(aer[1].value, format!("no AER counters of {first}"));
+    }
+
+    #[test]
+    fn a_virtual_disk_is_not_told_to_run_as_root() {
+        let disk = Drive { name: "vda".into(), device: "/sys/devices/virtual/block/vda".into() };
+        let now = health(&tree("laptop").source, &[], &[disk]);
+        let checks = Health::deltas(&now, &now);
+        assert_eq!(find(&checks, "health.smart").value, "no NVMe drive on PCIe");
+        assert_eq!(find(&checks, "health.drive-temperature").value, "no NVMe drive on PCIe");
+    }
+
+    #[test]
     fn a_gpu_that_fell_off_the_bus_fails() {
         let before = take(&tree("bare-metal-gds"));
         let mut after = before.clone();
@@ -361,10 +402,12 @@ mod tests {
     #[test]
     fn a_new_media_error_fails() {
         let before = take(&tree("bare-metal-gds"));
-        let smart = before.drives["nvme0n1"].smart.clone().unwrap();
-        let after = SmartFacts { media_errors: smart.media_errors + 1, ..smart.clone() };
-        assert_eq!(smart_delta("nvme0n1", Some(&smart), Some(&after)).status, Status::Fail);
-        let after = SmartFacts { critical_warning: 8, ..smart.clone() };
-        assert!(smart_delta("nvme0n1", Some(&smart), Some(&after)).value.contains("read-only"));
+        let before = &before.drives["nvme0n1"];
+        let smart = before.smart.clone().unwrap();
+        let with = |smart| DriveHealth { smart: Some(smart), ..before.clone() };
+        let after = with(SmartFacts { media_errors: smart.media_errors + 1, ..smart.clone() });
+        assert_eq!(smart_delta("nvme0n1", before, &after).status, Status::Fail);
+        let after = with(SmartFacts { critical_warning: 8, ..smart.clone() });
+        assert!(smart_delta("nvme0n1", before, &after).value.contains("read-only"));
     }
 }
