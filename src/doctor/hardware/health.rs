@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::aer::{self, PcieErrors};
 use super::drives;
 use super::gpu;
 use super::nvml::GpuFacts;
-use super::pci::{self, Place};
+use super::pci::Place;
 use super::smart::{self, SmartFacts};
 use crate::doctor::check::{Check, Status};
 use crate::doctor::source::{Source, Unread};
@@ -45,14 +46,6 @@ pub struct DriveHealth {
     pub smart_untold: Option<String>,
 }
 
-/// Totals of a device's AER counters since boot.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PcieErrors {
-    pub correctable: Option<u64>,
-    pub nonfatal: Option<u64>,
-    pub fatal: Option<u64>,
-}
-
 /// Takes the counters now. `gpus` must be asked for anew each time.
 pub fn health(source: &Source, gpus: &[GpuFacts], drives: &[Drive]) -> Health {
     let gpu_places = gpus.iter().filter_map(|gpu| Place::of_address(source, &gpu.pci_address));
@@ -61,7 +54,7 @@ pub fn health(source: &Source, gpus: &[GpuFacts], drives: &[Drive]) -> Health {
     Health {
         gpus: gpus.iter().map(|gpu| (gpu.index, gpu_health(gpu))).collect(),
         drives: drives.iter().map(|drive| (drive.name.clone(), drive_health(source, drive))).collect(),
-        pcie_errors: functions.map(|address| (address.clone(), pcie_errors(source, &address))).collect(),
+        pcie_errors: functions.map(|address| (address.clone(), aer::read(source, &address))).collect(),
     }
 }
 
@@ -99,24 +92,15 @@ fn drive_health(source: &Source, drive: &Drive) -> DriveHealth {
     health
 }
 
-fn pcie_errors(source: &Source, address: &str) -> PcieErrors {
-    let total = |which: &str| {
-        let text = source.text(&format!("{}/aer_dev_{which}", pci::device_path(address))).ok()?;
-        let line = text.lines().find(|line| line.starts_with("TOTAL_ERR_"))?;
-        line.split_whitespace().nth(1)?.parse().ok()
-    };
-    PcieErrors { correctable: total("correctable"), nonfatal: total("nonfatal"), fatal: total("fatal") }
-}
-
 /// How a counter moved.
-enum Moved {
+pub enum Moved {
     Still,
     Grew(u64),
     /// Not read on one side, or set back between.
     Untold,
 }
 
-fn moved(before: Option<u64>, after: Option<u64>) -> Moved {
+pub fn moved(before: Option<u64>, after: Option<u64>) -> Moved {
     match (before, after) {
         (Some(before), Some(after)) if after == before => Moved::Still,
         (Some(before), Some(after)) if after > before => Moved::Grew(after - before),
@@ -142,7 +126,7 @@ impl Health {
             checks.push(drive_temperature(name, &was, now));
             checks.push(smart_delta(name, &was, now));
         }
-        checks.extend(pcie_deltas(before, after));
+        checks.extend(aer::deltas(&before.pcie_errors, &after.pcie_errors));
         checks
     }
 }
@@ -251,47 +235,6 @@ fn smart_delta(name: &str, before: &DriveHealth, after: &DriveHealth) -> Check {
             .remedy("look at its airflow and heat sink");
     }
     check(Status::Pass, value)
-}
-
-/// One check for each kind of new error of a device, or one that says there are none; and one that names the devices
-/// whose counters are not told.
-fn pcie_deltas(before: &Health, after: &Health) -> Vec<Check> {
-    let (mut checks, mut still, mut untold) = (Vec::new(), 0, Vec::new());
-    for (address, now) in &after.pcie_errors {
-        let was = before.pcie_errors.get(address).copied().unwrap_or_default();
-        let kinds = [
-            ("correctable", was.correctable, now.correctable, Status::Warn),
-            ("nonfatal", was.nonfatal, now.nonfatal, Status::Fail),
-            ("fatal", was.fatal, now.fatal, Status::Fail),
-        ];
-        let at = format!("{}/aer_dev_*", pci::device_path(address));
-        for (kind, was, now, status) in kinds {
-            match moved(was, now) {
-                Moved::Still => still += 1,
-                Moved::Untold => untold.push(address.as_str()),
-                Moved::Grew(by) => checks.push(
-                    Check::new("health.pcie", address, status, format!("{by} new {kind} errors"), &at)
-                        .why("bytes had to be sent again, or were lost, on the link of this device")
-                        .remedy("reseat the card, riser or cable; `dmesg` names the kind of error"),
-                ),
-            }
-        }
-    }
-    untold.dedup();
-    let at = "/sys/bus/pci/devices/*/aer_dev_*";
-    let check = |status, value: String| Check::new("health.pcie", "PCIe", status, value, at);
-    let why =
-        "the kernel has them only where the firmware leaves AER to it, and not in most virtual machines";
-    if checks.is_empty() && still == 0 {
-        return vec![check(Status::Unknown, "no device shows AER counters".into()).why(why)];
-    }
-    if checks.is_empty() {
-        checks.push(check(Status::Pass, format!("{still} counters stood still")));
-    }
-    if !untold.is_empty() {
-        checks.push(check(Status::Unknown, format!("no AER counters of {}", untold.join(", "))).why(why));
-    }
-    checks
 }
 
 #[cfg(test)]
