@@ -37,6 +37,8 @@ mod drives;
 mod fio;
 /// The GPUs under test.
 mod gpus;
+/// Health over the run.
+mod health;
 /// The page for a browser.
 mod html;
 /// What PCIe links allow.
@@ -59,6 +61,8 @@ mod report;
 mod run;
 /// All that a run saw.
 mod seen;
+/// Which checkpoint a size gets.
+mod shapes;
 /// Criteria that are no rate.
 mod state;
 /// Limits on this process's reads.
@@ -99,6 +103,8 @@ pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
         storage: String::new(),
         gds: String::new(),
         model: String::new(),
+        raw_file_bytes: 0,
+        checkpoint_bytes: 0,
     };
     let ended = run.measure(&place, cancel);
     place.remove()?;
@@ -158,14 +164,14 @@ fn size(args: &QualifyArgs, path: &Path, gpus: &[QualifiedGpu]) -> Result<u64> {
     let disk = sys::free_bytes(path).with_context(|| format!("ask for free space at {}", path.display()))?;
     let size = args.size.unwrap_or(SIZE_DEFAULT_BYTES.min(disk / 4).min(memory / 4));
     let here = path.display();
-    if raw::file_bytes(size) == 0 || loads::model_of(size).is_err() {
+    if raw::file_bytes(size) == 0 || shapes::of(size).is_err() {
         let why = match args.size {
             Some(size) => format!("--size {size}"),
             None => format!("a quarter of what is free ({disk} bytes at {here}, {memory} of memory)"),
         };
         bail!(
             "{why} is too little to measure with: make room, or name at least --size {}MB",
-            loads::least_mib()?
+            shapes::least_mib()?
         );
     }
     check_space(path, size, "--path or a smaller --size")?;

@@ -98,6 +98,13 @@ fn a_machine_that_passes_leaves_its_record_and_nothing_else() {
     assert!(report["health"].is_array() && report["environment"]["program"]["commit"].is_string());
     let command = report["environment"]["command"].as_array().unwrap();
     assert!(command.iter().any(|word| word == "--profile"), "{command:?}");
+    // 128 MiB were asked for.
+    let asked = report["size_bytes"].as_u64().unwrap();
+    let checkpoint = report["checkpoint_bytes"].as_u64().unwrap();
+    assert!(checkpoint <= asked && checkpoint * 10 >= asked * 9, "{checkpoint} of {asked}");
+    assert_eq!(report["raw_file_bytes"], 128 << 20);
+    assert_eq!(report["loads"]["cold"][0]["bytes"], checkpoint);
+    assert!(ran.stdout.contains("measured with a raw file of 0.13 GB and a checkpoint ("), "{}", ran.stdout);
     let kinds: Vec<&str> =
         report["measured"].as_array().unwrap().iter().map(|m| m["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["raw-read", "fio-read", "load-cold", "load-warm"]);
@@ -106,6 +113,21 @@ fn a_machine_that_passes_leaves_its_record_and_nothing_else() {
     }
     assert!(!report["loads"]["warm"].as_array().unwrap().is_empty());
     let page = fs::read_to_string(bench.at("results/qualify.html")).unwrap();
+    // Whatever this machine tells: what it does not is no pass, and is named everywhere.
+    for (id, what) in [
+        ("health-aer", "AER counters"),
+        ("health-smart", "SMART log"),
+        ("health-drive-temperature", "drive temperature"),
+    ] {
+        let row = criterion(&report, id);
+        let is_told = row["measured"] != "not told";
+        assert_eq!((row["judged"] == "passed", row["decides"] == true), (is_told, is_told), "{row}");
+        if !is_told {
+            assert!(row["causes"][0].as_str().unwrap().starts_with("not told: "), "{row}");
+            let line = format!("not told: {what} (");
+            assert!(ran.stdout.contains(&line) && page.contains(&line), "{}", ran.stdout);
+        }
+    }
     assert!(page.starts_with("<!doctype html>") && page.contains("PASSED"), "{page}");
 
     let names = names_in(&bench.at("results"));
@@ -189,6 +211,19 @@ fn what_needs_a_gpu_can_not_be_judged_without() {
     bench.assert_clean();
 }
 
+#[test]
+fn a_profile_may_insist_on_what_is_not_told() {
+    let bench = Bench::new();
+    let profile = bench.profile(&format!("{LOW}\n[health]\nmust_be_told = ['ecc']"));
+    let ran = bench.run(&["--profile", &profile, "--duration", "1s", "--json"]).expect(2);
+    let report = ran.json();
+    assert_eq!(report["verdict"], "not judged");
+    let ecc = criterion(&report, "health-ecc");
+    assert_eq!((&ecc["judged"], &ecc["decides"]), (&"unknown".into(), &true.into()));
+    assert!(report["why"].as_str().unwrap().contains("no GPU under test"), "{report}");
+    assert_eq!(report["profile"]["health"]["must_be_told"][0], "ecc");
+}
+
 /// The hidden directory's file of that name, once it is there.
 fn inside(path: &Path, file: &str) -> Option<PathBuf> {
     let hidden = names_in(path).into_iter().find(|name| name.starts_with(".sllm-gds-qualify-"))?;
@@ -243,6 +278,34 @@ fn an_earlier_record_outlives_a_run_that_measured_nothing() {
     assert_eq!(kept, measured_nothing, "{}", ran.stdout);
     assert!(kept, "{}", ran.stdout);
     bench.assert_clean();
+}
+
+/// A run that was interrupted after its cold loads, where an earlier one of another size left a warm one's records.
+#[test]
+fn records_of_an_earlier_run_do_not_mix_with_new_ones() {
+    let bench = Bench::new();
+    fs::create_dir(bench.at("results")).unwrap();
+    let earlier = ["old_sllm_1_qualify-cold.json", "old_sllm_1_qualify-warm.json"];
+    let users = ["notes.txt", "old_sllm_1_cached.json"];
+    for name in earlier.iter().chain(&users) {
+        fs::write(bench.at("results").join(name), "[]").unwrap();
+    }
+    let mut running = start(bench.command(&["--duration", "30s"]));
+    let file = "load/checkpoint/tensor.data_0";
+    running.wait_until(file, || inside(&bench.at("nvme"), file).is_some());
+    let kept = names_in(&bench.at("results"));
+    assert!(earlier.iter().all(|name| kept.iter().any(|k| k == name)), "until the run ends: {kept:?}");
+    running.signal("INT");
+    running.finish().expect(130);
+    let report = read_json(&bench.at("results/qualify.json"));
+    let loads = |state: &str| report["loads"][state].as_array().unwrap().len();
+    let names = names_in(&bench.at("results"));
+    for (state, end) in [("cold", "_sllm_1_qualify-cold.json"), ("warm", "_sllm_1_qualify-warm.json")] {
+        let found: Vec<_> = names.iter().filter(|name| name.ends_with(end)).collect();
+        assert_eq!(found.len(), usize::from(loads(state) > 0), "{names:?}");
+        assert!(found.iter().all(|name| !name.starts_with("old")), "{names:?}");
+    }
+    assert!(users.iter().all(|user| names.iter().any(|name| name == user)), "{names:?}");
 }
 
 #[test]

@@ -8,6 +8,8 @@ use super::storage::Drive;
 
 /// ACS of the bridges that peer traffic crosses.
 mod acs;
+/// Errors that PCIe devices count.
+mod aer;
 /// Memory and CPU limits of this process's groups.
 mod cgroup;
 /// What NVMe drives tell of themselves.

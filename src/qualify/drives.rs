@@ -2,11 +2,44 @@
 
 use serde::Serialize;
 
+use crate::doctor::hardware::drives::controller_of;
+use crate::doctor::hardware::pci::Link;
+use crate::doctor::hardware::virtualization::is_virtual;
 use crate::doctor::source::Source;
 use crate::doctor::storage::Drive;
 
 /// The kernel counts in sectors of this size, whatever the drive's own.
 const SECTOR_BYTES: u64 = 512;
+
+/// A drive's links, its own first, or why they are not told.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DriveWay {
+    pub drive: String,
+    pub links: Result<Vec<Link>, String>,
+}
+
+/// The way of each drive, as it runs now.
+pub fn ways(source: &Source, drives: &[Drive]) -> Vec<DriveWay> {
+    let way = |drive: &Drive| DriveWay { drive: drive.name.clone(), links: links(source, drive) };
+    drives.iter().map(way).collect()
+}
+
+/// The links of one drive; never empty, and each end's rate is known.
+pub fn links(source: &Source, drive: &Drive) -> Result<Vec<Link>, String> {
+    let name = &drive.name;
+    let Some((_, place)) = controller_of(source, drive) else {
+        return Err(format!("{name} is no NVMe drive on PCIe: it has no link of its own"));
+    };
+    if is_virtual(source) {
+        return Err(format!("the links of {name} are a virtual machine's: made up"));
+    }
+    let links = place.links(source);
+    let is_known = |link: &Link| link.now.is_known() && link.possible().is_known();
+    match !links.is_empty() && links.iter().all(is_known) {
+        true => Ok(links),
+        false => Err(format!("the kernel does not tell the links of {name}")),
+    }
+}
 
 /// What one drive read while something was measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]

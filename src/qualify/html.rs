@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::health;
 use super::page::word;
 use super::report::Report;
 use super::verdict::Judged;
@@ -38,10 +39,14 @@ pub fn page(report: &Report<'_>) -> String {
     paragraph(&mut html, &report.why);
     paragraph(&mut html, &format!("{} on {}: {}", report.path, report.host, report.storage));
     paragraph(&mut html, &format!("Held to {}. {}.", report.rule, report.gds));
+    paragraph(&mut html, &format!("Measured with {}.", report.sizes()));
     criteria(&mut html, report);
     measured(&mut html, report);
     loads(&mut html, report);
     checks(&mut html, "Health over the run", &report.seen.health);
+    for line in health::in_words(report.seen) {
+        paragraph(&mut html, &line);
+    }
     if !report.seen.notes.is_empty() {
         list(&mut html, "Notes", &report.seen.notes);
     }

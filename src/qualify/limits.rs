@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use super::drives;
 use crate::doctor::hardware::GpuFacts;
-use crate::doctor::hardware::drives::controller_of;
 use crate::doctor::hardware::pci::{Place, Rate};
 use crate::doctor::hardware::virtualization::is_virtual;
 use crate::doctor::source::Source;
@@ -67,19 +67,9 @@ pub fn storage(source: &Source, drives: &[Drive]) -> Allowed {
 
 /// A drive's links, its own first. What its slot and it can both do counts, not what they run at now.
 fn drive_way(source: &Source, drive: &Drive) -> Result<Vec<Hop>, String> {
-    let name = &drive.name;
-    let Some((_, place)) = controller_of(source, drive) else {
-        return Err(format!("{name} is no NVMe drive on PCIe: it has no link of its own"));
-    };
-    if is_virtual(source) {
-        return Err(format!("the links of {name} are a virtual machine's: made up"));
-    }
-    let hops: Option<Vec<Hop>> =
-        place.links(source).iter().map(|link| hop(&link.lower, link.possible())).collect();
-    match hops {
-        Some(hops) if !hops.is_empty() => Ok(hops),
-        _ => Err(format!("the kernel does not tell the links of {name}")),
-    }
+    let links = drives::links(source, drive)?;
+    let hops: Option<Vec<Hop>> = links.iter().map(|link| hop(&link.lower, link.possible())).collect();
+    hops.ok_or_else(|| format!("what the links of {} allow is not known", drive.name))
 }
 
 /// What may go to each GPU alone, in the order given.

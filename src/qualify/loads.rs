@@ -3,49 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::measure::{ROUNDS_MIN, Rounds, repeat};
+use super::shapes::Shapes;
 use crate::bench::make_ready;
 use crate::bench::record::{COLD_RESIDENT_MAX, Record, result_path, write_records};
+use crate::checkpoint::Checkpoint;
 use crate::checkpoint::save::{Layout, save};
-use crate::checkpoint::{Checkpoint, input, synthetic};
 use crate::interrupt::{Cancel, Interrupted};
 use crate::load::verify::{self, Digests};
 use crate::load::{self, Destination, Options};
 
-/// Models to make up, small to large; of each, shares of its layers. The one nearest below the size is taken.
-const MODELS: [&str; 4] =
-    ["facebook/opt-125m", "facebook/opt-6.7b", "meta-llama/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-70B"];
 const PARTITION_BYTES_MAX: u64 = 10 << 30;
 /// More loads than this tell nothing new.
 const LOADS_MAX: usize = 50;
-
-/// The largest made-up model of up to `bytes`, as [`synthetic::model`] takes it.
-pub fn model_of(bytes: u64) -> Result<String> {
-    let sizes = sizes()?;
-    match sizes.iter().filter(|(size, _)| *size <= bytes).max_by_key(|(size, _)| *size) {
-        Some((_, id)) => Ok(id.clone()),
-        None => bail!("no checkpoint to measure with is as small as {bytes} bytes"),
-    }
-}
-
-/// What the smallest takes, in MiB.
-pub fn least_mib() -> Result<u64> {
-    Ok(sizes()?.iter().map(|(size, _)| size.div_ceil(1 << 20)).min().unwrap_or(0))
-}
-
-/// Bytes and id of every model that may be taken.
-fn sizes() -> Result<Vec<(u64, String)>> {
-    let mut sizes = Vec::new();
-    for id in MODELS {
-        for percent in 1..=100 {
-            let model = synthetic::model(&format!("{id}@{}", f64::from(percent) / 100.0))?;
-            sizes.push((model.tensors.iter().filter_map(|tensor| tensor.bytes()).sum(), model.id));
-        }
-    }
-    Ok(sizes)
-}
 
 /// Loads the random file once, cold, and says what the transfer alone came to, and its path.
 pub fn storage_to_gpus(
@@ -77,17 +49,17 @@ pub struct Loads<'a> {
 }
 
 impl<'a> Loads<'a> {
-    /// Saves the model `id` in `room`.
+    /// Saves a checkpoint of these shapes in `room`.
     pub fn prepare(
         room: &Path,
-        id: &str,
+        shapes: &Shapes,
         to: &'a Destination,
         options: &Options,
         engine: &'static str,
         run_id: &'a str,
         cancel: &Cancel,
     ) -> Result<Loads<'a>> {
-        let input = input::open(&format!("{}{id}", synthetic::PREFIX), 0, None, cancel)?;
+        let input = shapes.input(cancel)?;
         let dir = room.join("checkpoint");
         save(&input, &Layout::new(&input, 1, PARTITION_BYTES_MAX)?, &dir, false, cancel)?;
         let manifest = Checkpoint::open(&dir)?.manifest.context("the checkpoint has no manifest")?;
@@ -174,15 +146,33 @@ impl<'a> Loads<'a> {
             Err(error) => Some(format!("could not be verified: {error:#}")),
         };
     }
+}
 
-    /// Writes the records where `analyze` finds them, and says where.
-    pub fn write(&self, results: &Path, records: &[Record], cold: bool) -> Result<PathBuf> {
-        // Not the number of loads, which differs: another run here replaces the file.
-        let state = if cold { "qualify-cold" } else { "qualify-warm" };
-        let path = result_path(results, &self.model, "sllm", 1, state);
-        write_records(&path, records)?;
-        Ok(path)
+/// How the files of both kinds of load end. No number of loads, which differs from run to run.
+const MODES: [&str; 2] = ["qualify-cold", "qualify-warm"];
+
+/// Puts a run's records where `analyze` finds them, in the place of all that an earlier run of `qualify` left there: its
+/// model or its loads may be others, and one run's warm loads beside another's cold ones would read as one run.
+pub fn write(results: &Path, model: &str, cold: &[Record], warm: &[Record]) -> Result<()> {
+    let left = std::fs::read_dir(results).with_context(|| format!("list {}", results.display()))?;
+    for entry in left {
+        let path = entry.with_context(|| format!("list {}", results.display()))?.path();
+        if is_record(&path) {
+            std::fs::remove_file(&path).with_context(|| format!("remove the earlier {}", path.display()))?;
+        }
     }
+    for (mode, records) in MODES.iter().zip([cold, warm]) {
+        if !records.is_empty() {
+            write_records(&result_path(results, model, "sllm", 1, mode), records)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether `qualify` wrote this file, by its name.
+fn is_record(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    MODES.iter().any(|mode| name.ends_with(&format!("_sllm_1_{mode}.json"))) && path.is_file()
 }
 
 /// The rates of loads that went well, and the path that the last took.
@@ -201,23 +191,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_model_fits_below_the_size() {
-        for (bytes, starts) in [
-            (110 << 20, "facebook/opt-125m@"),
-            (1 << 30, "facebook/opt-6.7b@"),
-            (2_400_000_000, "facebook/opt-6.7b@"),
-            (8 << 30, ""),
-            (64 << 30, "meta-llama/Meta-Llama-3-70B@"),
-        ] {
-            let id = model_of(bytes).unwrap();
-            assert!(id.starts_with(starts), "{id}");
-            let tensors = synthetic::model(&id).unwrap().tensors;
-            let size: u64 = tensors.iter().map(|tensor| tensor.bytes().unwrap()).sum();
-            assert!(size <= bytes, "{id}: {size}");
-            assert!(bytes < 1 << 30 || size * 4 > bytes * 3, "{id}: only {size} of {bytes}");
+    fn no_record_of_an_earlier_run_stays_and_every_other_file_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = || {
+            let mut names: Vec<String> = std::fs::read_dir(dir.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        let others = [
+            "m_sllm_1_cached.json",
+            "m_sllm_3_random_cold.json",
+            "my_qualify-warm.json",
+            "qualify-warm.json",
+        ];
+        for name in others {
+            std::fs::write(dir.path().join(name), "mine").unwrap();
         }
-        assert!(model_of(1 << 20).is_err());
-        assert!(model_of(least_mib().unwrap() << 20).is_ok());
+        let one = [Record { run_id: "1".into(), ..Record::default() }];
+        write(dir.path(), "org/old", &one, &one).unwrap();
+        assert_eq!(names().len(), others.len() + 2);
+        // The second run, of another model, was interrupted before its warm loads.
+        write(dir.path(), "org/new", &one, &[]).unwrap();
+        let mut expected = others.map(str::to_string).to_vec();
+        expected.push("org_new_sllm_1_qualify-cold.json".into());
+        expected.sort();
+        assert_eq!(names(), expected);
+        write(dir.path(), "", &[], &[]).unwrap();
+        assert_eq!(names(), others);
     }
 
     #[test]

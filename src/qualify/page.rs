@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+use super::health;
 use super::measure::Kind;
 use super::report::{HTML_FILE, JSON_FILE, Report};
 use super::verdict::{Criterion, Judged};
-use crate::doctor::check::Status;
 
 const COLUMNS: usize = 110;
 /// Of figures of one kind, for many GPUs, the worst stands for all.
@@ -19,11 +19,15 @@ pub fn text(report: &Report<'_>, results: &Path) -> String {
     let verdict = report.verdict.to_uppercase();
     wrap(&mut text, &format!("{verdict}: {}", report.why), 2);
     let _ = writeln!(text, "{} on {}: {}", report.path, report.host, report.storage);
-    let _ = writeln!(text, "held to {}; {}\n", report.rule, report.gds);
+    let _ = writeln!(text, "held to {}; {}", report.rule, report.gds);
+    wrap(&mut text, &format!("measured with {}", report.sizes()), 2);
+    text.push('\n');
     table(&mut text, report);
     causes(&mut text, &report.criteria);
     figures(&mut text, report);
-    health(&mut text, report);
+    for line in health::in_words(report.seen) {
+        wrap(&mut text, &line, 6);
+    }
     for note in &report.seen.notes {
         wrap(&mut text, &format!("note: {note}"), 6);
     }
@@ -98,7 +102,9 @@ pub fn word(judged: Judged) -> &'static str {
 fn causes(text: &mut String, criteria: &[Criterion]) {
     let mut left = CAUSES_MAX;
     let mut told: BTreeSet<&str> = BTreeSet::new();
-    for (criterion, _) in shown(criteria).into_iter().filter(|(c, _)| c.judged != Judged::Passed) {
+    // What was not told and does not decide stands below, with the health.
+    let is_told = |c: &Criterion| c.judged != Judged::Passed && (c.decides || !c.id.starts_with("health"));
+    for (criterion, _) in shown(criteria).into_iter().filter(|(criterion, _)| is_told(criterion)) {
         for cause in &criterion.causes {
             if left == 0 || !told.insert(cause) {
                 continue;
@@ -124,15 +130,6 @@ fn figures(text: &mut String, report: &Report<'_>) {
     if !others.is_empty() {
         wrap(text, &format!("also measured: {}", others.join("; ")), 6);
     }
-}
-
-fn health(text: &mut String, report: &Report<'_>) {
-    let count = |status| report.seen.health.iter().filter(|check| check.status == status).count();
-    let bad = report.seen.health.iter().filter(|c| matches!(c.status, Status::Fail | Status::Warn));
-    let bad: Vec<String> = bad.map(|check| format!("{}: {}", check.subject, check.value)).collect();
-    let bad = if bad.is_empty() { "nothing grew or warned".to_string() } else { bad.join("; ") };
-    let untold = count(Status::Unknown);
-    wrap(text, &format!("health over the run: {bad} ({untold} not told)"), 6);
 }
 
 /// Adds a paragraph in lines of at most `COLUMNS`; those after the first are indented.

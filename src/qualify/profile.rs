@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
+use super::health::Fact;
 use super::measure::{Kind, Measured};
 use crate::cli::QualifyArgs;
 
@@ -61,11 +62,13 @@ pub struct Drives {
     pub balance: Option<f64>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Health {
     /// Warnings fail, too: replayed packets, mended errors, heat.
     pub fail_on_warnings: bool,
+    /// Where one of these is not told of every part that has it, the run can't be judged.
+    pub must_be_told: Vec<Fact>,
 }
 
 /// Of an earlier node's qualify.json, what is compared.
@@ -117,9 +120,13 @@ impl Rule {
 
     pub fn health(&self) -> Health {
         match self {
-            Rule::Profile(profile) => profile.health,
+            Rule::Profile(profile) => profile.health.clone(),
             Rule::Against(..) => Health::default(),
         }
+    }
+
+    pub fn must_be_told(&self, fact: Fact) -> bool {
+        self.health().must_be_told.contains(&fact)
     }
 
     pub fn drives(&self) -> Drives {
@@ -244,6 +251,9 @@ mod tests {
         assert!(with("floor_gb_per_s = nan").contains("above 0"));
         assert!(parse("description = 'x'\n[limits.raw]\nfloor_gb_per_s = 1").contains("raw"));
         assert!(parse("description = 'x'\n[drives]\nbalance = 2").contains("balance"));
+        assert!(
+            parse("description = 'x'\n[health]\nmust_be_told = ['smarts']").contains("`drive-temperature`")
+        );
     }
 
     #[test]

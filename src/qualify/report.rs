@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::html;
+use super::loads;
 use super::profile::Rule;
 use super::run::Run;
 use super::seen::Seen;
@@ -33,7 +34,10 @@ pub struct Report<'a> {
     pub rule: String,
     pub profile: Option<&'a super::profile::Profile>,
     pub model: &'a str,
+    /// As asked for, and what the raw file and the checkpoint of it really have.
     pub size_bytes: u64,
+    pub raw_file_bytes: u64,
+    pub checkpoint_bytes: u64,
     pub duration_s: f64,
     pub started_at_s: f64,
     pub run_id: &'a str,
@@ -86,6 +90,8 @@ impl<'a> Report<'a> {
             },
             model: &run.model,
             size_bytes: run.size_bytes,
+            raw_file_bytes: run.raw_file_bytes,
+            checkpoint_bytes: run.checkpoint_bytes,
             duration_s: run.args.duration.as_secs_f64(),
             started_at_s,
             run_id: run.run_id,
@@ -96,11 +102,27 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Writes the record, the page, and the environment that the loads' records name.
+    /// `a raw file of 8.59 GB and a checkpoint (synthetic/…) of 8.10 GB, of 8.59 asked for`
+    pub fn sizes(&self) -> String {
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        let checkpoint = match self.checkpoint_bytes {
+            0 => "no checkpoint yet".to_string(),
+            bytes => format!("a checkpoint ({}) of {:.2} GB", self.model, gb(bytes)),
+        };
+        format!(
+            "a raw file of {:.2} GB and {checkpoint}, of {:.2} GB",
+            gb(self.raw_file_bytes),
+            gb(self.size_bytes)
+        )
+    }
+
+    /// Writes the record, the page, the loads' records, and the environment that these name. All at the end: a run that
+    /// was killed leaves the earlier one's files as they were.
     pub fn write(&self, results: &Path, run: &Run<'_>) -> Result<()> {
         let mut environment = self.environment.clone();
         environment["notes"] = run.seen.notes.clone().into();
         environment::write(results, run.run_id, environment)?;
+        loads::write(results, self.model, self.loads.cold, self.loads.warm)?;
         write_json(&results.join(JSON_FILE), self)?;
         let page = results.join(HTML_FILE);
         std::fs::write(&page, html::page(self)).with_context(|| format!("write {}", page.display()))
@@ -109,7 +131,9 @@ impl<'a> Report<'a> {
 
 /// The verdict in a sentence: how many criteria, and the first that decides.
 fn why(criteria: &[Criterion], interrupted: bool) -> String {
-    let of = |judged| criteria.iter().filter(move |criterion| criterion.judged == judged);
+    let of = |judged| criteria.iter().filter(move |c| c.judged == judged && c.decides);
+    let mut untold: Vec<&str> = criteria.iter().filter(|c| !c.decides).map(|c| c.what).collect();
+    untold.dedup();
     let (failed, unknown) = (of(Judged::Failed).count(), of(Judged::Unknown).count());
     if interrupted {
         return format!("{} criteria could be judged so far, {failed} failed", criteria.len());
@@ -120,12 +144,16 @@ fn why(criteria: &[Criterion], interrupted: bool) -> String {
             format!("{} ({}){cause}", criterion.what, criterion.of).replace(" ()", "")
         })
     };
+    let deciding = criteria.iter().filter(|c| c.decides).count();
     match (failed, unknown) {
-        (0, 0) => format!("all {} criteria are met", criteria.len()),
-        (0, n) => {
-            format!("{n} of {} criteria can't be judged, first {}", criteria.len(), first(Judged::Unknown))
+        (0, 0) if untold.is_empty() => format!("all {deciding} criteria are met"),
+        (0, 0) => {
+            format!("all {deciding} criteria that could be judged are met; not told: {}", untold.join(", "))
         }
-        (n, _) => format!("{n} of {} criteria failed, first {}", criteria.len(), first(Judged::Failed)),
+        (0, n) => {
+            format!("{n} of {deciding} criteria can't be judged, first {}", first(Judged::Unknown))
+        }
+        (n, _) => format!("{n} of {deciding} criteria failed, first {}", first(Judged::Failed)),
     }
 }
 
@@ -144,6 +172,8 @@ pub fn sample<'a>(seen: &'a Seen, criteria: Vec<Criterion>) -> Report<'a> {
         profile: None,
         model: "synthetic/model",
         size_bytes: 8 << 30,
+        raw_file_bytes: 8 << 30,
+        checkpoint_bytes: 8 << 29,
         duration_s: 60.0,
         started_at_s: 0.0,
         run_id: "1-2",

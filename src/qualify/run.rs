@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::copies;
-use super::drives::{read_bytes, served};
+use super::drives::{read_bytes, served, ways};
 use super::fio;
 use super::gpus::{QualifiedGpu, facts_now};
 use super::limits::{self, Allowed};
@@ -16,6 +16,7 @@ use super::measure::{Budget, Kind, Measured, Rounds};
 use super::place::Place;
 use super::raw::{self, RawFile};
 use super::seen::{Failure, Seen, WatchedLink};
+use super::shapes;
 use super::throttle;
 use crate::bench::record::Record;
 use crate::cli::{EngineChoice, Gpus, QualifyArgs};
@@ -42,6 +43,9 @@ pub struct Run<'a> {
     pub storage: String,
     pub gds: String,
     pub model: String,
+    /// Of `size_bytes`, what the raw file and the checkpoint really have; 0 where the run did not come to them.
+    pub raw_file_bytes: u64,
+    pub checkpoint_bytes: u64,
     pub seen: Seen,
 }
 
@@ -86,8 +90,9 @@ impl Run<'_> {
         }
         let budget = Budget::new(self.args.duration, &self.kinds(fio.is_some()));
         let room = place.room("raw")?;
-        say(&format!("lay out {} MiB of random bytes", self.size_bytes >> 20));
+        say(&format!("lay out {} MiB of random bytes", raw::file_bytes(self.size_bytes) >> 20));
         let file = raw::lay_out(&room, raw::file_bytes(self.size_bytes), cancel)?;
+        self.raw_file_bytes = file.bytes;
         self.raw_reads(&file, budget.share(Kind::RawRead), cancel)?;
         if let Some(program) = &fio {
             say("fio reads");
@@ -147,6 +152,7 @@ impl Run<'_> {
         let read = raw::read(file, self.options.threads, self.options.chunk_bytes, share, cancel);
         let after = read_bytes(self.source, &self.drives);
         self.seen.served = served(&self.drives, &before, &after);
+        self.seen.drive_links = ways(self.source, &self.drives);
         self.keep(Kind::RawRead, "storage", read, &limits::storage(self.source, &self.drives))
     }
 
@@ -212,20 +218,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A real checkpoint, cold and warm, each load verified. Its records are written whatever comes.
+    /// A real checkpoint, cold and warm, each load verified.
     fn loads(&mut self, place: &Place, budget: &Budget, cancel: &Cancel) -> Result<()> {
         let room = place.room("load")?;
-        let id = loads::model_of(self.size_bytes)?;
-        say(&format!("save {id}"));
+        let shapes = shapes::of(self.size_bytes)?;
+        say(&format!("save a checkpoint of {} MiB", shapes.bytes >> 20));
         let engine = engine_name(self.args.engine.engine);
-        let loads = Loads::prepare(&room, &id, self.to, &self.options, engine, self.run_id, cancel)?;
-        self.model = loads.model.clone();
+        let loads = Loads::prepare(&room, &shapes, self.to, &self.options, engine, self.run_id, cancel)?;
+        (self.model, self.checkpoint_bytes) = (loads.model.clone(), shapes.bytes);
         for (kind, cold) in [(Kind::LoadCold, true), (Kind::LoadWarm, false)] {
             say(kind.words());
             let records = loads.run(cold, budget.share(kind), cancel);
-            if !records.is_empty() {
-                loads.write(&self.args.results, &records, cold)?;
-            }
             self.loaded(kind, &records);
             match cold {
                 true => self.seen.cold = records,

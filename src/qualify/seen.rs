@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::drives::Served;
+use super::drives::{DriveWay, Served};
 use super::gpus::QualifiedGpu;
 use super::measure::{Kind, Measured};
 use crate::bench::record::Record;
@@ -21,6 +21,8 @@ pub struct Seen {
     /// Names of the drives below the path, and what each read during the raw reads.
     pub drives: Vec<String>,
     pub served: Vec<Served>,
+    /// The drives' links right after the raw reads.
+    pub drive_links: Vec<DriveWay>,
     pub gpus: Vec<String>,
     pub links: Vec<WatchedLink>,
     /// Loads meant to find the page cache empty, and full.
@@ -123,6 +125,7 @@ fn names(subject: &str, gpu: &str) -> bool {
 #[cfg(test)]
 pub mod sample {
     use super::*;
+    use crate::doctor::hardware::pci::{Link, Rate};
     use crate::qualify::measure::Rounds;
 
     pub fn measured(kind: Kind, of: &str, gb_per_s: f64, allowed: Option<f64>) -> Measured {
@@ -167,8 +170,33 @@ pub mod sample {
             }],
             cold: vec![load(true)],
             warm: vec![load(false)],
+            drive_links: ["nvme0n1", "nvme1n1"].map(way).to_vec(),
+            health: health(),
             ..Seen::default()
         }
+    }
+
+    /// A drive below a switch, all links of generation 4.
+    fn way(drive: &str) -> DriveWay {
+        let link = |width: u32| {
+            let rate = Rate { generation: Some(4), width: Some(width) };
+            Link { upper: "up".into(), lower: "low".into(), now: rate, upper_max: rate, lower_max: rate }
+        };
+        DriveWay { drive: drive.into(), links: Ok(vec![link(4), link(16)]) }
+    }
+
+    /// Everything told, and well.
+    fn health() -> Vec<Check> {
+        let of_gpu =
+            ["health.pcie-replay", "health.ecc-corrected", "health.ecc-uncorrected", "health.throttle"];
+        let of_drive = ["health.drive-temperature", "health.smart"];
+        let pass = |id, subject: &str| Check::new(id, subject, Status::Pass, "well", "test");
+        let mut checks = vec![pass("health.pcie", "PCIe")];
+        checks.extend(of_gpu.map(|id| pass(id, "GPU 0")));
+        for drive in ["nvme0n1", "nvme1n1"] {
+            checks.extend(of_drive.map(|id| pass(id, drive)));
+        }
+        checks
     }
 
     /// Of two drives, the first had this share.

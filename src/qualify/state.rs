@@ -1,18 +1,20 @@
 //! The criteria that are no rate: bytes, drives, links, health.
 
 use super::causes;
-use super::drives::balance;
+use super::drives::{DriveWay, balance};
+use super::health::{self, Fact};
 use super::profile::Rule;
 use super::seen::{Seen, WatchedLink};
 use super::verdict::{Criterion, Judged};
-use crate::doctor::check::Status;
+use crate::doctor::hardware::pci::{self, Link};
 
 /// All of them.
 pub fn judge(rule: &Rule, seen: &Seen) -> Vec<Criterion> {
     let mut criteria = vec![verified(seen)];
     criteria.extend(drives(rule, seen));
-    criteria.extend(seen.links.iter().map(link));
-    criteria.push(health(rule, seen));
+    criteria.extend(seen.drive_links.iter().map(|way| drive_link(rule, way)));
+    criteria.extend(seen.gpus.iter().map(|gpu| gpu_link(rule, seen, gpu)));
+    criteria.extend(health::judge(rule, seen));
     criteria
 }
 
@@ -69,6 +71,47 @@ fn drives(rule: &Rule, seen: &Seen) -> Vec<Criterion> {
     rows
 }
 
+/// A link that nobody tells.
+fn untold(id: &'static str, of: &str, what: &'static str, is_required: bool, why: &str) -> Criterion {
+    let mut row = Criterion::new(id, of, what, Judged::Unknown).saying("not told", "what both ends can do");
+    row.decides = is_required;
+    row.because(format!("not told: {why}"))
+}
+
+/// The worst link on a drive's way, against what both its ends can do.
+fn drive_link(rule: &Rule, way: &DriveWay) -> Criterion {
+    let (id, what) = ("drive-link", "drive's PCIe link");
+    let links = match &way.links {
+        Ok(links) => links,
+        Err(why) => return untold(id, &way.drive, what, rule.must_be_told(Fact::DriveLink), why),
+    };
+    // Its own link is the first, and stands for all where none is down.
+    let lost =
+        |link: &&Link| link.now.narrower_than(link.possible()) || link.now.slower_than(link.possible());
+    let Some(worst) = links.iter().find(lost).or(links.first()) else {
+        return untold(id, &way.drive, what, rule.must_be_told(Fact::DriveLink), "no link above it");
+    };
+    let judged = if lost(&worst) { Judged::Failed } else { Judged::Passed };
+    let row = Criterion::new(id, &way.drive, what, judged)
+        .saying(worst.now.to_string(), worst.possible().to_string());
+    match judged {
+        Judged::Failed => {
+            row.because(causes::in_words(&pci::link_check("drive.link", &way.drive, worst, false, false)))
+        }
+        _ => row,
+    }
+}
+
+fn gpu_link(rule: &Rule, seen: &Seen, gpu: &str) -> Criterion {
+    match seen.links.iter().find(|link| link.gpu == gpu) {
+        Some(seen) => link(seen),
+        None => {
+            let why = "it was not watched while bytes moved";
+            untold("gpu-link", gpu, "link under load", rule.must_be_told(Fact::GpuLink), why)
+        }
+    }
+}
+
 fn link(link: &WatchedLink) -> Criterion {
     let shown = |n: Option<u32>| n.map_or("?".to_string(), |n| n.to_string());
     let judged = if link.is_full() { Judged::Passed } else { Judged::Failed };
@@ -88,36 +131,20 @@ fn link(link: &WatchedLink) -> Criterion {
     })
 }
 
-fn health(rule: &Rule, seen: &Seen) -> Criterion {
-    let warnings_fail = rule.health().fail_on_warnings;
-    let fails = |status| status == Status::Fail || (warnings_fail && status == Status::Warn);
-    let count = |status| seen.health.iter().filter(|check| check.status == status).count();
-    let bad: Vec<_> = seen.health.iter().filter(|check| fails(check.status)).collect();
-    let judged = if bad.is_empty() { Judged::Passed } else { Judged::Failed };
-    let measured = format!(
-        "{} fail, {} warn, {} not told",
-        count(Status::Fail),
-        count(Status::Warn),
-        count(Status::Unknown)
-    );
-    let limit = if warnings_fail { "no failure, no warning" } else { "no failure" };
-    let mut row = Criterion::new("health", "the run", "health", judged).saying(measured, limit);
-    row.causes = bad.into_iter().map(causes::in_words).collect();
-    row
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::drives;
     use super::super::profile::Profile;
     use super::super::seen::sample::{check, good, served};
     use super::super::verdict::verdict;
     use super::*;
+    use crate::doctor::hardware::test_tree::{nvme_drives, tree};
+    use crate::doctor::storage::Drive;
 
     #[test]
     fn bytes_links_drives_and_health() {
-        let text = "description = 'x'\ndrives = { count = 2, balance = 0.5 }\nhealth.fail_on_warnings = true";
-        let profile: Profile = toml::from_str(text).unwrap();
-        let rule = Rule::Profile(profile);
+        let text = "drives = { count = 2, balance = 0.5 }\nhealth.fail_on_warnings = true";
+        let rule = rule(text);
         assert_eq!(verdict(&judge(&rule, &good())), Judged::Passed);
         let failed = |change: fn(&mut Seen)| {
             let mut seen = good();
@@ -134,17 +161,62 @@ mod tests {
         };
         assert_eq!(failed(wrong), "verified");
         assert_eq!(failed(|seen| seen.links[0].seen.width_min = 4), "gpu-link");
+        assert_eq!(
+            failed(|seen| seen.drive_links[1].links.as_mut().unwrap()[0].now.width = Some(2)),
+            "drive-link"
+        );
+        assert_eq!(
+            failed(|seen| seen.drive_links[1].links.as_mut().unwrap()[1].now.generation = Some(3)),
+            "drive-link"
+        );
         assert_eq!(failed(|seen| seen.links[0].seen.generation_max = 3), "gpu-link");
         assert_eq!(failed(|seen| seen.served = served(0.9)), "drive-balance");
         assert_eq!(failed(|seen| drop(seen.drives.pop())), "drives");
         assert_eq!(
-            failed(|seen| seen.health = vec![check("health.pcie", "GPU 0", "3 new errors")]),
-            "health"
+            failed(|seen| seen.health.push(check("health.pcie", "GPU 0", "3 new errors"))),
+            "health-aer"
         );
         let mut seen = good();
         seen.warm.clear();
         seen.cold.clear();
         let unknown = judge(&rule, &seen);
         assert_eq!((unknown[0].id, unknown[0].judged), ("verified", Judged::Unknown));
+    }
+
+    #[test]
+    fn a_drive_of_a_recorded_machine_that_lost_lanes() {
+        let tree = tree("raid0-no-p2pdma");
+        let drives = nvme_drives(&tree.source);
+        let mut seen = good();
+        seen.drive_links = drives::ways(&tree.source, &drives);
+        let rows = judge(&rule(""), &seen);
+        let failed: Vec<_> = rows.iter().filter(|row| row.judged == Judged::Failed).collect();
+        assert_eq!((failed.len(), failed[0].id), (1, "drive-link"), "{failed:#?}");
+        assert_eq!((failed[0].measured.as_str(), failed[0].limit.as_str()), ("gen 4 x2", "gen 4 x4"));
+        let cause = &failed[0].causes[0];
+        assert!(cause.starts_with(&failed[0].of) && cause.contains("lanes are lost"), "{cause}");
+        assert_eq!(rows.iter().filter(|row| row.id == "drive-link").count(), drives.len());
+    }
+
+    #[test]
+    fn links_that_are_not_told_decide_only_where_the_profile_wants_them() {
+        let disk = Drive { name: "vda".into(), device: "/sys/devices/virtual/block/vda".into() };
+        let mut seen = good();
+        seen.drive_links = drives::ways(&tree("laptop").source, &[disk]);
+        seen.links.clear();
+        let rows = judge(&rule(""), &seen);
+        for id in ["drive-link", "gpu-link"] {
+            let row = rows.iter().find(|row| row.id == id).unwrap();
+            assert_eq!((row.judged, row.decides), (Judged::Unknown, false));
+            assert!(row.causes[0].starts_with("not told: "), "{row:#?}");
+            let wanted = judge(&rule(&format!("health.must_be_told = ['{id}']")), &seen);
+            assert_eq!(verdict(&wanted), Judged::Unknown);
+        }
+        assert_eq!(verdict(&rows), Judged::Passed);
+    }
+
+    fn rule(text: &str) -> Rule {
+        let profile: Profile = toml::from_str(&format!("description = 'x'\n{text}")).unwrap();
+        Rule::Profile(profile)
     }
 }

@@ -20,7 +20,7 @@ pub enum Judged {
 /// One criterion, judged.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Criterion {
-    /// `raw-read`, …, `verified`, `drives`, `drive-balance`, `gpu-link`, `health`.
+    /// `raw-read`, …, `verified`, `drives`, `drive-balance`, `drive-link`, `gpu-link`, `health-smart`, …
     pub id: &'static str,
     pub of: String,
     pub what: &'static str,
@@ -31,6 +31,8 @@ pub struct Criterion {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_gb_per_s: Option<f64>,
     pub judged: Judged,
+    /// False of one that nobody told enough to judge and that the rule does not insist on: the verdict goes by the others.
+    pub decides: bool,
     /// Of a failed or unknown one: why, and of a failed one the likeliest cause first, each with what points to it.
     pub causes: Vec<String>,
 }
@@ -46,6 +48,7 @@ impl Criterion {
             measured_gb_per_s: None,
             limit_gb_per_s: None,
             judged,
+            decides: true,
             causes: Vec::new(),
         }
     }
@@ -66,9 +69,10 @@ impl Criterion {
     }
 }
 
-/// The worst of them; nothing judged is nothing known.
+/// The worst of those that decide; nothing judged is nothing known.
 pub fn verdict(criteria: &[Criterion]) -> Judged {
-    criteria.iter().map(|criterion| criterion.judged).max().unwrap_or(Judged::Unknown)
+    let deciding = criteria.iter().filter(|criterion| criterion.decides);
+    deciding.map(|criterion| criterion.judged).max().unwrap_or(Judged::Unknown)
 }
 
 /// Every criterion of the rule. `without_gpus` says that `--gpus none` left them out.

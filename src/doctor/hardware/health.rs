@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::aer::{self, PcieErrors};
 use super::drives;
 use super::gpu;
 use super::nvml::GpuFacts;
-use super::pci::{self, Place};
+use super::pci::Place;
 use super::smart::{self, SmartFacts};
 use crate::doctor::check::{Check, Status};
-use crate::doctor::source::Source;
+use crate::doctor::source::{Source, Unread};
 use crate::doctor::storage::Drive;
 
 /// One moment. What could not be read is `None`, or has no entry.
@@ -40,14 +41,9 @@ pub struct DriveHealth {
     /// At which it warns.
     pub temperature_max_c: Option<i64>,
     pub smart: Option<SmartFacts>,
-}
-
-/// Totals of a device's AER counters since boot.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PcieErrors {
-    pub correctable: Option<u64>,
-    pub nonfatal: Option<u64>,
-    pub fatal: Option<u64>,
+    /// Why a fact is not told.
+    pub temperature_untold: Option<String>,
+    pub smart_untold: Option<String>,
 }
 
 /// Takes the counters now. `gpus` must be asked for anew each time.
@@ -58,7 +54,7 @@ pub fn health(source: &Source, gpus: &[GpuFacts], drives: &[Drive]) -> Health {
     Health {
         gpus: gpus.iter().map(|gpu| (gpu.index, gpu_health(gpu))).collect(),
         drives: drives.iter().map(|drive| (drive.name.clone(), drive_health(source, drive))).collect(),
-        pcie_errors: functions.map(|address| (address.clone(), pcie_errors(source, &address))).collect(),
+        pcie_errors: functions.map(|address| (address.clone(), aer::read(source, &address))).collect(),
     }
 }
 
@@ -73,33 +69,38 @@ fn gpu_health(facts: &GpuFacts) -> GpuHealth {
 }
 
 fn drive_health(source: &Source, drive: &Drive) -> DriveHealth {
-    let Some((controller, _)) = drives::controller_of(source, drive) else { return DriveHealth::default() };
-    let temperature = drives::temperature_c(source, &controller).ok();
-    DriveHealth {
-        temperature_c: temperature.map(|(now, _)| now),
-        temperature_max_c: temperature.and_then(|(_, max)| max),
-        smart: smart::read(source, &controller).ok(),
-    }
-}
-
-fn pcie_errors(source: &Source, address: &str) -> PcieErrors {
-    let total = |which: &str| {
-        let text = source.text(&format!("{}/aer_dev_{which}", pci::device_path(address))).ok()?;
-        let line = text.lines().find(|line| line.starts_with("TOTAL_ERR_"))?;
-        line.split_whitespace().nth(1)?.parse().ok()
+    let Some((controller, _)) = drives::controller_of(source, drive) else {
+        let untold = Some("no NVMe drive on PCIe".to_string());
+        return DriveHealth {
+            temperature_untold: untold.clone(),
+            smart_untold: untold,
+            ..DriveHealth::default()
+        };
     };
-    PcieErrors { correctable: total("correctable"), nonfatal: total("nonfatal"), fatal: total("fatal") }
+    let mut health = DriveHealth::default();
+    match drives::temperature_c(source, &controller) {
+        Ok((now, max)) => (health.temperature_c, health.temperature_max_c) = (Some(now), max),
+        Err(why) => health.temperature_untold = Some(format!("the sensor is {why}")),
+    }
+    match smart::read(source, &controller) {
+        Ok(facts) => health.smart = Some(facts),
+        Err(Unread::Denied) => {
+            health.smart_untold = Some("not ours to read: it takes root (CAP_SYS_ADMIN)".into())
+        }
+        Err(why) => health.smart_untold = Some(format!("the log is {why}")),
+    }
+    health
 }
 
 /// How a counter moved.
-enum Moved {
+pub enum Moved {
     Still,
     Grew(u64),
     /// Not read on one side, or set back between.
     Untold,
 }
 
-fn moved(before: Option<u64>, after: Option<u64>) -> Moved {
+pub fn moved(before: Option<u64>, after: Option<u64>) -> Moved {
     match (before, after) {
         (Some(before), Some(after)) if after == before => Moved::Still,
         (Some(before), Some(after)) if after > before => Moved::Grew(after - before),
@@ -123,9 +124,9 @@ impl Health {
         for (name, now) in &after.drives {
             let was = before.drives.get(name).cloned().unwrap_or_default();
             checks.push(drive_temperature(name, &was, now));
-            checks.push(smart_delta(name, was.smart.as_ref(), now.smart.as_ref()));
+            checks.push(smart_delta(name, &was, now));
         }
-        checks.extend(pcie_deltas(before, after));
+        checks.extend(aer::deltas(&before.pcie_errors, &after.pcie_errors));
         checks
     }
 }
@@ -188,7 +189,7 @@ fn slowdown_delta(subject: &str, before: &GpuHealth, after: &GpuHealth) -> Check
     let at = "NVML throttle reasons and temperature";
     let check = |status, value: String| Check::new("health.throttle", subject, status, value, at);
     match &after.slowdowns {
-        None => check(Status::Unknown, state),
+        None => check(Status::Unknown, "throttle reasons not told".into()),
         Some(reasons) if reasons.is_empty() => check(Status::Pass, state),
         Some(reasons) => check(Status::Warn, format!("{}; {state}", reasons.join(", ")))
             .why("the GPU held its clocks down as the run ended")
@@ -199,7 +200,9 @@ fn slowdown_delta(subject: &str, before: &GpuHealth, after: &GpuHealth) -> Check
 fn drive_temperature(name: &str, before: &DriveHealth, after: &DriveHealth) -> Check {
     let at = "hwmon temp1_input, temp1_max";
     let check = |status, value: String| Check::new("health.drive-temperature", name, status, value, at);
-    let Some(now) = after.temperature_c else { return check(Status::Unknown, "not told".into()) };
+    let Some(now) = after.temperature_c else {
+        return check(Status::Unknown, after.temperature_untold.clone().unwrap_or("not told".into()));
+    };
     let was = before.temperature_c.map_or("?".to_string(), |t| t.to_string());
     match after.temperature_max_c {
         Some(max) if now >= max => check(Status::Warn, format!("{was} to {now} °C of {max} °C"))
@@ -209,10 +212,11 @@ fn drive_temperature(name: &str, before: &DriveHealth, after: &DriveHealth) -> C
     }
 }
 
-fn smart_delta(name: &str, before: Option<&SmartFacts>, after: Option<&SmartFacts>) -> Check {
+fn smart_delta(name: &str, before: &DriveHealth, after: &DriveHealth) -> Check {
     let check = |status, value: String| Check::new("health.smart", name, status, value, "SMART log");
-    let (Some(before), Some(after)) = (before, after) else {
-        return check(Status::Unknown, "not ours to read".into()).remedy("run as root (CAP_SYS_ADMIN)");
+    let why = after.smart_untold.as_ref().or(before.smart_untold.as_ref());
+    let (Some(before), Some(after)) = (&before.smart, &after.smart) else {
+        return check(Status::Unknown, why.cloned().unwrap_or("not told".into()));
     };
     let grown = |read: fn(&SmartFacts) -> u64| read(after).saturating_sub(read(before));
     let read_gb = grown(|s| s.data_units_read) as f64 * 512_000.0 / 1e9;
@@ -231,47 +235,6 @@ fn smart_delta(name: &str, before: Option<&SmartFacts>, after: Option<&SmartFact
             .remedy("look at its airflow and heat sink");
     }
     check(Status::Pass, value)
-}
-
-/// One check for each device with new errors, or one that says there are none.
-fn pcie_deltas(before: &Health, after: &Health) -> Vec<Check> {
-    let (mut checks, mut still, mut untold) = (Vec::new(), 0, 0);
-    for (address, now) in &after.pcie_errors {
-        let was = before.pcie_errors.get(address).copied().unwrap_or_default();
-        let kinds = [
-            ("correctable", was.correctable, now.correctable, Status::Warn),
-            ("nonfatal", was.nonfatal, now.nonfatal, Status::Fail),
-            ("fatal", was.fatal, now.fatal, Status::Fail),
-        ];
-        let at = format!("{}/aer_dev_*", pci::device_path(address));
-        for (kind, was, now, status) in kinds {
-            match moved(was, now) {
-                Moved::Still => still += 1,
-                Moved::Untold => untold += 1,
-                Moved::Grew(by) => checks.push(
-                    Check::new("health.pcie", address, status, format!("{by} new {kind} errors"), &at)
-                        .why("bytes had to be sent again, or were lost, on the link of this device")
-                        .remedy("reseat the card, riser or cable; `dmesg` names the kind of error"),
-                ),
-            }
-        }
-    }
-    if !checks.is_empty() {
-        return checks;
-    }
-    let at = "/sys/bus/pci/devices/*/aer_dev_*";
-    vec![match still {
-        0 => Check::new("health.pcie", "PCIe", Status::Unknown, "no device shows AER counters", at).why(
-            "the kernel has them only where the firmware leaves AER to it, and not in most virtual machines",
-        ),
-        _ => Check::new(
-            "health.pcie",
-            "PCIe",
-            Status::Pass,
-            format!("{still} counters stood still, {untold} not told"),
-            at,
-        ),
-    }]
 }
 
 #[cfg(test)]
@@ -349,6 +312,27 @@ mod tests {
     }
 
     #[test]
+    fn devices_without_counters_are_named() {
+        let before = take(&tree("bare-metal-gds"));
+        let mut after = before.clone();
+        let first = after.pcie_errors.keys().next().unwrap().clone();
+        after.pcie_errors.insert(first.clone(), PcieErrors::default());
+        let checks = Health::deltas(&before, &after);
+        let aer: Vec<&Check> = checks.iter().filter(|check| check.id == "health.pcie").collect();
+        assert_eq!(aer.iter().map(|check| check.status).collect::<Vec<_>>(), [Status::Pass, Status::Unknown]);
+        assert_eq!(aer[1].value, format!("no AER counters of {first}"));
+    }
+
+    #[test]
+    fn a_virtual_disk_is_not_told_to_run_as_root() {
+        let disk = Drive { name: "vda".into(), device: "/sys/devices/virtual/block/vda".into() };
+        let now = health(&tree("laptop").source, &[], &[disk]);
+        let checks = Health::deltas(&now, &now);
+        assert_eq!(find(&checks, "health.smart").value, "no NVMe drive on PCIe");
+        assert_eq!(find(&checks, "health.drive-temperature").value, "no NVMe drive on PCIe");
+    }
+
+    #[test]
     fn a_gpu_that_fell_off_the_bus_fails() {
         let before = take(&tree("bare-metal-gds"));
         let mut after = before.clone();
@@ -361,10 +345,12 @@ mod tests {
     #[test]
     fn a_new_media_error_fails() {
         let before = take(&tree("bare-metal-gds"));
-        let smart = before.drives["nvme0n1"].smart.clone().unwrap();
-        let after = SmartFacts { media_errors: smart.media_errors + 1, ..smart.clone() };
-        assert_eq!(smart_delta("nvme0n1", Some(&smart), Some(&after)).status, Status::Fail);
-        let after = SmartFacts { critical_warning: 8, ..smart.clone() };
-        assert!(smart_delta("nvme0n1", Some(&smart), Some(&after)).value.contains("read-only"));
+        let before = &before.drives["nvme0n1"];
+        let smart = before.smart.clone().unwrap();
+        let with = |smart| DriveHealth { smart: Some(smart), ..before.clone() };
+        let after = with(SmartFacts { media_errors: smart.media_errors + 1, ..smart.clone() });
+        assert_eq!(smart_delta("nvme0n1", before, &after).status, Status::Fail);
+        let after = with(SmartFacts { critical_warning: 8, ..smart.clone() });
+        assert!(smart_delta("nvme0n1", before, &after).value.contains("read-only"));
     }
 }

@@ -1,5 +1,7 @@
 //! Places in the PCIe tree, and the links between them, as sysfs shows them.
 
+use serde::Serialize;
+
 use crate::doctor::check::{Check, Status};
 use crate::doctor::source::Source;
 
@@ -58,7 +60,7 @@ impl Place {
 }
 
 /// One PCIe link: what it runs at and what its ends can do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Link {
     pub upper: String,
     pub lower: String,
@@ -68,7 +70,7 @@ pub struct Link {
 }
 
 /// Generation and width; `None` where it is not told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Rate {
     pub generation: Option<u32>,
     pub width: Option<u32>,

@@ -1,0 +1,69 @@
+//! AER: the errors that PCIe devices count on their links.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::health::{Moved, moved};
+use super::pci;
+use crate::doctor::check::{Check, Status};
+use crate::doctor::source::Source;
+
+/// Totals of a device's AER counters since boot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PcieErrors {
+    pub correctable: Option<u64>,
+    pub nonfatal: Option<u64>,
+    pub fatal: Option<u64>,
+}
+
+/// A device's counters now.
+pub fn read(source: &Source, address: &str) -> PcieErrors {
+    let total = |which: &str| {
+        let text = source.text(&format!("{}/aer_dev_{which}", pci::device_path(address))).ok()?;
+        let line = text.lines().find(|line| line.starts_with("TOTAL_ERR_"))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    };
+    PcieErrors { correctable: total("correctable"), nonfatal: total("nonfatal"), fatal: total("fatal") }
+}
+
+/// One check for each kind of new error of a device, or one that says there are none; and one that names the devices
+/// whose counters are not told.
+pub fn deltas(before: &BTreeMap<String, PcieErrors>, after: &BTreeMap<String, PcieErrors>) -> Vec<Check> {
+    let (mut checks, mut still, mut untold) = (Vec::new(), 0, Vec::new());
+    for (address, now) in after {
+        let was = before.get(address).copied().unwrap_or_default();
+        let kinds = [
+            ("correctable", was.correctable, now.correctable, Status::Warn),
+            ("nonfatal", was.nonfatal, now.nonfatal, Status::Fail),
+            ("fatal", was.fatal, now.fatal, Status::Fail),
+        ];
+        let at = format!("{}/aer_dev_*", pci::device_path(address));
+        for (kind, was, now, status) in kinds {
+            match moved(was, now) {
+                Moved::Still => still += 1,
+                Moved::Untold => untold.push(address.as_str()),
+                Moved::Grew(by) => checks.push(
+                    Check::new("health.pcie", address, status, format!("{by} new {kind} errors"), &at)
+                        .why("bytes had to be sent again, or were lost, on the link of this device")
+                        .remedy("reseat the card, riser or cable; `dmesg` names the kind of error"),
+                ),
+            }
+        }
+    }
+    untold.dedup();
+    let at = "/sys/bus/pci/devices/*/aer_dev_*";
+    let check = |status, value: String| Check::new("health.pcie", "PCIe", status, value, at);
+    let why =
+        "the kernel has them only where the firmware leaves AER to it, and not in most virtual machines";
+    if checks.is_empty() && still == 0 {
+        return vec![check(Status::Unknown, "no device shows AER counters".into()).why(why)];
+    }
+    if checks.is_empty() {
+        checks.push(check(Status::Pass, format!("{still} counters stood still")));
+    }
+    if !untold.is_empty() {
+        checks.push(check(Status::Unknown, format!("no AER counters of {}", untold.join(", "))).why(why));
+    }
+    checks
+}
