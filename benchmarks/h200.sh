@@ -4,26 +4,13 @@
 # 100 GB of memory, and python3 with safetensors and torch.
 #   benchmarks/h200.sh OUT_DIR        records, logs and table.md go there
 set -euo pipefail
-out=${1:?usage: benchmarks/h200.sh OUT_DIR}
-here=$(cd "$(dirname "$0")" && pwd)
-program=$(readlink -f "${SLLM_GDS:-target/release/sllm-gds}")
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname "$0")/common.sh"
 model=synthetic:meta-llama/Meta-Llama-3-8B # 16.06 GB
 small=synthetic:facebook/opt-6.7b@0.15     # 2.3 GB, for the machine's own disk
-mkdir -p "$out"
-out=$(readlink -f "$out")
-log=$out/log.txt
-: >"$log"
-exec 3>&1
-say() { echo "[$SECONDS s] $*" | tee -a "$log" >&3; }
-
-fast=/mnt/sllm-gds-fast
 slow=$out/disk
-if ! mountpoint -q $fast; then
-  echo 48G >/sys/block/zram0/disksize
-  mkfs.ext4 -q /dev/zram0
-  mkdir -p $fast
-  mount /dev/zram0 $fast
-fi
+
+mount_fast
 nvcc -O3 -std=c++17 -o "$out/ceilings" "$here/ceilings.cu"
 nvcc -O3 -std=c++17 -o "$out/cufile" "$here/cufile.cu" -lcufile -lcuda
 # cuFile asks udev what a block device holds; a machine without udev gets the entry that its test device needs.

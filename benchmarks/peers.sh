@@ -5,27 +5,17 @@
 #   benchmarks/peers.sh OUT_DIR       records, trials of settings, logs and table.md go there
 # PEERS_MODEL, PEERS_STORAGE and PEERS_GPUS name another model, place and destination; PEERS, other formats.
 set -euo pipefail
-out=${1:?usage: benchmarks/peers.sh OUT_DIR}
-here=$(cd "$(dirname "$0")" && pwd)
-program=$(readlink -f "${SLLM_GDS:-target/release/sllm-gds}")
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname "$0")/common.sh"
 wheels=${WHEELS:-$here/../.carry/peers}
 model=${PEERS_MODEL:-synthetic:meta-llama/Meta-Llama-3-8B} # 16.06 GB
-fast=${PEERS_STORAGE:-/mnt/sllm-gds-fast}
 gpus=${PEERS_GPUS:-0}
 peers=${PEERS:-safetensors-prefetch,fastsafetensors,runai-streamer,instanttensor}
 python=${PYTHON:-python3}
-mkdir -p "$out"
-out=$(readlink -f "$out")
-log=$out/log.txt
-: >"$log"
-exec 3>&1
-say() { echo "[$SECONDS s] $*" | tee -a "$log" >&3; }
-
-if [ -z "${PEERS_STORAGE:-}" ] && ! mountpoint -q "$fast"; then
-  echo 48G >/sys/block/zram0/disksize
-  mkfs.ext4 -q /dev/zram0
-  mkdir -p "$fast"
-  mount /dev/zram0 "$fast"
+if [ -n "${PEERS_STORAGE:-}" ]; then
+  fast=$PEERS_STORAGE
+else
+  mount_fast
 fi
 
 # Folders beside the machine's own packages, not an environment: there torch may live in an environment itself,

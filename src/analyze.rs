@@ -172,9 +172,10 @@ impl Analysis {
         html::write(self, path)
     }
 
-    /// Writes `summary.txt` and `summary.json`.
+    /// Writes `summary.txt` and `summary.json`. Of a large fleet the text is over all nodes.
     pub fn summary(&self, dir: &Path) -> Result<()> {
-        summary::write(&self.groups, dir)
+        let large = self.fleet.as_ref().filter(|fleet| fleet.is_large());
+        summary::write(&self.groups, large, dir)
     }
 }
 

@@ -13,6 +13,8 @@ mod error;
 mod io;
 mod library;
 mod log;
+/// Where libcufile may lie.
+pub mod places;
 mod raw;
 mod stats;
 

@@ -68,6 +68,41 @@ fn hosts_are_kept_apart_and_the_worst_is_named_with_what_sets_it_apart() {
 }
 
 #[test]
+fn a_summary_of_many_hosts_is_one_block_over_them_and_json_has_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let summary = |root: &Path| {
+        stdout(&analyze(&[text(root), "--summary", text(root)]));
+        let json: Value = serde_json::from_slice(&fs::read(root.join("summary.json")).unwrap()).unwrap();
+        (fs::read_to_string(root.join("summary.txt")).unwrap(), json)
+    };
+    let few = dir.path().join("few");
+    fleet(&few);
+    let (blocks, _) = summary(&few);
+    assert_eq!(blocks.matches("Model: m\n").count(), 5, "{blocks}");
+    assert!(blocks.contains("Conditions: on odd\n") && !blocks.contains("Hosts:"), "{blocks}");
+
+    let many = dir.path().join("many");
+    for number in 0..24 {
+        host(&many, &format!("node-{number}"), "580", &[1.0, 1.0, 7.0]);
+    }
+    host(&many, "odd", "550", &[2.0]);
+    let (block, json) = summary(&many);
+    let head = "Model: m\nReplicas: 73\nBenchmark Type: cached\n\
+                Hosts: 25 of 25, each counted once, by its median load time\n\nLoading Time Comparison:\n";
+    assert_eq!(block.matches("Model: ").count(), 1, "{block}");
+    // 24 medians of 1 and one of 2.
+    assert!(
+        block.contains(head) && block.contains("\nSLLM            1.040        1.000        2.000 "),
+        "{block}"
+    );
+    let hosts = json.as_array().unwrap();
+    assert_eq!((hosts.len(), &hosts[24]["host"]), (25, &json!("odd")));
+    assert_eq!(hosts[24]["statistics"]["sllm"]["avg_loading_time"], 2.0);
+    // Reading the results again does not take the summary for one.
+    assert_eq!(summary(&many).0, block);
+}
+
+#[test]
 fn every_table_comes_as_csv_and_markdown_too() {
     let dir = tempfile::tempdir().unwrap();
     fleet(dir.path());

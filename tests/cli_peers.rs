@@ -246,6 +246,18 @@ fn the_script_of_the_gpu_machine_runs_from_start_to_table() {
         table.contains("\n- left out: instanttensor does not start: error: instanttensor loads to GPUs only"),
         "{table}"
     );
+    // Two rounds, each of which tries every setting in both states.
+    let trials = fs::read_to_string(dir.path().join("out/trials.jsonl")).unwrap();
+    let tried: Vec<Value> = trials.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let tried: Vec<(&Value, &Value)> = tried
+        .iter()
+        .filter(|trial| trial["peer"] == "fastsafetensors")
+        .map(|trial| (&trial["state"], &trial["settings"]))
+        .collect();
+    let (first, second) = tried.split_at(tried.len() / 2);
+    assert_eq!(first, second);
+    assert!(first.iter().enumerate().all(|(i, trial)| !first[..i].contains(trial)), "{first:?}");
+    assert!(["warm", "cold"].iter().all(|state| first.iter().any(|trial| trial.0 == state)), "{first:?}");
     let chosen = read_json(&dir.path().join("out/settings.json"));
     assert!(
         chosen["fastsafetensors"]["cold"]["odirect"] == 1 && chosen["runai-streamer"]["warm"].is_object(),

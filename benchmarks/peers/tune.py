@@ -58,13 +58,15 @@ def try_all(name, directory, device, rounds):
     if device == "cpu":
         synchronize = free = contextlib.nullcontext
     paths = sorted(glob.glob(os.path.join(directory, "*.safetensors")))
-    for state in ("warm", "cold"):
-        choices = loader.choices[state]
-        if state == "warm":
-            warm(paths)
-        # What a process does once (contexts, pools) is in the first load, which does not count.
-        seconds(loader, paths, device, choices[0], free, synchronize)
-        for _ in range(rounds):
+    # Broken off half-way, it has tried every choice in both states before any of them twice.
+    for number in range(rounds):
+        for state in ("warm", "cold"):
+            choices = loader.choices[state]
+            if state == "warm":
+                warm(paths)
+            if number == 0:
+                # What a process does once (contexts, pools) is in the first load, which does not count.
+                seconds(loader, paths, device, choices[0], free, synchronize)
             for settings in choices:
                 if state == "cold":
                     evict(paths)

@@ -201,18 +201,11 @@ impl Fleet {
 
     fn group_frame(&self) -> PolarsResult<DataFrame> {
         let groups = &self.groups;
-        let text = |get: fn(&Key) -> &str| keys_column(groups.iter().map(|group| Some(group.key())), get);
         let count =
             |get: fn(&NodeGroup) -> usize| -> Vec<u64> { groups.iter().map(|g| get(g) as u64).collect() };
         let number =
             |get: fn(&NodeGroup) -> Option<f64>| -> Vec<Option<f64>> { groups.iter().map(get).collect() };
-        df![
-            "model" => text(|key| &key.model),
-            "mode" => text(|key| &key.mode),
-            "destination" => text(|key| &key.destination),
-            "cache_state" => text(|key| &key.cache_state),
-            "format" => text(|key| &key.format),
-            "engine" => text(|key| &key.engine),
+        let figures = df![
             "nodes" => count(NodeGroup::nodes),
             "loads" => count(|g| g.loads),
             "failed_loads" => count(|g| g.failed_loads),
@@ -228,7 +221,8 @@ impl Fleet {
             "fast_nodes" => count(|g| g.fast),
             "failing_nodes" => count(|g| g.failing),
             "missing_nodes" => count(|g| g.missing),
-        ]
+        ]?;
+        key_columns(groups.iter().map(|group| Some(group.key())))?.hstack(figures.columns())
     }
 
     fn finding_frame(&self) -> PolarsResult<DataFrame> {
@@ -238,7 +232,6 @@ impl Fleet {
             .enumerate()
             .flat_map(|(rank, node)| node.findings.iter().map(move |finding| (rank, node, finding)))
             .collect();
-        let text = |get| keys_column(all.iter().map(|(_, _, finding)| self.key_of(finding)), get);
         let slow = |get: fn(f64, f64, f64) -> f64| -> Vec<Option<f64>> {
             let of = |(_, _, finding): &(usize, &Node, &Finding)| match finding.what {
                 What::Slow { median_s, usual_s, score } => Some(get(median_s, usual_s, score)),
@@ -253,31 +246,38 @@ impl Fleet {
             };
             all.iter().map(of).collect()
         };
-        df![
+        let found = df![
             "rank" => all.iter().map(|(rank, _, _)| *rank as u64 + 1).collect::<Vec<u64>>(),
             "node" => all.iter().map(|(_, node, _)| node.name.as_str()).collect::<Vec<_>>(),
             "found" => all.iter().map(|(_, _, finding)| finding.what.name()).collect::<Vec<_>>(),
-            "model" => text(|key| &key.model),
-            "mode" => text(|key| &key.mode),
-            "destination" => text(|key| &key.destination),
-            "cache_state" => text(|key| &key.cache_state),
-            "format" => text(|key| &key.format),
-            "engine" => text(|key| &key.engine),
+        ]?;
+        let figures = df![
             "median_s" => slow(|median_s, _, _| median_s),
             "usual_s" => slow(|_, usual_s, _| usual_s),
             "score" => slow(|_, _, score| score),
             "failed_loads" => failing(|failed, _| failed),
             "loads" => failing(|_, loads| loads),
             "differs" => all.iter().map(|(_, node, _)| node.differences_in_words().join("; ")).collect::<Vec<_>>(),
-        ]
+        ]?;
+        let keys = key_columns(all.iter().map(|(_, _, finding)| self.key_of(finding)))?;
+        found.hstack(keys.columns())?.hstack(figures.columns())
     }
 }
 
-fn keys_column<'a>(
-    keys: impl Iterator<Item = Option<&'a Key>>,
-    get: fn(&Key) -> &str,
-) -> Vec<Option<&'a str>> {
-    keys.map(|key| key.map(get).filter(|text| !text.is_empty())).collect()
+/// What names a group over all nodes. What a key does not say is null.
+fn key_columns<'a>(keys: impl Iterator<Item = Option<&'a Key>>) -> PolarsResult<DataFrame> {
+    let keys: Vec<Option<&Key>> = keys.collect();
+    let text = |get: fn(&Key) -> &str| -> Vec<Option<&str>> {
+        keys.iter().map(|key| key.map(get).filter(|text| !text.is_empty())).collect()
+    };
+    df![
+        "model" => text(|key| &key.model),
+        "mode" => text(|key| &key.mode),
+        "destination" => text(|key| &key.destination),
+        "cache_state" => text(|key| &key.cache_state),
+        "format" => text(|key| &key.format),
+        "engine" => text(|key| &key.engine),
+    ]
 }
 
 impl What {
@@ -295,7 +295,8 @@ impl NodeGroup {
         &self.over_nodes.key
     }
 
-    fn nodes(&self) -> usize {
+    /// Those with a load of it, failed ones too.
+    pub fn nodes(&self) -> usize {
         self.over_nodes.samples_s.len() + self.over_nodes.errors
     }
 

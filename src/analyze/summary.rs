@@ -1,6 +1,7 @@
 //! `summary.txt` and `summary.json`, laid out as ServerlessLLM's own suite lays them out, so that what reads
 //! those reads ours. Its layout has one model and one mode; several follow one another in the text, and make
-//! the JSON an array. Formats that it does not know stand beside its two.
+//! the JSON an array. Formats that it does not know stand beside its two. The text of a large fleet has no block for
+//! each host, but one over all of them; the JSON has each host.
 
 use std::fs;
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
+use super::fleet::{Fleet, NodeGroup};
 use super::key::Key;
 use super::stats::{Figures, Group};
 use super::table::{label, sections};
@@ -15,11 +17,12 @@ use crate::bench::record::write_json;
 
 const WIDTH: usize = 60;
 
-/// Writes both files into `dir`, which is made if it is not there.
-pub fn write(groups: &[Group], dir: &Path) -> Result<()> {
+/// Writes both files into `dir`, which is made if it is not there. `large`: the fleet that the text is to be over.
+pub fn write(groups: &[Group], large: Option<&Fleet>, dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     let path = dir.join("summary.txt");
-    fs::write(&path, text(groups)).with_context(|| format!("write {}", path.display()))?;
+    let text = large.map_or_else(|| text(groups), fleet_text);
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     write_json(&dir.join("summary.json"), &json(groups))
 }
 
@@ -53,17 +56,34 @@ fn sllm_speedup(section: &[Group]) -> Option<f64> {
 }
 
 fn text(groups: &[Group]) -> String {
-    let blocks: Vec<String> = sections(groups).filter_map(block).collect();
-    blocks.join("\n")
+    let blocks = sections(groups).filter_map(|section| block(section, replicas(section), ""));
+    blocks.collect::<Vec<_>>().join("\n")
 }
 
-fn block(section: &[Group]) -> Option<String> {
+/// A block for what loads have in common, over all hosts.
+fn fleet_text(fleet: &Fleet) -> String {
+    let sections = fleet.groups.chunk_by(|a, b| a.key().section() == b.key().section());
+    let blocks = sections.filter_map(|section| {
+        let most = |count: fn(&NodeGroup) -> usize| section.iter().map(count).max().unwrap_or(0);
+        let over = format!(
+            "Hosts: {} of {}, each counted once, by its median load time\n",
+            most(NodeGroup::nodes),
+            fleet.nodes
+        );
+        let groups: Vec<Group> = section.iter().map(|group| group.over_nodes.clone()).collect();
+        block(&groups, most(|group| group.loads), &over)
+    });
+    blocks.collect::<Vec<_>>().join("\n")
+}
+
+/// `over`: a line on the hosts, or nothing.
+fn block(section: &[Group], replicas: usize, over: &str) -> Option<String> {
     let key = &section.first()?.key;
     let (double, single) = ("=".repeat(WIDTH), "-".repeat(WIDTH));
     let mut text = format!(
-        "{double}\nServerlessLLM Benchmark Results\n{double}\nModel: {}\nReplicas: {}\nBenchmark Type: {}\n{}\n",
+        "{double}\nServerlessLLM Benchmark Results\n{double}\nModel: {}\nReplicas: {}\nBenchmark Type: {}\n{}{over}\n",
         key.model,
-        replicas(section),
+        replicas,
         key.mode,
         conditions(key)
     );

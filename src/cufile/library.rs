@@ -1,8 +1,7 @@
 //! Finding and loading `libcufile.so.0`.
 
 use std::env;
-use std::ffi::{CStr, OsStr, OsString, c_void};
-use std::fs;
+use std::ffi::{CStr, OsStr, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -11,9 +10,8 @@ use super::checked::{Calls, dotted};
 use super::driver::State;
 use super::error::{CufileError, What};
 use super::log::Log;
+use super::places::{self, NAME};
 use super::raw;
-
-const NAME: &str = "libcufile.so.0";
 
 /// A loaded libcufile. It stays loaded until the process ends.
 pub struct Library {
@@ -37,11 +35,10 @@ impl Library {
             Err(error) if error.what == What::NotLoaded => error,
             other => return other,
         };
-        let found: Vec<PathBuf> =
-            candidates(&|name| env::var_os(name)).into_iter().filter(|path| path.is_file()).collect();
         let mut causes = vec![first.cause.into_owned()];
-        for path in found {
-            match Self::load_from(&path) {
+        let candidates = places::here(&|name| env::var(name).ok());
+        for path in candidates.iter().map(Path::new).filter(|path| path.is_file()) {
+            match Self::load_from(path) {
                 Err(error) if error.what == What::NotLoaded => causes.push(error.cause.into_owned()),
                 other => return other,
             }
@@ -167,83 +164,14 @@ fn file_of(address: usize) -> Option<PathBuf> {
     Some(OsStr::from_bytes(name.to_bytes()).into())
 }
 
-/// Where CUDA, pip and conda put the library, best guess first.
-fn candidates(var: &dyn Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let named = ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(|name| var(name)).map(PathBuf::from);
-    for home in named.chain([PathBuf::from("/usr/local/cuda")]) {
-        for sub in ["lib64", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib", "lib"] {
-            found.push(home.join(sub).join(NAME));
-        }
-    }
-    let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|name| var(name)).map(PathBuf::from);
-    let local = var("HOME").map(|home| PathBuf::from(home).join(".local"));
-    let path = var("PATH").unwrap_or_default();
-    let pythons = env::split_paths(&path).filter(|dir| dir.join("python3").exists());
-    let prefixes = pythons.filter_map(|dir| dir.parent().map(PathBuf::from));
-    for prefix in environments.chain(local).chain(prefixes) {
-        found.push(prefix.join("lib").join(NAME));
-        for packages in python_packages(&prefix) {
-            found.extend(["cu13/lib", "cufile/lib"].map(|sub| packages.join("nvidia").join(sub).join(NAME)));
-        }
-    }
-    found
-}
-
-/// `lib/python3.*/site-packages` and `dist-packages` under a prefix, latest Python first.
-fn python_packages(prefix: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(prefix.join("lib")).into_iter().flatten().flatten();
-    let mut pythons: Vec<(u32, PathBuf)> = entries
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            let name = name.to_str()?;
-            // Debian's dist-packages lie under a plain `python3`.
-            let minor = name.strip_prefix("python3")?.trim_start_matches('.');
-            Some((minor.parse().unwrap_or(0), entry.path()))
-        })
-        .collect();
-    pythons.sort_by(|a, b| b.cmp(a));
-    let packages = |(_, dir): (u32, PathBuf)| ["site-packages", "dist-packages"].map(|sub| dir.join(sub));
-    pythons.into_iter().flat_map(packages).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn looks_where_cuda_pip_and_conda_put_it() {
-        let root = tempfile::tempdir().unwrap();
-        let venv = root.path().join("venv");
-        for python in ["python3.9", "python3.12", "perl5"] {
-            fs::create_dir_all(venv.join("lib").join(python)).unwrap();
-        }
-        fs::create_dir_all(root.path().join("usr/bin")).unwrap();
-        fs::create_dir_all(root.path().join("usr/lib/python3")).unwrap();
-        fs::write(root.path().join("usr/bin/python3"), "").unwrap();
-        let set = |name: &str| match name {
-            "CUDA_HOME" => Some(OsString::from("/opt/cuda")),
-            "VIRTUAL_ENV" => Some(venv.clone().into_os_string()),
-            "CONDA_PREFIX" => Some("/opt/conda".into()),
-            "PATH" => Some(format!("/nowhere:{}", root.path().join("usr/bin").display()).into()),
-            _ => None,
-        };
-        let found = candidates(&set);
-        let at = |path: PathBuf| {
-            found.iter().position(|p| *p == path).unwrap_or_else(|| panic!("{}: {found:?}", path.display()))
-        };
-        assert_eq!(at("/opt/cuda/lib64/libcufile.so.0".into()), 0);
-        let latest = at(venv.join("lib/python3.12/site-packages/nvidia/cu13/lib/libcufile.so.0"));
-        assert!(latest < at(venv.join("lib/python3.9/site-packages/nvidia/cufile/lib/libcufile.so.0")));
-        at("/opt/conda/lib/libcufile.so.0".into());
-        at(root.path().join("usr/lib/python3/dist-packages/nvidia/cu13/lib/libcufile.so.0"));
-        assert!(!found.iter().any(|path| path.to_string_lossy().contains("perl5")));
-    }
-
-    #[test]
     fn what_is_no_library_is_an_error_that_names_it() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "no library").unwrap();
+        std::fs::write(file.path(), "no library").unwrap();
         let error = Library::load_from(file.path()).unwrap_err();
         assert_eq!(error.what, What::NotLoaded);
         assert!(error.to_string().contains(&file.path().display().to_string()), "{error}");

@@ -10,22 +10,18 @@ use super::probe;
 use super::source::{Source, Unread};
 use super::ways::{Finding, Need, Way};
 use crate::cufile::CODES;
+use crate::cufile::places::{self, NAME};
 
 const MACHINE: &str = "this machine";
-const NAME: &str = "libcufile.so.0";
 /// The first version that knows P2PDMA, and the first that a program can tell to use it.
 const P2PDMA_MIN: (u32, u32) = (1, 13);
 const PARAMETERS_MIN: (u32, u32) = (1, 14);
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 5] = [
     "CUFILE_ENV_PATH_JSON",
     "CUFILE_ALLOW_COMPAT_MODE",
     "CUFILE_FORCE_COMPAT_MODE",
     "CUFILE_USE_PCIP2PDMA",
     "LD_LIBRARY_PATH",
-    "CUDA_HOME",
-    "CUDA_PATH",
-    "CONDA_PREFIX",
-    "VIRTUAL_ENV",
 ];
 
 /// What opening cuFile in a child process came to.
@@ -57,7 +53,8 @@ pub struct DriverOpen {
 /// The variables that lead cuFile or its loader, as they are set.
 fn environment(source: &Source) -> BTreeMap<String, String> {
     let set = || {
-        let set = VARIABLES.iter().filter_map(|name| Some((name.to_string(), std::env::var(name).ok()?)));
+        let names = VARIABLES.iter().chain(&places::VARIABLES);
+        let set = names.filter_map(|name| Some((name.to_string(), std::env::var(name).ok()?)));
         Ok(set.collect())
     };
     source.fact("cufile-environment", set).unwrap_or_default()
@@ -85,14 +82,15 @@ fn library(
     environment: &BTreeMap<String, String>,
     probed: &Result<Probed, Unread>,
 ) -> Vec<Finding> {
-    let path = match (probed, find(source, environment)) {
-        (Ok(Probed { path: Some(path), .. }), _) => path.clone(),
+    let find = || find(source, environment);
+    let path = match probed {
+        Ok(Probed { path: Some(path), .. }) => path.clone(),
         // The probe ran to its end, and nothing was loaded: a file that is there is none that loads.
-        (Ok(Probed { driver_open: None, error, .. }), found) => {
-            return vec![not_loaded(found, error.as_deref())];
-        }
-        (_, Ok(path)) => path,
-        (_, found) => return vec![not_loaded(found, None)],
+        Ok(Probed { driver_open: None, error, .. }) => return vec![not_loaded(find(), error.as_deref())],
+        _ => match find() {
+            Ok(path) => path,
+            found => return vec![not_loaded(found, None)],
+        },
     };
     let called = probed.as_ref().ok().and_then(|p| p.version).and_then(from_call);
     let version = called.or_else(|| from_name(&source.canonical(&path).ok()?));
@@ -143,31 +141,14 @@ fn not_loaded(found: Result<String, Unread>, error: Option<&str>) -> Finding {
     Finding::new(Need::Both, check)
 }
 
-/// Where the loader would find it, then where CUDA, pip and conda put it.
+/// Where the dynamic linker would find it, then where a load looks next.
 fn find(source: &Source, environment: &BTreeMap<String, String>) -> Result<String, Unread> {
-    let variable = |name: &str| environment.get(name).filter(|v| !v.is_empty());
-    let mut directories: Vec<String> = Vec::new();
-    directories.extend(variable("LD_LIBRARY_PATH").iter().flat_map(|v| v.split(':')).map(str::to_string));
-    for conf in source.list("/etc/ld.so.conf.d").unwrap_or_default() {
-        let text = source.text(&format!("/etc/ld.so.conf.d/{conf}")).unwrap_or_default();
-        directories.extend(text.lines().map(str::trim).filter(|l| l.starts_with('/')).map(str::to_string));
-    }
-    for fixed in ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"] {
-        directories.push(fixed.to_string());
-    }
-    for root in [variable("CUDA_HOME"), variable("CUDA_PATH"), Some(&"/usr/local/cuda".to_string())] {
-        directories.extend(root.iter().flat_map(|r| [format!("{r}/lib64"), format!("{r}/lib")]));
-    }
-    directories.extend(variable("CONDA_PREFIX").map(|conda| format!("{conda}/lib")));
-    if let Some(lib) = variable("VIRTUAL_ENV").map(|venv| format!("{venv}/lib")) {
-        for python in source.list(&lib).unwrap_or_default().into_iter().filter(|n| n.starts_with("python")) {
-            let wheels = format!("{lib}/{python}/site-packages/nvidia");
-            directories.extend([format!("{wheels}/cufile/lib"), format!("{wheels}/cu13/lib")]);
-        }
-    }
-    let files = directories.iter().filter(|d| d.starts_with('/')).map(|d| format!("{d}/{NAME}"));
+    let linked = linker_directories(source, environment).into_iter();
+    let linked = linked.filter(|d| d.starts_with('/')).map(|d| format!("{d}/{NAME}"));
+    let variable = |name: &str| environment.get(name).cloned();
+    let others = places::candidates(&variable, &|directory| source.list(directory).unwrap_or_default());
     let mut why_not = Unread::Missing;
-    for file in files {
+    for file in linked.chain(others) {
         match source.is_there(&file) {
             Ok(true) => return Ok(file),
             Ok(false) => {}
@@ -175,6 +156,18 @@ fn find(source: &Source, environment: &BTreeMap<String, String>) -> Result<Strin
         }
     }
     Err(why_not)
+}
+
+fn linker_directories(source: &Source, environment: &BTreeMap<String, String>) -> Vec<String> {
+    let named = environment.get("LD_LIBRARY_PATH").map_or("", String::as_str);
+    let mut directories: Vec<String> = named.split(':').map(str::to_string).collect();
+    for conf in source.list("/etc/ld.so.conf.d").unwrap_or_default() {
+        let text = source.text(&format!("/etc/ld.so.conf.d/{conf}")).unwrap_or_default();
+        directories.extend(text.lines().map(|line| line.trim().to_string()));
+    }
+    let fixed = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
+    directories.extend(fixed.map(String::from));
+    directories
 }
 
 /// (1, 13) of `…/libcufile.so.1.13.1`; `libcufile.so.0` says nothing.
@@ -344,6 +337,47 @@ mod tests {
         let json: Value = serde_json::from_str(&without_comments(text)).unwrap();
         assert_eq!(json["a"], "http://b\"//c");
         assert_eq!(json["d"], 1);
+    }
+
+    /// The places below a made-up root, as they are found one after the other, the first taken away each time.
+    #[test]
+    fn a_load_and_the_doctor_look_in_the_same_order() {
+        let root = tempfile::tempdir().unwrap();
+        let below = |path: &str| format!("{}{path}", root.path().display());
+        let environment = BTreeMap::from(
+            [
+                ("CUDA_HOME", "/opt/cuda"),
+                ("CUDA_PATH", ""),
+                ("CONDA_PREFIX", "/conda"),
+                ("VIRTUAL_ENV", "/venv"),
+            ]
+            .map(|(name, value)| (name.to_string(), value.to_string())),
+        );
+        let files = [
+            "/opt/cuda/lib64",
+            "/opt/cuda/targets/x86_64-linux/lib",
+            "/opt/cuda/lib",
+            "/venv/lib/python3.12/site-packages/nvidia/cu13/lib",
+            "/venv/lib/python3.12/site-packages/nvidia/cufile/lib",
+            "/venv/lib/python3.9/site-packages/nvidia/cufile/lib",
+            "/conda/lib",
+        ]
+        .map(|directory| {
+            std::fs::create_dir_all(below(directory)).unwrap();
+            std::fs::write(below(&format!("{directory}/{NAME}")), "").unwrap();
+            format!("{directory}/{NAME}")
+        });
+        let variable = |name: &str| environment.get(name).filter(|v| !v.is_empty()).map(|v| below(v));
+        let mut for_a_load = places::here(&variable);
+        for_a_load.retain(|file| files.iter().any(|f| below(f) == *file));
+        assert_eq!(for_a_load, files.each_ref().map(|file| below(file)));
+
+        let source = Source::recorded(root.path()).unwrap();
+        for file in &files {
+            assert_eq!(find(&source, &environment).as_ref(), Ok(file));
+            std::fs::remove_file(below(file)).unwrap();
+        }
+        assert_eq!(find(&source, &environment), Err(Unread::Missing));
     }
 
     #[test]

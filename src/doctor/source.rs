@@ -140,14 +140,15 @@ impl Source {
 
     fn read_list(&self, path: &str) -> Result<Vec<String>, Unread> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(self.real(path)?)? {
+        let place = self.resolve(path)?;
+        for entry in fs::read_dir(self.root.join(place.trim_start_matches('/')))? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         names.sort();
         self.remember(path, || Entry::Directory);
         for name in &names {
-            // Of a directory that is recorded, each name must stand in the recording too.
-            let child = format!("{}/{name}", path.trim_end_matches('/'));
+            // Of a directory that is recorded, each name must stand in the recording too, below its real place.
+            let child = format!("{}/{name}", place.trim_end_matches('/'));
             if let Some(target) = self.target_text(&child) {
                 self.remember(&child, || Entry::Link(target));
             } else if fs::metadata(self.root.join(child.trim_start_matches('/'))).is_ok_and(|m| m.is_dir()) {
@@ -167,11 +168,6 @@ impl Source {
             Err(Unread::Missing) => Ok(false),
             Err(why) => Err(why),
         }
-    }
-
-    /// For those to whom what can't be told is as good as not there.
-    pub fn exists(&self, path: &str) -> bool {
-        self.is_there(path) == Ok(true)
     }
 
     /// The absolute path, as on the machine, that `path` leads to after every link: how sysfs tells a device's place
@@ -349,6 +345,21 @@ mod tests {
         assert_eq!(again.fact::<u64>("refused", || Ok(1)), Err(Unread::Denied));
         assert_eq!(again.text("/proc"), Err(directory));
         assert_eq!(again.fact::<u64>("never asked", || Ok(1)), Err(Unread::Missing));
+    }
+
+    #[test]
+    fn what_was_listed_by_way_of_a_link_can_be_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        fs::create_dir_all(at("usr/lib/here")).unwrap();
+        std::os::unix::fs::symlink("usr/lib", at("lib")).unwrap();
+        std::os::unix::fs::symlink("here", at("usr/lib/there")).unwrap();
+        let live = Source::live(true);
+        assert_eq!(live.list(&at("lib")).unwrap(), ["here", "there"]);
+        live.save(&dir.path().join("tree")).unwrap();
+        let again = Source::recorded(&dir.path().join("tree")).unwrap();
+        assert_eq!(again.list(&at("lib")).unwrap(), ["here", "there"]);
+        assert_eq!(again.list(&at("lib/there")), Ok(Vec::new()));
     }
 
     #[test]

@@ -1,17 +1,14 @@
 //! Why a rate is too low: a table of what to look for, likeliest first, over the checks and the measurements.
 
-use super::drives::{Served, balance};
-use super::measure::{Kind, Measured, median};
+use super::measure::{Kind, Measured};
 use super::seen::Seen;
-use crate::bench::record::Record;
-use crate::doctor::check::{Check, Status};
+pub use signs::{in_words, spread};
+
+/// What speaks for each cause.
+mod signs;
 
 /// More than this hides the likeliest.
 const CAUSES_MAX: usize = 3;
-/// Below this share of an even spread a drive counts as idle.
-const IDLE: f64 = 0.5;
-/// Above this share of a load, what is not its transfer is told.
-const OVERHEAD: f64 = 0.15;
 
 /// The part of the way that is to blame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,23 +29,23 @@ struct Cause {
 
 /// The first that are found are told: what certainly limits, then what is broken, then what may slow.
 const TABLE: [Cause; 17] = [
-    Cause { part: Part::Storage, find: throttled },
-    Cause { part: Part::Storage, find: mapped },
-    Cause { part: Part::Storage, find: one_drive_busy },
-    Cause { part: Part::Storage, find: drive_link },
-    Cause { part: Part::Storage, find: hot_drive },
-    Cause { part: Part::Storage, find: array_or_queue },
-    Cause { part: Part::Storage, find: no_direct },
-    Cause { part: Part::Storage, find: virtual_machine },
-    Cause { part: Part::Link, find: gpu_link },
-    Cause { part: Part::Link, find: slowed_gpu },
-    Cause { part: Part::Link, find: shared_gpu },
-    Cause { part: Part::Between, find: cross_socket },
-    Cause { part: Part::Between, find: translating },
-    Cause { part: Part::Link, find: translating },
-    Cause { part: Part::Host, find: limited_host },
-    Cause { part: Part::Host, find: not_cached },
-    Cause { part: Part::Host, find: overhead },
+    Cause { part: Part::Storage, find: signs::throttled },
+    Cause { part: Part::Storage, find: signs::mapped },
+    Cause { part: Part::Storage, find: signs::one_drive_busy },
+    Cause { part: Part::Storage, find: signs::drive_link },
+    Cause { part: Part::Storage, find: signs::hot_drive },
+    Cause { part: Part::Storage, find: signs::array_or_queue },
+    Cause { part: Part::Storage, find: signs::no_direct },
+    Cause { part: Part::Storage, find: signs::virtual_machine },
+    Cause { part: Part::Link, find: signs::gpu_link },
+    Cause { part: Part::Link, find: signs::slowed_gpu },
+    Cause { part: Part::Link, find: signs::shared_gpu },
+    Cause { part: Part::Between, find: signs::cross_socket },
+    Cause { part: Part::Between, find: signs::translating },
+    Cause { part: Part::Link, find: signs::translating },
+    Cause { part: Part::Host, find: signs::limited_host },
+    Cause { part: Part::Host, find: signs::not_cached },
+    Cause { part: Part::Host, find: signs::overhead },
 ];
 
 /// The likeliest causes of a figure below its limit; never empty.
@@ -59,7 +56,7 @@ pub fn of(seen: &Seen, measured: &Measured, limit: f64) -> Vec<String> {
         let found = TABLE.iter().filter(|cause| cause.part == part);
         causes.extend(found.filter_map(|cause| (cause.find)(seen, measured)));
     }
-    causes.extend(link_errors(seen, measured));
+    causes.extend(signs::link_errors(seen, measured));
     causes.dedup();
     causes.truncate(CAUSES_MAX);
     if causes.is_empty() {
@@ -103,149 +100,6 @@ fn blame(seen: &Seen, measured: &Measured, limit: f64, causes: &mut Vec<String>)
             (None, None) => vec![Part::Between, Part::Host],
         },
     }
-}
-
-/// `nvme0n1 0000:… gen 4 x2 of gen 4 x4 [drive.link], lanes are lost: …; reseat …`
-pub fn in_words(check: &Check) -> String {
-    let subject = if check.subject == "this machine" { String::new() } else { format!("{} ", check.subject) };
-    let why = check.why.as_deref().map_or(String::new(), |why| format!(", {why}"));
-    let remedy = check.remedy.as_deref().map_or(String::new(), |remedy| format!("; {remedy}"));
-    format!("{subject}{} [{}]{why}{remedy}", check.value, check.id)
-}
-
-fn first(seen: &Seen, measured: &Measured, ids: &[&str], what: &str) -> Option<String> {
-    seen.troubles(ids, &measured.of).next().map(|check| format!("{what}: {}", in_words(check)))
-}
-
-fn throttled(seen: &Seen, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["machine.io-limit"], "reads are throttled")
-}
-
-/// A map of the device mapper may delay, or lay everything on one drive; only root can ask which.
-fn mapped(seen: &Seen, _: &Measured) -> Option<String> {
-    let is_map = |check: &&Check| check.id == "storage.device" && check.subject.starts_with("dm-");
-    let map = seen.checks.iter().find(is_map)?;
-    Some(format!(
-        "reads go through the device mapper: {} ({}), which may delay them or use one drive only; \
-         `sudo dmsetup table` tells its target [storage.device]",
-        map.subject, map.value
-    ))
-}
-
-fn one_drive_busy(seen: &Seen, _: &Measured) -> Option<String> {
-    let uneven = seen.served.len() > 1 && balance(&seen.served).is_some_and(|found| found < IDLE);
-    uneven.then(|| spread(&seen.served))
-}
-
-/// Which drives were busy, and which were not.
-pub fn spread(served: &[Served]) -> String {
-    let idle = |s: &&Served| s.share * (served.len() as f64) < IDLE;
-    let names = |picked: Vec<&Served>| {
-        let named: Vec<String> =
-            picked.iter().map(|s| format!("{} {:.0} %", s.drive, s.share * 100.0)).collect();
-        named.join(", ")
-    };
-    let (idle, busy): (Vec<&Served>, Vec<&Served>) = served.iter().partition(idle);
-    let only = if busy.len() == 1 { "only one drive is busy" } else { "not all drives are busy" };
-    format!(
-        "{only}: {} of the bytes, while {} [/sys/class/block/*/stat]; stripe the file system over all of them",
-        names(busy),
-        names(idle)
-    )
-}
-
-fn drive_link(seen: &Seen, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["drive.link", "drive.path"], "a drive's PCIe link is not what it could be")
-}
-
-fn hot_drive(seen: &Seen, measured: &Measured) -> Option<String> {
-    let ids = ["drive.temperature", "health.drive-temperature", "health.smart", "drive.smart"];
-    first(seen, measured, &ids, "a drive is hot or failing")
-}
-
-/// That a virtual drive calls itself a spinning disk says nothing of what is below it.
-fn array_or_queue(seen: &Seen, measured: &Measured) -> Option<String> {
-    let is_flag = |check: &Check| {
-        check.id == "storage.queue"
-            && check.why.as_deref().is_some_and(|why| why.contains("spinning disk"))
-            && (is_virtual_drive(&check.subject)
-                || seen.checks.iter().any(|c| c.id == "machine.vm" && c.status != Status::Pass))
-    };
-    let check =
-        seen.troubles(&["storage.raid", "storage.queue"], &measured.of).find(|check| !is_flag(check))?;
-    Some(format!("the block device is set up badly: {}", in_words(check)))
-}
-
-fn is_virtual_drive(name: &str) -> bool {
-    ["vd", "xvd", "loop", "nbd", "rbd"].iter().any(|prefix| name.starts_with(prefix))
-}
-
-fn no_direct(seen: &Seen, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["direct.read", "direct.alignment"], "reads can't pass the page cache")
-}
-
-fn gpu_link(seen: &Seen, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["gpu.link", "gpu.path"], "the GPU's PCIe link is not what it could be")
-}
-
-fn slowed_gpu(seen: &Seen, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["gpu.throttle", "health.throttle"], "the GPU is slowed down")
-}
-
-fn shared_gpu(seen: &Seen, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["gpu.processes", "gpu.mig"], "the GPU is shared")
-}
-
-fn cross_socket(seen: &Seen, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["pair.distance"], "drive and GPU hang on different sockets")
-}
-
-fn translating(seen: &Seen, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["machine.iommu"], "the IOMMU translates")
-}
-
-fn limited_host(seen: &Seen, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["machine.cpu-limit", "machine.cpu"], "processor time is limited")
-}
-
-/// Warm loads that were not.
-fn not_cached(seen: &Seen, measured: &Measured) -> Option<String> {
-    if measured.kind != Kind::LoadWarm {
-        return None;
-    }
-    let least = seen.warm.iter().filter_map(|load| load.resident_before).min_by(f64::total_cmp)?;
-    (least < 0.99).then(|| {
-        let limit = seen.troubles(&["machine.memory-limit"], &measured.of).next().map(in_words);
-        let limit = limit.map_or(String::new(), |limit| format!(": {limit}"));
-        format!("the page cache held only {:.0} % of the checkpoint{limit}", least * 100.0)
-    })
-}
-
-/// What a load of the kind judged spends before and beside the transfer.
-fn overhead(seen: &Seen, measured: &Measured) -> Option<String> {
-    let loads = match measured.kind {
-        Kind::LoadCold => &seen.cold,
-        Kind::LoadWarm => &seen.warm,
-        _ => return None,
-    };
-    let share = |load: &Record| Some(1.0 - load.phases?.transfer_s / load.loading_time?);
-    let shares: Vec<f64> = loads.iter().filter_map(share).collect();
-    let share = median(&shares);
-    (share > OVERHEAD).then(|| {
-        format!(
-            "{:.0} % of a load is opening, planning, allocating and pinning, not the transfer; of a larger --size \
-             that is less",
-            share * 100.0
-        )
-    })
-}
-
-fn link_errors(seen: &Seen, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["health.pcie", "health.pcie-replay"], "a PCIe link had errors meanwhile")
-}
-
-fn virtual_machine(seen: &Seen, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["machine.vm"], "the host may hold it back")
 }
 
 #[cfg(test)]

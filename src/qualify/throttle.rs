@@ -14,24 +14,30 @@ pub fn check(source: &Source, storage: &str) -> Check {
         Ok(groups) => groups,
         Err(why) => return check(Status::Unknown, why.to_string()),
     };
-    let (mut limits, mut denied) = (Vec::new(), None);
+    let (mut limits, mut untold) = (Vec::new(), None);
     for (file, version) in files(&groups) {
         match source.text(&file) {
             Ok(text) => limits.extend(text.lines().filter_map(|line| limit(source, line, version, &file))),
             Err(Unread::Missing) => {}
-            Err(why) => denied = Some(format!("{file}: {why}")),
+            Err(why) => untold = Some(format!("{file}: {why}")),
         }
     }
-    let words: Vec<&str> = storage.split(|c: char| !c.is_alphanumeric() && c != '-').collect();
-    let is_ours = |(device, _): &(String, String)| words.contains(&device.as_str());
-    let known =
-        words.iter().any(|word| !word.is_empty() && source.exists(&format!("/sys/class/block/{word}")));
-    if known {
-        limits.retain(is_ours);
+    let names: Vec<&str> = storage.split(|c: char| !c.is_alphanumeric() && c != '-').collect();
+    // Where the storage names no device, any limit may be on what is below it.
+    let named = names_a_device(source, &names);
+    if named != Ok(false) {
+        let is_ours =
+            |limit: &Limit| limit.device.as_ref().is_ok_and(|device| names.contains(&device.as_str()));
+        let (ours, others): (Vec<Limit>, Vec<Limit>) = limits.into_iter().partition(is_ours);
+        limits = ours;
+        for Limit { number, device, .. } in others {
+            if let Some(why) = device.err().or(named.clone().err()) {
+                untold = Some(format!("whether the limit on {number} is for this storage: {why}"));
+            }
+        }
     }
-    let limits: Vec<String> =
-        limits.into_iter().map(|(device, words)| format!("{device} at {words}")).collect();
-    match (limits.is_empty(), denied) {
+    let limits: Vec<String> = limits.iter().map(Limit::in_words).collect();
+    match (limits.is_empty(), untold) {
         (false, _) => check(Status::Warn, limits.join("; "))
             .why("reads of this process are held to that rate, whatever the drives can do")
             .remedy("raise io.max of the group (systemd: IOReadBandwidthMax=), or run outside of it"),
@@ -78,8 +84,37 @@ fn files(groups: &str) -> Vec<(String, Version)> {
     files
 }
 
-/// A line's device and its limit on reads in words, if it sets one.
-fn limit(source: &Source, line: &str, version: Version, file: &str) -> Option<(String, String)> {
+/// Whether one of `names` is a block device; an error where none is for certain, and one may be.
+fn names_a_device(source: &Source, names: &[&str]) -> Result<bool, Unread> {
+    let mut answer = Ok(false);
+    for name in names.iter().filter(|name| !name.is_empty()) {
+        match source.is_there(&format!("/sys/class/block/{name}")) {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            Err(why) => answer = Err(why),
+        }
+    }
+    answer
+}
+
+/// What one line limits.
+struct Limit {
+    /// `8:0`
+    number: String,
+    /// Its name, or the number again where there is no such device.
+    device: Result<String, Unread>,
+    rate: String,
+    file: String,
+}
+
+impl Limit {
+    fn in_words(&self) -> String {
+        format!("{} at {} ({})", self.device.as_ref().unwrap_or(&self.number), self.rate, self.file)
+    }
+}
+
+/// A line's limit on reads, if it sets one.
+fn limit(source: &Source, line: &str, version: Version, file: &str) -> Option<Limit> {
     let (number, rest) = line.split_once(' ')?;
     let value = |name: &str| rest.split(' ').find_map(|word| word.strip_prefix(name)?.parse::<u64>().ok());
     let rate = |bytes: u64| format!("{:.3} GB/s", bytes as f64 / 1e9);
@@ -95,10 +130,14 @@ fn limit(source: &Source, line: &str, version: Version, file: &str) -> Option<(S
     if words.is_empty() {
         return None;
     }
-    let device = source.canonical(&format!("/sys/dev/block/{number}")).ok();
-    let known = |path: &String| source.exists(path);
-    let name = device.filter(known).and_then(|path| path.rsplit('/').next().map(str::to_string));
-    Some((name.unwrap_or(number.to_string()), format!("{words} ({file})")))
+    let device = device_of(source, number).map(|name| name.unwrap_or(number.to_string()));
+    Some(Limit { number: number.to_string(), device, rate: words, file: file.to_string() })
+}
+
+/// The name of the block device with this number; none where there is no such device.
+fn device_of(source: &Source, number: &str) -> Result<Option<String>, Unread> {
+    let path = source.canonical(&format!("/sys/dev/block/{number}"))?;
+    Ok(source.is_there(&path)?.then(|| path.rsplit('/').next().unwrap_or(number).to_string()))
 }
 
 #[cfg(test)]
@@ -139,6 +178,26 @@ mod tests {
             Status::Warn,
             "it may be below"
         );
+    }
+
+    #[test]
+    fn whose_limit_it_is_may_not_be_told() {
+        let limit = "=== /proc/self/cgroup\n0::/\n=== /sys/fs/cgroup/io.max\n8:0 rbps=1000 wbps=max\n\
+             -> /sys/dev/block/8:0 ../../devices/sda\n+++ /sys/devices/sda\n";
+        let unread = |path: &str| format!("=== /sllm-gds/unread.json\n{{\"{path}\": \"Denied\"}}\n");
+        // Which device the limit is on, then whether the storage's own names are devices.
+        let on = of(&format!("{limit}+++ /sys/class/block/nvme1n1\n{}", unread("/sys/devices/sda")));
+        assert_eq!(on.status, Status::Unknown, "{}", on.value);
+        let own = unread("/sys/class/block/nvme1n1");
+        let own = of(&format!("{limit}{own}"));
+        assert_eq!(own.status, Status::Unknown, "{}", own.value);
+        assert!(
+            own.value.contains("the limit on 8:0 is for this storage: not ours to read"),
+            "{}",
+            own.value
+        );
+        let ours = tree_of(&format!("{limit}{}", unread("/sys/class/block/ext4")));
+        assert_eq!(check(&ours.source, "ext4 on sda").status, Status::Warn, "its name is enough");
     }
 
     #[test]

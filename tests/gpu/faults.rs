@@ -181,8 +181,13 @@ fn a_file_cut_short_under_the_load_is_named() {
     assert_works(&session, &path, &pristine);
 }
 
-#[test]
-fn cancelled_half_way_it_ends_interrupted() {
+/// Loads through rings of several sizes, each of which `before` ends half-way: it gets each read's number, and the
+/// load's cancel flag. `check` gets what came of the load, the number of its reads and of its jobs. Afterwards the
+/// memory is back, and ring and loader work.
+fn half_way(
+    before: impl Fn(u64, &Cancel) -> io::Result<()> + Sync,
+    check: impl Fn(std::thread::Result<anyhow::Result<()>>, u64, u64),
+) {
     let Some(session) = session() else { return };
     let dir = scratch();
     let (path, pristine) = large(dir.path());
@@ -190,30 +195,45 @@ fn cancelled_half_way_it_ends_interrupted() {
         session.keeps_memory(|| {
             let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, slots));
             let cancel = Cancel::new();
-            let cancel_at_20 = |n| {
-                if n == 20 {
-                    cancel.set();
-                }
-                Ok(())
-            };
             let (ring, sources) = (parts.ring(), parts.sources());
-            let engine = Hook::new(PinnedEngine::new(&sources, &ring), cancel_at_20);
+            let engine = Hook::new(PinnedEngine::new(&sources, &ring), |n| before(n, &cancel));
             let mut jobs_in_all = 0;
-            let error =
-                parts.run(&ring, &engine, &cancel, |jobs| jobs_in_all = jobs.len() as u64).unwrap_err();
-            assert!(error.is::<Interrupted>(), "{error:#}");
-            let reads = engine.reads.load(Ordering::SeqCst);
-            assert!(reads > 20 && reads < jobs_in_all, "{reads} reads of {jobs_in_all}");
+            let ran = catch_unwind(AssertUnwindSafe(|| {
+                parts.run(&ring, &engine, &cancel, |jobs| jobs_in_all = jobs.len() as u64)
+            }));
+            check(ran, engine.reads.load(Ordering::SeqCst), jobs_in_all);
             assert_ring_works(&mut parts, &ring, &sources);
             assert_right(&parts.loaded(), &pristine);
         });
     }
+    assert_works(&session, &path, &pristine);
+}
+
+#[test]
+fn cancelled_half_way_it_ends_interrupted() {
+    let cancel_at_20 = |n, cancel: &Cancel| {
+        if n == 20 {
+            cancel.set();
+        }
+        Ok(())
+    };
+    half_way(cancel_at_20, |ran, reads, jobs| {
+        let error = ran.unwrap().unwrap_err();
+        assert!(error.is::<Interrupted>(), "{error:#}");
+        assert!(reads > 20 && reads < jobs, "{reads} reads of {jobs}");
+    });
+}
+
+#[test]
+fn cancelled_before_it_begins_it_ends_interrupted() {
+    let Some(session) = session() else { return };
+    let (_dir, fixture) = fixture();
     let cancelled = Cancel::new();
     cancelled.set();
     let to = session.times(2, Placement::Replicate);
-    let error = load(&path, &to, &options(1 << 20, 4, 6), &cancelled).err().unwrap();
+    let error = load(&fixture.ours(), &to, &options(1 << 20, 4, 6), &cancelled).err().unwrap();
     assert!(error.root_cause().is::<Interrupted>(), "{error:#}");
-    assert_works(&session, &path, &pristine);
+    assert_works(&session, &fixture.ours(), &fixture.pristine);
 }
 
 /// What a driver might say half-way.
@@ -223,49 +243,22 @@ struct DriverError;
 
 #[test]
 fn a_driver_error_half_way_is_told_with_file_and_place() {
-    let Some(session) = session() else { return };
-    let dir = scratch();
-    let (path, pristine) = large(dir.path());
-    for slots in SLOTS {
-        session.keeps_memory(|| {
-            let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, slots));
-            let fail_at_50 = |n| if n == 50 { Err(io::Error::other(DriverError)) } else { Ok(()) };
-            let (ring, sources) = (parts.ring(), parts.sources());
-            let engine = Hook::new(PinnedEngine::new(&sources, &ring), fail_at_50);
-            let mut jobs_in_all = 0;
-            let ran = parts.run(&ring, &engine, &Cancel::new(), |jobs| jobs_in_all = jobs.len() as u64);
-            let error = ran.unwrap_err();
-            let text = format!("{error:#}");
-            for part in ["read 65536 bytes at ", "large.safetensors", "CUDA_ERROR_ILLEGAL_ADDRESS"] {
-                assert!(text.contains(part), "{text}");
-            }
-            let cause = error.chain().find_map(|e| e.downcast_ref::<io::Error>()).unwrap();
-            assert!(cause.get_ref().unwrap().is::<DriverError>());
-            assert!(engine.reads.load(Ordering::SeqCst) < jobs_in_all, "the other threads stopped, too");
-            assert_ring_works(&mut parts, &ring, &sources);
-            assert_right(&parts.loaded(), &pristine);
-        });
-    }
-    assert_works(&session, &path, &pristine);
+    let fail_at_50 = |n, _: &Cancel| if n == 50 { Err(io::Error::other(DriverError)) } else { Ok(()) };
+    half_way(fail_at_50, |ran, reads, jobs| {
+        let error = ran.unwrap().unwrap_err();
+        let text = format!("{error:#}");
+        for part in ["read 65536 bytes at ", "large.safetensors", "CUDA_ERROR_ILLEGAL_ADDRESS"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let cause = error.chain().find_map(|e| e.downcast_ref::<io::Error>()).unwrap();
+        assert!(cause.get_ref().unwrap().is::<DriverError>());
+        assert!(reads < jobs, "the other threads stopped, too");
+    });
 }
 
 #[test]
 fn a_panic_half_way_gives_everything_back() {
-    let Some(session) = session() else { return };
-    let dir = scratch();
-    let (path, pristine) = large(dir.path());
-    for slots in SLOTS {
-        session.keeps_memory(|| {
-            let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, slots));
-            let panic_at_50 =
-                |n| if n == 50 { resume_unwind(Box::new("a panic in an engine")) } else { Ok(()) };
-            let (ring, sources) = (parts.ring(), parts.sources());
-            let engine = Hook::new(PinnedEngine::new(&sources, &ring), panic_at_50);
-            let ran = catch_unwind(AssertUnwindSafe(|| parts.run(&ring, &engine, &Cancel::new(), all)));
-            assert!(ran.is_err());
-            assert_ring_works(&mut parts, &ring, &sources);
-            assert_right(&parts.loaded(), &pristine);
-        });
-    }
-    assert_works(&session, &path, &pristine);
+    let panic_at_50 =
+        |n, _: &Cancel| if n == 50 { resume_unwind(Box::new("a panic in an engine")) } else { Ok(()) };
+    half_way(panic_at_50, |ran, _, _| assert!(ran.is_err()));
 }
