@@ -195,7 +195,7 @@ fn index_of(label: &str, devices: &[Device]) -> Result<usize, String> {
     found.map(|d| d.index).ok_or_else(|| {
         let known: Vec<String> =
             devices.iter().map(|d| format!("{} ({}, {})", d.index, d.name, d.uuid)).collect();
-        format!("there is no GPU {label}; there are {}", known.join(", "))
+        format!("there is no GPU {label}; those that are there: {}", known.join(", "))
     })
 }
 

@@ -249,6 +249,9 @@ fn the_script_of_the_gpu_machine_runs_from_start_to_table() {
     // Two rounds, each of which tries every setting in both states.
     let trials = fs::read_to_string(dir.path().join("out/trials.jsonl")).unwrap();
     let tried: Vec<Value> = trials.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let resident = |trial: &Value| trial["resident_before"].as_f64().unwrap();
+    assert!(tried.iter().all(|trial| trial["state"] == "cold" || resident(trial) == 1.0), "{trials}");
+    assert!(tried.iter().all(|trial| trial["state"] == "warm" || resident(trial) < 1.0), "{trials}");
     let tried: Vec<(&Value, &Value)> = tried
         .iter()
         .filter(|trial| trial["peer"] == "fastsafetensors")

@@ -3,7 +3,7 @@
 //! The reader threads of a lane share one ring of pinned slots. Several threads fill a slot that no copy reads any
 //! more, a part each; the last one queues one asynchronous copy of all of it on the lane's stream, and gives the slot
 //! back with the event that tells its end. One stream, so that slots come back one after the other: copies of several
-//! streams share the link, each takes longer, and the ring holds more that nobody can fill (ten streams cost 4 %).
+//! streams share the link, each takes longer, and the ring holds more that nobody can fill (2 to 5 %: `benchmarks/streams.cu`).
 //! Few slots, so that the copies find them in the processor's cache; long ones, since each copy costs some 3 µs beside
 //! its bytes. No copy a tensor, no stream synchronisation in the loop.
 

@@ -129,7 +129,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// The verdict in a sentence: how many criteria, and the first that decides.
+/// The verdict in a sentence: how many criteria, and the foremost of those that decide.
 fn why(criteria: &[Criterion], interrupted: bool) -> String {
     let of = |judged| criteria.iter().filter(move |c| c.judged == judged && c.decides);
     let mut untold: Vec<&str> = criteria.iter().filter(|c| !c.decides).map(|c| c.what).collect();
@@ -138,11 +138,14 @@ fn why(criteria: &[Criterion], interrupted: bool) -> String {
     if interrupted {
         return format!("{} criteria could be judged so far, {failed} failed", criteria.len());
     }
-    let first = |judged| {
-        of(judged).next().map_or(String::new(), |criterion| {
-            let cause = criterion.causes.first().map_or(String::new(), |cause| format!(": {cause}"));
-            format!("{} ({}){cause}", criterion.what, criterion.of).replace(" ()", "")
-        })
+    let foremost = |judged| {
+        of(judged).find(|c| c.is_beyond_links()).or_else(|| of(judged).next()).map_or(
+            String::new(),
+            |criterion| {
+                let cause = criterion.causes.first().map_or(String::new(), |cause| format!(": {cause}"));
+                format!("{} ({}){cause}", criterion.what, criterion.of).replace(" ()", "")
+            },
+        )
     };
     let deciding = criteria.iter().filter(|c| c.decides).count();
     match (failed, unknown) {
@@ -151,9 +154,9 @@ fn why(criteria: &[Criterion], interrupted: bool) -> String {
             format!("all {deciding} criteria that could be judged are met; not told: {}", untold.join(", "))
         }
         (0, n) => {
-            format!("{n} of {deciding} criteria can't be judged, first {}", first(Judged::Unknown))
+            format!("{n} of {deciding} criteria can't be judged, foremost {}", foremost(Judged::Unknown))
         }
-        (n, _) => format!("{n} of {deciding} criteria failed, first {}", first(Judged::Failed)),
+        (n, _) => format!("{n} of {deciding} criteria failed, foremost {}", foremost(Judged::Failed)),
     }
 }
 
@@ -181,5 +184,31 @@ pub fn sample<'a>(seen: &'a Seen, criteria: Vec<Criterion>) -> Report<'a> {
         seen,
         loads: Loads { cold: &seen.cold, warm: &seen.warm },
         environment: serde_json::json!({ "note": "</pre><script>alert(1)</script>" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(id: &'static str, cause: &str, limit: f64, allowed: Option<f64>) -> Criterion {
+        let mut row = Criterion::new(id, "", id, Judged::Failed).saying("50.00 GB/s", format!("≥ {limit}"));
+        (row.limit_gb_per_s, row.allowed_gb_per_s) = (Some(limit), allowed);
+        row.causes = vec![cause.into()];
+        row
+    }
+
+    #[test]
+    fn a_limit_that_no_machine_can_meet_is_told_before_what_may_be_slow() {
+        let slow = || failed("raw-read", "the host may hold it back", 60.0, None);
+        let copy = |limit| failed("gpu-copy", "the links", limit, Some(56.7));
+        let sentence = |criteria: &[Criterion]| why(criteria, false);
+        assert_eq!(
+            sentence(&[slow(), copy(60.0)]),
+            "2 of 2 criteria failed, foremost gpu-copy: the links",
+            "above what the links allow"
+        );
+        let within = sentence(&[slow(), copy(56.0)]);
+        assert_eq!(within, "2 of 2 criteria failed, foremost raw-read: the host may hold it back");
     }
 }

@@ -30,6 +30,9 @@ pub struct Criterion {
     pub measured_gb_per_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_gb_per_s: Option<f64>,
+    /// What the links on its way allow at most, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_gb_per_s: Option<f64>,
     pub judged: Judged,
     /// False of one that nobody told enough to judge and that the rule does not insist on: the verdict goes by the others.
     pub decides: bool,
@@ -47,10 +50,16 @@ impl Criterion {
             limit: String::new(),
             measured_gb_per_s: None,
             limit_gb_per_s: None,
+            allowed_gb_per_s: None,
             judged,
             decides: true,
             causes: Vec::new(),
         }
+    }
+
+    /// No machine of these links can meet it: whoever raised the limit so far has to know first.
+    pub fn is_beyond_links(&self) -> bool {
+        self.limit_gb_per_s.zip(self.allowed_gb_per_s).is_some_and(|(limit, allowed)| limit > allowed)
     }
 
     pub fn saying(mut self, measured: impl Into<String>, limit: impl Into<String>) -> Criterion {
@@ -216,6 +225,7 @@ fn rate_row(seen: &Seen, measured: &Measured, limit: f64, words: &str) -> Criter
     let mut row = Criterion::new(measured.kind.name(), &measured.of, measured.kind.words(), judged)
         .saying(format!("{:.2} GB/s", measured.gb_per_s), format!("≥ {limit:.2} ({words})"));
     (row.measured_gb_per_s, row.limit_gb_per_s) = (Some(measured.gb_per_s), Some(limit));
+    row.allowed_gb_per_s = measured.allowed_gb_per_s;
     if !passed {
         row.causes = causes::of(seen, measured, limit);
     }

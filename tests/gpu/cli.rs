@@ -126,7 +126,11 @@ fn a_gpu_that_is_not_there_is_one_clear_error() {
     for name in ["4096", &format!("GPU-{zeros}"), &format!("MIG-{zeros}"), "0,4096"] {
         let wrong = name.trim_start_matches("0,");
         let ran = run(root, &["load", "ours", "--gpus", name]).expect(2);
-        ran.one_error(&[&format!("there is no GPU {wrong}; there are 0 ("), "GPU-", "--gpus none"]);
+        ran.one_error(&[
+            &format!("there is no GPU {wrong}; those that are there: 0 ("),
+            "GPU-",
+            "--gpus none",
+        ]);
     }
     let mut hidden = program(root, &["load", "ours", "--gpus", "0"]);
     hidden.env("CUDA_VISIBLE_DEVICES", "");

@@ -202,7 +202,7 @@ fn gpus_by_index_and_uuid_and_wrong_names() {
         ["4096", "99999999999999999999999", &format!("GPU-{zeros}"), &format!("MIG-{zeros}"), "", "-1"]
     {
         let error = open(&["0", name]).err().unwrap();
-        assert!(error.contains(&format!("there is no GPU {name}; there are 0 (")), "{error}");
+        assert!(error.contains(&format!("there is no GPU {name}; those that are there: 0 (")), "{error}");
         assert!(error.contains(uuid.as_str()) && error.lines().count() == 1, "{error}");
     }
 }
