@@ -16,6 +16,20 @@ const TARGETS: [&str; 4] = [
     "arch=compute_80,code=compute_80",
 ];
 
+/// All that the program is made of.
+const SOURCE: [&str; 10] = [
+    "src",
+    "cuda",
+    "ffi",
+    "profiles",
+    "benchmarks/peers/loaders.py",
+    "fio-config.ini",
+    "build.rs",
+    "Cargo.toml",
+    "Cargo.lock",
+    "rust-toolchain.toml",
+];
+
 const CUFILE_HEADER: &str = "ffi/cufile.h";
 const CUFILE_BINDINGS: &str = "ffi/bindings.rs";
 
@@ -48,31 +62,31 @@ fn main() {
 }
 
 /// The commit that is built, for records: SLLM_GDS_COMMIT where a build without .git sets it (the Dockerfile),
-/// else git's, with `-changed` where the source differs from it; `unknown` outside a checkout.
+/// else git's, with `-changed` where the source differs from it; `unknown` outside a checkout. `-debug` behind that of a
+/// debug build, whose figures are none, and for which all this is not looked at again for every edit.
 fn commit() -> String {
     println!("cargo::rerun-if-env-changed=SLLM_GDS_COMMIT");
     if let Some(given) = env::var("SLLM_GDS_COMMIT").ok().filter(|given| !given.is_empty()) {
         return given;
     }
+    let git = |words: &[&str]| -> Option<String> {
+        let output = Command::new("git").arg("--no-optional-locks").args(words).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
+    };
     // It changes with every commit; cargo would build for ever on a path that is not there.
-    if Path::new(".git/logs/HEAD").exists() {
-        println!("cargo::rerun-if-changed=.git/logs/HEAD");
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).exists()) {
+        println!("cargo::rerun-if-changed={log}");
     }
-    let source = ["src", "cuda", "ffi", "build.rs", "Cargo.toml", "Cargo.lock"];
-    // What is released is what leaves records; a debug build need not run all this for every edit.
-    if env::var("PROFILE").is_ok_and(|profile| profile == "release") {
-        for path in source {
-            println!("cargo::rerun-if-changed={path}");
-        }
+    let Some(head) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "unknown".into() };
+    if env::var("PROFILE").is_ok_and(|profile| profile != "release") {
+        return head + "-debug";
     }
-    let git = |words: &[&str]| Command::new("git").args(words).output().ok();
-    let head = git(&["rev-parse", "--short=12", "HEAD"]).filter(|o| o.status.success());
-    let Some(head) = head else { return "unknown".into() };
-    let head = String::from_utf8_lossy(&head.stdout).trim().to_string();
-    let differs = git(&[&["status", "--porcelain", "--"][..], &source].concat());
-    match differs.is_some_and(|o| o.status.success() && o.stdout.is_empty()) {
-        true => head,
-        false => head + "-changed",
+    for path in SOURCE {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    match git(&[&["status", "--porcelain", "--"][..], &SOURCE].concat()) {
+        Some(changes) if changes.is_empty() => head,
+        _ => head + "-changed",
     }
 }
 

@@ -6,6 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 program=$(readlink -f "${SLLM_GDS:-target/release/sllm-gds}")
 mkdir -p "$out"
 out=$(readlink -f "$out")
+rm -f "$out"/*.jsonl # an earlier run's must not mix with this one's
 log=$out/log.txt
 : >"$log"
 exec 3>&1

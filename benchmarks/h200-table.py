@@ -48,7 +48,7 @@ def row(case, what, value, wanted, good):
 
 gpu = environment("warm")["gpus"][0]["name"]
 pool_copy = statistics.mean(one["median_gb_per_s"] for one in lines("ceiling-pool.jsonl"))
-print(f"{gpu}; GB/s are 10^9 bytes a second; rows with a ceiling: median of the turns' ratios, a ceiling and a load in each\n")
+print(f"{gpu}; GB/s are 10^9 bytes a second; rows with turns: the median of their ratios, a ceiling and a load in each; others: the median load over the mean of two ceilings\n")
 print("| case | measured | value | at least | reached |")
 print("| --- | --- | --- | --- | --- |")
 
@@ -64,7 +64,7 @@ def turns(case, name, path, of, wanted):
         sys.exit(f"{name}: a load was not verified, or went by {bad[0]['path']}")
     tops = [one["median_gb_per_s"] for one in ceilings]
     gots = [one["gb_per_s"] for one in loads]
-    value = statistics.median(got / top for got, top in zip(gots, tops))
+    value = statistics.median(got / top for got, top in zip(gots, tops, strict=True))
     ratio(f"{case}, {len(loads)} turns", statistics.median(gots), statistics.median(tops), of, value, wanted)
 
 

@@ -106,6 +106,10 @@ int main(int count, char **words) {
   }
   const int rounds = atoi(words[1]), threads = atoi(words[2]);
   const size_t mib = 1 << 20, chunk = atoi(words[3]) * mib, copy = atoi(words[4]) * mib, ring_bytes = atoi(words[5]) * mib;
+  if (rounds < 1 || threads < 1 || !chunk || !copy || copy % chunk || ring_bytes < copy) {
+    fprintf(stderr, "COPY must be whole chunks, RING hold a copy, and none be 0\n");
+    return 2;
+  }
   std::vector<Job> jobs;
   std::deque<Group> groups;
   size_t total = 0;

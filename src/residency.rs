@@ -1,9 +1,9 @@
 //! What the page cache holds of a file.
 //!
-//! Since Linux 6.13 (and some older stable releases) the kernel tells that only to a file's owner and to those who may
-//! write it: a server that reads another user's model is told nothing by `cachestat`, and by `mincore`, as ever, that
-//! everything is there. What remains is to try: read a byte without waiting. A device that has read it before the call
-//! returns (memory behind a block device) makes every trial succeed, so there nothing is tried.
+//! Since early 2025 (CVE-2025-21691) the kernel tells that only to a file's owner and to those who may write it: a server
+//! that reads another user's model is told nothing by `cachestat`, and by `mincore`, as ever, that everything is there.
+//! What remains is to try: read a byte without waiting. A device that has read it before the call returns (memory behind
+//! a block device) makes every trial succeed, so there nothing is tried.
 
 use std::fs::File;
 use std::io;
@@ -34,10 +34,13 @@ struct Cachestat {
 const SYS_CACHESTAT: libc::c_long = 451;
 
 /// Asks for ranges of one file whether to read them from the page cache.
-pub struct Residency {
-    /// A descriptor of its own, since what is set on it must not slow other reads down.
-    file: File,
-    way: Way,
+pub struct Residency(How);
+
+enum How {
+    Told(Teller),
+    /// A descriptor for trials alone, since what is set on it must not slow other reads down.
+    Tried(File),
+    Unknown,
 }
 
 /// How it is known what the page cache holds.
@@ -52,31 +55,38 @@ pub enum Way {
 }
 
 impl Residency {
-    pub fn open(path: &Path) -> io::Result<Residency> {
-        let file = sys::open_regular(path)?;
-        let way = match resident_bytes(&file, 0, 1) {
-            Some(_) => Way::Told,
-            None if is_on_memory(&file) => Way::Unknown,
-            None => Way::Tried,
-        };
-        if way == Way::Tried {
-            read_nothing_ahead(&file)?;
-        }
-        Ok(Residency { file, way })
+    /// Of `file`, which is opened at `path`.
+    pub fn of(file: &File, path: &Path) -> io::Result<Residency> {
+        Ok(Residency(match Teller::of(file) {
+            Some(teller) => How::Told(teller),
+            None if reads_may_end_at_once(file) => How::Unknown,
+            None => {
+                let own = sys::open_regular(path)?;
+                let works = read_nothing_ahead(&own).is_ok() && try_byte(&own, 0).is_some();
+                if works { How::Tried(own) } else { How::Unknown }
+            }
+        }))
     }
 
     pub fn way(&self) -> Way {
-        self.way
+        match self.0 {
+            How::Told(_) => Way::Told,
+            How::Tried(_) => Way::Tried,
+            How::Unknown => Way::Unknown,
+        }
     }
 
-    /// Whether the page cache holds enough of a range to read it from there. Half is where both ways cost the same, when
-    /// a warm byte is free and a cold one costs double. Where the kernel does not tell, one page stands for its range:
-    /// any, so that the page that a trial brings in will not pass for all of the range the next time.
-    pub fn holds(&self, offset: u64, bytes: u64) -> bool {
-        match self.way {
-            Way::Told => resident_bytes(&self.file, offset, bytes).unwrap_or(0) >= bytes.div_ceil(2),
-            Way::Tried => bytes > 0 && holds_byte(&self.file, offset.saturating_add(fastrand::u64(..bytes))),
-            Way::Unknown => false,
+    /// Whether the page cache holds enough of a range of the file to read it from there. Half is where both ways cost the
+    /// same, when a warm byte is free and a cold one costs double. Where the kernel does not tell, one page stands for its
+    /// range: any, so that the page that a trial brings in will not pass for all of the range the next time.
+    pub fn holds(&self, file: &File, offset: u64, bytes: u64) -> bool {
+        match &self.0 {
+            How::Told(teller) => teller.resident_bytes(file, offset, bytes).unwrap_or(0) >= bytes.div_ceil(2),
+            How::Tried(own) => {
+                let any = || offset.saturating_add(fastrand::u64(..bytes));
+                bytes > 0 && try_byte(own, any()) == Some(true)
+            }
+            How::Unknown => false,
         }
     }
 }
@@ -84,9 +94,45 @@ impl Residency {
 /// Bytes of `[offset, offset + bytes)` that the page cache holds, or `None` where the kernel does not tell. Asking starts
 /// no read-ahead.
 pub fn resident_bytes(file: &File, offset: u64, bytes: u64) -> Option<u64> {
-    if bytes == 0 {
-        return Some(0);
+    Teller::of(file)?.resident_bytes(file, offset, bytes)
+}
+
+/// Which call of the kernel's tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Teller {
+    Cachestat,
+    Mincore,
+}
+
+impl Teller {
+    fn of(file: &File) -> Option<Teller> {
+        if !is_overlay(file) && cachestat_resident_bytes(file, 0, 1).is_some() {
+            return Some(Teller::Cachestat);
+        }
+        // Refused, or older than Linux 6.5.
+        mincore_is_honest(file).then_some(Teller::Mincore)
     }
+
+    fn resident_bytes(self, file: &File, offset: u64, bytes: u64) -> Option<u64> {
+        match self {
+            _ if bytes == 0 => Some(0),
+            Teller::Cachestat => cachestat_resident_bytes(file, offset, bytes),
+            Teller::Mincore => mincore_resident_bytes(file, offset, bytes),
+        }
+    }
+}
+
+/// Overlayfs keeps nothing in the page cache under its own files, so that `cachestat` always says 0; a mapping, which
+/// `mincore` looks at, is of the file below.
+fn is_overlay(file: &File) -> bool {
+    // SAFETY: zeros are a valid statfs, a struct of integers.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: takes a descriptor and writes only `found`, which is live.
+    let rc = unsafe { libc::fstatfs(file.as_raw_fd(), &mut found) };
+    rc == 0 && found.f_type == libc::OVERLAYFS_SUPER_MAGIC
+}
+
+fn cachestat_resident_bytes(file: &File, offset: u64, bytes: u64) -> Option<u64> {
     let range = CachestatRange { off: offset, len: bytes };
     let mut stat = Cachestat::default();
     // SAFETY: both structs are live, have the kernel's layout, and the kernel only writes `stat`.
@@ -99,11 +145,7 @@ pub fn resident_bytes(file: &File, offset: u64, bytes: u64) -> Option<u64> {
             0,
         )
     };
-    if rc == 0 {
-        return Some((stat.nr_cache.saturating_mul(sys::page_bytes())).min(bytes));
-    }
-    // Refused, or older than Linux 6.5.
-    mincore_resident_bytes(file, offset, bytes).filter(|_| mincore_is_honest(file))
+    (rc == 0).then(|| stat.nr_cache.saturating_mul(sys::page_bytes()).min(bytes))
 }
 
 /// The older way: map the range (which reads nothing) and ask for its residency vector.
@@ -139,13 +181,26 @@ fn mincore_is_honest(file: &File) -> bool {
     file.metadata().is_ok_and(|m| m.uid() == user) || writable()
 }
 
-/// Whether its block device is memory (zram, brd, persistent memory), whose reads end before the call returns.
-fn is_on_memory(file: &File) -> bool {
-    let Ok(device) = file.metadata().map(|m| m.dev()) else { return false };
+/// Whether reads may end before the call returns: where a block device below is memory, or none is to be seen (btrfs,
+/// network file systems).
+fn reads_may_end_at_once(file: &File) -> bool {
+    let device = file.metadata().map(|m| m.dev()).unwrap_or_default();
     let link = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
-    let name =
-        std::fs::read_link(link).ok().and_then(|to| Some(to.file_name()?.to_string_lossy().into_owned()));
-    name.is_some_and(|name| ["zram", "ram", "pmem"].iter().any(|memory| name.starts_with(memory)))
+    std::fs::canonicalize(link).map_or(true, |device| is_on_memory(&device, 0))
+}
+
+/// Whether a block device, by its directory in sysfs, is memory, or lies on such a one.
+fn is_on_memory(device: &Path, depth: usize) -> bool {
+    const DEPTH_MAX: usize = 8;
+    const MEMORY: [&str; 4] = ["zram", "ram", "pmem", "nullb"];
+    let name = device.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if MEMORY.iter().any(|memory| name.starts_with(memory)) || depth > DEPTH_MAX {
+        return true;
+    }
+    // A partition's devices below are those of the whole.
+    let whole = if device.join("partition").exists() { device.parent().unwrap_or(device) } else { device };
+    let below = std::fs::read_dir(whole.join("slaves")).into_iter().flatten().flatten();
+    below.filter_map(|entry| entry.path().canonicalize().ok()).any(|below| is_on_memory(&below, depth + 1))
 }
 
 /// A read of what the page cache lacks then brings in its one page, and no more.
@@ -153,14 +208,17 @@ fn read_nothing_ahead(file: &File) -> io::Result<()> {
     advise(file, libc::POSIX_FADV_RANDOM)
 }
 
-/// Whether a read that must not wait gives this byte. Where a file system knows no such reads the answer is no.
-fn holds_byte(file: &File, offset: u64) -> bool {
+/// Whether a read that must not wait gives this byte; `None` where the file system knows no such reads.
+fn try_byte(file: &File, offset: u64) -> Option<bool> {
     let mut byte = 0u8;
     let part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-    let Ok(offset) = libc::off_t::try_from(offset) else { return false };
+    let offset = libc::off_t::try_from(offset).ok()?;
     // SAFETY: `part` describes one live byte, which outlives the call.
     let n = unsafe { libc::preadv2(file.as_raw_fd(), &part, 1, offset, libc::RWF_NOWAIT) };
-    n == 1
+    match n {
+        0.. => Some(n == 1),
+        _ => (io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock).then_some(false),
+    }
 }
 
 /// Drops a file's clean pages from the page cache. Dirty pages stay: sync the file first.
@@ -211,28 +269,57 @@ mod tests {
     fn trials_tell_warm_from_cold_and_bring_in_a_page_each() {
         let file = file_on_disk();
         let all = PAGES * sys::page_bytes();
-        let mut trial = Residency::open(file.path()).unwrap();
-        assert_eq!(trial.way(), Way::Told, "one's own file");
-        assert!(trial.holds(0, all) && !trial.holds(0, 3 * all), "half is asked for");
-        trial.way = Way::Tried;
-        read_nothing_ahead(&trial.file).unwrap();
-        assert!((0..20).all(|_| trial.holds(0, all)), "what was written is there");
+        let told = Residency::of(file.as_file(), file.path()).unwrap();
+        assert_eq!(told.way(), Way::Told, "one's own file");
+        let holds = |range: u64| told.holds(file.as_file(), 0, range);
+        assert!(holds(all) && !holds(3 * all), "half is asked for");
+        let own = File::open(file.path()).unwrap();
+        read_nothing_ahead(&own).unwrap();
+        if try_byte(&own, 0).is_none() || reads_may_end_at_once(&own) {
+            eprintln!("SKIPPED: trials tell nothing on this file system");
+            return;
+        }
+        let trial = Residency(How::Tried(own));
+        let holds = || trial.holds(file.as_file(), 0, all);
+        assert!((0..20).all(|_| holds()), "what was written is there");
         evict(file.as_file()).unwrap();
-        let before = resident_bytes(file.as_file(), 0, all).unwrap();
-        if before > 0 {
-            eprintln!("SKIPPED: this file system keeps {before} bytes in memory");
-            return;
-        }
+        assert_eq!(resident_bytes(file.as_file(), 0, all), Some(0), "evicted");
         const TRIALS: u64 = 5;
-        let found = (0..TRIALS).filter(|_| trial.holds(0, all)).count();
-        if is_on_memory(&trial.file) {
-            eprintln!("SKIPPED: on such a device every trial succeeds");
-            return;
-        }
         // One may hit a page that another brought in.
-        assert!(found < TRIALS as usize, "a cold file passed for warm");
+        assert!((0..TRIALS).filter(|_| holds()).count() < TRIALS as usize, "a cold file passed for warm");
         // Bytes in flight count as held: at most the pages that were tried.
         assert!(resident_bytes(file.as_file(), 0, all).unwrap() <= TRIALS * sys::page_bytes());
-        assert!(!trial.holds(0, 0));
+        assert!(!trial.holds(file.as_file(), 0, 0));
+        assert!(!Residency(How::Unknown).holds(file.as_file(), 0, all));
+    }
+
+    #[test]
+    fn memory_is_seen_below_partitions_and_mapped_devices() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for path in [
+            "pmem0",
+            "nvme0n1/nvme0n1p2/slaves",
+            "nvme0n1/slaves",
+            "dm-0/slaves",
+            "dm-1/slaves",
+            "dm-2/slaves",
+        ] {
+            std::fs::create_dir_all(at(path)).unwrap();
+        }
+        std::fs::write(at("nvme0n1/nvme0n1p2/partition"), "2").unwrap();
+        let link = |below: &str, above: &str| {
+            std::os::unix::fs::symlink(at(below), at(&format!("{above}/slaves")).join(below)).unwrap();
+        };
+        link("nvme0n1", "dm-0");
+        link("dm-0", "dm-1");
+        link("pmem0", "dm-2");
+        for (device, memory) in
+            [("nvme0n1/nvme0n1p2", false), ("dm-1", false), ("pmem0", true), ("dm-2", true)]
+        {
+            assert_eq!(is_on_memory(&at(device), 0), memory, "{device}");
+        }
+        link("dm-2", "dm-1");
+        assert!(is_on_memory(&at("dm-1"), 0), "one of two below");
     }
 }

@@ -274,3 +274,39 @@ fn files_of_another_user_are_read_past_the_page_cache_when_cold_and_from_it_when
     files.iter().for_each(|file| _ = fs::read(file).unwrap());
     assert_eq!((cold.as_str(), path_of(Some(NOBODY)).as_deref()), ("host-direct", Some("host-buffered")));
 }
+
+/// A container's own file system, whose files `cachestat` knows nothing of.
+#[test]
+fn files_of_an_overlay_are_read_past_the_page_cache_when_cold_and_from_it_when_warm() {
+    let dir = saved();
+    for name in ["upper", "work", "merged"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    // In a mount namespace of its own, which takes the mount with it.
+    let script = "mount -t overlay overlay -o lowerdir=models,upperdir=upper,workdir=work merged || exit 77
+        for state in cold warm; do
+          for file in merged/ours/tensor.data_*; do
+            if [ $state = cold ]; then dd if=$file iflag=nocache count=0 status=none; else cat $file >/dev/null; fi
+          done
+          $PROGRAM load merged/ours --gpus none --json || exit
+        done";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).current_dir(dir.path());
+    command.env("PROGRAM", env!("CARGO_BIN_EXE_sllm-gds")).env_remove("RUST_BACKTRACE");
+    let output = match command.output() {
+        Ok(output) if matches!(output.status.code(), Some(0 | 2 | 130)) => output,
+        _ => {
+            eprintln!("SKIPPED: no overlay can be mounted here");
+            return;
+        }
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let reports = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Value>();
+    let paths: Vec<String> =
+        reports.map(|report| report.unwrap()["path"].as_str().unwrap().to_string()).collect();
+    if paths[0] == "host-buffered" && paths[1] == "host-buffered" {
+        eprintln!("SKIPPED: this file system cannot be read past the page cache");
+        return;
+    }
+    assert_eq!(paths, ["host-direct", "host-buffered"]);
+}

@@ -81,18 +81,19 @@ impl Stream {
     /// Queues a copy.
     ///
     /// # Safety
-    /// `source` must stay as it is, pinned, until the stream has been synchronized or an event recorded after
-    /// this call has completed.
+    /// `source` must stay alive and as it is, and the target allocated and the caller's alone, until the stream has been
+    /// synchronized or an event recorded after this call has completed. Memory that is not pinned the driver takes a copy
+    /// of first.
     unsafe fn queue(&self, target: &DeviceSlice<'_>, source: &[u8]) -> Result<(), GpuError> {
         assert!(source.len() as u64 <= target.bytes, "a copy must stay within its target");
-        // SAFETY: the target range is exclusively the caller's; the source is kept by our own contract.
+        // SAFETY: our own contract.
         unsafe { self.queue_at(target.address, source) }
     }
 
     /// Queues a copy.
     ///
     /// # Safety
-    /// As of [`Stream::queue`], and as many bytes at `address` must be the caller's alone.
+    /// As of [`Stream::queue`]; the target is as many bytes at `address`.
     unsafe fn queue_at(&self, address: u64, source: &[u8]) -> Result<(), GpuError> {
         self.gpu.context.bind_to_thread().map_err(self.gpu.fail("make its context current"))?;
         // SAFETY: both ranges are kept by our own contract.
@@ -171,8 +172,9 @@ impl Slot {
         self.pinned.arena.gpu.error("use a slot of the ring", &format!("{what}; please report this"))
     }
 
-    /// Queues a copy of the first `bytes` bytes to each target, one for each stream.
-    pub fn copy_to(
+    /// Queues a copy of the first `bytes` bytes to each target, one for each stream. Whoever calls it synchronizes the
+    /// streams before the targets go (`PinnedWorker` in its Drop).
+    pub(crate) fn copy_to(
         &mut self,
         streams: &[Stream],
         targets: &[DeviceSlice<'_>],
@@ -183,7 +185,7 @@ impl Slot {
         }
         for (i, (stream, target)) in streams.iter().zip(targets).enumerate() {
             // SAFETY: none of the bytes is lent out. The slot lends them out again, and drops them, only after `wait`,
-            // which waits for the event recorded behind this copy.
+            // which waits for the event recorded behind this copy. The targets are borrowed until the streams are synchronized.
             unsafe { stream.queue(target, &self.pinned.as_slice()[..bytes]) }?;
             self.pending = i + 1;
             if let Err(e) = self.events[i].record(&stream.stream) {

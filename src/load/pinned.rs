@@ -2,8 +2,8 @@
 //!
 //! The reader threads of a lane share one ring of pinned slots. Several threads fill a slot that no copy reads any
 //! more, a part each; the last one queues one asynchronous copy of all of it on the lane's stream, and gives the slot
-//! back with the event that tells its end. One stream, so that slots come back one after the other: copies of several
-//! streams share the link, each takes longer, and the ring holds more that nobody can fill (2 to 5 %: `benchmarks/streams.cu`).
+//! back with the event that tells its end. One stream, so that copies end in the order in which slots are taken again: with
+//! several, loads took 2 to 5 % longer (`benchmarks/streams.cu`).
 //! Few slots, so that the copies find them in the processor's cache; long ones, since each copy costs some 3 µs beside
 //! its bytes. No copy a tensor, no stream synchronisation in the loop.
 
@@ -128,6 +128,7 @@ impl Lane {
         sys::run_near(self.gpus[0].numa_node);
         let streams = self.gpus.iter().map(Stream::new).collect::<Result<Arc<[_]>, _>>()?;
         self.lock().streams = Some(streams);
+        self.changed.notify_all();
         let mut slots_left = options.slots;
         for batches_left in (1..=BATCHES).rev() {
             let slots = slots_left.div_ceil(batches_left);
@@ -159,12 +160,12 @@ impl Lane {
     fn take_slot(&self) -> Result<Lent<'_>, GpuError> {
         let mut state = self.lock();
         loop {
-            if let Some(slot) = state.free.pop().or_else(|| state.copying.pop_front()) {
-                return Ok(Lent { lane: self, slot: Some(slot) });
-            }
-            // When pinning has failed what there is must do, but somebody has to be told.
+            // Also where there are slots: whether a load fails must not hang on who comes first.
             if let Some(error) = state.failed.clone() {
                 return Err(error);
+            }
+            if let Some(slot) = state.free.pop().or_else(|| state.copying.pop_front()) {
+                return Ok(Lent { lane: self, slot: Some(slot) });
             }
             state = self.wait(state);
         }

@@ -36,6 +36,12 @@ struct SourceFile {
     residency: Option<Residency>,
 }
 
+impl SourceFile {
+    fn is_cached(&self, offset: u64, bytes: u64) -> bool {
+        self.residency.as_ref().is_some_and(|residency| residency.holds(&self.buffered, offset, bytes))
+    }
+}
+
 /// Shared by all threads of a load.
 pub struct Sources {
     files: Vec<SourceFile>,
@@ -69,7 +75,7 @@ impl Sources {
                 },
             };
             let ask = io == IoChoice::Auto && direct.is_some();
-            let residency = ask.then(|| Residency::open(&file.path)).transpose().with_context(at)?;
+            let residency = ask.then(|| Residency::of(&buffered, &file.path)).transpose().with_context(at)?;
             files.push(SourceFile { buffered, direct, residency });
         }
         let (direct_bytes, buffered_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -90,11 +96,10 @@ impl Sources {
         if !aligned || !self.direct_works.load(Ordering::Relaxed) {
             return None;
         }
-        let cached = source.residency.as_ref().is_some_and(|r| r.holds(offset, bytes));
-        (!cached).then_some(direct)
+        (!source.is_cached(offset, bytes)).then_some(direct)
     }
 
-    /// Empty where the kernel tells, as it usually does.
+    /// Behind a sentence about the page cache; empty where the kernel tells, as it usually does.
     fn how_residency_is_known(&self) -> &'static str {
         let any = |way| self.files.iter().filter_map(|f| f.residency.as_ref()).any(|r| r.way() == way);
         if any(Way::Unknown) {
@@ -108,7 +113,7 @@ impl Sources {
 
     /// Whether to read a range from the page cache; no where `io` does not leave it open.
     pub(super) fn is_cached(&self, file: usize, offset: u64, bytes: u64) -> bool {
-        self.files.get(file).and_then(|f| f.residency.as_ref()).is_some_and(|r| r.holds(offset, bytes))
+        self.files.get(file).is_some_and(|file| file.is_cached(offset, bytes))
     }
 }
 
@@ -152,12 +157,15 @@ impl Storage for Sources {
             IoChoice::Direct => "--io direct".to_string(),
             IoChoice::Auto if refused => "the file system refuses O_DIRECT".to_string(),
             IoChoice::Auto if buffered_bytes == 0 => {
-                "the page cache held too little of any range".to_string()
+                format!("the page cache held too little of any range{}", self.how_residency_is_known())
             }
-            IoChoice::Auto if direct_bytes == 0 => "the page cache held every range".to_string(),
-            IoChoice::Auto => format!("the page cache held {buffered_bytes} bytes"),
+            IoChoice::Auto if direct_bytes == 0 => {
+                format!("the page cache held every range{}", self.how_residency_is_known())
+            }
+            IoChoice::Auto => {
+                format!("the page cache held {buffered_bytes} bytes{}", self.how_residency_is_known())
+            }
         };
-        let reason = reason + self.how_residency_is_known();
         PathTaken { path: format!("{name}-{way}"), reason, direct_bytes, buffered_bytes }
     }
 }
