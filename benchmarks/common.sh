@@ -1,9 +1,20 @@
 # shellcheck shell=bash
 # What h200.sh and peers.sh begin alike with: sourced by them, with their arguments.
 # shellcheck disable=SC2034 # what is set here is used there
-out=${1:?usage: benchmarks/$(basename "$0") OUT_DIR}
+case ${1:--h} in
+-*)
+  echo "usage: benchmarks/$(basename "$0") OUT_DIR   (what it wants and does stands at its top)" >&2
+  exit 2
+  ;;
+esac
+out=$1
 here=$(cd "$(dirname "$0")" && pwd)
-program=$(readlink -f "${SLLM_GDS:-target/release/sllm-gds}")
+program=${SLLM_GDS:-target/release/sllm-gds}
+if [ ! -x "$program" ]; then
+  echo "no $program: build it with cargo build --release, or name another in SLLM_GDS" >&2
+  exit 2
+fi
+program=$(readlink -f "$program")
 mkdir -p "$out"
 out=$(readlink -f "$out")
 rm -f "$out"/*.jsonl # an earlier run's must not mix with this one's

@@ -10,6 +10,9 @@ model=synthetic:meta-llama/Meta-Llama-3-8B # 16.06 GB
 small=synthetic:facebook/opt-6.7b@0.15     # 2.3 GB, for the machine's own disk
 slow=$out/disk
 
+for tool in nvcc python3 mkfs.ext4; do
+  command -v $tool >/dev/null || { echo "no $tool here, which this wants" >&2 && exit 2; }
+done
 mount_fast
 nvcc -O3 -std=c++17 -o "$out/ceilings" "$here/ceilings.cu"
 nvcc -O3 -std=c++17 -o "$out/cufile" "$here/cufile.cu" -lcufile -lcuda

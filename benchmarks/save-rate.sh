@@ -4,6 +4,10 @@
 set -euo pipefail
 rounds=${1:-7} model=${2:-synthetic:facebook/opt-6.7b@0.125} storage=${3:-./models}
 program=${SLLM_GDS:-target/release/sllm-gds}
+if [ ! -x "$program" ]; then
+  echo "no $program: build it with cargo build --release, or name another in SLLM_GDS" >&2
+  exit 2
+fi
 mkdir -p "$storage"
 scratch=$storage/dd-scratch
 trap 'rm -rf "$scratch" "$storage/save-rate-test"' EXIT

@@ -25,10 +25,10 @@ const DOCTOR_EXIT_CODES: &str = "Exit codes:
   2    not done: no such path, bad usage";
 
 const QUALIFY_EXIT_CODES: &str = "Exit codes:
-  0    passed: every criterion was judged and met
+  0    passed: every criterion that could be judged is met; the page lists what nobody told
   1    failed: some criterion was not met; the page names the likeliest cause
-  2    could not be judged, and the page says why: a link that is not told, a part that is not there. Or not done:
-       bad usage, no such directory, no space
+  2    could not be judged, and the page says why: a figure that could not be measured, or what the profile wants to be
+       told and was not. Or not done: bad usage, no such directory, no space
   130  interrupted; what was measured is kept";
 
 #[derive(Debug, Parser)]
@@ -331,7 +331,8 @@ pub struct QualifyArgs {
     /// With --against: how much less than the earlier node is still good
     #[arg(long, default_value = "10%", value_parser = parse_tolerance, value_name = "PERCENT", requires = "against")]
     pub tolerance: f64,
-    /// Measuring time in all, shared out; each measurement is made at least three times
+    /// Measuring time in all, shared out; each measurement is made at least three times, but raw reads, which stop when
+    /// their share of it is over, once
     #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
     pub duration: Duration,
     /// Bytes of the file and of the checkpoint to measure with, one after the other [default: 8GB, at most a quarter
