@@ -8,12 +8,16 @@ use super::seen::{Seen, WatchedLink};
 use super::verdict::{Criterion, Judged};
 use crate::doctor::hardware::pci::{self, Link};
 
+const DRIVE_LINK: &str = "drive's PCIe link";
+const GPU_LINK: &str = "link under load";
+
 /// All of them.
 pub fn judge(rule: &Rule, seen: &Seen) -> Vec<Criterion> {
     let mut criteria = vec![verified(seen)];
     criteria.extend(drives(rule, seen));
     criteria.extend(seen.drive_links.iter().map(|way| drive_link(rule, way)));
     criteria.extend(seen.gpus.iter().map(|gpu| gpu_link(rule, seen, gpu)));
+    criteria.extend(no_links(rule, seen));
     criteria.extend(health::judge(rule, seen));
     criteria
 }
@@ -78,9 +82,21 @@ fn untold(id: &'static str, of: &str, what: &'static str, is_required: bool, why
     row.because(format!("not told: {why}"))
 }
 
+/// What the profile insists on, and nothing here has: dropped, it would count as met.
+fn no_links(rule: &Rule, seen: &Seen) -> Vec<Criterion> {
+    let mut rows = Vec::new();
+    if seen.drive_links.is_empty() && rule.must_be_told(Fact::DriveLink) {
+        rows.push(untold("drive-link", "drives", DRIVE_LINK, true, "no drive is seen below this path"));
+    }
+    if seen.gpus.is_empty() && rule.must_be_told(Fact::GpuLink) {
+        rows.push(untold("gpu-link", "GPUs", GPU_LINK, true, "there is no GPU under test"));
+    }
+    rows
+}
+
 /// The worst link on a drive's way, against what both its ends can do.
 fn drive_link(rule: &Rule, way: &DriveWay) -> Criterion {
-    let (id, what) = ("drive-link", "drive's PCIe link");
+    let (id, what) = ("drive-link", DRIVE_LINK);
     let links = match &way.links {
         Ok(links) => links,
         Err(why) => return untold(id, &way.drive, what, rule.must_be_told(Fact::DriveLink), why),
@@ -107,7 +123,7 @@ fn gpu_link(rule: &Rule, seen: &Seen, gpu: &str) -> Criterion {
         Some(seen) => link(seen),
         None => {
             let why = "it was not watched while bytes moved";
-            untold("gpu-link", gpu, "link under load", rule.must_be_told(Fact::GpuLink), why)
+            untold("gpu-link", gpu, GPU_LINK, rule.must_be_told(Fact::GpuLink), why)
         }
     }
 }
@@ -115,7 +131,7 @@ fn gpu_link(rule: &Rule, seen: &Seen, gpu: &str) -> Criterion {
 fn link(link: &WatchedLink) -> Criterion {
     let shown = |n: Option<u32>| n.map_or("?".to_string(), |n| n.to_string());
     let judged = if link.is_full() { Judged::Passed } else { Judged::Failed };
-    let row = Criterion::new("gpu-link", &link.gpu, "link under load", judged).saying(
+    let row = Criterion::new("gpu-link", &link.gpu, GPU_LINK, judged).saying(
         format!("gen {} x{}", link.seen.generation_max, link.seen.width_min),
         format!("gen {} x{}", shown(link.generation_max), shown(link.width_max)),
     );
@@ -213,6 +229,21 @@ mod tests {
             assert_eq!(verdict(&wanted), Judged::Unknown);
         }
         assert_eq!(verdict(&rows), Judged::Passed);
+    }
+
+    #[test]
+    fn links_of_nothing_are_no_pass_where_the_profile_wants_them() {
+        let mut seen = good();
+        (seen.drives, seen.drive_links, seen.served) = Default::default();
+        (seen.gpus, seen.links) = Default::default();
+        for (id, why) in [("drive-link", "no drive is seen"), ("gpu-link", "no GPU under test")] {
+            let rows = judge(&rule(&format!("health.must_be_told = ['{id}']")), &seen);
+            let found: Vec<_> = rows.iter().filter(|row| row.id.ends_with("-link")).collect();
+            assert_eq!((found.len(), found[0].id), (1, id), "{rows:#?}");
+            assert!(found[0].causes[0].contains(why), "{rows:#?}");
+            assert_eq!(verdict(&rows), Judged::Unknown);
+        }
+        assert!(judge(&rule(""), &seen).iter().all(|row| !row.id.ends_with("-link")), "no question");
     }
 
     fn rule(text: &str) -> Rule {
