@@ -70,8 +70,9 @@ impl<'a> Loads<'a> {
     }
 
     /// Loads at least three times, then again while there is time. What fails or is wrong is a record, too; a second load of
-    /// the same kind is not tried then. Ends early, with what there is, when interrupted.
-    pub fn run(&self, cold: bool, share: Duration, cancel: &Cancel) -> Vec<Record> {
+    /// the same kind is not tried then. Ends early, with what there is, when interrupted. The error is that of a load that
+    /// could not be made or verified: of one that is wrong, its record tells.
+    pub fn run(&self, cold: bool, share: Duration, cancel: &Cancel) -> (Vec<Record>, Option<anyhow::Error>) {
         // The first read into the page cache takes as long as many warm loads. What fails here fails below, too.
         if !cold {
             let _ = make_ready(&self.dir, cold);
@@ -82,19 +83,19 @@ impl<'a> Loads<'a> {
         let more = |count: usize, last| count < LOADS_MAX && started.elapsed().saturating_add(last) < share;
         while records.len() < ROUNDS_MIN || more(records.len(), last) {
             let began = Instant::now();
-            let Some(record) = self.one(cold, records.len() as u64, cancel) else { break };
+            let Some((record, loaded)) = self.one(cold, records.len() as u64, cancel) else { break };
             let failed = record.error.is_some();
             records.push(record);
             last = began.elapsed();
             if failed {
-                break;
+                return (records, loaded.err());
             }
         }
-        records
+        (records, None)
     }
 
-    /// One load as a record; `None` when it was interrupted.
-    fn one(&self, cold: bool, iteration: u64, cancel: &Cancel) -> Option<Record> {
+    /// One load as a record, and whether it could be made; `None` when it was interrupted.
+    fn one(&self, cold: bool, iteration: u64, cancel: &Cancel) -> Option<(Record, Result<()>)> {
         if cancel.is_set() {
             return None;
         }
@@ -119,17 +120,20 @@ impl<'a> Loads<'a> {
             run_id: self.run_id.into(),
             ..Record::default()
         };
-        let loaded = ready.and_then(|_| load::load(&self.dir, self.to, &self.options, cancel));
-        match loaded {
-            Err(error) if error.root_cause().is::<Interrupted>() => return None,
-            Err(error) => record.error = Some(format!("{error:#}")),
-            Ok((loaded, report)) => self.fill_in(&mut record, &loaded, report),
+        let loaded = ready
+            .and_then(|_| load::load(&self.dir, self.to, &self.options, cancel))
+            .and_then(|(loaded, report)| self.fill_in(&mut record, &loaded, report));
+        if let Err(error) = &loaded {
+            if error.root_cause().is::<Interrupted>() {
+                return None;
+            }
+            record.error = Some(format!("{error:#}"));
         }
-        Some(record)
+        Some((record, loaded))
     }
 
-    /// The clock has stopped: here is the time to verify.
-    fn fill_in(&self, record: &mut Record, loaded: &load::Loaded, report: load::LoadReport) {
+    /// The clock has stopped: here is the time to verify. Bytes that could not be compared are not wrong for that.
+    fn fill_in(&self, record: &mut Record, loaded: &load::Loaded, report: load::LoadReport) -> Result<()> {
         record.loading_time = Some(report.elapsed_s);
         record.phases = Some(report.phases);
         record.bytes = report.bytes;
@@ -139,12 +143,12 @@ impl<'a> Loads<'a> {
         let started = Instant::now();
         let checked = verify::check(loaded, &self.expected);
         record.verify_s = Some(started.elapsed().as_secs_f64());
-        record.verified = Some(checked.as_ref().is_ok_and(|checked| checked.wrong.is_empty()));
-        record.error = match checked {
-            Ok(checked) if checked.wrong.is_empty() => None,
-            Ok(checked) => Some(format!("the bytes are wrong: {}", checked.wrong.join("; "))),
-            Err(error) => Some(format!("could not be verified: {error:#}")),
-        };
+        let wrong = checked.context("could not be verified")?.wrong;
+        record.verified = Some(wrong.is_empty());
+        if !wrong.is_empty() {
+            record.error = Some(format!("the bytes are wrong: {}", wrong.join("; ")));
+        }
+        Ok(())
     }
 }
 
@@ -189,6 +193,7 @@ pub fn rounds(records: &[Record]) -> (Rounds, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::IoChoice;
 
     #[test]
     fn no_record_of_an_earlier_run_stays_and_every_other_file_does() {
@@ -221,6 +226,35 @@ mod tests {
         assert_eq!(names(), expected);
         write(dir.path(), "", &[], &[]).unwrap();
         assert_eq!(names(), others);
+    }
+
+    #[test]
+    fn a_lost_file_is_an_error_and_no_wrong_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            io: IoChoice::Auto,
+            chunk_bytes: 1 << 20,
+            threads: 1,
+            copy_bytes: 0,
+            slots: 0,
+            gds: Err(None),
+            poison: false,
+        };
+        let loads = Loads {
+            model: "m".into(),
+            dir: dir.path().join("lost"),
+            expected: Digests::new(),
+            to: &Destination::Host,
+            options,
+            engine: "auto",
+            run_id: "1-2",
+        };
+        for cold in [true, false] {
+            let (records, error) = loads.run(cold, Duration::ZERO, &Cancel::new());
+            assert_eq!((records.len(), records[0].verified), (1, None));
+            assert_eq!(records[0].error, error.map(|error| format!("{error:#}")));
+            assert!(records[0].error.is_some());
+        }
     }
 
     #[test]

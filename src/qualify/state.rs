@@ -3,8 +3,9 @@
 use super::causes;
 use super::drives::{DriveWay, balance};
 use super::health::{self, Fact};
+use super::measure::Kind;
 use super::profile::Rule;
-use super::seen::{Seen, WatchedLink};
+use super::seen::{Failure, Seen, WatchedLink};
 use super::verdict::{Criterion, Judged};
 use crate::doctor::hardware::pci::{self, Link};
 
@@ -22,18 +23,24 @@ pub fn judge(rule: &Rule, seen: &Seen) -> Vec<Criterion> {
     criteria
 }
 
-/// Every load's bytes, in place.
+/// Every load's bytes, in place. A load that could not be made has none to compare: only where the hardware failed it is
+/// the machine to blame.
 fn verified(seen: &Seen) -> Criterion {
     let loads: Vec<_> = seen.cold.iter().chain(&seen.warm).collect();
     let right = loads.iter().filter(|load| load.verified == Some(true)).count();
+    let is_wrong = loads.iter().any(|load| load.verified == Some(false));
+    let is_load = |failure: &&Failure| matches!(failure.kind, Kind::LoadCold | Kind::LoadWarm);
+    let is_broken = seen.failures.iter().filter(is_load).any(|failure| failure.is_hardware);
     let judged = match loads.len() {
-        0 => Judged::Unknown,
-        n if n == right => Judged::Passed,
-        _ => Judged::Failed,
+        _ if is_wrong || is_broken => Judged::Failed,
+        n if n > 0 && n == right => Judged::Passed,
+        _ => Judged::Unknown,
     };
     let row = Criterion::new("verified", "loads", "bytes verified", judged)
         .saying(format!("{right} of {}", loads.len()), "all");
-    match loads.iter().find_map(|load| load.error.as_ref()) {
+    // What is wrong comes before what could not be compared.
+    let wrong = loads.iter().filter(|load| load.verified == Some(false));
+    match wrong.chain(&loads).find_map(|load| load.error.as_ref()) {
         Some(error) => row.because(error.clone()),
         None if loads.is_empty() => row.because("no load was made"),
         None => row,
@@ -156,6 +163,7 @@ mod tests {
     use super::*;
     use crate::doctor::hardware::test_tree::{nvme_drives, tree};
     use crate::doctor::storage::Drive;
+    use anyhow::anyhow;
 
     #[test]
     fn bytes_links_drives_and_health() {
@@ -229,6 +237,27 @@ mod tests {
             assert_eq!(verdict(&wanted), Judged::Unknown);
         }
         assert_eq!(verdict(&rows), Judged::Passed);
+    }
+
+    #[test]
+    fn a_load_that_could_not_be_made_is_not_wrong() {
+        let row = |error: anyhow::Error| {
+            let mut seen = good();
+            (seen.warm[0].verified, seen.warm[0].error) = (None, Some(format!("{error:#}")));
+            seen.failures = vec![Failure::new(Kind::LoadWarm, "GPU 0", &error)];
+            judge(&rule(""), &seen).remove(0)
+        };
+        let memory = row(anyhow!("out of memory"));
+        assert_eq!(
+            (memory.id, memory.judged, memory.measured.as_str()),
+            ("verified", Judged::Unknown, "1 of 2")
+        );
+        assert_eq!(memory.causes, ["out of memory"]);
+        let io = |code| anyhow!(std::io::Error::from_raw_os_error(code)).context("read at 0");
+        assert_eq!(row(io(libc::ENOENT)).judged, Judged::Unknown);
+        let broken = row(io(libc::EIO));
+        assert_eq!(broken.judged, Judged::Failed);
+        assert!(broken.causes[0].contains("read at 0"), "{broken:#?}");
     }
 
     #[test]
