@@ -26,6 +26,8 @@ pub struct Health {
     pub drives: BTreeMap<String, DriveHealth>,
     /// By PCI address: GPUs, drives, and every bridge above them.
     pub pcie_errors: BTreeMap<String, PcieErrors>,
+    /// Why there is no GPU above: NVML told of none.
+    pub gpus_untold: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +53,9 @@ pub struct DriveHealth {
     pub is_on_pcie: bool,
 }
 
-/// Takes the counters now. `gpus` must be asked for anew each time.
-pub fn health(source: &Source, gpus: &[GpuFacts], drives: &[Drive]) -> Health {
+/// Takes the counters now. `gpus` must be asked for anew each time, and is what NVML answered.
+pub fn health(source: &Source, answer: &Result<Vec<GpuFacts>, Unread>, drives: &[Drive]) -> Health {
+    let gpus = answer.as_deref().unwrap_or_default();
     let gpu_places = gpus.iter().filter_map(|gpu| Place::of_address(source, &gpu.pci_address));
     let drive_places = drives.iter().filter_map(|drive| Some(drives::controller_of(source, drive)?.1));
     let functions = gpu_places.chain(drive_places).flat_map(|place| place.functions);
@@ -60,6 +63,7 @@ pub fn health(source: &Source, gpus: &[GpuFacts], drives: &[Drive]) -> Health {
         gpus: gpus.iter().map(|gpu| (gpu.index, gpu_health(gpu))).collect(),
         drives: drives.iter().map(|drive| (drive.name.clone(), drive_health(source, drive))).collect(),
         pcie_errors: functions.map(|address| (address.clone(), aer::read(source, &address))).collect(),
+        gpus_untold: answer.as_ref().err().map(Unread::to_string),
     }
 }
 
@@ -132,9 +136,7 @@ impl Health {
             checks.extend(deltas::gpu_deltas(&format!("GPU {index}"), &was, now));
         }
         for index in before.gpus.keys().filter(|index| !after.gpus.contains_key(index)) {
-            let gone =
-                Check::new("health.gone", format!("GPU {index}"), Status::Fail, "no longer there", "NVML");
-            checks.push(gone.remedy("look for Xid messages in `dmesg`; reset the GPU or boot anew"));
+            checks.extend(deltas::missing_gpu(*index, after.gpus_untold.as_deref()));
         }
         for (name, now) in &after.drives {
             let was = before.drives.get(name).cloned().unwrap_or_default();
@@ -156,11 +158,13 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::super::test_tree::{Tree, nvme_drives, tree, tree_of, tree_with};
+    use nvml_wrapper::error::NvmlError;
+
     use super::deltas::smart_delta;
     use super::*;
 
     fn take(tree: &Tree) -> Health {
-        health(&tree.source, &super::super::gpus(&tree.source).unwrap(), &nvme_drives(&tree.source))
+        health(&tree.source, &super::super::gpus(&tree.source), &nvme_drives(&tree.source))
     }
 
     fn find<'a>(checks: &'a [Check], id: &str) -> &'a Check {
@@ -260,27 +264,46 @@ mod tests {
     #[test]
     fn a_virtual_disk_is_not_told_to_run_as_root() {
         let disk = Drive { name: "vda".into(), device: "/sys/devices/virtual/block/vda".into() };
-        let now = health(&tree("laptop").source, &[], &[disk]);
+        let now = health(&tree("laptop").source, &Ok(Vec::new()), &[disk]);
         let checks = Health::deltas(&now, &now);
         assert_eq!(find(&checks, "health.smart").value, "no NVMe drive on PCIe");
         assert_eq!(find(&checks, "health.drive-temperature").value, "no NVMe drive on PCIe");
     }
 
     #[test]
-    fn a_gpu_that_fell_off_the_bus_fails() {
+    fn a_gpu_that_fell_off_the_bus_fails_and_one_that_nvml_does_not_tell_of_is_unknown() {
         let before = take(&tree("bare-metal-gds"));
+        let of_gpus = |after: &Health| -> Vec<Check> {
+            let checks = Health::deltas(&before, after);
+            checks.into_iter().filter(|check| check.subject.starts_with("GPU")).collect()
+        };
         let mut after = before.clone();
         after.gpus.remove(&1);
-        let gone =
-            Health::deltas(&before, &after).into_iter().find(|check| check.id == "health.gone").unwrap();
+        let checks = of_gpus(&after);
+        let gone = checks.iter().find(|check| check.id == "health.gone").unwrap();
         assert_eq!((gone.subject.as_str(), gone.status), ("GPU 1", Status::Fail));
+        after.gpus.clear();
+        after.gpus_untold = Some("count GPUs: unknown".into());
+        let checks = of_gpus(&after);
+        assert!(
+            checks.len() >= 2 && checks.iter().all(|check| check.status == Status::Unknown),
+            "{checks:#?}"
+        );
+        assert_eq!(find(&checks, "health.throttle").value, "NVML did not answer: count GPUs: unknown");
+        // A GPU that is lost spoils the answer for all.
+        let lost = NvmlError::GpuLost;
+        after.gpus_untold = Some(format!("open GPU 1: {lost}"));
+        let checks = of_gpus(&after);
+        let failed: Vec<_> = checks.iter().filter(|check| check.status == Status::Fail).collect();
+        assert_eq!((failed.len(), failed[0].id, failed[0].subject.as_str()), (1, "health.gone", "GPU 1"));
+        assert_eq!(find(&checks, "health.throttle").subject, "GPU 0");
     }
 
     #[test]
     fn a_drive_that_fell_off_the_bus_fails() {
         let of = |more: &str| {
             let tree = tree_with("bare-metal-gds", more);
-            health(&tree.source, &[], &nvme_drives(&tree.source))
+            health(&tree.source, &Ok(Vec::new()), &nvme_drives(&tree.source))
         };
         let gone = |before: &Health, after: &Health| -> Vec<String> {
             let checks = Health::deltas(before, after);
@@ -297,7 +320,7 @@ mod tests {
         assert_eq!(gone(&before, &after), ["nvme0n1 Fail"]);
         // The kernel took it out of the tree: its path is still known from before.
         let drives = nvme_drives(&tree("bare-metal-gds").source);
-        let removed = health(&tree_of("+++ /sys/class/nvme\n").source, &[], &drives);
+        let removed = health(&tree_of("+++ /sys/class/nvme\n").source, &Ok(Vec::new()), &drives);
         assert_eq!(gone(&before, &removed).len(), drives.len());
     }
 

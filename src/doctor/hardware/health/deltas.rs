@@ -1,5 +1,7 @@
 //! What one device's facts say of a run, by how they stood before and after it.
 
+use nvml_wrapper::error::NvmlError;
+
 use super::{DriveHealth, GpuHealth, Moved, SmartFacts, moved};
 use crate::doctor::check::{Check, Status};
 
@@ -53,6 +55,26 @@ pub fn gpu_deltas(subject: &str, before: &GpuHealth, after: &GpuHealth) -> Vec<C
         uncorrected.check(subject, before.ecc_uncorrected, after.ecc_uncorrected),
         slowdown_delta(subject, before, after),
     ]
+}
+
+/// A GPU that was there before: gone, or, where NVML did not answer at all, not told.
+pub fn missing_gpu(index: u32, nvml_untold: Option<&str>) -> Vec<Check> {
+    let subject = format!("GPU {index}");
+    // NVML is asked for all GPUs at once: one that is lost is the reason why there is no answer.
+    let is_lost = |why: &str| {
+        ["open", "identify"].iter().any(|step| why == format!("{step} GPU {index}: {}", NvmlError::GpuLost))
+    };
+    match nvml_untold.filter(|why| !is_lost(why)) {
+        None => {
+            let gone = Check::new("health.gone", subject, Status::Fail, "no longer there", "NVML");
+            vec![gone.remedy("look for Xid messages in `dmesg`; reset the GPU or boot anew")]
+        }
+        Some(why) => {
+            let mut checks = gpu_deltas(&subject, &GpuHealth::default(), &GpuHealth::default());
+            checks.iter_mut().for_each(|check| check.value = format!("NVML did not answer: {why}"));
+            checks
+        }
+    }
 }
 
 fn slowdown_delta(subject: &str, before: &GpuHealth, after: &GpuHealth) -> Check {
