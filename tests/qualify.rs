@@ -117,7 +117,7 @@ fn a_machine_that_passes_leaves_its_record_and_nothing_else() {
     for (id, what) in [
         ("health-aer", "AER counters"),
         ("health-smart", "SMART log"),
-        ("health-drive-temperature", "drive temperature"),
+        ("health-drive-temperature", "drive temperature at the end"),
     ] {
         let row = criterion(&report, id);
         let is_told = row["measured"] != "not told";

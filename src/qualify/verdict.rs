@@ -36,7 +36,8 @@ pub struct Criterion {
     pub judged: Judged,
     /// False of one that nobody told enough to judge and that the rule does not insist on: the verdict goes by the others.
     pub decides: bool,
-    /// Of a failed or unknown one: why, and of a failed one the likeliest cause first, each with what points to it.
+    /// Of a failed or unknown one: why, and of a failed one the likeliest cause first, each with what points to it. Of a
+    /// passed one: what warned, or was not told.
     pub causes: Vec<String>,
 }
 
