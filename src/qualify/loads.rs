@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use super::measure::{ROUNDS_MIN, Rounds, repeat};
+use super::measure::{ROUNDS_MIN, Rounds, not_cold, repeat};
 use super::shapes::Shapes;
 use crate::bench::make_ready;
 use crate::bench::record::{COLD_RESIDENT_MAX, Record, result_path, write_records};
@@ -19,7 +19,7 @@ const PARTITION_BYTES_MAX: u64 = 10 << 30;
 /// More loads than this tell nothing new.
 const LOADS_MAX: usize = 50;
 
-/// Loads the random file once, cold, and says what the transfer alone came to, and its path.
+/// Loads the random file, cold, and says what the transfer alone came to, and its path.
 pub fn storage_to_gpus(
     checkpoint: &Path,
     to: &Destination,
@@ -27,13 +27,14 @@ pub fn storage_to_gpus(
     share: Duration,
     cancel: &Cancel,
 ) -> Result<(Rounds, String)> {
-    let mut path = String::new();
-    let rounds = repeat(ROUNDS_MIN, share, cancel, || {
-        make_ready(checkpoint, true)?;
+    let (mut path, mut resident) = (String::new(), Vec::new());
+    let mut rounds = repeat(ROUNDS_MIN, share, cancel, || {
+        resident.push(make_ready(checkpoint, true)?);
         let (_, report) = load::load(checkpoint, to, options, cancel)?;
         path = format!("{} ({})", report.path, report.path_reason);
         Ok((report.read_bytes, report.phases.transfer_s))
     })?;
+    rounds.not_cold = not_cold(&resident);
     Ok((rounds, path))
 }
 
@@ -183,10 +184,13 @@ fn is_record(path: &Path) -> bool {
 pub fn rounds(records: &[Record]) -> (Rounds, String) {
     let mut rounds = Rounds::default();
     let mut path = String::new();
-    for record in records.iter().filter(|record| record.error.is_none()) {
+    let right = || records.iter().filter(|record| record.error.is_none());
+    for record in right() {
         rounds.add(record.bytes, record.loading_time.unwrap_or(0.0));
         path = format!("{} ({})", record.path, record.path_reason);
     }
+    let cold = right().filter(|record| record.meant_cold);
+    rounds.not_cold = not_cold(&cold.map(|record| record.resident_before).collect::<Vec<_>>());
     (rounds, path)
 }
 
@@ -269,5 +273,23 @@ mod tests {
         let (rounds, path) = rounds(&[record(2_000_000_000, 1.0, None), record(1, 1.0, Some("wrong"))]);
         assert_eq!(rounds.gb_per_s, [2.0]);
         assert!(path.starts_with("host-direct"));
+    }
+
+    #[test]
+    fn loads_that_were_to_be_cold_and_were_not_say_so() {
+        let record = |meant_cold, share| Record {
+            meant_cold,
+            resident_before: Some(share),
+            loading_time: Some(1.0),
+            ..Record::default()
+        };
+        let of = |records: &[Record]| rounds(records).0.not_cold;
+        assert_eq!(
+            of(&[record(true, 0.0), record(true, 1.0)]).unwrap(),
+            "could not be evicted: 100 % resident"
+        );
+        assert_eq!(of(&[record(false, 1.0)]), None);
+        let failed = Record { error: Some("x".into()), ..record(true, 1.0) };
+        assert_eq!(of(&[record(true, 0.0), failed]), None);
     }
 }
