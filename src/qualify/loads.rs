@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::measure::{ROUNDS_MIN, Rounds, not_cold, repeat};
 use super::shapes::Shapes;
 use crate::bench::make_ready;
-use crate::bench::record::{COLD_RESIDENT_MAX, Record, result_path, write_records};
+use crate::bench::record::{COLD_RESIDENT_MAX, Record};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::save::{Layout, save};
 use crate::interrupt::{Cancel, Interrupted};
@@ -153,33 +153,6 @@ impl<'a> Loads<'a> {
     }
 }
 
-/// How the files of both kinds of load end. No number of loads, which differs from run to run.
-const MODES: [&str; 2] = ["qualify-cold", "qualify-warm"];
-
-/// Puts a run's records where `analyze` finds them, in the place of all that an earlier run of `qualify` left there: its
-/// model or its loads may be others, and one run's warm loads beside another's cold ones would read as one run.
-pub fn write(results: &Path, model: &str, cold: &[Record], warm: &[Record]) -> Result<()> {
-    let left = std::fs::read_dir(results).with_context(|| format!("list {}", results.display()))?;
-    for entry in left {
-        let path = entry.with_context(|| format!("list {}", results.display()))?.path();
-        if is_record(&path) {
-            std::fs::remove_file(&path).with_context(|| format!("remove the earlier {}", path.display()))?;
-        }
-    }
-    for (mode, records) in MODES.iter().zip([cold, warm]) {
-        if !records.is_empty() {
-            write_records(&result_path(results, model, "sllm", 1, mode), records)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether `qualify` wrote this file, by its name.
-fn is_record(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    MODES.iter().any(|mode| name.ends_with(&format!("_sllm_1_{mode}.json"))) && path.is_file()
-}
-
 /// The rates of loads that went well, and the path that the last took.
 pub fn rounds(records: &[Record]) -> (Rounds, String) {
     let mut rounds = Rounds::default();
@@ -198,39 +171,6 @@ pub fn rounds(records: &[Record]) -> (Rounds, String) {
 mod tests {
     use super::*;
     use crate::cli::IoChoice;
-
-    #[test]
-    fn no_record_of_an_earlier_run_stays_and_every_other_file_does() {
-        let dir = tempfile::tempdir().unwrap();
-        let names = || {
-            let mut names: Vec<String> = std::fs::read_dir(dir.path())
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .collect();
-            names.sort();
-            names
-        };
-        let others = [
-            "m_sllm_1_cached.json",
-            "m_sllm_3_random_cold.json",
-            "my_qualify-warm.json",
-            "qualify-warm.json",
-        ];
-        for name in others {
-            std::fs::write(dir.path().join(name), "mine").unwrap();
-        }
-        let one = [Record { run_id: "1".into(), ..Record::default() }];
-        write(dir.path(), "org/old", &one, &one).unwrap();
-        assert_eq!(names().len(), others.len() + 2);
-        // The second run, of another model, was interrupted before its warm loads.
-        write(dir.path(), "org/new", &one, &[]).unwrap();
-        let mut expected = others.map(str::to_string).to_vec();
-        expected.push("org_new_sllm_1_qualify-cold.json".into());
-        expected.sort();
-        assert_eq!(names(), expected);
-        write(dir.path(), "", &[], &[]).unwrap();
-        assert_eq!(names(), others);
-    }
 
     #[test]
     fn a_lost_file_is_an_error_and_no_wrong_bytes() {
