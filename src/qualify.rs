@@ -55,6 +55,8 @@ mod place;
 mod profile;
 /// Raw reads.
 mod raw;
+/// Its loads' records, and those of earlier runs.
+mod records;
 /// The record of a run.
 mod report;
 /// One run, step by step.
@@ -72,8 +74,19 @@ mod verdict;
 
 const SIZE_DEFAULT_BYTES: u64 = 8 << 30;
 
+/// Refuses to write this run's record over the one that it is judged by.
+fn spare_the_reference(args: &QualifyArgs) -> Result<()> {
+    let Some(reference) = &args.against else { return Ok(()) };
+    let own = args.results.join(report::JSON_FILE);
+    if own.canonicalize().is_ok_and(|own| reference.canonicalize().is_ok_and(|reference| reference == own)) {
+        bail!("--against {} would be overwritten: name other --results", reference.display());
+    }
+    Ok(())
+}
+
 pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
     let rule = Rule::of(args)?;
+    spare_the_reference(args)?;
     let place = Place::new(&args.path)?;
     let _claim = record::claim(&args.results)?;
     environment::read(&args.results)?;
@@ -113,15 +126,9 @@ pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
         Err(error) => return Err(error),
         Ok(()) => false,
     };
-    if let Rule::Against(earlier, _) = &rule {
-        let differ = earlier.differences(&run.model, size_bytes, args.duration.as_secs_f64());
-        run.seen.notes.extend(differ);
-    }
     let nothing_new = interrupted && run.seen.measured.is_empty() && run.seen.failures.is_empty();
     let keep_earlier = nothing_new && args.results.join(report::JSON_FILE).exists();
-    if keep_earlier {
-        run.seen.notes.push("nothing was measured yet: the files are those of the earlier run".into());
-    }
+    run.seen.notes.extend(last_notes(&run, &rule, keep_earlier)?);
     let without_gpus = args.gpus == Some(Gpus::None);
     let report = Report::new(&run, &rule, without_gpus, interrupted, started.as_secs_f64());
     if !keep_earlier {
@@ -137,6 +144,22 @@ pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
         (_, Judged::Failed) => Outcome::No,
         (_, Judged::Unknown) => Outcome::Unknown,
     })
+}
+
+/// What is to be said of the rule and the files once all is measured.
+fn last_notes(run: &Run<'_>, rule: &Rule, keep_earlier: bool) -> Result<Vec<String>> {
+    let (args, seen) = (run.args, &run.seen);
+    let mut notes = match rule {
+        Rule::Against(earlier, _) => {
+            earlier.differences(&run.model, run.size_bytes, args.duration.as_secs_f64())
+        }
+        Rule::Profile(_) => Vec::new(),
+    };
+    match keep_earlier {
+        true => notes.push("nothing was measured yet: the files are those of the earlier run".into()),
+        false => notes.extend(records::left(&args.results, &run.model, &seen.cold, &seen.warm)?),
+    }
+    Ok(notes)
 }
 
 /// Settles where to load to: all GPUs where there are any and nothing else was asked for.

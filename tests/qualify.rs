@@ -117,7 +117,7 @@ fn a_machine_that_passes_leaves_its_record_and_nothing_else() {
     for (id, what) in [
         ("health-aer", "AER counters"),
         ("health-smart", "SMART log"),
-        ("health-drive-temperature", "drive temperature"),
+        ("health-drive-temperature", "drive temperature at the end"),
     ] {
         let row = criterion(&report, id);
         let is_told = row["measured"] != "not told";
@@ -164,6 +164,10 @@ fn against_itself(bench: &Bench) {
     let names = names_in(&bench.at("second"));
     let loads = names.iter().filter(|name| name.contains("_sllm_")).count();
     assert_eq!(loads, 2, "the second run replaces the first one's: {names:?}");
+    let before = fs::read(bench.at("second/qualify.json")).unwrap();
+    let args = ["--against", "second/qualify.json", "--duration", "1s", "--results", "second"];
+    bench.run(&args).expect(2).one_error(&["second/qualify.json would be overwritten", "--results"]);
+    assert!(fs::read(bench.at("second/qualify.json")).unwrap() == before);
     bench.assert_clean();
 }
 
@@ -286,8 +290,13 @@ fn records_of_an_earlier_run_do_not_mix_with_new_ones() {
     let bench = Bench::new();
     fs::create_dir(bench.at("results")).unwrap();
     let earlier = ["old_sllm_1_qualify-cold.json", "old_sllm_1_qualify-warm.json"];
-    let users = ["notes.txt", "old_sllm_1_cached.json"];
-    for name in earlier.iter().chain(&users) {
+    let users = ["notes.txt", "old_sllm_1_cached.json", "mine_sllm_1_qualify-cold.json"];
+    for (name, cold) in earlier.iter().zip([true, false]) {
+        let records = serde_json::json!([{ "run_id": "1-2", "meant_cold": cold }]);
+        fs::write(bench.at("results").join(name), records.to_string()).unwrap();
+    }
+    fs::write(bench.at("results/environment.json"), r#"{ "1-2": {} }"#).unwrap();
+    for name in users {
         fs::write(bench.at("results").join(name), "[]").unwrap();
     }
     let mut running = start(bench.command(&["--duration", "30s"]));
@@ -296,12 +305,14 @@ fn records_of_an_earlier_run_do_not_mix_with_new_ones() {
     let kept = names_in(&bench.at("results"));
     assert!(earlier.iter().all(|name| kept.iter().any(|k| k == name)), "until the run ends: {kept:?}");
     running.signal("INT");
-    running.finish().expect(130);
+    let ran = running.finish().expect(130);
+    assert!(ran.stdout.contains("note: mine_sllm_1_qualify-cold.json is left as it is"), "{}", ran.stdout);
     let report = read_json(&bench.at("results/qualify.json"));
     let loads = |state: &str| report["loads"][state].as_array().unwrap().len();
     let names = names_in(&bench.at("results"));
     for (state, end) in [("cold", "_sllm_1_qualify-cold.json"), ("warm", "_sllm_1_qualify-warm.json")] {
-        let found: Vec<_> = names.iter().filter(|name| name.ends_with(end)).collect();
+        let is_found = |name: &&String| name.ends_with(end) && !name.starts_with("mine");
+        let found: Vec<_> = names.iter().filter(is_found).collect();
         assert_eq!(found.len(), usize::from(loads(state) > 0), "{names:?}");
         assert!(found.iter().all(|name| !name.starts_with("old")), "{names:?}");
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow, bail};
 
 use crate::doctor::hardware::{self, GpuFacts};
-use crate::doctor::source::Source;
+use crate::doctor::source::{Source, Unread};
 use crate::gpu::{self, Gpu};
 
 pub struct QualifiedGpu {
@@ -36,8 +36,12 @@ pub fn qualified(source: &Source, gpus: &[Arc<Gpu>]) -> Result<Vec<QualifiedGpu>
     Ok(all)
 }
 
-/// What NVML says now of those that it knows.
-pub fn facts_now(source: &Source, gpus: &[QualifiedGpu]) -> Vec<GpuFacts> {
-    let all = hardware::gpus(source).unwrap_or_default();
-    all.into_iter().filter(|facts| gpus.iter().any(|gpu| gpu.uuid == facts.uuid)).collect()
+/// What NVML says now of those that it knows; that it does not answer says nothing of a GPU. Without GPUs it isn't asked.
+pub fn facts_now(source: &Source, gpus: &[QualifiedGpu]) -> Result<Vec<GpuFacts>, Unread> {
+    if gpus.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut all = hardware::gpus(source)?;
+    all.retain(|facts| gpus.iter().any(|gpu| gpu.uuid == facts.uuid));
+    Ok(all)
 }

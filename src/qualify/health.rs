@@ -54,7 +54,7 @@ const KINDS: [Kind; 6] = [
     Kind {
         fact: Fact::DriveTemperature,
         id: "health-drive-temperature",
-        what: "drive temperature",
+        what: "drive temperature at the end",
         of: Of::Drives,
         checks: &["health.drive-temperature"],
     },
@@ -75,7 +75,7 @@ const KINDS: [Kind; 6] = [
     Kind {
         fact: Fact::Throttle,
         id: "health-throttle",
-        what: "throttle reasons",
+        what: "throttle reasons at the end",
         of: Of::Gpus,
         checks: &["health.throttle"],
     },
@@ -110,7 +110,8 @@ fn limit(rule: &Rule) -> &'static str {
 
 fn row(kind: &Kind, rule: &Rule, seen: &Seen) -> Criterion {
     let told = Told::of(kind, seen);
-    let bad: Vec<&Check> = told.checks.iter().copied().filter(|check| fails(rule, check)).collect();
+    let (bad, rest): (Vec<&Check>, Vec<&Check>) = told.checks.iter().partition(|check| fails(rule, check));
+    let warned: Vec<&Check> = rest.into_iter().filter(|check| check.status == Status::Warn).collect();
     let is_required = rule.must_be_told(kind.fact);
     let judged = match (bad.is_empty(), told.checks.is_empty(), told.untold.is_empty()) {
         (false, ..) => Judged::Failed,
@@ -119,10 +120,11 @@ fn row(kind: &Kind, rule: &Rule, seen: &Seen) -> Criterion {
         _ => Judged::Passed,
     };
     let part = if told.untold.is_empty() { "" } else { ", in part not told" };
-    let measured = match (told.checks.is_empty(), bad.len()) {
-        (true, _) => "not told".to_string(),
-        (false, 0) => format!("well{part}"),
-        (false, n) => format!("{n} bad{part}"),
+    let measured = match (told.checks.len(), bad.len(), warned.len()) {
+        (0, ..) => "not told".to_string(),
+        (_, 0, 0) => format!("well{part}"),
+        (_, 0, n) => format!("{n} warned{part}"),
+        (_, n, _) => format!("{n} bad{part}"),
     };
     let of = match kind.of {
         Of::Drives => "drives",
@@ -131,7 +133,7 @@ fn row(kind: &Kind, rule: &Rule, seen: &Seen) -> Criterion {
     };
     let mut row = Criterion::new(kind.id, of, kind.what, judged).saying(measured, limit(rule));
     row.decides = judged != Judged::Unknown || is_required;
-    row.causes = bad.into_iter().map(causes::in_words).collect();
+    row.causes = bad.into_iter().chain(warned).map(causes::in_words).collect();
     row.causes.extend(told.untold.into_iter().map(|why| format!("not told: {why}")));
     row
 }
@@ -276,6 +278,22 @@ mod tests {
         assert!(judge(&rule(""), &seen).iter().all(|row| row.id != "health-ecc"), "no GPU, no question");
         let wanted = judge(&rule("health.must_be_told = ['ecc']"), &seen);
         assert!(by_id(&wanted, "health-ecc").causes[0].contains("no GPU under test"));
+    }
+
+    #[test]
+    fn what_warned_is_not_called_well() {
+        let mut seen = good();
+        mute(&mut seen, "health.drive-temperature", "nvme1n1");
+        let hot = seen.health.iter_mut().find(|check| check.id == "health.drive-temperature").unwrap();
+        (hot.status, hot.value) = (Status::Warn, "70 to 85 °C of 85 °C".into());
+        let rows = judge(&rule(""), &seen);
+        let row = by_id(&rows, "health-drive-temperature");
+        assert_eq!((row.judged, row.measured.as_str()), (Judged::Passed, "1 warned, in part not told"));
+        assert!(row.causes[0].contains("nvme0n1 70 to 85 °C"), "{row:#?}");
+        let rows = judge(&rule("health.fail_on_warnings = true"), &seen);
+        let row = by_id(&rows, "health-drive-temperature");
+        assert_eq!((row.judged, row.measured.as_str()), (Judged::Failed, "1 bad, in part not told"));
+        assert_eq!(row.causes.iter().filter(|cause| cause.contains("85 °C")).count(), 1, "{row:#?}");
     }
 
     #[test]

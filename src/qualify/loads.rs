@@ -5,10 +5,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use super::measure::{ROUNDS_MIN, Rounds, repeat};
+use super::measure::{ROUNDS_MIN, Rounds, not_cold, repeat};
 use super::shapes::Shapes;
 use crate::bench::make_ready;
-use crate::bench::record::{COLD_RESIDENT_MAX, Record, result_path, write_records};
+use crate::bench::record::{COLD_RESIDENT_MAX, Record};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::save::{Layout, save};
 use crate::interrupt::{Cancel, Interrupted};
@@ -19,7 +19,7 @@ const PARTITION_BYTES_MAX: u64 = 10 << 30;
 /// More loads than this tell nothing new.
 const LOADS_MAX: usize = 50;
 
-/// Loads the random file once, cold, and says what the transfer alone came to, and its path.
+/// Loads the random file, cold, and says what the transfer alone came to, and its path.
 pub fn storage_to_gpus(
     checkpoint: &Path,
     to: &Destination,
@@ -27,13 +27,14 @@ pub fn storage_to_gpus(
     share: Duration,
     cancel: &Cancel,
 ) -> Result<(Rounds, String)> {
-    let mut path = String::new();
-    let rounds = repeat(ROUNDS_MIN, share, cancel, || {
-        make_ready(checkpoint, true)?;
+    let (mut path, mut resident) = (String::new(), Vec::new());
+    let mut rounds = repeat(ROUNDS_MIN, share, cancel, || {
+        resident.push(make_ready(checkpoint, true)?);
         let (_, report) = load::load(checkpoint, to, options, cancel)?;
         path = format!("{} ({})", report.path, report.path_reason);
         Ok((report.read_bytes, report.phases.transfer_s))
     })?;
+    rounds.not_cold = not_cold(&resident);
     Ok((rounds, path))
 }
 
@@ -70,8 +71,9 @@ impl<'a> Loads<'a> {
     }
 
     /// Loads at least three times, then again while there is time. What fails or is wrong is a record, too; a second load of
-    /// the same kind is not tried then. Ends early, with what there is, when interrupted.
-    pub fn run(&self, cold: bool, share: Duration, cancel: &Cancel) -> Vec<Record> {
+    /// the same kind is not tried then. Ends early, with what there is, when interrupted. The error is that of a load that
+    /// could not be made or verified: of one that is wrong, its record tells.
+    pub fn run(&self, cold: bool, share: Duration, cancel: &Cancel) -> (Vec<Record>, Option<anyhow::Error>) {
         // The first read into the page cache takes as long as many warm loads. What fails here fails below, too.
         if !cold {
             let _ = make_ready(&self.dir, cold);
@@ -82,19 +84,19 @@ impl<'a> Loads<'a> {
         let more = |count: usize, last| count < LOADS_MAX && started.elapsed().saturating_add(last) < share;
         while records.len() < ROUNDS_MIN || more(records.len(), last) {
             let began = Instant::now();
-            let Some(record) = self.one(cold, records.len() as u64, cancel) else { break };
+            let Some((record, loaded)) = self.one(cold, records.len() as u64, cancel) else { break };
             let failed = record.error.is_some();
             records.push(record);
             last = began.elapsed();
             if failed {
-                break;
+                return (records, loaded.err());
             }
         }
-        records
+        (records, None)
     }
 
-    /// One load as a record; `None` when it was interrupted.
-    fn one(&self, cold: bool, iteration: u64, cancel: &Cancel) -> Option<Record> {
+    /// One load as a record, and whether it could be made; `None` when it was interrupted.
+    fn one(&self, cold: bool, iteration: u64, cancel: &Cancel) -> Option<(Record, Result<()>)> {
         if cancel.is_set() {
             return None;
         }
@@ -119,17 +121,20 @@ impl<'a> Loads<'a> {
             run_id: self.run_id.into(),
             ..Record::default()
         };
-        let loaded = ready.and_then(|_| load::load(&self.dir, self.to, &self.options, cancel));
-        match loaded {
-            Err(error) if error.root_cause().is::<Interrupted>() => return None,
-            Err(error) => record.error = Some(format!("{error:#}")),
-            Ok((loaded, report)) => self.fill_in(&mut record, &loaded, report),
+        let loaded = ready
+            .and_then(|_| load::load(&self.dir, self.to, &self.options, cancel))
+            .and_then(|(loaded, report)| self.fill_in(&mut record, &loaded, report));
+        if let Err(error) = &loaded {
+            if error.root_cause().is::<Interrupted>() {
+                return None;
+            }
+            record.error = Some(format!("{error:#}"));
         }
-        Some(record)
+        Some((record, loaded))
     }
 
-    /// The clock has stopped: here is the time to verify.
-    fn fill_in(&self, record: &mut Record, loaded: &load::Loaded, report: load::LoadReport) {
+    /// The clock has stopped: here is the time to verify. Bytes that could not be compared are not wrong for that.
+    fn fill_in(&self, record: &mut Record, loaded: &load::Loaded, report: load::LoadReport) -> Result<()> {
         record.loading_time = Some(report.elapsed_s);
         record.phases = Some(report.phases);
         record.bytes = report.bytes;
@@ -139,88 +144,61 @@ impl<'a> Loads<'a> {
         let started = Instant::now();
         let checked = verify::check(loaded, &self.expected);
         record.verify_s = Some(started.elapsed().as_secs_f64());
-        record.verified = Some(checked.as_ref().is_ok_and(|checked| checked.wrong.is_empty()));
-        record.error = match checked {
-            Ok(checked) if checked.wrong.is_empty() => None,
-            Ok(checked) => Some(format!("the bytes are wrong: {}", checked.wrong.join("; "))),
-            Err(error) => Some(format!("could not be verified: {error:#}")),
-        };
-    }
-}
-
-/// How the files of both kinds of load end. No number of loads, which differs from run to run.
-const MODES: [&str; 2] = ["qualify-cold", "qualify-warm"];
-
-/// Puts a run's records where `analyze` finds them, in the place of all that an earlier run of `qualify` left there: its
-/// model or its loads may be others, and one run's warm loads beside another's cold ones would read as one run.
-pub fn write(results: &Path, model: &str, cold: &[Record], warm: &[Record]) -> Result<()> {
-    let left = std::fs::read_dir(results).with_context(|| format!("list {}", results.display()))?;
-    for entry in left {
-        let path = entry.with_context(|| format!("list {}", results.display()))?.path();
-        if is_record(&path) {
-            std::fs::remove_file(&path).with_context(|| format!("remove the earlier {}", path.display()))?;
+        let wrong = checked.context("could not be verified")?.wrong;
+        record.verified = Some(wrong.is_empty());
+        if !wrong.is_empty() {
+            record.error = Some(format!("the bytes are wrong: {}", wrong.join("; ")));
         }
+        Ok(())
     }
-    for (mode, records) in MODES.iter().zip([cold, warm]) {
-        if !records.is_empty() {
-            write_records(&result_path(results, model, "sllm", 1, mode), records)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether `qualify` wrote this file, by its name.
-fn is_record(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    MODES.iter().any(|mode| name.ends_with(&format!("_sllm_1_{mode}.json"))) && path.is_file()
 }
 
 /// The rates of loads that went well, and the path that the last took.
 pub fn rounds(records: &[Record]) -> (Rounds, String) {
     let mut rounds = Rounds::default();
     let mut path = String::new();
-    for record in records.iter().filter(|record| record.error.is_none()) {
+    let right = || records.iter().filter(|record| record.error.is_none());
+    for record in right() {
         rounds.add(record.bytes, record.loading_time.unwrap_or(0.0));
         path = format!("{} ({})", record.path, record.path_reason);
     }
+    let cold = right().filter(|record| record.meant_cold);
+    rounds.not_cold = not_cold(&cold.map(|record| record.resident_before).collect::<Vec<_>>());
     (rounds, path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::IoChoice;
 
     #[test]
-    fn no_record_of_an_earlier_run_stays_and_every_other_file_does() {
+    fn a_lost_file_is_an_error_and_no_wrong_bytes() {
         let dir = tempfile::tempdir().unwrap();
-        let names = || {
-            let mut names: Vec<String> = std::fs::read_dir(dir.path())
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .collect();
-            names.sort();
-            names
+        let options = Options {
+            io: IoChoice::Auto,
+            chunk_bytes: 1 << 20,
+            threads: 1,
+            copy_bytes: 0,
+            slots: 0,
+            gds: Err(None),
+            poison: false,
         };
-        let others = [
-            "m_sllm_1_cached.json",
-            "m_sllm_3_random_cold.json",
-            "my_qualify-warm.json",
-            "qualify-warm.json",
-        ];
-        for name in others {
-            std::fs::write(dir.path().join(name), "mine").unwrap();
+        let loads = Loads {
+            model: "m".into(),
+            dir: dir.path().join("lost"),
+            expected: Digests::new(),
+            to: &Destination::Host,
+            options,
+            engine: "auto",
+            run_id: "1-2",
+        };
+        for cold in [true, false] {
+            let (records, error) = loads.run(cold, Duration::ZERO, &Cancel::new());
+            assert_eq!((records.len(), records[0].verified), (1, None));
+            assert_eq!(records[0].error, error.map(|error| format!("{error:#}")));
+            assert!(records[0].error.is_some());
         }
-        let one = [Record { run_id: "1".into(), ..Record::default() }];
-        write(dir.path(), "org/old", &one, &one).unwrap();
-        assert_eq!(names().len(), others.len() + 2);
-        // The second run, of another model, was interrupted before its warm loads.
-        write(dir.path(), "org/new", &one, &[]).unwrap();
-        let mut expected = others.map(str::to_string).to_vec();
-        expected.push("org_new_sllm_1_qualify-cold.json".into());
-        expected.sort();
-        assert_eq!(names(), expected);
-        write(dir.path(), "", &[], &[]).unwrap();
-        assert_eq!(names(), others);
     }
 
     #[test]
@@ -235,5 +213,23 @@ mod tests {
         let (rounds, path) = rounds(&[record(2_000_000_000, 1.0, None), record(1, 1.0, Some("wrong"))]);
         assert_eq!(rounds.gb_per_s, [2.0]);
         assert!(path.starts_with("host-direct"));
+    }
+
+    #[test]
+    fn loads_that_were_to_be_cold_and_were_not_say_so() {
+        let record = |meant_cold, share| Record {
+            meant_cold,
+            resident_before: Some(share),
+            loading_time: Some(1.0),
+            ..Record::default()
+        };
+        let of = |records: &[Record]| rounds(records).0.not_cold;
+        assert_eq!(
+            of(&[record(true, 0.0), record(true, 1.0)]).unwrap(),
+            "could not be evicted: 100 % resident"
+        );
+        assert_eq!(of(&[record(false, 1.0)]), None);
+        let failed = Record { error: Some("x".into()), ..record(true, 1.0) };
+        assert_eq!(of(&[record(true, 0.0), failed]), None);
     }
 }

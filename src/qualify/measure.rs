@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::limits::Allowed;
+use crate::bench::record::COLD_RESIDENT_MAX;
 use crate::interrupt::{Cancel, Interrupted};
 
 /// More rounds than this tell nothing new.
@@ -77,6 +78,9 @@ pub struct Measured {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_gb_per_s: Option<f64>,
     pub links: String,
+    /// Of what was to be read from the storage: why that may have come from memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_cold: Option<String>,
 }
 
 impl Measured {
@@ -95,6 +99,7 @@ impl Measured {
             how,
             allowed_gb_per_s,
             links,
+            not_cold: rounds.not_cold,
         }
     }
 }
@@ -105,6 +110,8 @@ pub struct Rounds {
     pub gb_per_s: Vec<f64>,
     pub bytes: u64,
     pub elapsed_s: f64,
+    /// As [`not_cold`] says.
+    pub not_cold: Option<String>,
 }
 
 impl Rounds {
@@ -115,6 +122,20 @@ impl Rounds {
             self.bytes += bytes;
             self.elapsed_s += elapsed_s;
         }
+    }
+}
+
+/// Why rounds that were to read the storage are none of it, by the share of their files that was resident before each:
+/// the files stayed in memory (tmpfs), or nobody can tell. One such round is enough.
+pub fn not_cold(resident: &[Option<f64>]) -> Option<String> {
+    match resident.iter().copied().flatten().max_by(f64::total_cmp) {
+        Some(share) if share > COLD_RESIDENT_MAX => {
+            Some(format!("could not be evicted: {:.0} % resident", share * 100.0))
+        }
+        _ if resident.contains(&None) => {
+            Some("could not be evicted for certain: what is resident is not told".into())
+        }
+        _ => None,
     }
 }
 
@@ -197,6 +218,14 @@ mod tests {
         assert_eq!(median(&[]), 0.0);
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0]), 2.5);
+    }
+
+    #[test]
+    fn one_round_from_memory_is_enough() {
+        assert_eq!(not_cold(&[]), None);
+        assert_eq!(not_cold(&[Some(0.0), Some(COLD_RESIDENT_MAX)]), None);
+        assert_eq!(not_cold(&[Some(0.0), Some(0.5), None]).unwrap(), "could not be evicted: 50 % resident");
+        assert!(not_cold(&[Some(0.0), None]).unwrap().contains("not told"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::measure::{Rounds, repeat};
+use super::measure::{Rounds, not_cold, repeat};
 use crate::checkpoint::input::{Input, InputTensor};
 use crate::checkpoint::save::{Layout, save};
 use crate::checkpoint::sllm::partition_name;
@@ -92,12 +92,16 @@ pub fn read(
     };
     let buffers = (0..threads).map(|_| HostBuffer::new(chunk_bytes)).collect::<Result<Vec<_>>>()?;
     let mut pass = Pass { file, handle: &handle, buffers, until: Instant::now().checked_add(share), cancel };
-    let rounds = repeat(1, share, cancel, || {
-        if !direct {
-            handle.sync_all().and_then(|()| residency::evict(&handle)).context("empty the page cache")?;
-        }
+    let mut resident = Vec::new();
+    let mut rounds = repeat(1, share, cancel, || {
+        handle.sync_all().and_then(|()| residency::evict(&handle)).context("empty the page cache")?;
+        resident
+            .push(residency::resident_bytes(&handle, 0, file.bytes).map(|n| n as f64 / file.bytes as f64));
         pass.run()
     })?;
+    // Direct reads pass the page cache by; only a file that is memory itself (tmpfs) stays, and that is always told.
+    resident.retain(|share| !direct || share.is_some());
+    rounds.not_cold = not_cold(&resident);
     let way = if direct { "O_DIRECT" } else { "through the page cache: no O_DIRECT here" };
     Ok((rounds, format!("{threads} threads of {} KiB, {way}", chunk_bytes >> 10)))
 }

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::html;
-use super::loads;
 use super::profile::Rule;
+use super::records;
 use super::run::Run;
 use super::seen::Seen;
 use super::verdict::{self, Criterion, Judged};
@@ -122,7 +122,7 @@ impl<'a> Report<'a> {
         let mut environment = self.environment.clone();
         environment["notes"] = run.seen.notes.clone().into();
         environment::write(results, run.run_id, environment)?;
-        loads::write(results, self.model, self.loads.cold, self.loads.warm)?;
+        records::write(results, self.model, self.loads.cold, self.loads.warm)?;
         write_json(&results.join(JSON_FILE), self)?;
         let page = results.join(HTML_FILE);
         std::fs::write(&page, html::page(self)).with_context(|| format!("write {}", page.display()))

@@ -228,8 +228,8 @@ impl Run<'_> {
         (self.model, self.checkpoint_bytes) = (loads.model.clone(), shapes.bytes);
         for (kind, cold) in [(Kind::LoadCold, true), (Kind::LoadWarm, false)] {
             say(kind.words());
-            let records = loads.run(cold, budget.share(kind), cancel);
-            self.loaded(kind, &records);
+            let (records, error) = loads.run(cold, budget.share(kind), cancel);
+            self.loaded(kind, &records, error);
             match cold {
                 true => self.seen.cold = records,
                 false => self.seen.warm = records,
@@ -241,12 +241,8 @@ impl Run<'_> {
         place.clear(&room)
     }
 
-    /// The rate of loads. Those that fail are told by `verified`.
-    fn loaded(&mut self, kind: Kind, records: &[Record]) {
-        let (rounds, path) = loads::rounds(records);
-        if rounds.gb_per_s.is_empty() {
-            return;
-        }
+    /// The rate of loads, and why one could not be made. Those that are wrong are told by `verified`.
+    fn loaded(&mut self, kind: Kind, records: &[Record], error: Option<anyhow::Error>) {
         let facts: Vec<Option<&GpuFacts>> = self.gpus.iter().map(|gpu| gpu.facts.as_ref()).collect();
         let gpus = limits::gpus(self.source, &facts);
         let storage = limits::storage(self.source, &self.drives);
@@ -259,7 +255,11 @@ impl Run<'_> {
             (_, Kind::LoadCold) => ("all GPUs", slower(&storage, &gpus)),
             (_, _) => ("all GPUs", gpus),
         };
-        self.seen.measured.push(Measured::new(kind, of, rounds, path, &allowed));
+        self.seen.failures.extend(error.map(|error| Failure::new(kind, of, &error)));
+        let (rounds, path) = loads::rounds(records);
+        if !rounds.gb_per_s.is_empty() {
+            self.seen.measured.push(Measured::new(kind, of, rounds, path, &allowed));
+        }
     }
 }
 

@@ -3,10 +3,14 @@
 use super::causes;
 use super::drives::{DriveWay, balance};
 use super::health::{self, Fact};
+use super::measure::Kind;
 use super::profile::Rule;
-use super::seen::{Seen, WatchedLink};
+use super::seen::{Failure, Seen, WatchedLink};
 use super::verdict::{Criterion, Judged};
 use crate::doctor::hardware::pci::{self, Link};
+
+const DRIVE_LINK: &str = "drive's PCIe link";
+const GPU_LINK: &str = "link under load";
 
 /// All of them.
 pub fn judge(rule: &Rule, seen: &Seen) -> Vec<Criterion> {
@@ -14,22 +18,29 @@ pub fn judge(rule: &Rule, seen: &Seen) -> Vec<Criterion> {
     criteria.extend(drives(rule, seen));
     criteria.extend(seen.drive_links.iter().map(|way| drive_link(rule, way)));
     criteria.extend(seen.gpus.iter().map(|gpu| gpu_link(rule, seen, gpu)));
+    criteria.extend(no_links(rule, seen));
     criteria.extend(health::judge(rule, seen));
     criteria
 }
 
-/// Every load's bytes, in place.
+/// Every load's bytes, in place. A load that could not be made has none to compare: only where the hardware failed it is
+/// the machine to blame.
 fn verified(seen: &Seen) -> Criterion {
     let loads: Vec<_> = seen.cold.iter().chain(&seen.warm).collect();
     let right = loads.iter().filter(|load| load.verified == Some(true)).count();
+    let is_wrong = loads.iter().any(|load| load.verified == Some(false));
+    let is_load = |failure: &&Failure| matches!(failure.kind, Kind::LoadCold | Kind::LoadWarm);
+    let is_broken = seen.failures.iter().filter(is_load).any(|failure| failure.is_hardware);
     let judged = match loads.len() {
-        0 => Judged::Unknown,
-        n if n == right => Judged::Passed,
-        _ => Judged::Failed,
+        _ if is_wrong || is_broken => Judged::Failed,
+        n if n > 0 && n == right => Judged::Passed,
+        _ => Judged::Unknown,
     };
     let row = Criterion::new("verified", "loads", "bytes verified", judged)
         .saying(format!("{right} of {}", loads.len()), "all");
-    match loads.iter().find_map(|load| load.error.as_ref()) {
+    // What is wrong comes before what could not be compared.
+    let wrong = loads.iter().filter(|load| load.verified == Some(false));
+    match wrong.chain(&loads).find_map(|load| load.error.as_ref()) {
         Some(error) => row.because(error.clone()),
         None if loads.is_empty() => row.because("no load was made"),
         None => row,
@@ -78,9 +89,21 @@ fn untold(id: &'static str, of: &str, what: &'static str, is_required: bool, why
     row.because(format!("not told: {why}"))
 }
 
+/// What the profile insists on, and nothing here has: dropped, it would count as met.
+fn no_links(rule: &Rule, seen: &Seen) -> Vec<Criterion> {
+    let mut rows = Vec::new();
+    if seen.drive_links.is_empty() && rule.must_be_told(Fact::DriveLink) {
+        rows.push(untold("drive-link", "drives", DRIVE_LINK, true, "no drive is seen below this path"));
+    }
+    if seen.gpus.is_empty() && rule.must_be_told(Fact::GpuLink) {
+        rows.push(untold("gpu-link", "GPUs", GPU_LINK, true, "there is no GPU under test"));
+    }
+    rows
+}
+
 /// The worst link on a drive's way, against what both its ends can do.
 fn drive_link(rule: &Rule, way: &DriveWay) -> Criterion {
-    let (id, what) = ("drive-link", "drive's PCIe link");
+    let (id, what) = ("drive-link", DRIVE_LINK);
     let links = match &way.links {
         Ok(links) => links,
         Err(why) => return untold(id, &way.drive, what, rule.must_be_told(Fact::DriveLink), why),
@@ -107,7 +130,7 @@ fn gpu_link(rule: &Rule, seen: &Seen, gpu: &str) -> Criterion {
         Some(seen) => link(seen),
         None => {
             let why = "it was not watched while bytes moved";
-            untold("gpu-link", gpu, "link under load", rule.must_be_told(Fact::GpuLink), why)
+            untold("gpu-link", gpu, GPU_LINK, rule.must_be_told(Fact::GpuLink), why)
         }
     }
 }
@@ -115,7 +138,7 @@ fn gpu_link(rule: &Rule, seen: &Seen, gpu: &str) -> Criterion {
 fn link(link: &WatchedLink) -> Criterion {
     let shown = |n: Option<u32>| n.map_or("?".to_string(), |n| n.to_string());
     let judged = if link.is_full() { Judged::Passed } else { Judged::Failed };
-    let row = Criterion::new("gpu-link", &link.gpu, "link under load", judged).saying(
+    let row = Criterion::new("gpu-link", &link.gpu, GPU_LINK, judged).saying(
         format!("gen {} x{}", link.seen.generation_max, link.seen.width_min),
         format!("gen {} x{}", shown(link.generation_max), shown(link.width_max)),
     );
@@ -140,6 +163,7 @@ mod tests {
     use super::*;
     use crate::doctor::hardware::test_tree::{nvme_drives, tree};
     use crate::doctor::storage::Drive;
+    use anyhow::anyhow;
 
     #[test]
     fn bytes_links_drives_and_health() {
@@ -213,6 +237,42 @@ mod tests {
             assert_eq!(verdict(&wanted), Judged::Unknown);
         }
         assert_eq!(verdict(&rows), Judged::Passed);
+    }
+
+    #[test]
+    fn a_load_that_could_not_be_made_is_not_wrong() {
+        let row = |error: anyhow::Error| {
+            let mut seen = good();
+            (seen.warm[0].verified, seen.warm[0].error) = (None, Some(format!("{error:#}")));
+            seen.failures = vec![Failure::new(Kind::LoadWarm, "GPU 0", &error)];
+            judge(&rule(""), &seen).remove(0)
+        };
+        let memory = row(anyhow!("out of memory"));
+        assert_eq!(
+            (memory.id, memory.judged, memory.measured.as_str()),
+            ("verified", Judged::Unknown, "1 of 2")
+        );
+        assert_eq!(memory.causes, ["out of memory"]);
+        let io = |code| anyhow!(std::io::Error::from_raw_os_error(code)).context("read at 0");
+        assert_eq!(row(io(libc::ENOENT)).judged, Judged::Unknown);
+        let broken = row(io(libc::EIO));
+        assert_eq!(broken.judged, Judged::Failed);
+        assert!(broken.causes[0].contains("read at 0"), "{broken:#?}");
+    }
+
+    #[test]
+    fn links_of_nothing_are_no_pass_where_the_profile_wants_them() {
+        let mut seen = good();
+        (seen.drives, seen.drive_links, seen.served) = Default::default();
+        (seen.gpus, seen.links) = Default::default();
+        for (id, why) in [("drive-link", "no drive is seen"), ("gpu-link", "no GPU under test")] {
+            let rows = judge(&rule(&format!("health.must_be_told = ['{id}']")), &seen);
+            let found: Vec<_> = rows.iter().filter(|row| row.id.ends_with("-link")).collect();
+            assert_eq!((found.len(), found[0].id), (1, id), "{rows:#?}");
+            assert!(found[0].causes[0].contains(why), "{rows:#?}");
+            assert_eq!(verdict(&rows), Judged::Unknown);
+        }
+        assert!(judge(&rule(""), &seen).iter().all(|row| !row.id.ends_with("-link")), "no question");
     }
 
     fn rule(text: &str) -> Rule {

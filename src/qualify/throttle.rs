@@ -15,11 +15,23 @@ pub fn check(source: &Source, storage: &str) -> Check {
         Err(why) => return check(Status::Unknown, why.to_string()),
     };
     let (mut limits, mut untold) = (Vec::new(), None);
-    for (file, version) in files(&groups) {
-        match source.text(&file) {
-            Ok(text) => limits.extend(text.lines().filter_map(|line| limit(source, line, version, &file))),
-            Err(Unread::Missing) => {}
-            Err(why) => untold = Some(format!("{file}: {why}")),
+    for group in groups_of(&groups) {
+        let mut is_seen = group.is_there(source);
+        for (file, version) in group.files() {
+            match source.text(&file) {
+                Ok(text) => {
+                    // A container may see its own group as the root of the mount alone.
+                    is_seen = Ok(true);
+                    limits.extend(text.lines().filter_map(|line| limit(source, line, version, &file)));
+                }
+                Err(Unread::Missing) => {}
+                Err(why) => untold = Some(format!("{file}: {why}")),
+            }
+        }
+        match is_seen {
+            Ok(true) => {}
+            Ok(false) => untold = Some(format!("the group {} is not seen below {}", group.path, group.mount)),
+            Err(why) => untold = Some(format!("the group {} below {}: {why}", group.path, group.mount)),
         }
     }
     let names: Vec<&str> = storage.split(|c: char| !c.is_alphanumeric() && c != '-').collect();
@@ -55,33 +67,54 @@ enum Version {
     Reads,
 }
 
-/// The files that may hold a limit, from this process's own group up to the root of the mount.
-fn files(groups: &str) -> Vec<(String, Version)> {
-    let mut files = Vec::new();
+/// This process's group in one hierarchy that can limit reads.
+struct Group<'a> {
+    /// Where the hierarchy lies.
+    mount: &'static str,
+    path: &'a str,
+    files: &'static [(&'static str, Version)],
+}
+
+impl Group<'_> {
+    /// Whether its directory is there. Every group has this file, and a directory that holds other mounts does not.
+    fn is_there(&self, source: &Source) -> Result<bool, Unread> {
+        source.is_there(&format!("{}{}/cgroup.procs", self.mount, self.path.trim_end_matches('/')))
+    }
+
+    /// The files that may hold a limit, from the group itself up to the root of the mount.
+    fn files(&self) -> Vec<(String, Version)> {
+        let mut files = Vec::new();
+        let mut group = Some(self.path.trim_end_matches('/'));
+        while let Some(at) = group {
+            files.extend(
+                self.files.iter().map(|(name, version)| (format!("{}{at}/{name}", self.mount), *version)),
+            );
+            group = at.rsplit_once('/').map(|(parent, _)| parent);
+        }
+        files
+    }
+}
+
+/// The groups that `/proc/self/cgroup` names. Where the first version has the block devices, the second has not.
+fn groups_of(groups: &str) -> Vec<Group<'_>> {
+    let (mut old, mut new) = (Vec::new(), Vec::new());
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':');
         let (Some(number), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
         else {
             continue;
         };
-        let names: &[(&str, Version)] = match number {
-            "0" if controllers.is_empty() => &[("io.max", Version::Max)],
-            _ if controllers.split(',').any(|name| name == "blkio") => &[
+        if number == "0" && controllers.is_empty() {
+            new.push(Group { mount: "/sys/fs/cgroup", path, files: &[("io.max", Version::Max)] });
+        } else if controllers.split(',').any(|name| name == "blkio") {
+            let files = &[
                 ("blkio.throttle.read_bps_device", Version::Bytes),
                 ("blkio.throttle.read_iops_device", Version::Reads),
-            ],
-            _ => continue,
-        };
-        let mount = if controllers.is_empty() { "" } else { "/blkio" };
-        let mut group = Some(path.trim_end_matches('/'));
-        while let Some(at) = group {
-            let in_group =
-                |(name, version): &(&str, Version)| (format!("/sys/fs/cgroup{mount}{at}/{name}"), *version);
-            files.extend(names.iter().map(in_group));
-            group = at.rsplit_once('/').map(|(parent, _)| parent);
+            ];
+            old.push(Group { mount: "/sys/fs/cgroup/blkio", path, files });
         }
     }
-    files
+    if old.is_empty() { new } else { old }
 }
 
 /// Whether one of `names` is a block device; an error where none is for certain, and one may be.
@@ -202,7 +235,26 @@ mod tests {
 
     #[test]
     fn no_limit_and_not_told() {
-        assert_eq!(of("=== /proc/self/cgroup\n0::/\n").status, Status::Pass);
+        let root = "=== /sys/fs/cgroup/cgroup.procs\n1\n";
+        assert_eq!(of(&format!("=== /proc/self/cgroup\n0::/\n{root}")).status, Status::Pass);
+        assert_eq!(of("=== /proc/self/cgroup\n").status, Status::Pass, "in no group");
         assert_eq!(of("+++ /proc\n").status, Status::Unknown);
+    }
+    #[test]
+    fn a_group_that_is_not_seen_is_not_known_to_be_free() {
+        let own = "=== /proc/self/cgroup\n0::/a/b\n";
+        let unmounted = of(own);
+        assert_eq!(unmounted.status, Status::Unknown);
+        assert_eq!(unmounted.value, "the group /a/b is not seen below /sys/fs/cgroup");
+        assert_eq!(of(&format!("{own}+++ /sys/fs/cgroup/a/b\n")).status, Status::Unknown, "no group");
+        let seen = of(&format!("{own}=== /sys/fs/cgroup/a/b/cgroup.procs\n1\n"));
+        assert_eq!((seen.status, seen.value.as_str()), (Status::Pass, "none"), "without the io controller");
+        // In a container: the host's names, and the own group as the root.
+        assert_eq!(of(&format!("{own}=== /sys/fs/cgroup/io.max\n\n")).status, Status::Pass);
+        // Both versions: the second lies elsewhere, and has the block devices where the first has not.
+        let both = "=== /proc/self/cgroup\n4:blkio:/\n0::/x\n=== /sys/fs/cgroup/blkio/cgroup.procs\n1\n";
+        assert_eq!(of(both).status, Status::Pass);
+        let unified = "=== /proc/self/cgroup\n4:cpu:/\n0::/\n+++ /sys/fs/cgroup/unified\n";
+        assert_eq!(of(unified).status, Status::Unknown);
     }
 }

@@ -36,7 +36,8 @@ pub struct Criterion {
     pub judged: Judged,
     /// False of one that nobody told enough to judge and that the rule does not insist on: the verdict goes by the others.
     pub decides: bool,
-    /// Of a failed or unknown one: why, and of a failed one the likeliest cause first, each with what points to it.
+    /// Of a failed or unknown one: why, and of a failed one the likeliest cause first, each with what points to it. Of a
+    /// passed one: what warned, or was not told.
     pub causes: Vec<String>,
 }
 
@@ -121,9 +122,6 @@ fn failures(seen: &Seen) -> Vec<Criterion> {
 
 fn by_threshold(seen: &Seen, kind: Kind, threshold: &Threshold, left_out: bool) -> Vec<Criterion> {
     let measured: Vec<&Measured> = seen.of(kind).collect();
-    if let (Some(found), Some(why)) = (measured.first(), not_evicted(seen, kind)) {
-        return vec![unjudged(found, why)];
-    }
     if !measured.is_empty() {
         return measured.into_iter().filter_map(|m| against_threshold(seen, m, threshold)).collect();
     }
@@ -144,6 +142,9 @@ fn by_threshold(seen: &Seen, kind: Kind, threshold: &Threshold, left_out: bool) 
 /// The highest bound that can be told. `None` where the threshold does not apply: the warm load into host memory has no
 /// part to be held against.
 fn against_threshold(seen: &Seen, measured: &Measured, threshold: &Threshold) -> Option<Criterion> {
+    if let Some(why) = &measured.not_cold {
+        return Some(unjudged(measured, why.clone()));
+    }
     let mut bounds: Vec<(f64, String)> = Vec::new();
     let mut untold: Vec<String> = Vec::new();
     if let Some(floor) = threshold.floor_gb_per_s {
@@ -182,15 +183,6 @@ fn unjudged(measured: &Measured, why: String) -> Criterion {
         .because(why)
 }
 
-/// Why cold loads were none: their files stayed in memory (tmpfs), or nobody can tell.
-fn not_evicted(seen: &Seen, kind: Kind) -> Option<String> {
-    let load = seen.cold.iter().find(|load| load.error.is_none() && load.cache_state != "cold")?;
-    (kind == Kind::LoadCold).then(|| match load.resident_before {
-        Some(share) => format!("could not be evicted: {:.0} % resident", share * 100.0),
-        None => "could not be evicted for certain: what is resident is not told".into(),
-    })
-}
-
 /// Of the parts on the way that were measured alone, the slowest: raw reads, or the copy to the GPU.
 fn slowest_part(seen: &Seen, measured: &Measured) -> Option<(&'static str, f64)> {
     let raw = || seen.lowest(Kind::RawRead).map(|rate| ("raw reads", rate));
@@ -208,8 +200,8 @@ fn by_earlier(seen: &Seen, then: &Measured, host: &str, tolerance: f64) -> Crite
     let limit = then.gb_per_s * (1.0 - tolerance);
     match seen.of(kind).find(|now| now.of == *of) {
         Some(now) => {
-            if let Some(why) = not_evicted(seen, kind) {
-                return unjudged(now, why);
+            if let Some(why) = &now.not_cold {
+                return unjudged(now, why.clone());
             }
             rate_row(seen, now, limit, &format!("{:.2} of {host}'s {:.2}", 1.0 - tolerance, then.gb_per_s))
         }
@@ -312,22 +304,31 @@ mod tests {
     }
 
     #[test]
-    fn a_cold_load_that_was_warm_is_not_judged() {
-        let mut seen = good();
-        seen.cold[0].cache_state = "warm".into();
-        seen.cold[0].resident_before = Some(1.0);
-        let then = measured(Kind::LoadCold, "GPU 0", 1.0, None);
-        let earlier = Earlier { measured: vec![then], ..Earlier::default() };
-        for rule in [
-            profile("limits.load-cold.floor_gb_per_s = 0.1"),
-            profile("limits.load-cold.floor_gb_per_s = 1000"),
-            Rule::Against(earlier, 0.1),
-        ] {
-            let rows = judge(&rule, &seen, false);
-            let cold = row(&rows, "load-cold");
-            assert_eq!(cold.judged, Judged::Unknown);
-            assert_eq!(cold.causes, ["could not be evicted: 100 % resident"]);
+    fn reads_that_came_from_memory_are_not_judged() {
+        let why = "could not be evicted: 100 % resident";
+        for (kind, of) in [(Kind::LoadCold, "GPU 0"), (Kind::StorageGpu, "GPU 0"), (Kind::RawRead, "storage")]
+        {
+            let mut seen = good();
+            seen.measured.iter_mut().find(|m| m.kind == kind).unwrap().not_cold = Some(why.into());
+            let earlier = Earlier { measured: vec![measured(kind, of, 1.0, None)], ..Earlier::default() };
+            let floor = |floor: f64| profile(&format!("limits.{}.floor_gb_per_s = {floor}", kind.name()));
+            for rule in [floor(0.1), floor(1000.0), Rule::Against(earlier, 0.1)] {
+                let rows = judge(&rule, &seen, false);
+                let found = row(&rows, kind.name());
+                assert_eq!((found.judged, verdict(&rows)), (Judged::Unknown, Judged::Unknown));
+                assert_eq!(found.causes, [why]);
+            }
         }
+    }
+
+    #[test]
+    fn one_gpu_that_was_read_to_from_memory_leaves_the_others_judged() {
+        let mut seen = good();
+        seen.measured.push(measured(Kind::StorageGpu, "GPU 1", 99.0, None));
+        seen.measured.last_mut().unwrap().not_cold = Some("why".into());
+        let rows = judge(&profile("limits.storage-gpu.floor_gb_per_s = 1"), &seen, false);
+        let found = rows.iter().filter(|row| row.id == "storage-gpu").map(|row| row.judged);
+        assert_eq!(found.collect::<Vec<_>>(), [Judged::Passed, Judged::Unknown]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn read(source: &Source, address: &str) -> PcieErrors {
 }
 
 /// One check for each kind of new error of a device, or one that says there are none; and one that names the devices
-/// whose counters are not told.
+/// whose counters are not told, or were told at the start alone.
 pub fn deltas(before: &BTreeMap<String, PcieErrors>, after: &BTreeMap<String, PcieErrors>) -> Vec<Check> {
     let (mut checks, mut still, mut untold) = (Vec::new(), 0, Vec::new());
     for (address, now) in after {
@@ -42,7 +42,7 @@ pub fn deltas(before: &BTreeMap<String, PcieErrors>, after: &BTreeMap<String, Pc
         for (kind, was, now, status) in kinds {
             match moved(was, now) {
                 Moved::Still => still += 1,
-                Moved::Untold => untold.push(address.as_str()),
+                Moved::Untold => untold.push(address.clone()),
                 Moved::Grew(by) => checks.push(
                     Check::new("health.pcie", address, status, format!("{by} new {kind} errors"), &at)
                         .why("bytes had to be sent again, or were lost, on the link of this device")
@@ -52,14 +52,16 @@ pub fn deltas(before: &BTreeMap<String, PcieErrors>, after: &BTreeMap<String, Pc
         }
     }
     untold.dedup();
+    let at_start = before.keys().filter(|address| !after.contains_key(*address));
+    untold.extend(at_start.map(|address| format!("{address} (not read at the end)")));
     let at = "/sys/bus/pci/devices/*/aer_dev_*";
     let check = |status, value: String| Check::new("health.pcie", "PCIe", status, value, at);
     let why =
         "the kernel has them only where the firmware leaves AER to it, and not in most virtual machines";
-    if checks.is_empty() && still == 0 {
+    if checks.is_empty() && still == 0 && before.keys().all(|address| after.contains_key(address)) {
         return vec![check(Status::Unknown, "no device shows AER counters".into()).why(why)];
     }
-    if checks.is_empty() {
+    if checks.is_empty() && still > 0 {
         checks.push(check(Status::Pass, format!("{still} counters stood still")));
     }
     if !untold.is_empty() {

@@ -14,6 +14,9 @@ use crate::doctor::check::{Check, Status};
 use crate::doctor::source::{Source, Unread};
 use crate::doctor::storage::Drive;
 
+/// What grew, as checks.
+mod deltas;
+
 /// One moment. What could not be read is `None`, or has no entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
@@ -23,6 +26,8 @@ pub struct Health {
     pub drives: BTreeMap<String, DriveHealth>,
     /// By PCI address: GPUs, drives, and every bridge above them.
     pub pcie_errors: BTreeMap<String, PcieErrors>,
+    /// Why there is no GPU above: NVML told of none.
+    pub gpus_untold: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,10 +49,13 @@ pub struct DriveHealth {
     /// Why a fact is not told.
     pub temperature_untold: Option<String>,
     pub smart_untold: Option<String>,
+    /// Whether it is an NVMe drive on PCIe, and there.
+    pub is_on_pcie: bool,
 }
 
-/// Takes the counters now. `gpus` must be asked for anew each time.
-pub fn health(source: &Source, gpus: &[GpuFacts], drives: &[Drive]) -> Health {
+/// Takes the counters now. `gpus` must be asked for anew each time, and is what NVML answered.
+pub fn health(source: &Source, answer: &Result<Vec<GpuFacts>, Unread>, drives: &[Drive]) -> Health {
+    let gpus = answer.as_deref().unwrap_or_default();
     let gpu_places = gpus.iter().filter_map(|gpu| Place::of_address(source, &gpu.pci_address));
     let drive_places = drives.iter().filter_map(|drive| Some(drives::controller_of(source, drive)?.1));
     let functions = gpu_places.chain(drive_places).flat_map(|place| place.functions);
@@ -55,6 +63,7 @@ pub fn health(source: &Source, gpus: &[GpuFacts], drives: &[Drive]) -> Health {
         gpus: gpus.iter().map(|gpu| (gpu.index, gpu_health(gpu))).collect(),
         drives: drives.iter().map(|drive| (drive.name.clone(), drive_health(source, drive))).collect(),
         pcie_errors: functions.map(|address| (address.clone(), aer::read(source, &address))).collect(),
+        gpus_untold: answer.as_ref().err().map(Unread::to_string),
     }
 }
 
@@ -77,7 +86,8 @@ fn drive_health(source: &Source, drive: &Drive) -> DriveHealth {
             ..DriveHealth::default()
         };
     };
-    let mut health = DriveHealth::default();
+    let mut health =
+        DriveHealth { is_on_pcie: is_there(source, drive, &controller), ..DriveHealth::default() };
     match drives::temperature_c(source, &controller) {
         Ok((now, max)) => (health.temperature_c, health.temperature_max_c) = (Some(now), max),
         Err(why) => health.temperature_untold = Some(format!("the sensor is {why}")),
@@ -90,6 +100,15 @@ fn drive_health(source: &Source, drive: &Drive) -> DriveHealth {
         Err(why) => health.smart_untold = Some(format!("the log is {why}")),
     }
     health
+}
+
+/// Whether the kernel still has a drive and its controller. A controller that it gave up stays a while, as `dead`; what
+/// can't be told counts as there.
+fn is_there(source: &Source, drive: &Drive, controller: &str) -> bool {
+    let class = format!("/sys/class/nvme/{controller}");
+    let is_given_up = |state: String| state == "dead" || state.starts_with("deleting");
+    [&drive.device, &class].iter().all(|path| source.is_there(path) != Ok(false))
+        && !source.text(&format!("{class}/state")).is_ok_and(is_given_up)
 }
 
 /// How a counter moved.
@@ -114,136 +133,38 @@ impl Health {
         let mut checks = Vec::new();
         for (index, now) in &after.gpus {
             let was = before.gpus.get(index).cloned().unwrap_or_default();
-            checks.extend(gpu_deltas(&format!("GPU {index}"), &was, now));
+            checks.extend(deltas::gpu_deltas(&format!("GPU {index}"), &was, now));
         }
         for index in before.gpus.keys().filter(|index| !after.gpus.contains_key(index)) {
-            let gone =
-                Check::new("health.gone", format!("GPU {index}"), Status::Fail, "no longer there", "NVML");
-            checks.push(gone.remedy("look for Xid messages in `dmesg`; reset the GPU or boot anew"));
+            checks.extend(deltas::missing_gpu(*index, after.gpus_untold.as_deref()));
         }
         for (name, now) in &after.drives {
             let was = before.drives.get(name).cloned().unwrap_or_default();
-            checks.push(drive_temperature(name, &was, now));
-            checks.push(smart_delta(name, &was, now));
+            checks.push(deltas::drive_temperature(name, &was, now));
+            checks.push(deltas::smart_delta(name, &was, now));
+        }
+        let is_gone = |name: &String| !after.drives.get(name).is_some_and(|now| now.is_on_pcie);
+        for (name, _) in before.drives.iter().filter(|(name, was)| was.is_on_pcie && is_gone(name)) {
+            let gone = Check::new("health.gone", name, Status::Fail, "no longer there", "/sys/class/nvme");
+            checks.push(
+                gone.remedy("look for nvme and AER messages in `dmesg`; reseat the drive, or replace it"),
+            );
         }
         checks.extend(aer::deltas(&before.pcie_errors, &after.pcie_errors));
         checks
     }
 }
 
-/// A counter that should stand still: how bad it is that it grew, and what to do.
-struct Counter {
-    id: &'static str,
-    what: &'static str,
-    source: &'static str,
-    status_if_grown: Status,
-    remedy: &'static str,
-}
-
-impl Counter {
-    fn check(&self, subject: &str, before: Option<u64>, after: Option<u64>) -> Check {
-        let check = |status, value: String| Check::new(self.id, subject, status, value, self.source);
-        match moved(before, after) {
-            Moved::Still => check(Status::Pass, format!("no new {}", self.what)),
-            Moved::Grew(by) => {
-                check(self.status_if_grown, format!("{by} new {}", self.what)).remedy(self.remedy)
-            }
-            Moved::Untold => check(Status::Unknown, format!("{} not told", self.what)),
-        }
-    }
-}
-
-fn gpu_deltas(subject: &str, before: &GpuHealth, after: &GpuHealth) -> Vec<Check> {
-    let replays = Counter {
-        id: "health.pcie-replay",
-        what: "PCIe replays",
-        source: "NVML replay counter",
-        status_if_grown: Status::Warn,
-        remedy: "a noisy link: reseat the GPU, riser or cable",
-    };
-    let corrected = Counter {
-        id: "health.ecc-corrected",
-        what: "corrected memory errors",
-        source: "NVML ECC counters",
-        status_if_grown: Status::Warn,
-        remedy: "watch whether they grow; nvidia-smi -q -d ECC,ROW_REMAPPER tells where",
-    };
-    let uncorrected = Counter {
-        id: "health.ecc-uncorrected",
-        what: "uncorrected memory errors",
-        source: "NVML ECC counters",
-        status_if_grown: Status::Fail,
-        remedy: "stop using this GPU; reset or replace it",
-    };
-    vec![
-        replays.check(subject, before.pcie_replays, after.pcie_replays),
-        corrected.check(subject, before.ecc_corrected, after.ecc_corrected),
-        uncorrected.check(subject, before.ecc_uncorrected, after.ecc_uncorrected),
-        slowdown_delta(subject, before, after),
-    ]
-}
-
-fn slowdown_delta(subject: &str, before: &GpuHealth, after: &GpuHealth) -> Check {
-    let shown = |t: Option<u32>| t.map_or("?".to_string(), |t| t.to_string());
-    let state = format!("{} to {} °C", shown(before.temperature_c), shown(after.temperature_c));
-    let at = "NVML throttle reasons and temperature";
-    let check = |status, value: String| Check::new("health.throttle", subject, status, value, at);
-    match &after.slowdowns {
-        None => check(Status::Unknown, "throttle reasons not told".into()),
-        Some(reasons) if reasons.is_empty() => check(Status::Pass, state),
-        Some(reasons) => check(Status::Warn, format!("{}; {state}", reasons.join(", ")))
-            .why("the GPU held its clocks down as the run ended")
-            .remedy("look at its cooling and power"),
-    }
-}
-
-fn drive_temperature(name: &str, before: &DriveHealth, after: &DriveHealth) -> Check {
-    let at = "hwmon temp1_input, temp1_max";
-    let check = |status, value: String| Check::new("health.drive-temperature", name, status, value, at);
-    let Some(now) = after.temperature_c else {
-        return check(Status::Unknown, after.temperature_untold.clone().unwrap_or("not told".into()));
-    };
-    let was = before.temperature_c.map_or("?".to_string(), |t| t.to_string());
-    match after.temperature_max_c {
-        Some(max) if now >= max => check(Status::Warn, format!("{was} to {now} °C of {max} °C"))
-            .why("the drive slows down to cool")
-            .remedy("look at its airflow and heat sink"),
-        _ => check(Status::Pass, format!("{was} to {now} °C")),
-    }
-}
-
-fn smart_delta(name: &str, before: &DriveHealth, after: &DriveHealth) -> Check {
-    let check = |status, value: String| Check::new("health.smart", name, status, value, "SMART log");
-    let why = after.smart_untold.as_ref().or(before.smart_untold.as_ref());
-    let (Some(before), Some(after)) = (&before.smart, &after.smart) else {
-        return check(Status::Unknown, why.cloned().unwrap_or("not told".into()));
-    };
-    let grown = |read: fn(&SmartFacts) -> u64| read(after).saturating_sub(read(before));
-    let read_gb = grown(|s| s.data_units_read) as f64 * 512_000.0 / 1e9;
-    let media = grown(|s| s.media_errors);
-    let slowed = grown(|s| u64::from(s.thermal_light_count) + u64::from(s.thermal_heavy_count));
-    let hot_min = grown(|s| u64::from(s.warning_temperature_min) + u64::from(s.critical_temperature_min));
-    let value = format!("read {read_gb:.1} GB, {media} new media errors, slowed to cool {slowed} times");
-    if media > 0 || after.critical_warning & !before.critical_warning != 0 {
-        let warnings = after.warnings().join("; ");
-        return check(Status::Fail, if warnings.is_empty() { value } else { format!("{value}; {warnings}") })
-            .remedy("copy what matters off it and replace it");
-    }
-    if slowed > 0 || hot_min > 0 {
-        return check(Status::Warn, value)
-            .why("figures of this run are those of a hot drive")
-            .remedy("look at its airflow and heat sink");
-    }
-    check(Status::Pass, value)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::test_tree::{Tree, nvme_drives, tree, tree_with};
+    use super::super::test_tree::{Tree, nvme_drives, tree, tree_of, tree_with};
+    use nvml_wrapper::error::NvmlError;
+
+    use super::deltas::smart_delta;
     use super::*;
 
     fn take(tree: &Tree) -> Health {
-        health(&tree.source, &super::super::gpus(&tree.source).unwrap(), &nvme_drives(&tree.source))
+        health(&tree.source, &super::super::gpus(&tree.source), &nvme_drives(&tree.source))
     }
 
     fn find<'a>(checks: &'a [Check], id: &str) -> &'a Check {
@@ -324,22 +245,83 @@ mod tests {
     }
 
     #[test]
+    fn devices_that_were_read_at_the_start_alone_are_named() {
+        let before = take(&tree("bare-metal-gds"));
+        let mut after = before.clone();
+        let (first, _) = after.pcie_errors.pop_first().unwrap();
+        let aer = |after: &Health| -> Vec<Check> {
+            let checks = Health::deltas(&before, after);
+            checks.into_iter().filter(|check| check.id == "health.pcie").collect()
+        };
+        let found = aer(&after);
+        assert_eq!((found.len(), found[0].status, found[1].status), (2, Status::Pass, Status::Unknown));
+        assert_eq!(found[1].value, format!("no AER counters of {first} (not read at the end)"));
+        after.pcie_errors.clear();
+        let found = aer(&after);
+        assert_eq!((found.len(), found[0].status), (1, Status::Unknown), "none stood still: {found:#?}");
+    }
+
+    #[test]
     fn a_virtual_disk_is_not_told_to_run_as_root() {
         let disk = Drive { name: "vda".into(), device: "/sys/devices/virtual/block/vda".into() };
-        let now = health(&tree("laptop").source, &[], &[disk]);
+        let now = health(&tree("laptop").source, &Ok(Vec::new()), &[disk]);
         let checks = Health::deltas(&now, &now);
         assert_eq!(find(&checks, "health.smart").value, "no NVMe drive on PCIe");
         assert_eq!(find(&checks, "health.drive-temperature").value, "no NVMe drive on PCIe");
     }
 
     #[test]
-    fn a_gpu_that_fell_off_the_bus_fails() {
+    fn a_gpu_that_fell_off_the_bus_fails_and_one_that_nvml_does_not_tell_of_is_unknown() {
         let before = take(&tree("bare-metal-gds"));
+        let of_gpus = |after: &Health| -> Vec<Check> {
+            let checks = Health::deltas(&before, after);
+            checks.into_iter().filter(|check| check.subject.starts_with("GPU")).collect()
+        };
         let mut after = before.clone();
         after.gpus.remove(&1);
-        let gone =
-            Health::deltas(&before, &after).into_iter().find(|check| check.id == "health.gone").unwrap();
+        let checks = of_gpus(&after);
+        let gone = checks.iter().find(|check| check.id == "health.gone").unwrap();
         assert_eq!((gone.subject.as_str(), gone.status), ("GPU 1", Status::Fail));
+        after.gpus.clear();
+        after.gpus_untold = Some("count GPUs: unknown".into());
+        let checks = of_gpus(&after);
+        assert!(
+            checks.len() >= 2 && checks.iter().all(|check| check.status == Status::Unknown),
+            "{checks:#?}"
+        );
+        assert_eq!(find(&checks, "health.throttle").value, "NVML did not answer: count GPUs: unknown");
+        // A GPU that is lost spoils the answer for all.
+        let lost = NvmlError::GpuLost;
+        after.gpus_untold = Some(format!("open GPU 1: {lost}"));
+        let checks = of_gpus(&after);
+        let failed: Vec<_> = checks.iter().filter(|check| check.status == Status::Fail).collect();
+        assert_eq!((failed.len(), failed[0].id, failed[0].subject.as_str()), (1, "health.gone", "GPU 1"));
+        assert_eq!(find(&checks, "health.throttle").subject, "GPU 0");
+    }
+
+    #[test]
+    fn a_drive_that_fell_off_the_bus_fails() {
+        let of = |more: &str| {
+            let tree = tree_with("bare-metal-gds", more);
+            health(&tree.source, &Ok(Vec::new()), &nvme_drives(&tree.source))
+        };
+        let gone = |before: &Health, after: &Health| -> Vec<String> {
+            let checks = Health::deltas(before, after);
+            let gone = checks.iter().filter(|check| check.id == "health.gone");
+            gone.map(|check| format!("{} {:?}", check.subject, check.status)).collect()
+        };
+        let before = of("");
+        assert!(before.drives.values().all(|drive| drive.is_on_pcie), "{before:#?}");
+        let dead = of("=== /sys/class/nvme/nvme0/state\ndead\n");
+        assert_eq!(gone(&before, &dead), ["nvme0n1 Fail"]);
+        assert!(gone(&dead, &dead).is_empty(), "it was gone before");
+        let mut after = before.clone();
+        after.drives.remove("nvme0n1");
+        assert_eq!(gone(&before, &after), ["nvme0n1 Fail"]);
+        // The kernel took it out of the tree: its path is still known from before.
+        let drives = nvme_drives(&tree("bare-metal-gds").source);
+        let removed = health(&tree_of("+++ /sys/class/nvme\n").source, &Ok(Vec::new()), &drives);
+        assert_eq!(gone(&before, &removed).len(), drives.len());
     }
 
     #[test]
