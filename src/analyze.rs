@@ -183,7 +183,7 @@ impl Analysis {
         if let Some(fleet) = &self.fleet {
             whole["fleet"] = fleet.json()?;
         }
-        let verdicts = self.hosts.verdicts_json();
+        let verdicts = qualified::json_of(&self.hosts.hosts);
         if !verdicts.is_empty() {
             whole["qualify"] = verdicts.into();
         }

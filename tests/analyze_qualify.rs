@@ -187,6 +187,23 @@ fn verdicts_alone_are_a_fleet_and_nothing_to_plot() {
 }
 
 #[test]
+fn a_verdict_of_a_run_that_is_not_described_goes_to_its_folders_host() {
+    let dir = tempfile::tempdir().unwrap();
+    for node in ["a", "b", "c"] {
+        loads(dir.path(), node, node, "m", &[Some(1.0)]);
+        let described = json!({ "run": { "host": node, "cpu": { "model": "x" } } });
+        fs::write(dir.path().join(node).join("environment.json"), described.to_string()).unwrap();
+        let record = json!({ "verdict": "failed", "why": "slow", "host": node, "started_at_s": 1, "run_id": "another" });
+        fs::write(dir.path().join(node).join("qualify.json"), record.to_string()).unwrap();
+    }
+    let said = stdout(&analyze(&[text(dir.path())]));
+    assert!(
+        said.contains("3 of 3 nodes stand out") && said.contains("\na\n  qualify failed: slow\n"),
+        "{said}"
+    );
+}
+
+#[test]
 fn what_is_no_verdict_is_warned_of_and_skipped() {
     let dir = tempfile::tempdir().unwrap();
     fleet(dir.path());

@@ -66,6 +66,14 @@ impl Run {
         Run { id, facts }
     }
 
+    fn of(record: &qualified::Record) -> Run {
+        let mut run = Run::new(record.run_id.clone(), &record.environment);
+        if run.text("host").is_none() {
+            run.facts.push(("host".into(), record.host.clone(), None));
+        }
+        run
+    }
+
     fn gpus(&self) -> HashSet<String> {
         let is_uuid = |field: &str| field.starts_with("gpus.") && field.ends_with(".uuid");
         self.facts.iter().filter(|fact| is_uuid(&fact.0)).map(|fact| fact.1.clone()).collect()
@@ -93,12 +101,15 @@ pub fn read(folders: &[Folder], records: &BTreeMap<usize, qualified::Record>) ->
             hosts.notes.push(format!("{error:#}; its folder is taken for a host"));
             Vec::new()
         });
-        if let Some(record) = records.get(&number).filter(|r| runs.iter().all(|run| run.id != r.run_id)) {
-            let mut run = Run::new(record.run_id.clone(), &record.environment);
-            if run.text("host").is_none() {
-                run.facts.push(("host".into(), record.host.clone(), None));
-            }
-            runs.push(run);
+        let record = records.get(&number).filter(|record| runs.iter().all(|run| run.id != record.run_id));
+        // A record of a run that is not described, of a host that is: the folder's description knows it better.
+        let known_run = |record: &qualified::Record| {
+            let of_host = |run: &&Run| run.text("host") == Some(&record.host);
+            runs.iter().find(of_host).map(|run| run.id.clone())
+        };
+        let alias = record.and_then(|record| Some((record.run_id.clone(), known_run(record)?)));
+        if let Some(record) = record.filter(|_| alias.is_none()) {
+            runs.push(Run::of(record));
         }
         let mut run_hosts = HashMap::new();
         for run in runs {
@@ -114,6 +125,11 @@ pub fn read(folders: &[Folder], records: &BTreeMap<usize, qualified::Record>) ->
             hosts.learn(index, &run.facts);
             hosts.mark(index, folder.searched);
             run_hosts.insert(run.id, index);
+        }
+        if let Some((run, known)) = alias
+            && let Some(host) = run_hosts.get(&known).copied()
+        {
+            run_hosts.insert(run, host);
         }
         hosts.runs.push(run_hosts);
     }
@@ -226,19 +242,6 @@ impl Hosts {
         let host = self.add(folder_name, "folder");
         self.folder_hosts.insert(folder, host);
         host
-    }
-
-    /// Every verdict, host by host.
-    pub fn verdicts_json(&self) -> Vec<Value> {
-        let with_host = |host: &Host, verdict: &Qualified| {
-            let mut json = verdict.json();
-            json["host"] = host.name.clone().into();
-            json
-        };
-        self.hosts
-            .iter()
-            .flat_map(|host| host.verdicts.iter().map(move |verdict| with_host(host, verdict)))
-            .collect()
     }
 
     /// A host's values of a field in words; empty where it has none.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::file::bytes_of;
+use super::host::Host;
 use super::key::printable;
 
 /// As `qualify` calls its record.
@@ -111,6 +112,16 @@ impl Qualified {
             "verdict": self.verdict.word(), "why": self.why, "path": self.path, "started_at_s": self.started_at_s,
         })
     }
+}
+
+/// Every verdict, host by host.
+pub fn json_of(hosts: &[Host]) -> Vec<Value> {
+    let with_host = |host: &Host, verdict: &Qualified| {
+        let mut json = verdict.json();
+        json["host"] = host.name.clone().into();
+        json
+    };
+    hosts.iter().flat_map(|host| host.verdicts.iter().map(move |verdict| with_host(host, verdict))).collect()
 }
 
 #[cfg(test)]
