@@ -17,13 +17,17 @@ use crate::cli::{AnalyzeArgs, Table};
 mod canvas;
 /// What sets a machine apart.
 mod differ;
+/// Folders that may be of several machines.
+mod doubts;
 /// One result file to loads.
 mod file;
 /// Where result files lie.
 mod find;
 /// Slow, failing and missing nodes.
 pub mod fleet;
-/// A fleet as text, markdown, CSV and JSON.
+/// A fleet as CSV and JSON.
+mod fleet_data;
+/// A fleet as text and markdown.
 mod fleet_table;
 /// Whose loads these are.
 pub mod host;
@@ -37,6 +41,8 @@ pub mod key;
 mod parallel;
 /// Groups to a picture.
 pub mod plot;
+/// What `qualify` said of a node.
+pub mod qualified;
 /// Finding and reading result files.
 pub mod read;
 /// Every record on a page.
@@ -51,12 +57,15 @@ pub mod stats;
 pub mod summary;
 /// Groups as text, markdown, CSV and JSON.
 pub mod table;
+/// The words of many descriptions.
+pub mod texts;
 /// What results come to, in sentences.
 mod verdict;
 
 use fleet::Fleet;
 use host::Hosts;
 use plot::Subject;
+use qualified::Qualified;
 use read::{Input, SourceFile};
 use regress::Comparison;
 use stats::Group;
@@ -113,12 +122,15 @@ impl Analysis {
             });
         }
         let mut parts = Vec::new();
-        if !self.fleet.as_ref().is_some_and(Fleet::is_large) {
+        if self.has_loads() && !self.fleet.as_ref().is_some_and(Fleet::is_large) {
             parts.push(loads());
         }
         if let Some(judged) = self.fleet.as_ref().filter(|fleet| fleet.is_judged()) {
-            parts.extend([fleet(judged), nodes(judged)]);
+            parts.extend(self.has_loads().then(|| fleet(judged)));
+            parts.push(nodes(judged));
         }
+        let verdicts = self.verdicts_of_one().into_iter().map(|verdict| verdict.in_words() + "\n");
+        parts.extend(Some(verdicts.collect::<String>()).filter(|text| !text.is_empty()));
         parts.extend(self.comparison.as_ref().map(&comparison));
         Ok(parts.join("\n"))
     }
@@ -133,8 +145,23 @@ impl Analysis {
         }
     }
 
+    /// Not so where only verdicts of `qualify` were found.
+    fn has_loads(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
+    /// What `qualify` said, where there is no fleet to tell it.
+    fn verdicts_of_one(&self) -> Vec<&Qualified> {
+        let hosts = self.hosts.hosts.iter().filter(|host| self.fleet.is_none() && host.is_node);
+        hosts.flat_map(|host| &host.verdicts).collect()
+    }
+
     fn the_fleet(&self) -> Result<&Fleet> {
-        self.fleet.as_ref().context("there is no fleet: all loads are of one host")
+        self.fleet.as_ref().with_context(|| {
+            let hosts = self.hosts.hosts.iter().filter(|host| host.is_node);
+            let shared = hosts.filter_map(doubts::shared_name).map(|line| format!(".\n{line}"));
+            format!("there is no fleet: all loads are of one host{}", shared.collect::<String>())
+        })
     }
 
     fn the_comparison(&self) -> Result<&Comparison> {
@@ -156,14 +183,26 @@ impl Analysis {
         if let Some(fleet) = &self.fleet {
             whole["fleet"] = fleet.json()?;
         }
+        let verdicts = qualified::json_of(&self.hosts.hosts);
+        if !verdicts.is_empty() {
+            whole["qualify"] = verdicts.into();
+        }
         Ok(serde_json::to_string_pretty(&whole)? + "\n")
     }
 
     /// Draws to a `.png` or `.svg`: the loads, or the nodes of a large fleet.
     pub fn plot(&self, path: &Path) -> Result<()> {
+        self.need_loads("plot")?;
         match &self.fleet {
             Some(fleet) if fleet.is_large() => plot::draw(&fleet.over_nodes(), Subject::Nodes, path),
             _ => plot::draw(&self.groups, Subject::Loads, path),
+        }
+    }
+
+    fn need_loads(&self, what_for: &str) -> Result<()> {
+        match self.has_loads() {
+            true => Ok(()),
+            false => bail!("there is no load to {what_for}: only verdicts of `sllm-gds qualify` were found"),
         }
     }
 
@@ -174,12 +213,13 @@ impl Analysis {
 
     /// Writes `summary.txt` and `summary.json`. Of a large fleet the text is over all nodes.
     pub fn summary(&self, dir: &Path) -> Result<()> {
+        self.need_loads("summarize")?;
         let large = self.fleet.as_ref().filter(|fleet| fleet.is_large());
         summary::write(&self.groups, large, dir)
     }
 }
 
-/// Reads result files, or directories of them, and computes every figure. Loads of several hosts are kept apart.
+/// Reads result files and verdicts of `qualify`, or directories of them, and computes every figure. Loads of several hosts are kept apart.
 pub fn summarize(results: &[PathBuf]) -> Result<Analysis> {
     let input = read::read(results)?;
     let by_host = input.host_count() > 1;
@@ -201,6 +241,7 @@ fn analyze(mut input: Input, by_host: bool) -> Result<Analysis> {
     }
     notes.extend(cautions(&groups));
     notes.extend(runs_together(&input));
+    notes.extend(input.hosts.doubts(by_host));
     let fleet = if by_host { Some(fleet::compare(&groups, &input.hosts)?) } else { None };
     let (hosts, files) = (input.hosts, input.files);
     Ok(Analysis { groups, notes, comparison: None, fleet, hosts, files, worst: 10 })

@@ -186,9 +186,11 @@ mod tests {
             let mut environment = environment.clone();
             environment["host"] = json!(format!("node-{index}"));
             std::fs::write(path.join("environment.json"), json!({ "r": environment }).to_string()).unwrap();
-            Folder { path, name: index.to_string(), has_environment: true, searched: true }
+            let name = index.to_string();
+            Folder { path, top: name.clone(), name, has_environment: true, searched: true }
         };
-        host::read(&environments.iter().enumerate().map(folder).collect::<Vec<_>>())
+        let folders: Vec<Folder> = environments.iter().enumerate().map(folder).collect();
+        host::read(&folders, &BTreeMap::new())
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::key::printable;
+use super::qualified;
 use crate::bench::environment;
 
 /// Stands beside result files and holds no results: skipped without a word.
@@ -18,6 +19,8 @@ pub struct Folder {
     pub path: PathBuf,
     /// As a reader would call it: what the path adds to the one that was given.
     pub name: String,
+    /// The path that was given, with the first folder below it: what a fleet's node has of its own.
+    pub top: String,
     pub has_environment: bool,
     /// It was given, or lies below one that was; not so where only files in it were given.
     pub searched: bool,
@@ -34,6 +37,8 @@ pub struct File {
 pub struct Found {
     pub folders: Vec<Folder>,
     pub files: Vec<File>,
+    /// Records of `qualify`, at most one a folder.
+    pub verdicts: Vec<File>,
     pub notes: Vec<String>,
 }
 
@@ -75,9 +80,12 @@ impl Search {
         }
         let below = dir.strip_prefix(root).unwrap_or(dir);
         let name = if below.as_os_str().is_empty() { dir } else { below };
+        let first = below.components().next().filter(|_| dir != root);
+        let top = first.map_or(root.to_path_buf(), |first| root.join(first));
+        let top = printable(&top.to_string_lossy());
         let has_environment = dir.join(environment::FILE).is_file();
         let name = printable(&name.to_string_lossy());
-        self.found.folders.push(Folder { path: real.clone(), name, has_environment, searched: false });
+        self.found.folders.push(Folder { path: real.clone(), name, top, has_environment, searched: false });
         self.folders.insert(real, self.found.folders.len() - 1);
         self.found.folders.len() - 1
     }
@@ -88,8 +96,12 @@ impl Search {
             (false, Some(folder), Some(name)) => folder.path.join(name),
             _ => fs::canonicalize(&path).unwrap_or_else(|_| path.clone()),
         };
-        if self.files.insert(real) {
-            self.found.files.push(File { path, folder });
+        if !self.files.insert(real) {
+            return;
+        }
+        match path.file_name().is_some_and(|name| name == qualified::FILE) {
+            true => self.found.verdicts.push(File { path, folder }),
+            false => self.found.files.push(File { path, folder }),
         }
     }
 
@@ -156,6 +168,14 @@ mod tests {
         };
         let root = dir.path().display().to_string();
         assert_eq!(names(dir.path().into()), [root.clone(), "node-1".into()]);
-        assert_eq!(names(dir.path().join("node-1/m.json")), [root + "/node-1"]);
+        assert_eq!(names(dir.path().join("node-1/m.json")), [root.clone() + "/node-1"]);
+        let below = dir.path().join("node-1/run");
+        fs::create_dir(&below).unwrap();
+        fs::write(below.join("qualify.json"), "{}").unwrap();
+        let found = find(&[dir.path().into()]).unwrap();
+        let tops: Vec<&str> = found.folders.iter().map(|folder| folder.top.as_str()).collect();
+        assert_eq!(tops, [root.clone(), root.clone() + "/node-1", root + "/node-1"]);
+        assert_eq!(found.verdicts, [File { path: below.join("qualify.json"), folder: 2 }]);
+        assert_eq!(found.files.len(), 1);
     }
 }

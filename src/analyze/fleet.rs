@@ -3,15 +3,16 @@
 //! A node counts once for each group, by the median of its load times. It is slow where that lies more than
 //! `robust::THRESHOLD` robust standard deviations above the median of all nodes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use anyhow::Result;
 
 use super::differ::{self, Difference, Shared};
 use super::host::{Host, Hosts};
 use super::key::Key;
+use super::qualified::{Qualified, Verdict};
 use super::read::Load;
-use super::robust::{Spread, THRESHOLD, median};
+use super::robust::{Spread, THRESHOLD};
 use super::stats::{self, Group};
 
 /// How many nodes a table shows side by side, or one below the other.
@@ -23,10 +24,23 @@ pub struct Fleet {
     pub nodes: usize,
     /// In the keys' order, which name no host.
     pub groups: Vec<NodeGroup>,
-    /// Those with a finding, the worst first.
+    /// Those that stand out, the worst first.
     pub worst: Vec<Node>,
+    /// Those that `qualify` could not judge, with that alone. They may stand among the worst too.
+    pub open: Vec<Node>,
+    /// Absent where `qualify` left no verdict of any node.
+    pub qualified: Option<Tally>,
     /// What bad nodes have in common and others do not.
     pub shared: Vec<Shared>,
+}
+
+/// How many nodes `qualify` passed, failed, could not judge, and said nothing of. One path that failed fails its node.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub struct Tally {
+    pub passed: usize,
+    pub failed: usize,
+    pub open: usize,
+    pub without: usize,
 }
 
 /// One group over all nodes.
@@ -41,7 +55,7 @@ pub struct NodeGroup {
     /// Nodes far above the median, and far below it.
     pub slow: usize,
     pub fast: usize,
-    /// Nodes with more failed loads than is usual.
+    /// Nodes with failed loads.
     pub failing: usize,
     /// Nodes without a load, where most have some.
     pub missing: usize,
@@ -61,26 +75,41 @@ pub struct Node {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
-    /// An index into `Fleet::groups`.
-    pub group: usize,
+    /// An index into `Fleet::groups`; absent for what is of the node as a whole.
+    pub group: Option<usize>,
     pub what: What,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum What {
     Missing,
-    Failing { failed: usize, loads: usize },
-    Slow { median_s: f64, usual_s: f64, score: f64 },
+    Failing {
+        failed: usize,
+        loads: usize,
+    },
+    Slow {
+        median_s: f64,
+        usual_s: f64,
+        score: f64,
+    },
+    /// `qualify` failed it, or could not judge it.
+    Qualify(Qualified),
 }
 
 impl Finding {
-    /// The greater the worse: no loads, then failed loads, then slow ones.
+    /// The greater the worse: failed by `qualify`, then no loads, failed loads, slow ones; last what is not judged.
     fn rank(&self) -> (u8, f64) {
-        match self.what {
-            What::Missing => (2, 0.0),
-            What::Failing { failed, loads } => (1, failed as f64 / loads as f64),
-            What::Slow { score, .. } => (0, score),
+        match &self.what {
+            What::Qualify(qualified) if qualified.verdict.is_open() => (0, 0.0),
+            What::Slow { score, .. } => (1, *score),
+            What::Failing { failed, loads } => (2, *failed as f64 / *loads as f64),
+            What::Missing => (3, 0.0),
+            What::Qualify(_) => (4, 0.0),
         }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(&self.what, What::Qualify(qualified) if qualified.verdict.is_open())
     }
 }
 
@@ -105,25 +134,65 @@ pub fn compare(groups: &[Group], hosts: &Hosts) -> Result<Fleet> {
     let over_nodes = over_nodes(&by_key)?;
     let nodes: Vec<&Host> = hosts.hosts.iter().filter(|host| host.is_node).collect();
     let names: Vec<&str> = nodes.iter().map(|host| host.name.as_str()).collect();
-    let mut findings: BTreeMap<&str, Vec<Finding>> = BTreeMap::new();
+    // A node that never loaded counts by its verdict, where it has one.
+    let loaded: HashSet<&str> = groups.iter().map(|group| group.key.host.as_str()).collect();
+    let has_say = |host: &&&Host| loaded.contains(host.name.as_str()) || host.verdicts.is_empty();
+    let expected: Vec<&str> = nodes.iter().filter(has_say).map(|host| host.name.as_str()).collect();
+    let mut findings: BTreeMap<&str, Vec<Finding>> = of_verdicts(&nodes);
     let mut node_groups = Vec::new();
     for (index, (groups, over_nodes)) in by_key.values().zip(over_nodes).enumerate() {
-        let (group, found) = judge(groups, over_nodes, &names);
+        let (group, found) = judge(groups, over_nodes, &expected);
         node_groups.push(group);
         for (name, what) in found {
-            findings.entry(name).or_default().push(Finding { group: index, what });
+            findings.entry(name).or_default().push(Finding { group: Some(index), what });
         }
     }
-    let bad: Vec<bool> = names.iter().map(|name| findings.contains_key(name)).collect();
+    let stands_out = |findings: &Vec<Finding>| !findings.iter().all(Finding::is_open);
+    let bad: Vec<bool> = names.iter().map(|name| findings.get(name).is_some_and(stands_out)).collect();
     let (mut differences, shared) = differ::compare(hosts, &nodes, &bad);
-    let mut worst = Vec::new();
+    let (mut worst, mut open) = (Vec::new(), Vec::new());
     for (index, name) in names.iter().enumerate() {
         let Some(findings) = findings.remove(name) else { continue };
+        let not_judged: Vec<Finding> = findings.iter().filter(|finding| finding.is_open()).cloned().collect();
+        if !not_judged.is_empty() {
+            open.push(Node::new(name, not_judged, Vec::new()));
+        }
+        if bad.get(index) != Some(&true) {
+            continue;
+        }
         let differences = differences.remove(&index).unwrap_or_default();
         worst.push(Node::new(name, findings, differences));
     }
     worst.sort_by(|a, b| b.rank().partial_cmp(&a.rank()).unwrap_or(std::cmp::Ordering::Equal));
-    Ok(Fleet { nodes: names.len(), groups: node_groups, worst, shared })
+    let qualified = tally(&nodes);
+    Ok(Fleet { nodes: names.len(), groups: node_groups, worst, open, qualified, shared })
+}
+
+/// What `qualify` failed or could not judge.
+fn of_verdicts<'a>(nodes: &[&'a Host]) -> BTreeMap<&'a str, Vec<Finding>> {
+    let mut findings: BTreeMap<&str, Vec<Finding>> = BTreeMap::new();
+    for host in nodes {
+        for qualified in host.verdicts.iter().filter(|of_path| of_path.verdict != Verdict::Passed) {
+            let finding = Finding { group: None, what: What::Qualify(qualified.clone()) };
+            findings.entry(host.name.as_str()).or_default().push(finding);
+        }
+    }
+    findings
+}
+
+fn tally(nodes: &[&Host]) -> Option<Tally> {
+    let mut tally = Tally::default();
+    for host in nodes {
+        let any = |is: fn(Verdict) -> bool| host.verdicts.iter().any(|of_path| is(of_path.verdict));
+        let count = match () {
+            () if any(|verdict| verdict == Verdict::Failed) => &mut tally.failed,
+            () if any(Verdict::is_open) => &mut tally.open,
+            () if !host.verdicts.is_empty() => &mut tally.passed,
+            () => &mut tally.without,
+        };
+        *count += 1;
+    }
+    (tally.without < nodes.len()).then_some(tally)
 }
 
 impl Node {
@@ -165,9 +234,6 @@ fn over_nodes(by_key: &BTreeMap<Key, Vec<&Group>>) -> Result<Vec<Group>> {
 
 fn judge<'a>(nodes: &[&'a Group], over_nodes: Group, names: &[&'a str]) -> (NodeGroup, Vec<(&'a str, What)>) {
     let spread = Spread::of(&over_nodes.samples_s);
-    let failed_share = |node: &Group| node.errors as f64 / (node.errors + node.samples_s.len()) as f64;
-    // Where most nodes fail, failing is no node's fault.
-    let usual_share = median(&nodes.iter().map(|node| failed_share(node)).collect::<Vec<_>>()).unwrap_or(0.0);
     let mut group = NodeGroup {
         spread,
         loads: nodes.iter().map(|node| node.samples_s.len() + node.errors).sum(),
@@ -181,7 +247,8 @@ fn judge<'a>(nodes: &[&'a Group], over_nodes: Group, names: &[&'a str]) -> (Node
     let mut found = Vec::new();
     for node in nodes {
         let name = node.key.host.as_str();
-        if failed_share(node) > usual_share {
+        // However many nodes there are, and however many of them fail.
+        if node.errors > 0 {
             group.failing += 1;
             let loads = node.errors + node.samples_s.len();
             found.push((name, What::Failing { failed: node.errors, loads }));
@@ -252,9 +319,46 @@ mod tests {
     }
 
     #[test]
-    fn where_most_nodes_fail_no_node_is_to_blame() {
-        let fleet = fleet(&[("a", None), ("b", None), ("c", Some(1.0))], &[]);
-        assert!(fleet.worst.is_empty(), "{:?}", fleet.worst);
+    fn failed_loads_are_a_finding_among_any_number_of_nodes() {
+        let bad = |nodes: &[(&str, Option<f64>)]| -> Vec<String> {
+            fleet(nodes, &[]).worst.into_iter().map(|node| node.name).collect()
+        };
+        assert_eq!(bad(&[("a", None)]), ["a"]);
+        assert_eq!(bad(&[("a", None), ("b", Some(1.0))]), ["a"]);
+        assert_eq!(bad(&[("a", None), ("b", None), ("c", Some(1.0))]), ["a", "b"]);
+    }
+
+    #[test]
+    fn verdicts_count_beside_loads_and_without_any() {
+        let host = |name: &str, verdicts: &[(&str, Verdict)]| {
+            let of = |(path, verdict): &(&str, Verdict)| Qualified {
+                verdict: *verdict,
+                why: "why".into(),
+                path: path.to_string(),
+                started_at_s: 0.0,
+            };
+            let verdicts = verdicts.iter().map(of).collect();
+            Host { name: name.into(), is_node: true, verdicts, ..Host::default() }
+        };
+        let key = |host: &str| Key::new(["m", "cached", "", ""], "sllm", "").with_host(host);
+        let keys = ["good", "good-2", "two-paths"].map(key);
+        let load = |group| Load { group, time_s: Some(1.0), ..Load::default() };
+        let groups = stats::group(&[load(0), load(1), load(2)], &keys).unwrap();
+        let hosts = Hosts::of(vec![
+            host("good", &[("/a", Verdict::Passed)]),
+            host("good-2", &[]),
+            host(
+                "two-paths",
+                &[("/a", Verdict::Passed), ("/b", Verdict::Failed), ("/c", Verdict::NotJudged)],
+            ),
+            host("no-loads", &[("/a", Verdict::Interrupted)]),
+        ]);
+        let fleet = compare(&groups, &hosts).unwrap();
+        let names = |nodes: &[Node]| nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&fleet.worst), ["two-paths"]);
+        assert_eq!(names(&fleet.open), ["two-paths", "no-loads"]);
+        assert_eq!(fleet.qualified, Some(Tally { passed: 1, failed: 1, open: 1, without: 1 }));
+        assert_eq!(fleet.groups[0].missing, 0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Whose loads these are: the machines that `environment.json` describes, and what is known of each.
 //!
-//! A machine is told by its host name; where one name stands for different processors, by both. Without a
-//! description, a folder is a machine.
+//! A machine is told by its host name; where one name stands for different processors, by both, and where folders
+//! of one name have different GPUs, by these. Without a description, a folder is a machine.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -13,6 +13,8 @@ use super::file::bytes_of;
 use super::find::Folder;
 use super::key::printable;
 use super::parallel;
+use super::qualified::{self, Qualified};
+use super::texts::Texts;
 use crate::bench::environment;
 
 /// A machine.
@@ -24,6 +26,14 @@ pub struct Host {
     pub facts: BTreeMap<u32, Vec<u32>>,
     /// It loaded, or its description lies where results were searched for.
     pub is_node: bool,
+    /// What `qualify` said of each storage path, the newest of each.
+    pub verdicts: Vec<Qualified>,
+    /// How many older ones it said of the same.
+    pub older_verdicts: usize,
+    /// Where it is described: each folder's `top`.
+    pub tops: Vec<String>,
+    /// Its GPUs, by their UUIDs.
+    pub gpus: HashSet<String>,
 }
 
 /// Every machine, and which run belongs to which.
@@ -41,35 +51,6 @@ pub struct Hosts {
     folder_hosts: HashMap<usize, u32>,
 }
 
-/// Texts that stand often, each kept once.
-#[derive(Debug, Default)]
-pub struct Texts {
-    texts: Vec<String>,
-    indices: HashMap<String, u32>,
-    /// Those that were JSON numbers.
-    numbers: HashMap<u32, f64>,
-}
-
-impl Texts {
-    fn index(&mut self, text: &str) -> u32 {
-        if let Some(index) = self.indices.get(text) {
-            return *index;
-        }
-        let index = self.texts.len() as u32;
-        self.texts.push(text.to_string());
-        self.indices.insert(text.to_string(), index);
-        index
-    }
-
-    pub fn get(&self, index: u32) -> &str {
-        self.texts.get(index as usize).map_or("", String::as_str)
-    }
-
-    pub fn number(&self, index: u32) -> Option<f64> {
-        self.numbers.get(&index).copied()
-    }
-}
-
 /// A fact as read: field, value, and the number if it is one.
 type Fact = (String, String, Option<f64>);
 
@@ -79,6 +60,25 @@ struct Run {
 }
 
 impl Run {
+    fn new(id: String, environment: &Value) -> Run {
+        let mut facts = Vec::new();
+        flatten("", environment, &mut facts);
+        Run { id, facts }
+    }
+
+    fn of(record: &qualified::Record) -> Run {
+        let mut run = Run::new(record.run_id.clone(), &record.environment);
+        if run.text("host").is_none() {
+            run.facts.push(("host".into(), record.host.clone(), None));
+        }
+        run
+    }
+
+    fn gpus(&self) -> HashSet<String> {
+        let is_uuid = |field: &str| field.starts_with("gpus.") && field.ends_with(".uuid");
+        self.facts.iter().filter(|fact| is_uuid(&fact.0)).map(|fact| fact.1.clone()).collect()
+    }
+
     fn text(&self, field: &str) -> Option<&str> {
         self.facts
             .iter()
@@ -88,27 +88,48 @@ impl Run {
     }
 }
 
-/// Reads every folder's description.
-pub fn read(folders: &[Folder]) -> Hosts {
+/// Reads every folder's description. `records` are those of `qualify`, by their folder.
+pub fn read(folders: &[Folder], records: &BTreeMap<usize, qualified::Record>) -> Hosts {
     let described = parallel::map(folders, |folder| match folder.has_environment {
         true => read_environment(&folder.path.join(environment::FILE)),
         false => Ok(Vec::new()),
     });
     let mut hosts = Hosts::default();
-    let mut known: HashMap<(String, String), u32> = HashMap::new();
-    for (folder, runs) in folders.iter().zip(described) {
-        let runs = runs.unwrap_or_else(|error| {
+    let mut known: HashMap<(String, String), Vec<u32>> = HashMap::new();
+    for (number, (folder, runs)) in folders.iter().zip(described).enumerate() {
+        let mut runs = runs.unwrap_or_else(|error| {
             hosts.notes.push(format!("{error:#}; its folder is taken for a host"));
             Vec::new()
         });
+        let record = records.get(&number).filter(|record| runs.iter().all(|run| run.id != record.run_id));
+        // A record of a run that is not described, of a host that is: the folder's description knows it better.
+        let known_run = |record: &qualified::Record| {
+            let of_host = |run: &&Run| run.text("host") == Some(&record.host);
+            runs.iter().find(of_host).map(|run| run.id.clone())
+        };
+        let alias = record.and_then(|record| Some((record.run_id.clone(), known_run(record)?)));
+        if let Some(record) = record.filter(|_| alias.is_none()) {
+            runs.push(Run::of(record));
+        }
         let mut run_hosts = HashMap::new();
         for run in runs {
             let Some(name) = run.text("host").map(str::to_string) else { continue };
             let cpu = run.text("cpu.model").unwrap_or_default().to_string();
-            let index = *known.entry((name.clone(), cpu)).or_insert_with(|| hosts.add(&name, &folder.name));
+            let alike = known.entry((name.clone(), cpu)).or_default();
+            let index = hosts.same(alike, folder, run.gpus()).unwrap_or_else(|gpus| {
+                let index = hosts.add(&name, &folder.name);
+                alike.push(index);
+                hosts.locate(index, folder, gpus);
+                index
+            });
             hosts.learn(index, &run.facts);
             hosts.mark(index, folder.searched);
             run_hosts.insert(run.id, index);
+        }
+        if let Some((run, known)) = alias
+            && let Some(host) = run_hosts.get(&known).copied()
+        {
+            run_hosts.insert(run, host);
         }
         hosts.runs.push(run_hosts);
     }
@@ -133,6 +154,49 @@ impl Hosts {
         self.hosts.len() as u32 - 1
     }
 
+    /// Of hosts with one name and one processor, that of this folder: known in the same top folder, or with no GPU that
+    /// tells it from this. Hands `gpus` back where there is none.
+    fn same(
+        &mut self,
+        alike: &[u32],
+        folder: &Folder,
+        gpus: HashSet<String>,
+    ) -> Result<u32, HashSet<String>> {
+        let find = |is: &dyn Fn(&Host) -> bool| {
+            alike.iter().copied().find(|index| self.hosts.get(*index as usize).is_some_and(is))
+        };
+        let not_told_apart =
+            |host: &Host| gpus.is_empty() || host.gpus.is_empty() || !host.gpus.is_disjoint(&gpus);
+        let Some(index) = find(&|host| host.tops.contains(&folder.top)).or_else(|| find(&not_told_apart))
+        else {
+            return Err(gpus);
+        };
+        self.locate(index, folder, gpus);
+        Ok(index)
+    }
+
+    fn locate(&mut self, host: u32, folder: &Folder, gpus: HashSet<String>) {
+        let Some(host) = self.hosts.get_mut(host as usize) else { return };
+        host.gpus.extend(gpus);
+        if !host.tops.contains(&folder.top) {
+            host.tops.push(folder.top.clone());
+        }
+    }
+
+    /// Of each path, the newest verdict counts.
+    pub fn qualify(&mut self, host: u32, new: Qualified) {
+        let Some(host) = self.hosts.get_mut(host as usize) else { return };
+        match host.verdicts.iter_mut().find(|known| known.path == new.path) {
+            None => host.verdicts.push(new),
+            Some(known) => {
+                host.older_verdicts += 1;
+                if new.started_at_s > known.started_at_s {
+                    *known = new;
+                }
+            }
+        }
+    }
+
     fn mark(&mut self, host: u32, is_node: bool) {
         if let Some(host) = self.hosts.get_mut(host as usize) {
             host.is_node |= is_node;
@@ -143,7 +207,7 @@ impl Hosts {
         for (field, value, number) in facts {
             let (field, value) = (self.fields.index(field), self.values.index(value));
             if let Some(number) = number {
-                self.values.numbers.insert(value, *number);
+                self.values.set_number(value, *number);
             }
             let Some(host) = self.hosts.get_mut(host as usize) else { continue };
             let values = host.facts.entry(field).or_default();
@@ -191,12 +255,7 @@ fn read_environment(path: &Path) -> Result<Vec<Run>> {
     let bytes = bytes_of(path)?;
     let all: Map<String, Value> = serde_json::from_slice(&bytes)
         .with_context(|| format!("{} is damaged, or not an object with one entry a run", path.display()))?;
-    let run = |(id, environment): (String, Value)| {
-        let mut facts = Vec::new();
-        flatten("", &environment, &mut facts);
-        Run { id, facts }
-    };
-    Ok(all.into_iter().map(run).collect())
+    Ok(all.into_iter().map(|(id, environment)| Run::new(id, &environment)).collect())
 }
 
 /// `{"cpu": {"threads": 2}}` is `cpu.threads` = `2`. A list of plain values is one value; null says nothing.
@@ -241,9 +300,10 @@ mod tests {
             let path = dir.path().join(name);
             fs::create_dir_all(&path).unwrap();
             fs::write(path.join(environment::FILE), environment.to_string()).unwrap();
-            Folder { path, name: name.to_string(), has_environment: true, searched: true }
+            let name = name.to_string();
+            Folder { path, top: name.clone(), name, has_environment: true, searched: true }
         };
-        read(&environments.iter().map(folder).collect::<Vec<_>>())
+        read(&environments.iter().map(folder).collect::<Vec<_>>(), &BTreeMap::new())
     }
 
     fn on(host: &str, cpu: &str) -> Value {
@@ -261,6 +321,25 @@ mod tests {
         assert_eq!(host, [0, 0, 1]);
         let names: Vec<&str> = all.hosts.iter().map(|host| host.name.as_str()).collect();
         assert_eq!(names, ["vm", "vm (other)"]);
+    }
+
+    #[test]
+    fn clones_are_told_apart_by_their_gpus() {
+        let with = |gpus: &[&str]| {
+            let mut environment = on("vm", "x");
+            environment["gpus"] = gpus.iter().map(|uuid| json!({ "uuid": uuid })).collect();
+            json!({ "r": environment })
+        };
+        let all = hosts(&[
+            ("a", with(&["1", "2"])),
+            ("b", with(&["3"])),
+            ("c", with(&["2"])),
+            ("d", with(&["3", "4"])),
+            ("e", with(&[])),
+        ]);
+        let found: Vec<(&str, String)> =
+            all.hosts.iter().map(|host| (host.name.as_str(), host.tops.join(" "))).collect();
+        assert_eq!(found, [("vm", "a c e".to_string()), ("vm (b)", "b d".into())]);
     }
 
     #[test]
@@ -304,9 +383,9 @@ mod tests {
     fn a_damaged_description_is_told() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(environment::FILE), "[").unwrap();
-        let folder =
-            Folder { path: dir.path().into(), name: "f".into(), has_environment: true, searched: true };
-        let mut all = read(&[folder]);
+        let (path, name) = (dir.path().to_path_buf(), "f".to_string());
+        let folder = Folder { path, top: name.clone(), name, has_environment: true, searched: true };
+        let mut all = read(&[folder], &BTreeMap::new());
         assert!(all.notes[0].contains("environment.json is damaged"), "{:?}", all.notes);
         assert_eq!(all.of_run(0, "f", "r"), 0);
     }

@@ -35,15 +35,21 @@ pub fn page(analysis: &Analysis) -> Result<String> {
     let fleet = analysis.fleet.as_ref().filter(|fleet| fleet.is_judged());
     if let Some(fleet) = fleet {
         parts.push(("nodes", "Worst nodes", worst_nodes(fleet, analysis.worst)));
-        parts.push(("fleet", "Fleet", fleet_groups(fleet)));
+        if analysis.has_loads() {
+            parts.push(("fleet", "Fleet", fleet_groups(fleet)));
+        }
     }
     if let Some(comparison) = &analysis.comparison {
         parts.push(("comparison", "Against the baseline", against(comparison)));
     }
-    parts.push(("plot", "Plot", plots(analysis, fleet)?));
-    parts.push(("loads", "Load times", loads(analysis)));
+    if analysis.has_loads() {
+        parts.push(("plot", "Plot", plots(analysis, fleet)?));
+        parts.push(("loads", "Load times", loads(analysis)));
+    }
     parts.push(("environment", "Environment", environment(analysis)));
-    parts.push(("records", "Records", records::html(analysis)?));
+    if analysis.has_loads() {
+        parts.push(("records", "Records", records::html(analysis)?));
+    }
     parts.push(("method", "How the figures are made", method()));
 
     let mut body = head(analysis);
@@ -75,6 +81,7 @@ fn head(analysis: &Analysis) -> String {
         (None, Some(host)) => format!("host {}", host.name),
         (None, None) => "one host".into(),
     };
+    let title = if analysis.has_loads() { "Load times of " } else { "Verdicts of qualify" };
     let lines = verdict::lines(analysis);
     let (mood, words) = verdict::whole(&lines);
     let items: String = lines
@@ -100,7 +107,7 @@ fn head(analysis: &Analysis) -> String {
     let warnings =
         if warnings.is_empty() { String::new() } else { format!("<p>Warnings:</p>{}", list(&warnings)) };
     format!(
-        "<h1>Load times of {}{more}</h1>\n<p class=\"soft\">{loads} loads, {}; sllm-gds {}.</p>\n\
+        "<h1>{title}{}{more}</h1>\n<p class=\"soft\">{loads} loads, {}; sllm-gds {}.</p>\n\
          <div class=\"verdict {}\"><strong>{words}</strong><ul>{items}</ul></div>\n{warnings}\n",
         escape(&models.join(", ")),
         escape(&hosts),
@@ -230,6 +237,10 @@ fn worst_nodes(fleet: &Fleet, count: usize) -> String {
     let mut text = format!("<p>{}.</p>", escape(&fleet.verdict()));
     if !rows.is_empty() {
         text.push_str(&table(&header, 3, rows, false));
+    }
+    if !fleet.open.is_empty() {
+        text.push_str("<p>Not judged by qualify:</p>");
+        text.push_str(&list(&fleet.open_in_words()));
     }
     if fleet.worst.len() > count {
         let more = fleet.worst.len() - count;

@@ -19,13 +19,16 @@ impl Cell {
         Cell::Wide(lines)
     }
 
-    fn html(&self) -> String {
+    /// The label stands before it where the page is too narrow for a heading.
+    fn html(&self, label: &str) -> String {
+        let label =
+            if label.is_empty() { String::new() } else { format!(" data-label=\"{}\"", escape(label)) };
         match self {
-            Cell::Number(text) => format!("<td>{}</td>", escape(text)),
-            Cell::Text(text) => format!("<td class=\"text\">{}</td>", escape(text)),
+            Cell::Number(text) => format!("<td{label}>{}</td>", escape(text)),
+            Cell::Text(text) => format!("<td class=\"text\"{label}>{}</td>", escape(text)),
             Cell::Wide(lines) => {
                 let lines: Vec<String> = lines.iter().map(|line| escape(line)).collect();
-                format!("<td class=\"wide\">{}</td>", lines.join("<br>"))
+                format!("<td class=\"wide\"{label}>{}</td>", lines.join("<br>"))
             }
         }
     }
@@ -53,7 +56,8 @@ impl Row {
     }
 }
 
-/// A table that scrolls within its place; a tall one in height too. The first `left` headings are text.
+/// A table that scrolls within its place; a tall one in height too. Any other becomes a block a row on a phone. The
+/// first `left` headings are text.
 pub fn table(header: &[String], left: usize, rows: Vec<Row>, tall: bool) -> String {
     let heading = |(index, text): (usize, &String)| {
         format!("<th{}>{}</th>", if index < left { " class=\"text\"" } else { "" }, escape(text))
@@ -61,7 +65,7 @@ pub fn table(header: &[String], left: usize, rows: Vec<Row>, tall: bool) -> Stri
     let headings: String = header.iter().enumerate().map(heading).collect();
     let mut text = format!(
         "<div class=\"scroll{}\"><table>\n<thead><tr>{headings}</tr></thead>\n<tbody>\n",
-        if tall { " tall" } else { "" }
+        if tall { " tall" } else { " rows" }
     );
     for row in rows {
         match row {
@@ -72,7 +76,12 @@ pub fn table(header: &[String], left: usize, rows: Vec<Row>, tall: bool) -> Stri
             )),
             Row::Cells(cells, class) => {
                 let class = class.map(|class| format!(" class=\"{class}\"")).unwrap_or_default();
-                let cells: String = cells.iter().map(Cell::html).collect();
+                let label = |index: usize| match tall || index == 0 {
+                    true => "",
+                    false => header.get(index).map_or("", String::as_str),
+                };
+                let cells: String =
+                    cells.iter().enumerate().map(|(index, cell)| cell.html(label(index))).collect();
                 text.push_str(&format!("<tr{class}>{cells}</tr>\n"));
             }
         }
@@ -90,7 +99,8 @@ mod tests {
         let rows = vec![Row::Section(hostile.into()), Row::plain(vec![hostile.into(), hostile.into()], 1)];
         let html = table(&["a".into(), hostile.into()], 1, rows, false);
         assert!(!html.contains("<script") && !html.contains(hostile), "{html}");
-        assert_eq!(html.matches("&lt;script&gt;").count(), 4);
+        assert_eq!(html.matches("&lt;script&gt;").count(), 5);
+        assert_eq!(html.matches("<td data-label=\"&lt;/td&gt;").count(), 1);
         assert_eq!(escape("a<b>&\"'"), "a&lt;b&gt;&amp;&quot;&#39;");
     }
 }

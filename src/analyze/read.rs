@@ -1,6 +1,6 @@
 //! Result files to loads: which files there are, what each holds, and whose each load is.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -10,6 +10,7 @@ use super::find;
 use super::host::{self, Hosts};
 use super::key::Key;
 use super::parallel;
+use super::qualified;
 
 /// One record, as far as figures go.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,9 +51,11 @@ pub struct SourceFile {
 }
 
 impl Input {
-    /// Hosts with at least one load.
+    /// Hosts with at least one load, or a verdict of `qualify`.
     pub fn host_count(&self) -> usize {
+        let qualified = self.hosts.hosts.iter().filter(|host| !host.verdicts.is_empty());
         let mut names: Vec<&str> = self.keys.iter().map(|key| key.host.as_str()).collect();
+        names.extend(qualified.map(|host| host.name.as_str()));
         names.sort_unstable();
         names.dedup();
         names.len()
@@ -68,10 +71,17 @@ impl Input {
 /// Fails where a path does not exist, or where nothing at all could be read.
 pub fn read(paths: &[PathBuf]) -> Result<Input> {
     let found = find::find(paths)?;
-    let mut hosts = host::read(&found.folders);
-    let contents = parallel::map(&found.files, |file| file::read(&file.path));
-
     let mut notes = found.notes;
+    let records = read_verdicts(&found.verdicts, &mut notes);
+    let mut hosts = host::read(&found.folders, &records);
+    let contents = parallel::map(&found.files, |file| file::read(&file.path));
+    let folder_name = |folder: usize| found.folders.get(folder).map_or("", |folder| &folder.name);
+
+    let verdicts = records.len();
+    for (folder, record) in records {
+        let host = hosts.of_run(folder, folder_name(folder), &record.run_id);
+        hosts.qualify(host, record.qualified);
+    }
     let mut gather = Gather::default();
     let mut files = Vec::new();
     let mut others = Vec::new();
@@ -81,8 +91,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Input> {
                 notes.push(format!("{}: holds no records", file.path.display()));
             }
             Content::Loads(loads) => {
-                let folder_name = found.folders.get(file.folder).map_or("", |folder| &folder.name);
-                let of_run = |run: &String| hosts.of_run(file.folder, folder_name, run);
+                let of_run = |run: &String| hosts.of_run(file.folder, folder_name(file.folder), run);
                 let run_hosts: Vec<u32> = loads.run_ids.iter().map(of_run).collect();
                 let named = loads.run_ids.iter().cloned().zip(run_hosts.iter().copied()).collect();
                 files.push(SourceFile { path: file.path, run_hosts: named });
@@ -99,7 +108,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Input> {
             first.display()
         ));
     }
-    if gather.loads.is_empty() {
+    if gather.loads.is_empty() && verdicts == 0 {
         let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let why = match notes.as_slice() {
             [] => "there is no *.json file; `sllm-gds bench --results DIR` writes them".to_string(),
@@ -110,6 +119,19 @@ pub fn read(paths: &[PathBuf]) -> Result<Input> {
     notes.append(&mut hosts.notes);
     let (keys, loads) = gather.finish(&hosts);
     Ok(Input { keys, loads, hosts, files, notes })
+}
+
+/// By their folder. One that can't be read is named in the notes.
+fn read_verdicts(files: &[find::File], notes: &mut Vec<String>) -> BTreeMap<usize, qualified::Record> {
+    let contents = parallel::map(files, |file| qualified::read(&file.path));
+    let mut records = BTreeMap::new();
+    for (file, content) in files.iter().zip(contents) {
+        match content {
+            Ok(record) => drop(records.insert(file.folder, record)),
+            Err(error) => notes.push(format!("{error:#}; skipped")),
+        }
+    }
+    records
 }
 
 /// Gives every key, host and run one number over all files.

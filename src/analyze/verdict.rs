@@ -1,6 +1,8 @@
 //! What results come to, in sentences.
 
 use super::Analysis;
+use super::fleet::{Fleet, Tally};
+use super::qualified::{Qualified, Verdict};
 use super::stats::Group;
 use super::table::{seconds, sections, times};
 
@@ -26,7 +28,11 @@ pub struct Line {
 
 /// Whether loads failed, got slower, or nodes stand out; then what is fastest, section by section.
 pub fn lines(analysis: &Analysis) -> Vec<Line> {
-    let mut lines = vec![of_loads(&analysis.groups), of_checks(&analysis.groups)];
+    let mut lines = Vec::new();
+    if analysis.has_loads() {
+        lines.extend([of_loads(&analysis.groups), of_checks(&analysis.groups)]);
+    }
+    lines.extend(of_qualify(analysis));
     if let Some(comparison) = &analysis.comparison {
         let regressions = comparison.regressions();
         if regressions.is_empty() {
@@ -62,6 +68,29 @@ pub fn whole(lines: &[Line]) -> (Mood, &'static str) {
         Some(Mood::Look) => (Mood::Look, "Something to look at"),
         _ => (Mood::Good, "In order"),
     }
+}
+
+/// A line for each storage path of one host, or one over a fleet.
+fn of_qualify(analysis: &Analysis) -> Vec<Line> {
+    let of_one = |verdict: &Qualified| {
+        let mood = match verdict.verdict {
+            Verdict::Passed => Mood::Good,
+            Verdict::Failed => Mood::Bad,
+            Verdict::NotJudged | Verdict::Interrupted => Mood::Look,
+        };
+        Line { mood, text: format!("{}.", verdict.in_words()) }
+    };
+    let over_all = |fleet: &Fleet| {
+        let tally = fleet.qualified?;
+        let mood = match tally {
+            Tally { failed: 1.., .. } => Mood::Bad,
+            Tally { open: 0, without: 0, .. } => Mood::Good,
+            _ => Mood::Look,
+        };
+        Some(Line { mood, text: format!("{}.", fleet.qualified_in_words()?) })
+    };
+    let of_fleet = analysis.fleet.as_ref().and_then(over_all);
+    analysis.verdicts_of_one().into_iter().map(of_one).chain(of_fleet).collect()
 }
 
 fn of_loads(groups: &[Group]) -> Line {

@@ -20,6 +20,13 @@ th,td{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px s
 th,td.w{white-space:nowrap}th.n,td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}\
 td.t{min-width:13rem}tr.told td{border-bottom:0}\
 .why{position:sticky;left:.6rem;max-width:calc(100vw - 4rem)}\
+@media screen and (max-width:600px){table,tbody,tr{display:block}tr.head{display:none}\
+tr{padding:.4rem 0;border-bottom:1px solid var(--line)}tr.told{padding-bottom:0;border:0}\
+td,td.n,td.w{display:grid;grid-template-columns:6.5rem 1fr;gap:.5rem;border:0;padding:.1rem 0;\
+min-width:0;text-align:left;white-space:normal;overflow-wrap:anywhere}\
+td::before{content:attr(data-label);opacity:.7}td:empty{display:none}\
+td.all{display:block}td.all::before{content:none}td:first-child{font-weight:600}td.all{font-weight:400}\
+.why{position:static;max-width:none}}\
 pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}li{overflow-wrap:anywhere}\
 @media print{body{max-width:none;font-size:11px}details{display:block}.scroll{overflow:visible}}";
 
@@ -58,26 +65,26 @@ pub fn page(report: &Report<'_>) -> String {
 }
 
 fn criteria(html: &mut String, report: &Report<'_>) {
-    heading(html, "Criteria", &["criterion", "", "of", "measured >", "limit", "share >"]);
+    let columns = ["criterion", "verdict", "of", "measured >", "limit", "share >"];
+    heading(html, "Criteria", &columns);
     for criterion in &report.criteria {
         let share = criterion.share().map_or(String::new(), |share| format!("{share:.2}"));
         let told = if criterion.causes.is_empty() { "" } else { " class=\"told\"" };
-        let _ = writeln!(
-            html,
-            "<tr{told}><td>{}</td><td class=\"w {}\">{}</td><td class=\"w\">{}</td><td class=\"n\">{}</td>\
-             <td class=\"t\">{}</td><td class=\"n\">{share}</td></tr>",
-            escape(criterion.what),
-            class(criterion.judged),
-            word(criterion.judged),
-            escape(&criterion.of),
-            escape(&criterion.measured),
-            escape(&criterion.limit),
-        );
+        let judged = format!("w {}", class(criterion.judged));
+        let cells = [
+            ("", criterion.what),
+            (judged.as_str(), word(criterion.judged)),
+            ("w", &criterion.of),
+            ("n", &criterion.measured),
+            ("t", &criterion.limit),
+            ("n", &share),
+        ];
+        row(html, told, &columns, &cells);
         if !criterion.causes.is_empty() {
             let causes: Vec<String> = criterion.causes.iter().map(|cause| escape(cause)).collect();
             let _ = writeln!(
                 html,
-                "<tr><td colspan=\"6\"><div class=\"why\">→ {}</div></td></tr>",
+                "<tr><td class=\"all\" colspan=\"6\"><div class=\"why\">→ {}</div></td></tr>",
                 causes.join("<br>→ ")
             );
         }
@@ -86,28 +93,22 @@ fn criteria(html: &mut String, report: &Report<'_>) {
 }
 
 fn measured(html: &mut String, report: &Report<'_>) {
-    heading(
-        html,
-        "Measured",
-        &["what", "of", "median GB/s >", "rounds >", "lowest >", "highest >", "links allow", "how"],
-    );
+    let columns = ["what", "of", "median GB/s >", "rounds >", "lowest >", "highest >", "links allow", "how"];
+    heading(html, "Measured", &columns);
     for figure in &report.seen.measured {
         let of_rounds = |pick: fn(f64, f64) -> f64| figure.rounds_gb_per_s.iter().copied().reduce(pick);
         let number = |value: Option<f64>| value.map_or("?".to_string(), |value| format!("{value:.2}"));
-        let _ = writeln!(
-            html,
-            "<tr><td>{}</td><td class=\"w\">{}</td><td class=\"n\">{:.2}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
-             <td class=\"n\">{}</td><td class=\"t\">{} ({})</td><td class=\"t\">{}</td></tr>",
-            figure.kind.words(),
-            escape(&figure.of),
-            figure.gb_per_s,
-            figure.rounds_gb_per_s.len(),
-            number(of_rounds(f64::min)),
-            number(of_rounds(f64::max)),
-            number(figure.allowed_gb_per_s),
-            escape(&figure.links),
-            escape(&figure.how),
-        );
+        let cells = [
+            ("", figure.kind.words()),
+            ("w", &figure.of),
+            ("n", &format!("{:.2}", figure.gb_per_s)),
+            ("n", &figure.rounds_gb_per_s.len().to_string()),
+            ("n", &number(of_rounds(f64::min))),
+            ("n", &number(of_rounds(f64::max))),
+            ("t", &format!("{} ({})", number(figure.allowed_gb_per_s), figure.links)),
+            ("t", &figure.how),
+        ];
+        row(html, "", &columns, &cells);
     }
     html.push_str("</table></div>\n");
     let drive = |s: &super::drives::Served| {
@@ -121,42 +122,48 @@ fn measured(html: &mut String, report: &Report<'_>) {
 
 fn loads(html: &mut String, report: &Report<'_>) {
     let title = format!("Loads of {}", report.model);
-    heading(html, &title, &["page cache", "s >", "GB/s >", "path", "verified"]);
+    let columns = ["page cache", "s >", "GB/s >", "path", "verified"];
+    heading(html, &title, &columns);
     for load in report.loads.cold.iter().chain(report.loads.warm) {
         let seconds = load.loading_time.map_or("-".to_string(), |s| format!("{s:.3}"));
         let rate = load.loading_time.filter(|s| *s > 0.0).map(|s| load.bytes as f64 / s / 1e9);
         let verified = match (&load.error, load.verified) {
-            (Some(error), _) => escape(error),
-            (None, Some(true)) => "yes".into(),
-            _ => "no".into(),
+            (Some(error), _) => error.as_str(),
+            (None, Some(true)) => "yes",
+            _ => "no",
         };
-        let _ = writeln!(
-            html,
-            "<tr><td>{}</td><td class=\"n\">{seconds}</td><td class=\"n\">{}</td><td>{}</td><td>{verified}</td></tr>",
-            escape(&load.cache_state),
-            rate.map_or("-".to_string(), |rate| format!("{rate:.2}")),
-            escape(&load.path),
-        );
+        let rate = rate.map_or("-".to_string(), |rate| format!("{rate:.2}"));
+        let cells = [
+            ("", load.cache_state.as_str()),
+            ("n", &seconds),
+            ("n", &rate),
+            ("", load.path.as_str()),
+            ("", verified),
+        ];
+        row(html, "", &columns, &cells);
     }
     html.push_str("</table></div>\n");
 }
 
 fn checks(html: &mut String, title: &str, checks: &[Check]) {
-    heading(html, title, &["", "check", "of", "value", "what it means, what to do"]);
+    let columns = ["", "check", "of", "value", "what it means, what to do"];
+    heading(html, title, &columns);
     let mut sorted: Vec<&Check> = checks.iter().collect();
     sorted.sort_by_key(|check| std::cmp::Reverse(check.status));
     for check in sorted {
         let status = format!("{:?}", check.status).to_lowercase();
         let words: Vec<&str> =
             [&check.why, &check.remedy].into_iter().flatten().map(String::as_str).collect();
-        let _ = writeln!(
-            html,
-            "<tr><td class=\"w {status}\">{status}</td><td class=\"w\">{}</td><td class=\"w\">{}</td><td>{}</td><td class=\"t\">{}</td></tr>",
-            check.id,
-            escape(&check.subject),
-            escape(&check.value),
-            escape(&words.join("; ")),
-        );
+        let class = format!("w {status}");
+        let words = words.join("; ");
+        let cells = [
+            (class.as_str(), status.as_str()),
+            ("w", check.id),
+            ("w", &check.subject),
+            ("", &check.value),
+            ("t", &words),
+        ];
+        row(html, "", &columns, &cells);
     }
     html.push_str("</table></div>\n");
 }
@@ -170,10 +177,20 @@ fn heading(html: &mut String, title: &str, columns: &[&str]) {
     let columns: Vec<String> = columns.iter().map(head).collect();
     let _ = writeln!(
         html,
-        "<h2>{}</h2>\n<div class=\"scroll\"><table>\n<tr>{}</tr>",
+        "<h2>{}</h2>\n<div class=\"scroll\"><table>\n<tr class=\"head\">{}</tr>",
         escape(title),
         columns.concat()
     );
+}
+
+/// A table's row, of classes and texts. Each cell knows its column's name, which a narrow page shows before it.
+fn row(html: &mut String, class: &str, columns: &[&str], cells: &[(&str, &str)]) {
+    let _ = write!(html, "<tr{class}>");
+    for (column, (class, text)) in columns.iter().zip(cells) {
+        let label = column.strip_suffix(" >").unwrap_or(column);
+        let _ = write!(html, "<td class=\"{class}\" data-label=\"{label}\">{}</td>", escape(text));
+    }
+    html.push_str("</tr>\n");
 }
 
 fn list(html: &mut String, title: &str, lines: &[String]) {
@@ -217,6 +234,9 @@ mod tests {
             ["&lt;host&gt;", "&lt;model&gt;", "a &lt;note&gt;", "viewport", "12.00", "FAILED", "too slow"]
         {
             assert!(page.contains(part), "{part}");
+        }
+        for column in ["criterion", "verdict", "of", "measured", "limit", "share"] {
+            assert!(page.contains(&format!("data-label=\"{column}\">")), "{column}");
         }
         assert_eq!(page.matches("<table").count(), page.matches("</table>").count());
         assert_eq!(page.matches("<tr").count(), page.matches("</tr>").count());

@@ -1,0 +1,164 @@
+//! What `qualify` said of a node: of its record, only the verdict and whose it is.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::file::bytes_of;
+use super::host::Host;
+use super::key::printable;
+
+/// As `qualify` calls its record.
+pub const FILE: &str = "qualify.json";
+/// Of a reason, in text and pages. JSON and CSV have it whole.
+const WHY_CHARS: usize = 160;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Passed,
+    Failed,
+    NotJudged,
+    Interrupted,
+}
+
+/// The verdict on one storage path of a node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Qualified {
+    pub verdict: Verdict,
+    pub why: String,
+    pub path: String,
+    pub started_at_s: f64,
+}
+
+/// A record, with what tells whose it is.
+#[derive(Debug)]
+pub struct Record {
+    pub qualified: Qualified,
+    pub host: String,
+    pub run_id: String,
+    /// As in `environment.json`, should that not stand beside.
+    pub environment: Value,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    verdict: String,
+    why: String,
+    host: String,
+    started_at_s: f64,
+    #[serde(default)]
+    path: String,
+    #[serde(default)]
+    run_id: String,
+    #[serde(default)]
+    environment: Value,
+}
+
+pub fn read(path: &Path) -> Result<Record> {
+    let bytes = bytes_of(path)?;
+    let foreign = || format!("{} is damaged, or no record of `sllm-gds qualify`", path.display());
+    let raw: Raw = serde_json::from_slice(&bytes).with_context(foreign)?;
+    let verdict = Verdict::parse(&raw.verdict).with_context(foreign)?;
+    let qualified = Qualified {
+        verdict,
+        why: printable(&raw.why),
+        path: printable(&raw.path),
+        started_at_s: raw.started_at_s,
+    };
+    Ok(Record { qualified, host: printable(&raw.host), run_id: raw.run_id, environment: raw.environment })
+}
+
+impl Verdict {
+    fn parse(word: &str) -> Result<Verdict> {
+        let all = [Verdict::Passed, Verdict::Failed, Verdict::NotJudged, Verdict::Interrupted];
+        match all.into_iter().find(|verdict| verdict.word() == word) {
+            Some(verdict) => Ok(verdict),
+            None => bail!("the verdict is {word:?}: neither passed, failed, not judged nor interrupted"),
+        }
+    }
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Passed => "passed",
+            Verdict::Failed => "failed",
+            Verdict::NotJudged => "not judged",
+            Verdict::Interrupted => "interrupted",
+        }
+    }
+
+    /// Neither passed nor failed.
+    pub fn is_open(self) -> bool {
+        matches!(self, Verdict::NotJudged | Verdict::Interrupted)
+    }
+}
+
+impl Qualified {
+    /// `qualify of /mnt/nvme failed: 1 of 10 criteria failed, foremost …`
+    pub fn in_words(&self) -> String {
+        let mut why: String = self.why.chars().take(WHY_CHARS).collect();
+        if why.len() < self.why.len() {
+            why.push('…');
+        }
+        let of = if self.path.is_empty() { String::new() } else { format!(" of {}", self.path) };
+        let was =
+            if self.verdict == Verdict::Passed || self.verdict == Verdict::Failed { "" } else { " was" };
+        format!("qualify{of}{was} {}: {why}", self.verdict.word())
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "verdict": self.verdict.word(), "why": self.why, "path": self.path, "started_at_s": self.started_at_s,
+        })
+    }
+}
+
+/// Every verdict, host by host.
+pub fn json_of(hosts: &[Host]) -> Vec<Value> {
+    let with_host = |host: &Host, verdict: &Qualified| {
+        let mut json = verdict.json();
+        json["host"] = host.name.clone().into();
+        json
+    };
+    hosts.iter().flat_map(|host| host.verdicts.iter().map(move |verdict| with_host(host, verdict))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(text: &str) -> Result<Record> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        std::fs::write(&path, text).unwrap();
+        read(&path)
+    }
+
+    fn with(verdict: &str, why: &str) -> String {
+        json!({ "verdict": verdict, "why": why, "host": "a\u{1b}", "path": "/mnt", "started_at_s": 1.5, "loads": {} })
+            .to_string()
+    }
+
+    #[test]
+    fn a_record_of_qualify_is_read() {
+        let found = record(&with("not judged", "no GPU")).unwrap();
+        assert_eq!((found.host.as_str(), found.run_id.as_str()), ("a\u{fffd}", ""));
+        assert!(found.qualified.verdict.is_open());
+        assert_eq!(found.qualified.in_words(), "qualify of /mnt was not judged: no GPU");
+        let long = record(&with("failed", &"ü".repeat(200))).unwrap().qualified;
+        assert_eq!(long.in_words(), format!("qualify of /mnt failed: {}…", "ü".repeat(WHY_CHARS)));
+        assert_eq!(long.json()["why"].as_str().unwrap().chars().count(), 200);
+    }
+
+    #[test]
+    fn what_is_none_says_so() {
+        let missing = r#"{"verdict": "passed", "why": "", "started_at_s": 1}"#;
+        for (text, why) in
+            [("{", "line 1"), ("[]", "line 1"), (missing, "host"), (&with("fine", ""), "\"fine\"")]
+        {
+            let error = format!("{:#}", record(text).unwrap_err());
+            assert!(error.contains("no record of `sllm-gds qualify`") && error.contains(why), "{error}");
+        }
+    }
+}
