@@ -59,6 +59,7 @@ mod raw;
 mod records;
 /// The record of a run.
 mod report;
+pub use report::JSON_FILE as RECORD_FILE;
 /// One run, step by step.
 mod run;
 /// All that a run saw.

@@ -11,7 +11,7 @@ use super::host::Host;
 use super::key::printable;
 
 /// As `qualify` calls its record.
-pub const FILE: &str = "qualify.json";
+pub use crate::qualify::RECORD_FILE as FILE;
 /// Of a reason, in text and pages. JSON and CSV have it whole.
 const WHY_CHARS: usize = 160;
 

@@ -33,7 +33,7 @@ pub fn text(report: &Report<'_>, results: &Path) -> String {
     }
     let _ = writeln!(
         text,
-        "files: {} and {} in {}; `sllm-gds analyze {2}` reads the loads",
+        "files: {} and {} in {}; `sllm-gds analyze {2}` reads verdict and loads",
         JSON_FILE,
         HTML_FILE,
         results.display()
@@ -180,6 +180,6 @@ mod tests {
         assert!(page.lines().all(|line| line.chars().count() <= 130), "{page}");
         assert!(page.contains("pinned host to GPU, GPU 0, worst of 8"), "{page}");
         assert!(page.contains("→ raw reads, storage: "), "{page}");
-        assert!(page.ends_with("`sllm-gds analyze results` reads the loads\n"), "{page}");
+        assert!(page.ends_with("`sllm-gds analyze results` reads verdict and loads\n"), "{page}");
     }
 }
