@@ -226,6 +226,9 @@ fn a_profile_may_insist_on_what_is_not_told() {
     assert_eq!((&ecc["judged"], &ecc["decides"]), (&"unknown".into(), &true.into()));
     assert!(report["why"].as_str().unwrap().contains("no GPU under test"), "{report}");
     assert_eq!(report["profile"]["health"]["must_be_told"][0], "ecc");
+    let page = fs::read_to_string(bench.at("results/qualify.html")).unwrap();
+    assert_eq!(page.matches(">can&#39;t be judged<").count(), 1, "apart from what is only shown: {page}");
+    assert!(page.contains(">not judged<"), "{page}");
 }
 
 /// The hidden directory's file of that name, once it is there.

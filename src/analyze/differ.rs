@@ -2,7 +2,7 @@
 //!
 //! A field has a usual value where more than half of the nodes share it, numbers to within 1 % (memory sizes
 //! differ by a few pages). Fields that differ everywhere, as serial numbers do, have none and say nothing;
-//! fields that end in `_s` are measurements.
+//! fields that end in `_s` are measurements, and notes are of a run, not of its machine.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -143,7 +143,10 @@ fn usual_values(hosts: &Hosts, nodes: &[&Host]) -> BTreeMap<u32, Usual> {
             seen.entry(*field).or_default().push(values);
         }
     }
-    let says_something = |field: &u32| !hosts.fields.get(*field).ends_with("_s");
+    let says_something = |field: &u32| {
+        let name = hosts.fields.get(*field);
+        !name.ends_with("_s") && name != "notes"
+    };
     let usual = |(field, values): (u32, Vec<&[u32]>)| Some((field, usual_value(hosts, described, &values)?));
     seen.into_iter().filter(|(field, _)| says_something(field)).filter_map(usual).collect()
 }
@@ -199,7 +202,7 @@ mod tests {
         let mut all: Vec<Value> = (0..6).map(usual).collect();
         all[4] =
             json!({ "driver": "550", "serial": 4, "memory_bytes": 512, "gpus": { "none": "no driver" } });
-        all[5] = json!({ "driver": "550", "serial": 5, "memory_bytes": 1003 });
+        all[5] = json!({ "driver": "550", "serial": 5, "memory_bytes": 1003 , "notes": ["of this run"] });
         let (differences, shared) = compared(&all, &[false, false, false, false, true, true]);
         let lines = |index: usize| -> Vec<String> {
             let line = |d: &Difference| format!("{}={} not {} {}", d.field, d.value, d.usual, d.nodes_alike);

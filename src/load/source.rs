@@ -103,9 +103,9 @@ impl Sources {
     fn how_residency_is_known(&self) -> &'static str {
         let any = |way| self.files.iter().filter_map(|f| f.residency.as_ref()).any(|r| r.way() == way);
         if any(Way::Unknown) {
-            ", as far as is known: the kernel does not tell who may not write the files"
+            ", as far as is known: the kernel tells nothing of files that one may not write, and on this file system none can be tried"
         } else if any(Way::Tried) {
-            ", by trial: the kernel does not tell who may not write the files"
+            ", by trial: the kernel tells nothing of files that one may not write"
         } else {
             ""
         }

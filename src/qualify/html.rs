@@ -73,7 +73,7 @@ fn criteria(html: &mut String, report: &Report<'_>) {
         let judged = format!("w {}", class(criterion.judged));
         let cells = [
             ("", criterion.what),
-            (judged.as_str(), word(criterion.judged)),
+            (judged.as_str(), word(criterion)),
             ("w", &criterion.of),
             ("n", &criterion.measured),
             ("t", &criterion.limit),

@@ -49,7 +49,7 @@ fn table(text: &mut String, report: &Report<'_>) {
             let more = if alike > 1 { format!(", worst of {alike}") } else { String::new() };
             let share = criterion.share().map_or(String::new(), |share| format!("{share:.2}"));
             let what = format!("{}{more}", name(criterion));
-            [what, criterion.measured.clone(), criterion.limit.clone(), share, word(criterion.judged).into()]
+            [what, criterion.measured.clone(), criterion.limit.clone(), share, word(criterion).into()]
         })
         .collect();
     let heads = ["criterion", "measured", "limit", "share", ""].map(str::to_string);
@@ -91,11 +91,13 @@ fn name(criterion: &Criterion) -> String {
     }
 }
 
-pub fn word(judged: Judged) -> &'static str {
-    match judged {
-        Judged::Passed => "ok",
-        Judged::Failed => "FAILED",
-        Judged::Unknown => "not judged",
+/// How it came out. What could not be judged and decides is told from what is only shown.
+pub fn word(criterion: &Criterion) -> &'static str {
+    match (criterion.judged, criterion.decides) {
+        (Judged::Passed, _) => "ok",
+        (Judged::Failed, _) => "FAILED",
+        (Judged::Unknown, true) => "can't be judged",
+        (Judged::Unknown, false) => "not judged",
     }
 }
 
