@@ -1,6 +1,6 @@
 //! Why a rate is too low: a table of what to look for, likeliest first, over the checks and the measurements.
 
-use super::measure::{Kind, Measured};
+use super::measure::{Kind, Measured, links_below};
 use super::seen::Seen;
 pub use signs::{in_words, spread};
 
@@ -69,7 +69,7 @@ pub fn of(seen: &Seen, measured: &Measured, limit: f64) -> Vec<String> {
 
 /// No machine of these links can reach such a limit.
 fn beyond_links(measured: &Measured, limit: f64) -> Option<String> {
-    let allowed = measured.allowed_gb_per_s.filter(|allowed| limit > *allowed)?;
+    let allowed = links_below(limit, measured.allowed_gb_per_s)?;
     Some(format!("the limit is above the {allowed:.1} GB/s that its links allow ({})", measured.links))
 }
 

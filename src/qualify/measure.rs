@@ -139,6 +139,11 @@ pub fn not_cold(resident: &[Option<f64>]) -> Option<String> {
     }
 }
 
+/// What links allow, where a limit is above it: no machine of such links can meet it.
+pub fn links_below(limit: f64, allowed_gb_per_s: Option<f64>) -> Option<f64> {
+    allowed_gb_per_s.filter(|allowed| limit > *allowed)
+}
+
 /// Rounds of a measurement at least, however short the time: a median of fewer says little. A raw read, which stops when
 /// its time is over, is made once at least: what came after would be cut to almost nothing.
 pub const ROUNDS_MIN: usize = 3;

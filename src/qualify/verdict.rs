@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::causes;
-use super::measure::{Kind, Measured};
+use super::measure::{Kind, Measured, links_below};
 use super::profile::{Rule, Threshold};
 use super::seen::Seen;
 use super::state;
@@ -58,9 +58,9 @@ impl Criterion {
         }
     }
 
-    /// No machine of these links can meet it: whoever raised the limit so far has to know first.
+    /// Whoever raised the limit above what the links allow has to know that first.
     pub fn is_beyond_links(&self) -> bool {
-        self.limit_gb_per_s.zip(self.allowed_gb_per_s).is_some_and(|(limit, allowed)| limit > allowed)
+        self.limit_gb_per_s.and_then(|limit| links_below(limit, self.allowed_gb_per_s)).is_some()
     }
 
     pub fn saying(mut self, measured: impl Into<String>, limit: impl Into<String>) -> Criterion {
