@@ -9,11 +9,8 @@ case ${1:--h} in
 esac
 out=$1
 here=$(cd "$(dirname "$0")" && pwd)
-program=${SLLM_GDS:-target/release/sllm-gds}
-if [ ! -x "$program" ]; then
-  echo "no $program: build it with cargo build --release, or name another in SLLM_GDS" >&2
-  exit 2
-fi
+# shellcheck source-path=SCRIPTDIR source=program.sh
+source "$here/program.sh"
 program=$(readlink -f "$program")
 mkdir -p "$out"
 out=$(readlink -f "$out")

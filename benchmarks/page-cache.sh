@@ -4,11 +4,8 @@
 #   benchmarks/page-cache.sh [rounds] [model] [storage path]
 set -euo pipefail
 rounds=${1:-5} model=${2:-synthetic:facebook/opt-6.7b@0.13} storage=${3:-./models}
-program=${SLLM_GDS:-target/release/sllm-gds}
-if [ ! -x "$program" ]; then
-  echo "no $program: build it with cargo build --release, or name another in SLLM_GDS" >&2
-  exit 2
-fi
+# shellcheck source-path=SCRIPTDIR source=program.sh
+source "$(dirname "$0")/program.sh"
 name=page-cache-test # stays, for the next time
 [ -d "$storage/$name" ] || "$program" save --model "$model" --storage-path "$storage" --name "$name"
 files=("$storage/$name"/tensor.data_*)

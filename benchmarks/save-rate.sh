@@ -3,11 +3,8 @@
 #   benchmarks/save-rate.sh [rounds] [model] [storage path]
 set -euo pipefail
 rounds=${1:-7} model=${2:-synthetic:facebook/opt-6.7b@0.125} storage=${3:-./models}
-program=${SLLM_GDS:-target/release/sllm-gds}
-if [ ! -x "$program" ]; then
-  echo "no $program: build it with cargo build --release, or name another in SLLM_GDS" >&2
-  exit 2
-fi
+# shellcheck source-path=SCRIPTDIR source=program.sh
+source "$(dirname "$0")/program.sh"
 mkdir -p "$storage"
 scratch=$storage/dd-scratch
 trap 'rm -rf "$scratch" "$storage/save-rate-test"' EXIT
