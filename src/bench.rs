@@ -328,11 +328,12 @@ impl<'a> Run<'a> {
     /// Loads once. What a Python process loaded stays there for `mismatches` if `keep` says so.
     fn load(&mut self, format: Format, replica: usize, keep: bool, cancel: &Cancel) -> Result<Done> {
         let (dir, cold) = (self.prepared.dir(format, replica), self.meant_cold());
+        let shards = self.prepared.shards(replica);
         if let Some(python) = self.python(format) {
-            return python.load(&dir, cold, keep);
+            return python.load(&shards, cold, keep);
         }
         if !format.is_ours() {
-            return baseline::load(&dir, &self.to);
+            return baseline::load(&shards, &self.to);
         }
         let (loaded, report) = match (&self.pool, &self.to) {
             (Some(pool), Destination::Gpus(gpus, placement)) => {

@@ -13,6 +13,8 @@ use thiserror::Error;
 
 pub use dtype::DType;
 
+/// What goes beside the weights.
+pub mod beside;
 /// Element types and their names.
 pub mod dtype;
 /// `export`: any checkpoint back to safetensors.
@@ -25,16 +27,26 @@ pub mod input;
 pub mod inspect;
 /// JSON objects whose keys must not repeat.
 mod json;
+/// What lies in a directory, and where its links may lead.
+mod listing;
 /// `sllm_gds.json`: what we add to ServerlessLLM's layout.
 pub mod manifest;
 /// Modules of a model, and cuts between them.
 pub mod modules;
+/// Telling layouts apart, and what is wrong where none is found.
+mod open;
 /// Reading and indexing safetensors files and directories.
 pub mod safetensors;
 /// `save`: a source of tensors laid out in partitions.
 pub mod save;
+/// Which files of a listing are the model.
+pub mod select;
+/// Files that go beside the weights.
+pub mod sidecars;
 /// Reading and indexing ServerlessLLM's layout.
 pub mod sllm;
+/// What a file is, by its first bytes.
+mod sniff;
 /// Directories that appear whole or not at all.
 pub mod staging;
 /// Published shapes with made-up values.
@@ -52,10 +64,9 @@ pub enum CheckpointError {
     )]
     Missing(PathBuf),
     #[error(
-        "{0} holds neither tensor_index.json (ServerlessLLM's layout) nor *.safetensors files; \
-         point at a checkpoint's own directory"
+        "{path} holds neither tensor_index.json (ServerlessLLM's layout) nor *.safetensors files; {advice}"
     )]
-    Unknown(PathBuf),
+    Unknown { path: PathBuf, advice: String },
     #[error(
         "{0} holds only PyTorch pickles (*.bin, *.pt): unpickling runs code, so they are not read; convert them \
          once with transformers: AutoModelForCausalLM.from_pretrained(dir).save_pretrained(new_dir)"
@@ -81,7 +92,7 @@ pub struct TensorSpec {
 impl TensorSpec {
     /// Bytes of the tensor's data, or `None` past 2^63 (hostile shapes).
     pub fn bytes(&self) -> Option<u64> {
-        element_count(&self.shape)?.checked_mul(self.dtype.bytes()).filter(|b| *b <= i64::MAX as u64)
+        element_count(&self.shape).and_then(|n| self.dtype.bytes_of(n)).filter(|b| *b <= i64::MAX as u64)
     }
 }
 
@@ -158,39 +169,29 @@ pub struct Checkpoint {
     pub tensors: Vec<Tensor>,
     /// Ours only: partition sizes, groups, digests.
     pub manifest: Option<manifest::Manifest>,
+    /// Tensors of the index that lie past the end of the files. ServerlessLLM's saver loses what its last write holds
+    /// when that fails, and says nothing.
+    pub lost: Vec<Tensor>,
+    /// Safetensors only: how its files became the model.
+    pub chosen: Chosen,
+    /// Where its links may lead: the storage path that it was found below.
+    pub(crate) storage_path: Option<PathBuf>,
+}
+
+/// What opening a safetensors directory decided.
+#[derive(Debug, Clone, Default)]
+pub struct Chosen {
+    /// File name and text of the index that decided.
+    pub index: Option<(String, String)>,
+    /// Safetensors files beside that are no part of the model.
+    pub left_out: Vec<String>,
+    /// Tensors that a shard holds and the index places in another, as (shard, name): not read.
+    pub unread: Vec<(String, String)>,
+    /// A single file was named, not a directory.
+    pub single_file: bool,
 }
 
 impl Checkpoint {
-    /// Opens a directory, telling the layouts apart, or a single `.safetensors` file.
-    pub fn open(path: &Path) -> Result<Checkpoint> {
-        if !path.exists() {
-            return Err(CheckpointError::Missing(path.to_path_buf()).into());
-        }
-        let opened = if path.is_file() {
-            safetensors::open_file(path)
-        } else if path.join(sllm::INDEX_FILE).is_file() {
-            sllm::open(path)
-        } else if safetensors::is_in(path)? {
-            safetensors::open_dir(path)
-        } else if holds_pickles(path)? {
-            return Err(CheckpointError::OnlyPickles(path.to_path_buf()).into());
-        } else {
-            return Err(CheckpointError::Unknown(path.to_path_buf()).into());
-        };
-        opened.with_context(|| format!("open the checkpoint {}", path.display()))
-    }
-
-    /// Where a checkpoint is: by its name under the storage path, or by its own path.
-    pub fn locate(name: &str, storage_path: &Path) -> PathBuf {
-        let (stored, direct) = (storage_path.join(name), PathBuf::from(name));
-        if direct.exists() && !stored.exists() { direct } else { stored }
-    }
-
-    /// Opens the checkpoint that [`Checkpoint::locate`] finds.
-    pub fn find(name: &str, storage_path: &Path) -> Result<Checkpoint> {
-        Checkpoint::open(&Checkpoint::locate(name, storage_path))
-    }
-
     /// Bytes of all files, headers and padding included: what a load reads.
     pub fn file_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
@@ -219,27 +220,9 @@ impl Checkpoint {
         self.tensors.iter().filter(move |t| t.offset < end && t.end() > start)
     }
 
-    /// Files beside the weights (config, tokenizer), to be carried along.
-    pub fn sidecars(&self) -> Result<Vec<PathBuf>> {
-        if !self.dir.is_dir() {
-            return Ok(Vec::new());
-        }
-        let weights: Vec<&Path> = self.files.iter().map(|file| file.path.as_path()).collect();
-        let mut found = Vec::new();
-        for entry in list(&self.dir)? {
-            let name = entry.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_string();
-            let is_index = name == sllm::INDEX_FILE
-                || name == manifest::FILE
-                || name.ends_with(".safetensors.index.json");
-            let is_weight = weights.contains(&entry.as_path())
-                || [".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx"]
-                    .iter()
-                    .any(|end| name.ends_with(end));
-            if entry.is_file() && !is_index && !is_weight && !name.starts_with('.') {
-                found.push(entry);
-            }
-        }
-        Ok(found)
+    /// A file's path from the checkpoint's directory.
+    pub fn name_of(&self, file: &DataFile) -> String {
+        file.path.strip_prefix(&self.dir).unwrap_or(&file.path).to_string_lossy().into_owned()
     }
 }
 
@@ -288,9 +271,15 @@ impl Tensor {
         self.offset + self.bytes
     }
 
+    /// Bytes of its elements laid end to end: fewer than `bytes` where a larger storage is recorded.
+    pub fn data_bytes(&self) -> u64 {
+        let bytes = element_count(&self.shape).and_then(|n| self.dtype.bytes_of(n));
+        bytes.unwrap_or(self.bytes).min(self.bytes)
+    }
+
+    /// Whether its elements lie end to end, in order.
     pub fn is_contiguous(&self) -> bool {
-        let bytes = element_count(&self.shape).and_then(|n| n.checked_mul(self.dtype.bytes()));
-        bytes == Some(self.bytes) && (bytes == Some(0) || stride_is_contiguous(&self.shape, &self.stride))
+        self.data_bytes() == 0 || stride_is_contiguous(&self.shape, &self.stride)
     }
 }
 
@@ -298,11 +287,6 @@ impl Tensor {
 fn stride_is_contiguous(shape: &[u64], stride: &[u64]) -> bool {
     let wanted = contiguous_stride(shape);
     shape.iter().zip(stride).zip(&wanted).all(|((extent, have), want)| *extent == 1 || have == want)
-}
-
-fn holds_pickles(dir: &Path) -> Result<bool> {
-    let pickle = |path: &PathBuf| path.extension().is_some_and(|e| e == "bin" || e == "pt" || e == "pth");
-    Ok(list(dir)?.iter().any(pickle))
 }
 
 /// A directory's entries, sorted, so that no run depends on the file system's order.

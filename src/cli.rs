@@ -126,6 +126,9 @@ pub struct ExportArgs {
     /// Replace the directory
     #[arg(long)]
     pub overwrite: bool,
+    /// Of a checkpoint whose file was cut short, export the tensors that are whole; the exit code is 1 then
+    #[arg(long)]
+    pub whole_tensors: bool,
     #[arg(long)]
     pub json: bool,
 }

@@ -242,7 +242,7 @@ fn load_to_gpus(
 fn load_to_host(path: &Path, options: &Options, cancel: &Cancel) -> Result<(Loaded, LoadReport)> {
     let mut clock = Clock::start();
     let mut phases = Phases::default();
-    let checkpoint = Checkpoint::open(path)?;
+    let checkpoint = Checkpoint::open_below(path, options.storage_path.as_deref())?.whole()?;
     let sources = source::Sources::open(&checkpoint, options.io)?;
     let engine = host::HostEngine::new(&sources);
     phases.open_s = clock.lap();
@@ -280,7 +280,7 @@ fn load_by_ring(
         // The clock stands still for poisoning, and so must everything that it counts.
         let hold = options.poison.then(|| ring.hold());
         scope.spawn(|| ring.fill());
-        let checkpoint = Checkpoint::open(path)?;
+        let checkpoint = Checkpoint::open_below(path, options.storage_path.as_deref())?.whole()?;
         let sources = source::Sources::open(&checkpoint, options.io)?;
         phases.open_s = clock.lap();
         let plan = Plan::new(&checkpoint, gpus_of_lane.len())?;
@@ -348,8 +348,10 @@ impl Clock {
 
     /// Seconds since the last lap.
     pub fn lap(&mut self) -> f64 {
-        let lap_s = self.lap.elapsed().as_secs_f64();
-        self.lap = Instant::now();
+        // One look at the clock: between two the time would belong to no lap.
+        let now = Instant::now();
+        let lap_s = now.duration_since(self.lap).as_secs_f64();
+        self.lap = now;
         lap_s
     }
 

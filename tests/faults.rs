@@ -60,6 +60,7 @@ impl Setup {
             slots: 0,
             gds: Err(None),
             poison: false,
+            storage_path: None,
         };
         Setup {
             case: one_of(cases),

@@ -22,7 +22,16 @@ mod fixture;
 use fixture::Fixture;
 
 fn options(io: IoChoice) -> Options {
-    Options { io, chunk_bytes: 4096, threads: 2, copy_bytes: 0, slots: 0, gds: Err(None), poison: false }
+    Options {
+        io,
+        chunk_bytes: 4096,
+        threads: 2,
+        copy_bytes: 0,
+        slots: 0,
+        gds: Err(None),
+        poison: false,
+        storage_path: None,
+    }
 }
 
 /// The three layouts with a file of weights in each.
@@ -175,11 +184,13 @@ fn neither_a_fifo_nor_a_directory_passes_for_a_file() {
             assert!(text.contains(dir.to_str().unwrap()), "{layout}/{name}: {text}");
         }
     }
-    // Without an index every *.safetensors counts.
+    // Without an index the names tell.
     let fixture = Fixture::new();
+    let shard = fixture.safetensors().join("model-2-of-2.safetensors");
     fs::remove_file(fixture.safetensors().join("model.safetensors.index.json")).unwrap();
-    make_fifo(&fixture.safetensors().join("z.safetensors"));
-    assert!(error_of(&fixture.safetensors()).contains("z.safetensors: not a regular file"));
+    fs::remove_file(&shard).unwrap();
+    make_fifo(&shard);
+    assert!(error_of(&fixture.safetensors()).contains("model-2-of-2.safetensors: not a regular file"));
     make_fifo(&fixture.root.path().join("alone.safetensors"));
     error_of(&fixture.root.path().join("alone.safetensors"));
 }

@@ -112,6 +112,7 @@ fn open_and_use(path: &Path) -> bool {
         slots: 0,
         gds: Err(None),
         poison: false,
+        storage_path: None,
     };
     let (loaded, _) = load(path, &Destination::Host, &options, &cancel).unwrap();
     let reader = TensorReader::new(checkpoint.clone()).unwrap();
@@ -257,6 +258,7 @@ fn files_that_claim_exabytes() {
         slots: 0,
         gds: Err(None),
         poison: false,
+        storage_path: None,
     };
     let refused = |e: anyhow::Error| format!("{e:#}");
     let text =

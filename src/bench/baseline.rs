@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use memmap2::Mmap;
@@ -21,18 +21,12 @@ pub enum Bytes {
     Device(DeviceBuffer),
 }
 
-/// Loads every tensor of a safetensors directory into memory of its own. Several GPUs are filled one after
+/// Loads every tensor of these safetensors files into memory of its own. Several GPUs are filled one after
 /// the other, with nearly equal bytes.
-pub fn load(dir: &Path, to: &Destination) -> Result<Done> {
+pub fn load(shards: &[PathBuf], to: &Destination) -> Result<Done> {
     let mut clock = Clock::start();
     let mut tensors = Vec::new();
     let mut phases = Phases::default();
-    let mut shards: Vec<_> = std::fs::read_dir(dir)
-        .with_context(|| format!("list {}", dir.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
-        .collect();
-    shards.sort();
     let maps = shards.iter().map(|shard| map(shard)).collect::<Result<Vec<_>>>()?;
     let total: u64 = maps.iter().map(|m| m.len() as u64).sum();
     let mut bytes = 0u64;

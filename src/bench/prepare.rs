@@ -4,9 +4,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
-use crate::checkpoint::input::Input;
+use crate::checkpoint::input::{Identity, Input};
 use crate::checkpoint::save::{Layout, check_space, save};
 use crate::checkpoint::{Checkpoint, export, staging};
 use crate::cli::Format;
@@ -19,9 +19,18 @@ pub struct Prepared {
     storage_path: PathBuf,
     /// What every load must have brought.
     pub expected: Digests,
+    /// The weight files of each safetensors replica, as paths from its directory.
+    shards: Vec<String>,
 }
 
 impl Prepared {
+    /// The safetensors files of a replica. Known beforehand: to look for them would bring their headers into the page
+    /// cache.
+    pub fn shards(&self, replica: usize) -> Vec<PathBuf> {
+        let dir = self.dir(Format::Safetensors, replica);
+        self.shards.iter().map(|name| dir.join(name)).collect()
+    }
+
     /// The directory that a format loads; all but ours share the safetensors files.
     pub fn dir(&self, format: Format, replica: usize) -> PathBuf {
         match format {
@@ -41,7 +50,9 @@ pub fn prepare(
 ) -> Result<Prepared> {
     let model = input.default_name.clone();
     staging::place(storage_path, &model)?;
-    let mut prepared = Prepared { model, storage_path: storage_path.to_path_buf(), expected: Digests::new() };
+    let storage = storage_path.to_path_buf();
+    let mut prepared =
+        Prepared { model, storage_path: storage, expected: Digests::new(), shards: Vec::new() };
     let layout = Layout::new(input, 1, 10 << 30)?;
     // The first one in our layout is always there: its manifest says what every load must bring.
     let sllm_count = if formats.contains(&Format::Sllm) { replicas } else { 1 };
@@ -57,10 +68,11 @@ pub fn prepare(
         missing.saturating_mul(layout.bytes() + input.sidecar_bytes()),
         "--storage-path",
     )?;
+    let mut content = None;
     for (format, replica) in all {
         let dir = prepared.dir(format, replica);
         if dir.exists() {
-            check_reused(&dir, input, format)?;
+            check_reused(&dir, input, format, &mut content, cancel)?;
         } else if format == Format::Sllm {
             save(input, &layout, &dir, false, cancel)?;
         } else {
@@ -72,20 +84,27 @@ pub fn prepare(
     let manifest =
         Checkpoint::open(&first)?.manifest.with_context(|| format!("{} has no manifest", first.display()))?;
     prepared.expected = manifest.tensors;
+    if safetensors_count > 0 {
+        let first = Checkpoint::open(&prepared.dir(Format::Safetensors, 0))?;
+        prepared.shards = first.files.iter().map(|file| first.name_of(file)).collect();
+    }
     Ok(prepared)
 }
 
-/// A checkpoint from an earlier run serves again if it holds the same model in files of its own.
-fn check_reused(dir: &Path, input: &Input, format: Format) -> Result<()> {
+/// A checkpoint from an earlier run serves again if it holds the same model in files of its own. `content` keeps the
+/// model's digests once they were needed.
+fn check_reused(
+    dir: &Path,
+    input: &Input,
+    format: Format,
+    content: &mut Option<Digests>,
+    cancel: &Cancel,
+) -> Result<()> {
     let remedy = "remove it, or name another --storage-path";
     let checkpoint =
         Checkpoint::open(dir).with_context(|| format!("an earlier run's checkpoint is bad: {remedy}"))?;
     if format == Format::Sllm {
-        let made_from =
-            checkpoint.manifest.as_ref().map(|m| m.made_from.as_str()).unwrap_or("another program");
-        if made_from != input.made_from {
-            bail!("{} was made from {made_from}, not from {}: {remedy}", dir.display(), input.made_from);
-        }
+        check_same(&checkpoint, input, content, cancel).with_context(|| remedy.to_string())?;
     }
     let held: std::collections::HashMap<&str, _> =
         checkpoint.tensors.iter().map(|t| (t.name.as_str(), (t.dtype, &t.shape))).collect();
@@ -106,4 +125,37 @@ fn check_reused(dir: &Path, input: &Input, format: Format) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a checkpoint was made of what the model is now: by words that name the bytes (a commit, a seed), else by the
+/// bytes themselves. A path and a time do not tell.
+fn check_same(
+    checkpoint: &Checkpoint,
+    input: &Input,
+    content: &mut Option<Digests>,
+    cancel: &Cancel,
+) -> Result<()> {
+    let dir = checkpoint.dir.display();
+    let Some(manifest) = &checkpoint.manifest else { bail!("{dir} was made by another program") };
+    if manifest.made_from == input.made_from && matches!(input.identity, Identity::Words) {
+        return Ok(());
+    }
+    let differs = |what: String| {
+        anyhow!(
+            "{dir} was made from {}, and {} is another by now: {what}",
+            manifest.made_from,
+            input.made_from
+        )
+    };
+    if manifest.source != input.origin {
+        bail!(differs("the headers of its safetensors files differ".into()));
+    }
+    let content = match content {
+        Some(content) => content,
+        None => content.insert(input.digests(cancel)?),
+    };
+    match content.iter().find(|(name, digest)| manifest.tensors.get(*name) != Some(*digest)) {
+        Some((name, _)) => bail!(differs(format!("the tensor '{name}' differs"))),
+        None => Ok(()),
+    }
 }

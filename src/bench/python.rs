@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -104,9 +104,9 @@ impl Python {
         Ok(())
     }
 
-    /// Loads a directory in the Python process. With `keep` the tensors stay until `mismatches` has digested them.
-    pub fn load(&mut self, dir: &Path, cold: bool, keep: bool) -> Result<Done> {
-        let answer = self.ask(json!({ "load": dir, "cold": cold, "keep": keep }))?;
+    /// Loads safetensors files in the Python process. With `keep` the tensors stay until `mismatches` has digested them.
+    pub fn load(&mut self, shards: &[PathBuf], cold: bool, keep: bool) -> Result<Done> {
+        let answer = self.ask(json!({ "load": shards, "cold": cold, "keep": keep }))?;
         let elapsed_s = answer["elapsed_s"].as_f64().context("the Python process gave no time")?;
         Ok(Done {
             elapsed_s,

@@ -3,14 +3,13 @@ object a line. Arguments: the loader's name, then the devices to load to, as tor
 in order.
 
 first              -> the versions: {"python", loader's name, "numpy", "torch"}
-{"load": dir, "cold": bool, "keep": bool}
+{"load": [file, ...], "cold": bool, "keep": bool}
                    -> {"elapsed_s", "bytes", "path", "reason"}; with keep the tensors stay until they are digested
 {"digests": true}  -> {"digests": {name: 16 hex digits}}; the same digest as src/digest.rs
 Anything that fails -> {"error": text}; at the start with {"install": what is missing}
 """
 
 import gc
-import glob
 import sys
 import time
 
@@ -87,7 +86,7 @@ def drop(tensors):
 
 def load(loader, name, question, devices):
     """Loads and takes the time; the clock stands before the first file is opened and after the last copy."""
-    paths = sorted(glob.glob(os.path.join(question["load"], "*.safetensors")))
+    paths = question["load"]
     settings = settings_of(name, question["cold"])
     shares = {}
     for i, path in enumerate(paths):

@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 /// Element types, named as safetensors names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum DType {
+    F4,
+    #[serde(rename = "F6_E2M3")]
+    F6E2M3,
+    #[serde(rename = "F6_E3M2")]
+    F6E3M2,
     BOOL,
     U8,
     I8,
@@ -31,38 +36,48 @@ pub enum DType {
     C64,
 }
 
-/// One row a dtype: ours, bytes an element, safetensors' name, torch's name.
-const DTYPES: [(DType, u64, &str, &str); 19] = [
-    (DType::BOOL, 1, "BOOL", "torch.bool"),
-    (DType::U8, 1, "U8", "torch.uint8"),
-    (DType::I8, 1, "I8", "torch.int8"),
-    (DType::F8E4M3, 1, "F8_E4M3", "torch.float8_e4m3fn"),
-    (DType::F8E5M2, 1, "F8_E5M2", "torch.float8_e5m2"),
-    (DType::F8E8M0, 1, "F8_E8M0", "torch.float8_e8m0fnu"),
-    (DType::F8E4M3FNUZ, 1, "F8_E4M3FNUZ", "torch.float8_e4m3fnuz"),
-    (DType::F8E5M2FNUZ, 1, "F8_E5M2FNUZ", "torch.float8_e5m2fnuz"),
-    (DType::U16, 2, "U16", "torch.uint16"),
-    (DType::I16, 2, "I16", "torch.int16"),
-    (DType::F16, 2, "F16", "torch.float16"),
-    (DType::BF16, 2, "BF16", "torch.bfloat16"),
-    (DType::U32, 4, "U32", "torch.uint32"),
-    (DType::I32, 4, "I32", "torch.int32"),
-    (DType::F32, 4, "F32", "torch.float32"),
-    (DType::U64, 8, "U64", "torch.uint64"),
-    (DType::I64, 8, "I64", "torch.int64"),
-    (DType::F64, 8, "F64", "torch.float64"),
-    (DType::C64, 8, "C64", "torch.complex64"),
+/// One row a dtype: ours, bits an element, safetensors' name, and torch's where torch has it.
+const DTYPES: [(DType, u64, &str, Option<&str>); 22] = [
+    // Torch counts two of these as one element: its last axis is half as long (`sllm.rs`).
+    (DType::F4, 4, "F4", Some("torch.float4_e2m1fn_x2")),
+    (DType::F6E2M3, 6, "F6_E2M3", None),
+    (DType::F6E3M2, 6, "F6_E3M2", None),
+    (DType::BOOL, 8, "BOOL", Some("torch.bool")),
+    (DType::U8, 8, "U8", Some("torch.uint8")),
+    (DType::I8, 8, "I8", Some("torch.int8")),
+    (DType::F8E4M3, 8, "F8_E4M3", Some("torch.float8_e4m3fn")),
+    (DType::F8E5M2, 8, "F8_E5M2", Some("torch.float8_e5m2")),
+    (DType::F8E8M0, 8, "F8_E8M0", Some("torch.float8_e8m0fnu")),
+    (DType::F8E4M3FNUZ, 8, "F8_E4M3FNUZ", Some("torch.float8_e4m3fnuz")),
+    (DType::F8E5M2FNUZ, 8, "F8_E5M2FNUZ", Some("torch.float8_e5m2fnuz")),
+    (DType::U16, 16, "U16", Some("torch.uint16")),
+    (DType::I16, 16, "I16", Some("torch.int16")),
+    (DType::F16, 16, "F16", Some("torch.float16")),
+    (DType::BF16, 16, "BF16", Some("torch.bfloat16")),
+    (DType::U32, 32, "U32", Some("torch.uint32")),
+    (DType::I32, 32, "I32", Some("torch.int32")),
+    (DType::F32, 32, "F32", Some("torch.float32")),
+    (DType::U64, 64, "U64", Some("torch.uint64")),
+    (DType::I64, 64, "I64", Some("torch.int64")),
+    (DType::F64, 64, "F64", Some("torch.float64")),
+    (DType::C64, 64, "C64", Some("torch.complex64")),
 ];
 
 impl DType {
-    fn row(self) -> &'static (DType, u64, &'static str, &'static str) {
+    fn row(self) -> &'static (DType, u64, &'static str, Option<&'static str>) {
         // Every variant has a row: a test walks them.
         DTYPES.iter().find(|row| row.0 == self).unwrap_or(&DTYPES[0])
     }
 
-    /// Bytes of one element.
-    pub fn bytes(self) -> u64 {
+    /// Bits of one element: 4, 6, or a multiple of 8.
+    pub fn bits(self) -> u64 {
         self.row().1
+    }
+
+    /// Bytes of so many elements; `None` past 2^64, and where they do not fill whole bytes.
+    pub fn bytes_of(self, elements: u64) -> Option<u64> {
+        let bits = u128::from(elements) * u128::from(self.bits());
+        bits.is_multiple_of(8).then(|| u64::try_from(bits / 8).ok()).flatten()
     }
 
     /// `BF16`: the name in a safetensors header.
@@ -70,8 +85,8 @@ impl DType {
         self.row().2
     }
 
-    /// `torch.bfloat16`: the name in ServerlessLLM's index.
-    pub fn torch_name(self) -> &'static str {
+    /// `torch.bfloat16`: the name in ServerlessLLM's index. Torch has none for elements of 6 bits.
+    pub fn torch_name(self) -> Option<&'static str> {
         self.row().3
     }
 
@@ -80,7 +95,7 @@ impl DType {
     }
 
     pub fn from_torch(name: &str) -> Option<DType> {
-        DTYPES.iter().find(|row| row.3 == name).map(|row| row.0)
+        DTYPES.iter().find(|row| row.3 == Some(name)).map(|row| row.0)
     }
 }
 
@@ -90,14 +105,25 @@ mod tests {
 
     #[test]
     fn every_dtype_has_a_row_and_names_that_lead_back() {
-        for (dtype, bytes, safetensors, torch) in DTYPES {
+        for (dtype, bits, safetensors, torch) in DTYPES {
             assert_eq!(
-                (dtype.bytes(), dtype.safetensors_name(), dtype.torch_name()),
-                (bytes, safetensors, torch)
+                (dtype.bits(), dtype.safetensors_name(), dtype.torch_name()),
+                (bits, safetensors, torch)
             );
             assert_eq!(DType::from_safetensors(safetensors), Some(dtype));
-            assert_eq!(DType::from_torch(torch), Some(dtype));
+            assert_eq!(torch.and_then(DType::from_torch), torch.map(|_| dtype));
             assert_eq!(serde_json::to_value(dtype).unwrap(), safetensors);
         }
+    }
+
+    #[test]
+    fn elements_fill_whole_bytes_or_have_no_size() {
+        assert_eq!(DType::F4.bytes_of(3), None);
+        assert_eq!(DType::F4.bytes_of(6), Some(3));
+        assert_eq!(DType::F6E2M3.bytes_of(4), Some(3));
+        assert_eq!(DType::F6E3M2.bytes_of(2), None);
+        assert_eq!(DType::BF16.bytes_of(3), Some(6));
+        assert_eq!(DType::F64.bytes_of(1 << 61), None);
+        assert_eq!(DType::F4.bytes_of(u64::MAX - 1), Some(i64::MAX as u64));
     }
 }

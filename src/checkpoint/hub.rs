@@ -3,7 +3,7 @@
 //! An own client over ureq, for hf-hub does not meet the need: 1.0 brings 236 crates; 0.5 brings 15, and it
 //! appends whatever answers a Range request, checks no digest, and knows neither offline mode nor Retry-After.
 //!
-//! The path of a file: listing (`api`) → which files (`select`) → its etag and size (`api`) →
+//! The path of a file: listing (`api`) → which files (`checkpoint::select`, `checkpoint::beside`) → its etag and size (`api`) →
 //! `blobs/<etag>` (`blob`) → `snapshots/<commit>/<name>` (`cache`).
 
 use std::fmt;
@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::checkpoint::{CheckpointError, synthetic};
+use crate::checkpoint::select::{self, Weights};
+use crate::checkpoint::{CheckpointError, beside, json, synthetic};
 use crate::interrupt::Cancel;
 use crate::progress;
+use api::Listing;
 
 /// What the hub's interface offers.
 mod api;
@@ -24,8 +26,6 @@ mod blob;
 mod cache;
 /// Requests, redirects, retries, and what the hub's refusals mean.
 mod client;
-/// Which files of a repository are wanted.
-mod select;
 /// URLs and their owners.
 mod url;
 
@@ -204,15 +204,15 @@ fn synthetic_twin(id: &str) -> String {
 fn fetch_online(model: &Model, options: &Options) -> Result<PathBuf> {
     let client = client::Client::new(model, options)?;
     let listing = api::listing(&client, model)?;
-    let chosen = select::choose(&listing.files);
-    if !chosen.weights.is_empty() {
-        return download(&client, model, &listing.commit, &chosen, options);
+    let weights = choose(&client, model, &listing, options)?;
+    if !weights.files.is_empty() {
+        return download(&client, model, &listing, &weights, options);
     }
-    if !listing.files.iter().any(|name| select::is_pickle(name)) {
+    if !listing.files.iter().any(|name| is_pickle(name)) {
         bail!(
             "{} holds no *.safetensors at its top level, only {}",
             model.id,
-            select::summary(&listing.files)
+            beside::summary(&listing.files)
         );
     }
     let conversion = if model.revision == DEFAULT_REVISION { api::conversion(&client, model)? } else { None };
@@ -225,39 +225,85 @@ fn fetch_online(model: &Model, options: &Options) -> Result<PathBuf> {
     );
     let model = model.at(&revision);
     let listing = api::listing(&client, &model)?;
-    let chosen = select::choose(&listing.files);
-    if chosen.weights.is_empty() {
+    let weights = choose(&client, &model, &listing, options)?;
+    if weights.files.is_empty() {
         return Err(CheckpointError::OnlyPickles(PathBuf::from(&model.id)).into());
     }
-    download(&client, &model, &listing.commit, &chosen, options)
+    download(&client, &model, &listing, &weights, options)
+}
+
+fn is_pickle(name: &str) -> bool {
+    !name.contains('/') && [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| name.ends_with(end))
+}
+
+/// Which files are the model. An index is fetched for it, since it decides.
+fn choose(client: &client::Client, model: &Model, listing: &Listing, options: &Options) -> Result<Weights> {
+    let repo = cache::Repo::new(&options.cache, &model.id);
+    let read = |name: &str| {
+        let bar = indicatif::ProgressBar::hidden();
+        if !repo.holds(&listing.commit, name) {
+            fetch_file(
+                client,
+                &repo,
+                &api::remote(client, model, &listing.commit, name)?,
+                &listing.commit,
+                &bar,
+                0,
+            )?;
+        }
+        json::read_text(&repo.snapshot(&listing.commit).join(name))
+    };
+    let has = |name: &str| listing.files.iter().any(|file| file == name);
+    select::weights(&listing.files, &has, &read).with_context(|| format!("choose the files of {}", model.id))
 }
 
 /// Fetches what the snapshot lacks; small files first, so that whoever finds the weights finds all.
 fn download(
     client: &client::Client,
     model: &Model,
-    commit: &str,
-    chosen: &select::Chosen,
+    listing: &Listing,
+    weights: &Weights,
     options: &Options,
 ) -> Result<PathBuf> {
     let repo = cache::Repo::new(&options.cache, &model.id);
+    let beside = beside::beside(&listing.files, weights);
+    if !beside.left_out.is_empty() {
+        eprintln!(
+            "note: not fetched from {}, as other weights or other forms of these: {}",
+            model.id,
+            beside::summary(&beside.left_out)
+        );
+    }
+    let commit = &listing.commit;
     let mut remotes = Vec::new();
-    for name in chosen.sidecars.iter().chain(&chosen.weights).filter(|name| !repo.holds(commit, name)) {
+    for name in beside.carried.iter().chain(&weights.files).filter(|name| !repo.holds(commit, name)) {
         remotes.push(api::remote(client, model, commit, name)?);
     }
     let total_bytes = remotes.iter().fold(0u64, |sum, remote| sum.saturating_add(remote.bytes));
     let bar = progress::bytes_bar(total_bytes, &model.id);
     let mut before_bytes = 0u64;
     for remote in &remotes {
-        blob::fetch(client, &repo, remote, &bar, before_bytes)
+        fetch_file(client, &repo, remote, commit, &bar, before_bytes)
             .with_context(|| format!("download {} of {}", remote.name, model.id))?;
-        repo.link(commit, &remote.name, &remote.etag)?;
         before_bytes = before_bytes.saturating_add(remote.bytes);
         bar.set_position(before_bytes);
     }
     bar.finish_and_clear();
     repo.write_ref(&model.revision, commit)?;
     Ok(repo.snapshot(commit))
+}
+
+/// Brings one file into the cache and the snapshot.
+fn fetch_file(
+    client: &client::Client,
+    repo: &cache::Repo,
+    remote: &api::Remote,
+    commit: &str,
+    bar: &indicatif::ProgressBar,
+    before_bytes: u64,
+) -> Result<()> {
+    blob::fetch(client, repo, remote, bar, before_bytes)?;
+    repo.link(commit, &remote.name, &remote.etag)
 }
 
 #[cfg(test)]

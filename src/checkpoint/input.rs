@@ -1,16 +1,20 @@
 //! Where `save` takes a model from: a checkpoint on disk (any layout, or fetched from the hub), or made up.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
 use super::manifest;
+use super::sidecars::{self, Sidecar, Sidecars};
 use super::write::Source;
 use super::{Checkpoint, DType, Layout, contiguous_stride, hub, safetensors, synthetic};
+use crate::digest::Digest;
 use crate::interrupt::Cancel;
+use crate::load::verify::read_digests;
 use crate::sys;
 
 /// A tensor to be saved. Tied ones name the tensor whose bytes they share.
@@ -23,33 +27,66 @@ pub struct InputTensor {
     pub tied_to: Option<usize>,
 }
 
-/// A file that goes beside the weights.
-pub enum Sidecar {
-    Copy(PathBuf),
-    Text(&'static str, String),
+/// Where a model came from: compared when a checkpoint that was made of it is to serve again.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// The words alone name the bytes: a hub's commit, or made-up values with their seed.
+    Words,
+    /// A path, whose bytes may have changed since.
+    Bytes,
 }
 
 pub struct Input {
     pub default_name: String,
     /// For the manifest, so that nobody takes made-up values for real ones.
     pub made_from: String,
+    pub identity: Identity,
     pub tensors: Vec<InputTensor>,
     pub source: Box<dyn Source>,
-    pub sidecars: Vec<Sidecar>,
+    pub sidecars: Sidecars,
     /// What its manifest says of its tensors; a save that reads anything else fails.
-    pub expected: Option<std::collections::BTreeMap<String, crate::digest::Digest>>,
+    pub expected: Option<BTreeMap<String, Digest>>,
     /// The safetensors headers it came with.
     pub origin: Option<manifest::Source>,
+    /// Its files and its directory: no target may hold them, or lie in them.
+    pub places: Vec<PathBuf>,
+    /// What a user should hear of how the model was told from other files.
+    pub note: Option<String>,
 }
 
 impl Input {
+    /// Made-up tensors, with nothing beside them.
+    pub fn made_up(
+        default_name: String,
+        made_from: String,
+        tensors: Vec<InputTensor>,
+        source: Box<dyn Source>,
+    ) -> Input {
+        Input {
+            default_name,
+            made_from,
+            identity: Identity::Words,
+            tensors,
+            source,
+            sidecars: Sidecars::default(),
+            expected: None,
+            origin: None,
+            places: Vec::new(),
+            note: None,
+        }
+    }
+
+    /// The digest of each tensor, from one read of all of them.
+    pub fn digests(&self, cancel: &Cancel) -> Result<BTreeMap<String, Digest>> {
+        let own = |i: usize| self.tensors[i].tied_to.unwrap_or(i);
+        let sizes: Vec<u64> = self.tensors.iter().map(|t| t.bytes).collect();
+        let digests = read_digests(&sizes, self.source.as_ref(), cancel)?;
+        Ok(self.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), digests[own(i)])).collect())
+    }
+
     /// Bytes of the files that go beside the weights.
     pub fn sidecar_bytes(&self) -> u64 {
-        let bytes = |sidecar: &Sidecar| match sidecar {
-            Sidecar::Copy(path) => path.metadata().map_or(0, |m| m.len()),
-            Sidecar::Text(_, text) => text.len() as u64,
-        };
-        self.sidecars.iter().map(bytes).sum()
+        self.sidecars.carried.iter().map(Sidecar::bytes).sum()
     }
 }
 
@@ -59,13 +96,13 @@ pub fn open(model: &str, seed: u64, hf_token: Option<&str>, cancel: &Cancel) -> 
         return made_up(synthetic::model(spec)?, seed);
     }
     let path = Path::new(model);
-    if path.exists() {
-        let checkpoint = Checkpoint::open(path)?;
+    let absent = path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
+    if !absent {
+        let checkpoint = Checkpoint::open_whole(path)?;
         let whole = path.canonicalize().with_context(|| format!("resolve {}", path.display()))?;
         let name = if path.is_file() { whole.file_stem() } else { whole.file_name() };
         let name = name.map_or("model".into(), |n| n.to_string_lossy().into_owned());
-        let made_from = format!("{} ({})", whole.display(), state(&checkpoint)?);
-        return on_disk(checkpoint, name, made_from, path.is_dir());
+        return on_disk(checkpoint, name, whole.display().to_string(), Identity::Bytes);
     }
     if !hub::is_id(model) {
         bail!(
@@ -75,19 +112,10 @@ pub fn open(model: &str, seed: u64, hf_token: Option<&str>, cancel: &Cancel) -> 
     let mut options = hub::Options::from_env(hf_token)?;
     options.cancel = cancel.clone();
     let snapshot = hub::fetch(model, &options)?;
-    let name = model.split_once('@').map_or(model, |(id, _)| id);
-    on_disk(Checkpoint::open(&snapshot)?, name.to_string(), model.to_string(), true)
-}
-
-/// Tells a model that was changed in place: bytes, and when its files last changed.
-fn state(checkpoint: &Checkpoint) -> Result<String> {
-    use std::os::unix::fs::MetadataExt;
-    let mut changed_s = 0;
-    for file in &checkpoint.files {
-        let metadata = file.path.metadata().with_context(|| format!("stat {}", file.path.display()))?;
-        changed_s = changed_s.max(metadata.mtime());
-    }
-    Ok(format!("{} bytes, last changed {changed_s} s after 1970", checkpoint.file_bytes()))
+    let id = model.split_once('@').map_or(model, |(id, _)| id);
+    // A branch moves on; the snapshot's directory is named by the commit.
+    let commit = snapshot.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    on_disk(Checkpoint::open_whole(&snapshot)?, id.to_string(), format!("{id}@{commit}"), Identity::Words)
 }
 
 fn made_up(model: synthetic::Model, seed: u64) -> Result<Input> {
@@ -98,15 +126,12 @@ fn made_up(model: synthetic::Model, seed: u64) -> Result<Input> {
         tensors.push(InputTensor { name, dtype: spec.dtype, shape, stride, bytes, tied_to: None });
     }
     let values = synthetic::Values::new(seed, &model);
-    Ok(Input {
-        made_from: format!("{}{} with seed {seed}", synthetic::PREFIX, model.id),
-        default_name: format!("synthetic/{}", model.id),
-        tensors,
-        source: Box::new(MadeUp(values)),
-        sidecars: vec![Sidecar::Text("config.json", model.config_json)],
-        expected: None,
-        origin: None,
-    })
+    let made_from = format!("{}{} with seed {seed}", synthetic::PREFIX, model.id);
+    let mut input =
+        Input::made_up(format!("synthetic/{}", model.id), made_from, tensors, Box::new(MadeUp(values)));
+    let content = sidecars::Content::Text(model.config_json);
+    input.sidecars.carried.push(Sidecar { name: "config.json".into(), content });
+    Ok(input)
 }
 
 struct MadeUp(synthetic::Values);
@@ -122,7 +147,7 @@ fn on_disk(
     checkpoint: Checkpoint,
     default_name: String,
     made_from: String,
-    whole_dir: bool,
+    identity: Identity,
 ) -> Result<Input> {
     let mut first_at: HashMap<(u64, u64), usize> = HashMap::new();
     let mut tensors: Vec<InputTensor> = Vec::new();
@@ -132,32 +157,34 @@ fn on_disk(
         let (name, shape, stride) = (t.name.clone(), t.shape.clone(), t.stride.clone());
         tensors.push(InputTensor { name, dtype: t.dtype, shape, stride, bytes: t.bytes, tied_to });
     }
-    let sidecars = checkpoint.sidecars()?.into_iter().map(Sidecar::Copy).collect();
-    let origin = origin(&checkpoint, whole_dir)?;
+    let sidecars = sidecars::of(&checkpoint)?;
+    let origin = origin(&checkpoint)?;
     let expected = checkpoint.manifest.as_ref().map(|m| m.tensors.clone());
+    let (places, note) = (places(&checkpoint), checkpoint.note_of_unread());
     let source = Box::new(TensorReader::new(checkpoint)?);
-    Ok(Input { default_name, made_from, tensors, source, sidecars, expected, origin })
+    Ok(Input { default_name, made_from, identity, tensors, source, sidecars, expected, origin, places, note })
 }
 
-/// What `export` needs to give the same files back; kept along when a checkpoint is saved again. The shards'
-/// index belongs to a whole directory, not to one shard of it.
-fn origin(checkpoint: &Checkpoint, whole_dir: bool) -> Result<Option<manifest::Source>> {
+/// A checkpoint's directory, or its one file, and where its files really lie.
+pub fn places(checkpoint: &Checkpoint) -> Vec<PathBuf> {
+    let dir = (!checkpoint.chosen.single_file).then(|| checkpoint.dir.clone());
+    dir.into_iter().chain(checkpoint.files.iter().map(|file| file.path.clone())).collect()
+}
+
+/// What `export` needs to give the same files back; kept along when a checkpoint is saved again.
+pub fn origin(checkpoint: &Checkpoint) -> Result<Option<manifest::Source>> {
     if checkpoint.layout == Layout::Sllm {
         return Ok(checkpoint.manifest.as_ref().and_then(|m| m.source.clone()));
     }
     let mut shards = Vec::new();
     for file in &checkpoint.files {
-        let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        shards.push(manifest::SourceShard { file: name, header: safetensors::read_header(&file.path)?.1 });
+        let header = safetensors::read_header(&file.path)?.1;
+        shards.push(manifest::SourceShard { file: checkpoint.name_of(file), header });
     }
-    let index = match safetensors::index_path(&checkpoint.dir)? {
-        Some(path) if whole_dir => {
-            let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-            Some((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), text))
-        }
-        _ => None,
-    };
-    Ok(Some(manifest::Source { shards, index }))
+    let not_whole = checkpoint.chosen.unread.first().map(|(shard, name)| {
+        format!("{shard} held the tensor '{name}', which the index places in another shard")
+    });
+    Ok(Some(manifest::Source { shards, index: checkpoint.chosen.index.clone(), not_whole }))
 }
 
 /// Reads tensors of a checkpoint through plain file reads: no engine, no cleverness, so that it can also

@@ -12,8 +12,8 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use super::malformed;
 use crate::sys;
 
-/// No index or header is larger; the safetensors format sets the same bound.
-pub(super) const MAX_BYTES: u64 = 100_000_000;
+/// No index or manifest is larger: a million tensors come to some 500 MB of manifest.
+pub(super) const MAX_BYTES: u64 = 1 << 30;
 
 /// The pairs of an object, in their order. With `METADATA`, safetensors' `__metadata__` (names and texts) is
 /// checked and left out. Values are parsed as they come: a tree of them would take fifty times the text.
@@ -43,7 +43,7 @@ impl<'de, T: Deserialize<'de>, const METADATA: bool> Visitor<'de> for PairVisito
             }
             let in_entry = |e: A::Error| A::Error::custom(format!("the entry '{name}': {e}"));
             if METADATA && name == "__metadata__" {
-                map.next_value::<HashMap<String, String>>().map_err(in_entry)?;
+                map.next_value::<Option<HashMap<String, String>>>().map_err(in_entry)?;
                 continue;
             }
             let value = map.next_value().map_err(in_entry)?;
@@ -62,13 +62,23 @@ where
     Ok(UniquePairs::<T>::deserialize(deserializer)?.0.into_iter().collect())
 }
 
-/// Reads a small JSON file, refusing one that is larger than any real index.
+/// Reads a JSON file, refusing one that is larger than any real index.
 pub(super) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
+    serde_json::from_slice(&read_bytes(path)?)
+        .map_err(|e| malformed(path, format!("not the JSON that belongs here: {e}")))
+}
+
+/// As [`read`], unparsed.
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(read_bytes(path)?).map_err(|e| malformed(path, format!("not UTF-8: {e}")))
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let file = sys::open_regular(path).with_context(|| format!("open {}", path.display()))?;
     file.take(MAX_BYTES + 1).read_to_end(&mut text).with_context(|| format!("read {}", path.display()))?;
     if text.len() as u64 > MAX_BYTES {
         return Err(malformed(path, format!("larger than {MAX_BYTES} bytes, which no index is")));
     }
-    serde_json::from_slice(&text).map_err(|e| malformed(path, format!("not the JSON that belongs here: {e}")))
+    Ok(text)
 }

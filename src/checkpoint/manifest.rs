@@ -1,12 +1,14 @@
 //! `sllm_gds.json`: what we add to ServerlessLLM's layout, and what other readers ignore.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::sllm::IndexEntry;
+use super::listing::Bounds;
+use super::sllm::{IndexEntry, partition_name};
 use super::{DataFile, json, malformed};
 use crate::digest::{self, Digest};
 
@@ -31,6 +33,9 @@ pub struct Manifest {
     /// The safetensors files it was saved from: lets `export` give back the very same files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+    /// The files beside the weights, so that it is known which may go when it is replaced. Version 0.1 wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,15 +46,18 @@ pub struct Partition {
     pub digests: Vec<Digest>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     pub shards: Vec<SourceShard>,
     /// File name and text of the shards' index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<(String, String)>,
+    /// Why the very same files can't be given back, where that is so; the headers are kept for what else they say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_whole: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceShard {
     pub file: String,
     pub header: String,
@@ -70,14 +78,17 @@ impl Manifest {
             tensors,
             made_from: String::new(),
             source: None,
+            beside: None,
         }
     }
 
     /// The manifest of a directory, if it has one.
-    pub(super) fn read(dir: &Path) -> Result<Option<Manifest>> {
+    pub(super) fn read(dir: &Path, bounds: &Bounds) -> Result<Option<Manifest>> {
         let path = dir.join(FILE);
-        if !path.exists() {
-            return Ok(None);
+        match path.symlink_metadata() {
+            Ok(_) => bounds.check(&path)?,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("look for {}", path.display())),
         }
         let manifest: Manifest = json::read(&path)?;
         if manifest.version != VERSION || manifest.digest != digest::NAME {
@@ -104,7 +115,14 @@ impl Manifest {
             return Err(malformed(path, format!("chunk_bytes is {}", self.chunk_bytes)));
         }
         if self.partitions.len() != files.len() {
-            let what = format!("records {} partitions, and {} are there", self.partitions.len(), files.len());
+            let lacking = files.len()..self.partitions.len().max(files.len());
+            let lacking = lacking.map(partition_name).next().map(|name| format!(": {name} is missing"));
+            let what = format!(
+                "records {} partitions, and {} are there{}",
+                self.partitions.len(),
+                files.len(),
+                lacking.unwrap_or_default()
+            );
             return Err(malformed(path, what));
         }
         for (partition, file) in self.partitions.iter().zip(files) {

@@ -1,20 +1,24 @@
 //! Safetensors: a length (8 bytes, little-endian), a JSON header, then tensors without a gap. A directory
 //! holds one file, or shards with `model.safetensors.index.json`.
 
-use std::collections::{BTreeSet, HashSet};
-use std::io::Read;
+use std::collections::{HashMap, HashSet};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::json::{self, UniquePairs};
+use super::listing::{self, Bounds};
+use super::select::{self, SUFFIX};
 use super::{
-    Checkpoint, DType, DataFile, Layout, Tensor, TensorSpec, contiguous_stride, finish, list, malformed,
+    Checkpoint, Chosen, DType, DataFile, Layout, Tensor, TensorSpec, contiguous_stride, finish, malformed,
+    sniff,
 };
 use crate::sys;
 
-const INDEX_SUFFIX: &str = ".safetensors.index.json";
+/// The bound that the format sets to a header.
+pub(super) const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 #[derive(Deserialize)]
 struct TensorInfo {
@@ -23,122 +27,130 @@ struct TensorInfo {
     data_offsets: (u64, u64),
 }
 
-#[derive(Deserialize)]
-struct ShardIndex {
-    weight_map: UniquePairs<String>,
-}
-
-/// Whether a directory holds safetensors files.
+/// Whether a directory holds safetensors files, or an index of such.
 pub(super) fn is_in(dir: &Path) -> Result<bool> {
-    Ok(list(dir)?.iter().any(|path| path.extension().is_some_and(|e| e == "safetensors")))
+    let is_one =
+        |n: &String| !n.starts_with('.') && (n.ends_with(SUFFIX) || n.ends_with(select::INDEX_SUFFIX));
+    Ok(listing::top(dir)?.iter().any(is_one))
 }
 
-pub(super) fn open_file(path: &Path) -> Result<Checkpoint> {
+pub(super) fn open_file(path: &Path, storage_path: Option<&Path>) -> Result<Checkpoint> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    open_shards(dir, &[path.to_path_buf()], path)
+    let chosen = Chosen { single_file: true, ..Chosen::default() };
+    open_shards(dir, vec![path.to_path_buf()], None, chosen, storage_path)
 }
 
-/// Opens the shards that the index names, or every safetensors file where there is no index.
-pub(super) fn open_dir(dir: &Path) -> Result<Checkpoint> {
-    let Some(index) = index_path(dir)? else {
-        let found = list(dir)?;
-        let shards: Vec<PathBuf> =
-            found.into_iter().filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
-        return open_shards(dir, &shards, dir);
+/// Opens the shards that the index names, or those that the names tell to be the model.
+pub(super) fn open_dir(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint> {
+    let bounds = Bounds::new(dir, storage_path)?;
+    let read = |name: &str| {
+        let path = dir.join(name);
+        bounds.check(&path)?;
+        json::read_text(&path)
     };
-    let ShardIndex { weight_map: UniquePairs(weight_map) } = json::read(&index)?;
-    let names: BTreeSet<&String> = weight_map.iter().map(|(_, shard)| shard).collect();
-    let mut shards = Vec::new();
-    for name in names {
-        if name.contains('/') || !dir.join(name).is_file() {
-            return Err(malformed(
-                &index,
-                format!("names the shard '{name}', which is not in {}", dir.display()),
-            ));
-        }
-        shards.push(dir.join(name));
-    }
-    let checkpoint = open_shards(dir, &shards, &index)?;
-    let held: HashSet<&str> = checkpoint.tensors.iter().map(|t| t.name.as_str()).collect();
-    if let Some(name) =
-        weight_map.iter().map(|(name, _)| name).filter(|name| !held.contains(name.as_str())).min()
-    {
-        return Err(malformed(&index, format!("names the tensor '{name}', which no shard holds")));
-    }
-    Ok(checkpoint)
+    // A link that leads nowhere counts as there, and so does what may not be looked at: opening it tells more.
+    let has = |name: &str| !dir.join(name).symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
+    let weights = select::weights(&listing::top(dir)?, &has, &read)
+        .with_context(|| format!("choose the model's files in {}", dir.display()))?;
+    let shards: Vec<PathBuf> = weights.files.iter().map(|name| dir.join(name)).collect();
+    shards.iter().try_for_each(|path| bounds.check(path))?;
+    let (index, weight_map) = match weights.index {
+        Some(index) => (Some((index.file, index.text)), Some(index.weight_map)),
+        None => (None, None),
+    };
+    let chosen = Chosen { index, left_out: weights.left_out, ..Chosen::default() };
+    open_shards(dir, shards, weight_map, chosen, storage_path)
 }
 
-/// The one `*.safetensors.index.json`, if there is any.
-pub(super) fn index_path(dir: &Path) -> Result<Option<PathBuf>> {
-    let ends =
-        |p: &PathBuf| p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.ends_with(INDEX_SUFFIX));
-    let found: Vec<PathBuf> = list(dir)?.into_iter().filter(ends).collect();
-    match found.as_slice() {
-        [] => Ok(None),
-        [one] => Ok(Some(one.clone())),
-        [first, second, ..] => Err(malformed(
-            dir,
-            format!("holds two indices, {} and {}; keep the one you mean", first.display(), second.display()),
-        )),
-    }
-}
-
-fn open_shards(dir: &Path, shards: &[PathBuf], index: &Path) -> Result<Checkpoint> {
+/// Lays the shards end to end. A tensor that two of them hold is read from the one that the index says.
+fn open_shards(
+    dir: &Path,
+    shards: Vec<PathBuf>,
+    weight_map: Option<HashMap<String, String>>,
+    mut chosen: Chosen,
+    storage_path: Option<&Path>,
+) -> Result<Checkpoint> {
     let mut files: Vec<DataFile> = Vec::new();
-    let mut tensors = Vec::new();
+    let mut tensors: Vec<Tensor> = Vec::new();
     let mut seen: HashSet<String> = HashSet::new();
     let mut base = 0u64;
     for path in shards {
-        let (bytes, header) = read_header(path)?;
+        let (bytes, header) = read_header(&path)?;
         // Before any offset is added to it: sparse files can claim sizes that overflow.
-        let end = base.checked_add(bytes).ok_or_else(|| malformed(index, "the shards exceed 2^64 bytes"))?;
+        let end = base.checked_add(bytes).ok_or_else(|| malformed(&path, "the shards exceed 2^64 bytes"))?;
         let data_start = 8 + header.len() as u64;
-        let shard = parse_header(path, &header, bytes - data_start)?;
-        for (spec, offset, size) in shard {
+        let file = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned();
+        for (spec, offset, size) in parse_header(&path, &header, bytes - data_start)? {
+            let elsewhere =
+                weight_map.as_ref().and_then(|map| map.get(&spec.name)).is_some_and(|s| *s != file);
+            if elsewhere {
+                chosen.unread.push((file.clone(), spec.name));
+                continue;
+            }
             if !seen.insert(spec.name.clone()) {
                 return Err(malformed(
-                    path,
+                    &path,
                     format!("holds the tensor '{}', which another shard holds", spec.name),
                 ));
             }
             let TensorSpec { name, dtype, shape } = spec;
             let stride = contiguous_stride(&shape);
-            tensors.push(Tensor {
-                name,
-                dtype,
-                shape,
-                stride,
-                offset: base + data_start + offset,
-                bytes: size,
-            });
+            let offset = base + data_start + offset;
+            tensors.push(Tensor { name, dtype, shape, stride, offset, bytes: size });
         }
-        files.push(DataFile { path: path.clone(), base, bytes, header_bytes: data_start });
+        files.push(DataFile { path, base, bytes, header_bytes: data_start });
         base = end;
     }
-    let (layout, manifest) = (Layout::Safetensors, None);
-    finish(Checkpoint { dir: dir.to_path_buf(), layout, files, tensors, manifest }, index)
+    if let Some(name) =
+        weight_map.iter().flatten().map(|(name, _)| name).filter(|name| !seen.contains(*name)).min()
+    {
+        let shard = weight_map.as_ref().and_then(|map| map.get(name)).map_or("", String::as_str);
+        let index = chosen.index.as_ref().map_or("the index", |(file, _)| file.as_str());
+        bail!(malformed(&dir.join(index), format!("names the tensor '{name}', which {shard} does not hold")));
+    }
+    let checkpoint = Checkpoint {
+        dir: dir.to_path_buf(),
+        layout: Layout::Safetensors,
+        files,
+        tensors,
+        manifest: None,
+        lost: Vec::new(),
+        chosen,
+        storage_path: storage_path.map(Path::to_path_buf),
+    };
+    finish(checkpoint, dir)
 }
 
 /// A file's size, and the text of its header.
 pub fn read_header(path: &Path) -> Result<(u64, String)> {
     let mut file = sys::open_regular(path).with_context(|| format!("open {}", path.display()))?;
     let bytes = file.metadata().with_context(|| format!("stat {}", path.display()))?.len();
-    let mut length = [0u8; 8];
-    if bytes < 8 {
-        return Err(malformed(path, format!("{bytes} bytes are too few for a safetensors file")));
-    }
-    file.read_exact(&mut length).with_context(|| format!("read the first 8 bytes of {}", path.display()))?;
-    let length = u64::from_le_bytes(length);
-    if length > json::MAX_BYTES || length > bytes - 8 {
-        return Err(malformed(
-            path,
+    let mut first = Vec::new();
+    Read::by_ref(&mut file)
+        .take(sniff::BYTES as u64)
+        .read_to_end(&mut first)
+        .with_context(|| format!("read the first bytes of {}", path.display()))?;
+    let Some((length, after)) = first.split_first_chunk::<8>() else {
+        let what =
+            format!("{bytes} bytes are too few for a safetensors file: it was cut short, or never written");
+        return Err(malformed(path, what));
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER_BYTES || length > bytes - 8 {
+        let told = sniff::tell(&first, bytes).map(|what| format!("not a safetensors file, but {what}"));
+        let plain = || {
             format!(
                 "its header claims {length} bytes, the file has {bytes}: not a safetensors file, or one cut short"
-            ),
-        ));
+            )
+        };
+        return Err(malformed(path, told.unwrap_or_else(plain)));
     }
-    let mut header = vec![0u8; usize::try_from(length)?];
-    file.read_exact(&mut header)
+    let mut header = after[..after.len().min(length as usize)].to_vec();
+    let rest = length - header.len() as u64;
+    Read::by_ref(&mut file)
+        .take(rest)
+        .read_to_end(&mut header)
+        .and_then(|read| if read as u64 == rest { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) })
         .with_context(|| format!("read the {length}-byte header of {}", path.display()))?;
     let header =
         String::from_utf8(header).map_err(|e| malformed(path, format!("its header is not UTF-8: {e}")))?;
@@ -195,11 +207,25 @@ pub(super) fn header_tensors(path: &Path, header: &str) -> Result<Vec<(TensorSpe
     Ok(tensors)
 }
 
-/// A header for these tensors, padded with spaces to a multiple of 8 as the library does; `format: pt` is
-/// what transformers look for.
-pub(super) fn make_header<'a>(tensors: impl Iterator<Item = (&'a str, DType, &'a [u64], u64)>) -> String {
+/// A header's `__metadata__`: names and texts, in their order; `None` where it has none.
+pub(super) fn metadata_of(header: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
+    #[derive(Deserialize)]
+    struct Header {
+        #[serde(rename = "__metadata__")]
+        metadata: Option<serde_json::Map<String, serde_json::Value>>,
+    }
+    serde_json::from_str::<Header>(header).ok()?.metadata
+}
+
+/// A header for these tensors, padded with spaces to a multiple of 8 as the library does.
+pub(super) fn make_header<'a>(
+    metadata: Option<&serde_json::Map<String, serde_json::Value>>,
+    tensors: impl Iterator<Item = (&'a str, DType, &'a [u64], u64)>,
+) -> String {
     let mut entries = serde_json::Map::new();
-    entries.insert("__metadata__".into(), serde_json::json!({"format": "pt"}));
+    if let Some(metadata) = metadata {
+        entries.insert("__metadata__".into(), metadata.clone().into());
+    }
     let mut at = 0u64;
     for (name, dtype, shape, bytes) in tensors {
         let info = serde_json::json!({
@@ -268,7 +294,7 @@ mod tests {
     fn a_made_header_reads_back() {
         let shape = [2u64, 3];
         let text =
-            make_header([("a", DType::BF16, &shape[..], 12), ("b", DType::U8, &[][..], 1)].into_iter());
+            make_header(None, [("a", DType::BF16, &shape[..], 12), ("b", DType::U8, &[][..], 1)].into_iter());
         assert_eq!(text.len() % 8, 0);
         let read = parse(&text, 13).unwrap();
         assert_eq!(read[1].0, TensorSpec { name: "b".into(), dtype: DType::U8, shape: vec![] });

@@ -7,12 +7,14 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use super::input::{self, Input, Sidecar};
+use super::Checkpoint;
+use super::input::{self, Input};
 use super::manifest::{self, Manifest, Partition};
 use super::modules::{cut, module_of, order};
-use super::sllm::{INDEX_FILE, IndexEntry, partition_name};
+use super::sidecars::{self, write_synced};
+use super::sllm::{INDEX_FILE, IndexEntry, partition_name, to_torch};
 use super::staging::{self, Staging};
-use super::write::{Content, NewFile, Piece, write_files};
+use super::write::{Content, NewFile, Piece, Written, write_files};
 use crate::Outcome;
 use crate::cli::SaveArgs;
 use crate::digest::Digest;
@@ -46,16 +48,23 @@ pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
     };
     let layout = Layout::new(&input, args.partitions as usize, args.max_partition_size)?;
     for target in &targets {
+        staging::check_apart(target, &input.places)?;
         staging::check_free(target, args.overwrite)?;
     }
     let each = layout.bytes().saturating_add(input.sidecar_bytes());
     check_space(&args.storage_path, each.saturating_mul(targets.len() as u64), "--storage-path")?;
+    sidecars::tell(input.note.as_deref(), &input.sidecars.left_out);
     let mut saved = Vec::new();
     for target in &targets {
         saved.push(save(&input, &layout, target, args.overwrite, cancel)?);
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "saved": saved }))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(
+                &serde_json::json!({ "saved": saved, "left_out": input.sidecars.left_out })
+            )?
+        );
         return Ok(Outcome::Yes);
     }
     for s in &saved {
@@ -184,6 +193,8 @@ pub fn save(
     cancel: &Cancel,
 ) -> Result<Saved> {
     let started = Instant::now();
+    // What the index can't hold is refused before the first byte.
+    let index = index(input, layout)?;
     let staging = Staging::new(target, overwrite)?;
     let bar = progress::bytes_bar(layout.bytes(), &format!("save {}", target.display()));
     // Each tied tensor reads as zero bytes here; its digest is its twin's.
@@ -193,30 +204,11 @@ pub fn save(
     let explain = |e| explain_full_disk(e, staging.path(), layout.bytes());
     let written = written.map_err(explain).with_context(|| format!("save {}", target.display()))?;
     check_against_source(input, &written.tensors)?;
-    copy_sidecars(&input.sidecars, staging.path())?;
-    let mut digests: BTreeMap<String, Digest> = BTreeMap::new();
-    let mut index = serde_json::Map::new();
-    for (i, tensor) in input.tensors.iter().enumerate() {
-        digests.insert(tensor.name.clone(), written.tensors[tensor.tied_to.unwrap_or(i)]);
-        let entry: IndexEntry = (
-            layout.offsets[i],
-            tensor.bytes,
-            tensor.shape.clone(),
-            tensor.stride.clone(),
-            tensor.dtype.torch_name().to_string(),
-        );
-        index.insert(tensor.name.clone(), serde_json::to_value(entry)?);
-    }
-    let partitions = layout.files.iter().zip(written.chunks).map(|(file, digests)| Partition {
-        file: file.name.clone(),
-        bytes: file.bytes,
-        digests,
-    });
-    let mut manifest = Manifest::new(partitions.collect(), layout.groups.clone(), digests);
-    manifest.made_from = input.made_from.clone();
-    manifest.source = input.origin.clone();
+    sidecars::copy(&input.sidecars.carried, staging.path(), cancel)?;
+    let manifest = manifest(input, layout, written);
     write_synced(&staging.path().join(manifest::FILE), &serde_json::to_vec(&manifest)?)?;
     write_synced(&staging.path().join(INDEX_FILE), &serde_json::to_vec(&index)?)?;
+    check_opens(staging.path(), input.tensors.len())?;
     staging.publish()?;
     bar.finish_and_clear();
     let elapsed_s = started.elapsed().as_secs_f64();
@@ -229,6 +221,54 @@ pub fn save(
         elapsed_s,
         gb_per_s: layout.bytes() as f64 / elapsed_s / 1e9,
     })
+}
+
+/// ServerlessLLM's index of these tensors.
+fn index(input: &Input, layout: &Layout) -> Result<serde_json::Map<String, serde_json::Value>> {
+    let mut index = serde_json::Map::new();
+    for (tensor, offset) in input.tensors.iter().zip(&layout.offsets) {
+        let torch = to_torch(tensor.dtype, &tensor.shape, &tensor.stride).zip(tensor.dtype.torch_name());
+        let Some(((shape, stride), dtype)) = torch else {
+            bail!(
+                "tensor '{}' is {} {:?}, for which torch, and so ServerlessLLM's index, has no type: load the safetensors \
+                 files as they are",
+                tensor.name,
+                tensor.dtype.safetensors_name(),
+                tensor.shape
+            );
+        };
+        let entry: IndexEntry = (*offset, tensor.bytes, shape, stride, dtype.to_string());
+        index.insert(tensor.name.clone(), serde_json::to_value(entry)?);
+    }
+    Ok(index)
+}
+
+fn manifest(input: &Input, layout: &Layout, written: Written) -> Manifest {
+    let digest_of = |i: usize| written.tensors[input.tensors[i].tied_to.unwrap_or(i)];
+    let digests: BTreeMap<String, Digest> =
+        input.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), digest_of(i))).collect();
+    let partitions = layout.files.iter().zip(written.chunks).map(|(file, digests)| Partition {
+        file: file.name.clone(),
+        bytes: file.bytes,
+        digests,
+    });
+    let mut manifest = Manifest::new(partitions.collect(), layout.groups.clone(), digests);
+    manifest.made_from = input.made_from.clone();
+    manifest.source = input.origin.clone();
+    manifest.beside = Some(input.sidecars.carried.iter().map(|sidecar| sidecar.name.clone()).collect());
+    manifest
+}
+
+/// What is written must open: better no checkpoint than one that nobody can read.
+pub(super) fn check_opens(written: &Path, tensors: usize) -> Result<()> {
+    let found = Checkpoint::open(written).context("what was written does not open, and is removed again")?;
+    if found.tensors.len() != tensors {
+        bail!(
+            "{} of {tensors} tensors can be read back; what was written is removed again",
+            found.tensors.len()
+        );
+    }
+    Ok(())
 }
 
 /// Refuses to pass damage on under digests of its own.
@@ -245,26 +285,4 @@ fn check_against_source(input: &Input, digests: &[Digest]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-pub(super) fn copy_sidecars(sidecars: &[Sidecar], dir: &Path) -> Result<()> {
-    for sidecar in sidecars {
-        match sidecar {
-            Sidecar::Text(name, text) => write_synced(&dir.join(name), text.as_bytes())?,
-            Sidecar::Copy(from) => {
-                let to = dir.join(from.file_name().unwrap_or_default());
-                let text = std::fs::read(from).with_context(|| format!("read {}", from.display()))?;
-                write_synced(&to, &text)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        std::fs::write(path, bytes)?;
-        std::fs::File::open(path)?.sync_all()
-    };
-    write().with_context(|| format!("write {}", path.display()))
 }

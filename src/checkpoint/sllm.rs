@@ -1,13 +1,18 @@
 //! ServerlessLLM's layout: `tensor.data_0 … tensor.data_{P-1}` and `tensor_index.json`, which holds
 //! `{name: [offset, size, shape, stride, dtype]}`. Offsets count bytes over all partitions laid end to end.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::json::{self, UniquePairs};
+use super::listing::Bounds;
 use super::manifest::{self, Manifest};
-use super::{Checkpoint, DType, DataFile, Layout, Tensor, element_count, finish, malformed};
+use super::{
+    Checkpoint, Chosen, DType, DataFile, Layout, MAX_TOTAL_BYTES, Tensor, contiguous_stride, element_count,
+    finish, malformed,
+};
 
 pub const INDEX_FILE: &str = "tensor_index.json";
 
@@ -19,32 +24,91 @@ pub fn partition_name(index: usize) -> String {
 /// One line of the index: offset and size in bytes, shape and stride in elements, torch's dtype.
 pub type IndexEntry = (u64, u64, Vec<u64>, Vec<u64>, String);
 
-pub(super) fn open(dir: &Path) -> Result<Checkpoint> {
+/// Whether a directory holds an index of ServerlessLLM's.
+pub(super) fn is_in(dir: &Path) -> Result<bool> {
     let index = dir.join(INDEX_FILE);
+    match index.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e).with_context(|| format!("look for {}", index.display())),
+    }
+}
+
+pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint> {
+    let bounds = Bounds::new(dir, storage_path)?;
+    let index = dir.join(INDEX_FILE);
+    bounds.check(&index)?;
     let UniquePairs(entries) = json::read::<UniquePairs<IndexEntry>>(&index)?;
     let files = partitions(dir, &index)?;
-    let manifest = Manifest::read(dir)?;
+    files.iter().try_for_each(|file| bounds.check(&file.path))?;
+    let manifest = Manifest::read(dir, &bounds)?;
     if let Some(manifest) = &manifest {
         manifest.check(&dir.join(manifest::FILE), &files, &entries)?;
     }
     let tensors =
         entries.into_iter().map(|(name, entry)| tensor(&index, name, entry)).collect::<Result<Vec<_>>>()?;
-    let checkpoint = finish(
-        Checkpoint { dir: dir.to_path_buf(), layout: Layout::Sllm, files, tensors, manifest },
-        &index,
-    )?;
+    let (tensors, lost) = whole_and_lost(&index, &files, tensors)?;
+    let checkpoint = Checkpoint {
+        dir: dir.to_path_buf(),
+        layout: Layout::Sllm,
+        files,
+        tensors,
+        manifest,
+        lost,
+        chosen: Chosen::default(),
+        storage_path: storage_path.map(Path::to_path_buf),
+    };
+    let checkpoint = finish(checkpoint, &index)?;
     for tensor in checkpoint.tensors.iter().filter(|t| t.bytes > 0) {
         if checkpoint.file_at(tensor.offset) != checkpoint.file_at(tensor.end() - 1) {
             return Err(malformed(
                 &index,
                 format!(
-                    "tensor '{}' crosses from one partition into the next, which no writer does",
+                    "tensor '{}' crosses from one partition into the next, which no writer does: a partition was cut \
+                     short, or the index belongs to others",
                     tensor.name
                 ),
             ));
         }
     }
     Ok(checkpoint)
+}
+
+/// Tells the tensors that lie past the end of a single partition from those before it. Of several partitions, nobody
+/// knows which is too short, and so what any later offset means: they are refused.
+fn whole_and_lost(
+    index: &Path,
+    files: &[DataFile],
+    tensors: Vec<Tensor>,
+) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+    let end_of_all = files.last().map_or(0, DataFile::end);
+    let ends_within = |t: &Tensor| t.offset.checked_add(t.bytes).is_some_and(|end| end <= end_of_all);
+    let (whole, mut lost): (Vec<Tensor>, Vec<Tensor>) = tensors.into_iter().partition(ends_within);
+    lost.sort_by(|a, b| (a.offset, &a.name).cmp(&(b.offset, &b.name)));
+    // No file could have held these: the index itself is damaged.
+    if let Some(tensor) =
+        lost.iter().find(|t| t.offset.checked_add(t.bytes).is_none_or(|e| e > MAX_TOTAL_BYTES))
+    {
+        let what = format!("tensor '{}' claims bytes {}+{}", tensor.name, tensor.offset, tensor.bytes);
+        return Err(malformed(index, format!("{what}, more than any file system holds")));
+    }
+    if let (Some(tensor), [first, .., last]) = (lost.first(), files) {
+        let needed_bytes = lost.iter().map(Tensor::end).max().unwrap_or(0) - end_of_all;
+        return Err(malformed(
+            index,
+            format!(
+                "tensor '{}' claims bytes {}+{}, but {} to {} end at {end_of_all}: {needed_bytes} bytes are missing. {} is \
+                 missing, or one of those was cut short, and nobody can tell where the others' tensors lie then",
+                tensor.name,
+                tensor.offset,
+                tensor.bytes,
+                first.path.display(),
+                last.path.display(),
+                partition_name(files.len()),
+            ),
+        ));
+    }
+    Ok((whole, lost))
 }
 
 /// `tensor.data_0`, `tensor.data_1`, … until one is missing.
@@ -56,7 +120,7 @@ fn partitions(dir: &Path, index: &Path) -> Result<Vec<DataFile>> {
         let bytes = match path.metadata() {
             Ok(metadata) if metadata.is_file() => metadata.len(),
             Ok(_) => return Err(malformed(&path, "not a regular file")),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => break,
+            Err(e) if e.kind() == ErrorKind::NotFound && !path.is_symlink() => break,
             Err(e) => return Err(e).with_context(|| format!("stat {}", path.display())),
         };
         files.push(DataFile { path, base, bytes, header_bytes: 0 });
@@ -77,7 +141,10 @@ fn tensor(index: &Path, name: String, entry: IndexEntry) -> Result<Tensor> {
     if shape.len() != stride.len() {
         return Err(bad(format!("{} extents but {} strides", shape.len(), stride.len())));
     }
-    let needed_bytes = storage_elements(&shape, &stride).and_then(|n| n.checked_mul(dtype.bytes()));
+    let Some((shape, stride)) = from_torch(dtype, shape, stride) else {
+        return Err(bad(format!("a view of '{dtype_name}' that parts its pairs, or too large a shape")));
+    };
+    let needed_bytes = storage_elements(&shape, &stride).and_then(|n| dtype.bytes_of(n));
     match needed_bytes {
         Some(needed_bytes) if needed_bytes <= bytes => {
             Ok(Tensor { name, dtype, shape, stride, offset, bytes })
@@ -87,6 +154,38 @@ fn tensor(index: &Path, name: String, entry: IndexEntry) -> Result<Tensor> {
         }
         None => Err(bad(format!("its shape {shape:?} with strides {stride:?} overflows"))),
     }
+}
+
+/// Shape and strides as torch counts them: of F4, a pair is one element, so that the last axis is half as long. `None`
+/// where torch has no such: a scalar of F4, or an odd number along its last axis.
+pub fn to_torch(dtype: DType, shape: &[u64], stride: &[u64]) -> Option<(Vec<u64>, Vec<u64>)> {
+    let (mut shape, mut stride) = (shape.to_vec(), stride.to_vec());
+    if dtype == DType::F4 {
+        let last = shape.last_mut().filter(|extent| extent.is_multiple_of(2))?;
+        *last /= 2;
+        if shape.contains(&0) {
+            return Some((shape.clone(), contiguous_stride(&shape)));
+        }
+        let (step, outer) = stride.split_last_mut()?;
+        let whole = *step == 1 && outer.iter().all(|step| step.is_multiple_of(2));
+        whole.then_some(())?;
+        outer.iter_mut().for_each(|step| *step /= 2);
+    }
+    Some((shape, stride))
+}
+
+/// The way back from [`to_torch`]; `None` for views that part the pairs, and on overflow.
+fn from_torch(dtype: DType, mut shape: Vec<u64>, mut stride: Vec<u64>) -> Option<(Vec<u64>, Vec<u64>)> {
+    if dtype == DType::F4 {
+        let last = shape.last_mut()?;
+        *last = last.checked_mul(2)?;
+        let (step, outer) = stride.split_last_mut()?;
+        (*step == 1).then_some(())?;
+        for step in outer {
+            *step = step.checked_mul(2)?;
+        }
+    }
+    Some((shape, stride))
 }
 
 /// Elements that a strided view reaches: one past its farthest.
@@ -122,6 +221,23 @@ mod tests {
         assert!(
             make(entry(0, 8, &[huge, huge], &[huge, 1], "torch.float16")).unwrap_err().contains("overflows")
         );
+    }
+
+    #[test]
+    fn pairs_of_f4_are_torchs_elements() {
+        let there = to_torch(DType::F4, &[3, 8], &[8, 1]).unwrap();
+        assert_eq!(there, (vec![3, 4], vec![4, 1]));
+        assert_eq!(from_torch(DType::F4, there.0, there.1).unwrap(), (vec![3, 8], vec![8, 1]));
+        for odd in [&[][..], &[3]] {
+            assert_eq!(to_torch(DType::F4, odd, &super::super::contiguous_stride(odd)), None, "{odd:?}");
+        }
+        assert_eq!(to_torch(DType::F32, &[], &[]), Some((vec![], vec![])));
+        let index = Path::new("tensor_index.json");
+        let made =
+            tensor(index, "w".into(), entry(0, 12, &[3, 4], &[4, 1], "torch.float4_e2m1fn_x2")).unwrap();
+        assert_eq!((made.shape, made.bytes), (vec![3, 8], 12));
+        let view = tensor(index, "w".into(), entry(0, 12, &[4, 3], &[1, 4], "torch.float4_e2m1fn_x2"));
+        assert!(view.unwrap_err().to_string().contains("parts its pairs"));
     }
 
     #[test]

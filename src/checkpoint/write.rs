@@ -16,6 +16,7 @@ use crate::sys::{self, DIRECT_ALIGN, align_up};
 
 /// A file to be: its pieces in order, zeros between them.
 pub struct NewFile {
+    /// Its path from the new directory.
     pub name: String,
     pub bytes: u64,
     pub pieces: Vec<Piece>,
@@ -50,8 +51,7 @@ fn writer_threads() -> usize {
     (4 * std::thread::available_parallelism().map_or(2, |n| n.get())).clamp(8, 16)
 }
 
-/// Writes and syncs `files` into `dir`. `tensor_bytes` gives each tensor's size; empty where no digests
-/// are wanted (they need every tensor to begin at a multiple of 8).
+/// Writes and syncs `files` into `dir`. `tensor_bytes` gives each tensor's size.
 pub fn write_files(
     dir: &Path,
     files: &[NewFile],
@@ -102,6 +102,9 @@ pub fn write_files(
 
 fn create(dir: &Path, file: &NewFile) -> Result<(File, PathBuf)> {
     let path = dir.join(&file.name);
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    }
     let handle = sys::create_direct(&path).with_context(|| format!("create {}", path.display()))?;
     sys::preallocate(&handle, align_up(file.bytes, DIRECT_ALIGN))
         .with_context(|| format!("reserve {} bytes for {}", file.bytes, path.display()))?;
@@ -142,9 +145,7 @@ impl Work<'_> {
             let bytes = CHUNK_BYTES.min(self.files[file].bytes - offset);
             let chunk = &mut buffer.as_mut_slice()[..align_up(bytes, DIRECT_ALIGN) as usize];
             self.fill(file, offset, chunk)?;
-            if !self.tensor_sums.is_empty() {
-                self.chunk_sums[job].store(digest::partial(&chunk[..bytes as usize], 0), Ordering::Relaxed);
-            }
+            self.chunk_sums[job].store(digest::partial(&chunk[..bytes as usize], 0), Ordering::Relaxed);
             let (handle, path) = &self.handles[file];
             handle
                 .write_all_at(chunk, offset)
@@ -169,15 +170,36 @@ impl Work<'_> {
                 Content::Literal(text) => chunk[from..to].copy_from_slice(&text[at as usize..][..to - from]),
                 Content::Tensor(tensor) => {
                     self.source.fill(*tensor, at, &mut chunk[from..to])?;
-                    if let Some(sum) = self.tensor_sums.get(*tensor) {
-                        sum.fetch_add(digest::partial(&chunk[from..to], at), Ordering::Relaxed);
-                    }
+                    let sum = self.part_of_digest(*tensor, piece.bytes, at, &chunk[from..to])?;
+                    self.tensor_sums[*tensor].fetch_add(sum, Ordering::Relaxed);
                 }
             }
             filled = to;
         }
         chunk[filled..].fill(0);
         Ok(())
+    }
+
+    /// The sum over the words that begin in this part of a tensor, from its byte `at` on. A word that a chunk's border
+    /// cuts (the tensors of a safetensors file begin anywhere) is asked of the source once more.
+    fn part_of_digest(&self, tensor: usize, tensor_bytes: u64, at: u64, part: &[u8]) -> Result<u64> {
+        let end = at + part.len() as u64;
+        let first_word = at.next_multiple_of(8);
+        if first_word >= end {
+            return Ok(0);
+        }
+        let words = &part[(first_word - at) as usize..];
+        if end.is_multiple_of(8) || end == tensor_bytes {
+            return Ok(digest::partial(words, first_word));
+        }
+        let (whole, cut) = words.split_at(words.len() / 8 * 8);
+        let cut_start = end - cut.len() as u64;
+        let mut word = [0u8; 8];
+        let word_bytes = 8.min(tensor_bytes - cut_start) as usize;
+        word[..cut.len()].copy_from_slice(cut);
+        self.source.fill(tensor, end, &mut word[cut.len()..word_bytes])?;
+        let sum = digest::partial(&word[..word_bytes], cut_start);
+        Ok(digest::partial(whole, first_word).wrapping_add(sum))
     }
 }
 
@@ -202,7 +224,8 @@ mod tests {
         let size = CHUNK_BYTES + 5000;
         let pieces = vec![
             Piece { offset: 0, bytes: 3, content: Content::Literal(b"abc".to_vec()) },
-            Piece { offset: 256, bytes: CHUNK_BYTES, content: Content::Tensor(0) },
+            // No multiple of 8: the chunks' border cuts a word in two.
+            Piece { offset: 259, bytes: CHUNK_BYTES, content: Content::Tensor(0) },
             Piece { offset: CHUNK_BYTES + 512, bytes: 13, content: Content::Tensor(1) },
         ];
         let file = NewFile { name: "x".into(), bytes: size, pieces };
@@ -213,12 +236,12 @@ mod tests {
         assert_eq!(bytes.len() as u64, size);
         let mut wanted = vec![0u8; size as usize];
         wanted[..3].copy_from_slice(b"abc");
-        Ramp.fill(0, 0, &mut wanted[256..256 + CHUNK_BYTES as usize]).unwrap();
+        Ramp.fill(0, 0, &mut wanted[259..259 + CHUNK_BYTES as usize]).unwrap();
         Ramp.fill(1, 0, &mut wanted[CHUNK_BYTES as usize + 512..][..13]).unwrap();
         assert!(bytes == wanted);
         let chunks: Vec<Digest> = wanted.chunks(CHUNK_BYTES as usize).map(digest::digest).collect();
         assert_eq!(written.chunks, [chunks]);
-        assert_eq!(written.tensors[0], digest::digest(&wanted[256..][..CHUNK_BYTES as usize]));
+        assert_eq!(written.tensors[0], digest::digest(&wanted[259..][..CHUNK_BYTES as usize]));
         assert_eq!(written.tensors[1], digest::digest(&wanted[CHUNK_BYTES as usize + 512..][..13]));
     }
 

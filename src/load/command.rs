@@ -15,7 +15,9 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
     let path: PathBuf = Checkpoint::locate(&args.checkpoint.name, &args.checkpoint.storage_path);
     let Ready { to, note, mut options, context_s } = prepare(args.gpus.as_ref(), &args.engine, &path)?;
     options.poison = args.verify;
+    options.storage_path = Some(args.checkpoint.storage_path.clone());
     let (loaded, report) = load(&path, &to, &options, cancel)?;
+    loaded.checkpoint.notes().iter().for_each(|note| eprintln!("note: {note}"));
     let verified = match args.verify {
         false => None,
         true => {

@@ -1,5 +1,7 @@
 //! How to load: what was asked for, and the defaults.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 
 use super::{Destination, gds, shape};
@@ -22,6 +24,8 @@ pub struct Options {
     pub gds: gds::choose::Choice,
     /// Poison device memory before the transfer, so that what is never written can't pass. Not on the clock.
     pub poison: bool,
+    /// Links inside a checkpoint may lead anywhere below this.
+    pub storage_path: Option<PathBuf>,
 }
 
 /// Host loads ask the kernel for much at once. Reads into the ring are short, so that what is being filled fits the
@@ -53,7 +57,16 @@ impl Options {
             (None, Ok(_)) => GDS_THREADS,
             (None, Err(_)) => default_threads(destination),
         };
-        Ok(Options { io: args.io, chunk_bytes, threads, copy_bytes, slots, gds, poison: false })
+        Ok(Options {
+            io: args.io,
+            chunk_bytes,
+            threads,
+            copy_bytes,
+            slots,
+            gds,
+            poison: false,
+            storage_path: None,
+        })
     }
 }
 

@@ -130,7 +130,7 @@ fn owners(checkpoint: &Checkpoint, destinations: usize) -> Result<Vec<usize>> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::checkpoint::{DType, DataFile, Layout, contiguous_stride};
+    use crate::checkpoint::{Chosen, DType, DataFile, Layout, contiguous_stride};
     use proptest::prelude::*;
 
     /// A checkpoint of these files (header bytes, tensor sizes), with gaps of up to 7 bytes between tensors.
@@ -141,6 +141,9 @@ pub(crate) mod tests {
             files: vec![],
             tensors: vec![],
             manifest: None,
+            lost: vec![],
+            chosen: Chosen::default(),
+            storage_path: None,
         };
         let mut base = 0;
         for (f, (header_bytes, sizes)) in files.iter().enumerate() {

@@ -194,7 +194,7 @@ impl<C: Chunk> Pool<C> {
     ) -> Result<Asked<'a, C>> {
         // Looked at before the checkpoint is: what changes from here on shows at the next ask.
         let identity = identity(&claim.key)?;
-        let checkpoint = Checkpoint::open(path)?;
+        let checkpoint = Checkpoint::open_whole(path)?;
         let plan = Plan::new(&checkpoint, destinations)?;
         let needed: usize = plan.segments.iter().map(|s| s.bytes.div_ceil(self.chunk_bytes) as usize).sum();
         if needed > self.capacity {

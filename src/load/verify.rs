@@ -12,6 +12,7 @@ use crate::checkpoint::write::Source;
 use crate::digest::{self, Digest};
 use crate::gpu::kernels;
 use crate::gpu::memory::DeviceBuffer;
+use crate::interrupt::{Cancel, Interrupted};
 
 /// Bytes that one thread digests at a time: a multiple of 8.
 const PART_BYTES: u64 = 16 << 20;
@@ -31,12 +32,20 @@ pub fn expected(checkpoint: &Checkpoint) -> Result<(Digests, &'static str)> {
 pub fn reread(checkpoint: &Checkpoint) -> Result<Digests> {
     let reader = TensorReader::new(checkpoint.clone())?;
     let sizes: Vec<u64> = checkpoint.tensors.iter().map(|t| t.bytes).collect();
-    let digests = in_parts(&sizes, |tensor, offset, bytes| {
-        let mut part = vec![0u8; bytes as usize];
-        reader.fill(tensor, offset, &mut part)?;
-        Ok(digest::partial(&part, offset))
-    })?;
+    let digests = read_digests(&sizes, &reader, &Cancel::new())?;
     Ok(checkpoint.tensors.iter().map(|t| t.name.clone()).zip(digests).collect())
+}
+
+/// Digests of tensors of these sizes, from one read of each.
+pub fn read_digests(sizes: &[u64], source: &dyn Source, cancel: &Cancel) -> Result<Vec<Digest>> {
+    in_parts(sizes, |tensor, offset, bytes| {
+        if cancel.is_set() {
+            bail!(Interrupted);
+        }
+        let mut part = vec![0u8; bytes as usize];
+        source.fill(tensor, offset, &mut part)?;
+        Ok(digest::partial(&part, offset))
+    })
 }
 
 /// The tensors whose bytes are not what they should be, in words. Empty: all is well.

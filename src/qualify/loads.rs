@@ -183,6 +183,7 @@ mod tests {
             slots: 0,
             gds: Err(None),
             poison: false,
+            storage_path: None,
         };
         let loads = Loads {
             model: "m".into(),

@@ -51,15 +51,8 @@ pub fn lay_out(room: &Path, bytes: u64, cancel: &Cancel) -> Result<RawFile> {
             tied_to: None,
         }
     };
-    let input = Input {
-        default_name: "random".into(),
-        made_from: "random bytes".into(),
-        tensors: (0..TENSORS).map(tensor).collect(),
-        source: Box::new(Random),
-        sidecars: Vec::new(),
-        expected: None,
-        origin: None,
-    };
+    let tensors = (0..TENSORS).map(tensor).collect();
+    let input = Input::made_up("random".into(), "random bytes".into(), tensors, Box::new(Random));
     let checkpoint = room.join("random");
     save(&input, &Layout::new(&input, 1, u64::MAX)?, &checkpoint, false, cancel)?;
     let path = checkpoint.join(partition_name(0));

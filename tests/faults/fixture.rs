@@ -74,7 +74,7 @@ fn model() -> Vec<Made> {
     specs.push(("lm_head.nothing".into(), DType::I64, vec![0, 4]));
     let mut rng = fastrand::Rng::with_seed(7);
     let fill = |(name, dtype, shape): (String, DType, Vec<u64>)| {
-        let mut bytes = vec![0u8; (shape.iter().product::<u64>() * dtype.bytes()) as usize];
+        let mut bytes = vec![0u8; dtype.bytes_of(shape.iter().product()).unwrap() as usize];
         rng.fill(&mut bytes);
         Made { name, dtype, shape, bytes }
     };

@@ -120,6 +120,7 @@ pub fn options(chunk_bytes: u64, threads: usize, slots: usize) -> Options {
         slots,
         gds: Err(None),
         poison: true,
+        storage_path: None,
     }
 }
 

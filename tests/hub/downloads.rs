@@ -21,12 +21,12 @@ fn a_model_lands_in_pythons_layout_and_is_not_fetched_twice() {
     assert_eq!(dir, root.join("snapshots").join(COMMIT));
     let mut names: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["config.json", "model.safetensors"]);
+    assert_eq!(names, ["README.md", "config.json", "model.safetensors"]);
     assert_eq!(fs::read(dir.join("model.safetensors")).unwrap(), files.bytes("model.safetensors"));
     let link = fs::read_link(dir.join("model.safetensors")).unwrap();
     assert_eq!(link, Path::new("../../blobs").join(files.sha256("model.safetensors")));
     assert_eq!(fs::read_to_string(root.join("refs/main")).unwrap(), COMMIT);
-    assert_eq!(fs::read_dir(root.join("blobs")).unwrap().count(), 2, "no .incomplete file is left");
+    assert_eq!(fs::read_dir(root.join("blobs")).unwrap().count(), 3, "no .incomplete file is left");
 
     let before = server.lines().len();
     assert_eq!(fetch(ID, &options).unwrap(), dir);

@@ -6,7 +6,8 @@ use ureq::http::HeaderMap;
 
 use super::client::{Client, Method, Refused, header};
 use super::url::percent_encode;
-use super::{Model, cache, select};
+use super::{Model, cache};
+use crate::checkpoint::select;
 
 /// Who opens the hub's own pull requests with weights converted from pickles; nobody else's are taken.
 const CONVERSION_BOT: &str = "SFconvertbot";
@@ -44,7 +45,11 @@ pub(super) fn listing(client: &Client, model: &Model) -> Result<Listing> {
         bail!("{url} gives the commit as {:?}, which is no commit hash; is this a hub?", answer.sha);
     }
     let files: Vec<String> = answer.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
-    files.iter().try_for_each(|name| select::check_name(name))?;
+    for name in &files {
+        if let Err(why) = select::check_path(name) {
+            bail!("the hub lists a file named {name:?}, {why}");
+        }
+    }
     Ok(Listing { commit: answer.sha, files })
 }
 

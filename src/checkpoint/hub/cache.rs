@@ -7,16 +7,15 @@
 //! .locks/models--org--name/<etag>.lock               locked while a blob is written
 //! ```
 
-use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 
-use super::{client::Client, select};
+use super::client::Client;
+use crate::checkpoint::{json, select};
 
 /// How often a lock that another process holds is asked for again.
 const LOCK_POLL: Duration = Duration::from_millis(200);
@@ -73,12 +72,12 @@ impl Repo {
         write().with_context(|| format!("write {}", path.display()))
     }
 
-    /// Makes `snapshots/<commit>/<file>` point at the blob. Files lie at the snapshot's top level.
+    /// Makes `snapshots/<commit>/<file>` point at the blob; `file` may lie in folders.
     pub fn link(&self, commit: &str, file: &str, etag: &str) -> Result<()> {
-        let dir = self.snapshot(commit);
-        let path = dir.join(file);
+        let path = self.snapshot(commit).join(file);
+        let up = "../".repeat(2 + file.matches('/').count());
         let link = || -> io::Result<()> {
-            fs::create_dir_all(&dir)?;
+            fs::create_dir_all(path.parent().unwrap_or(&path))?;
             if path.is_file() {
                 return Ok(());
             }
@@ -87,7 +86,7 @@ impl Repo {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
-            match std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), &path) {
+            match std::os::unix::fs::symlink(Path::new(&up).join("blobs").join(etag), &path) {
                 // Another process came first, with the same blob.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 other => other,
@@ -151,25 +150,9 @@ fn is_complete(dir: &Path) -> bool {
         .filter(|e| e.path().is_file())
         .filter_map(|e| e.file_name().into_string().ok())
         .collect();
-    let chosen = select::choose(&names);
-    let has = |name: &str| names.iter().any(|n| n == name);
-    let shards_there = chosen.weights.iter().filter_map(|name| select::shard(name)).all(|(_, total)| {
-        chosen.weights.iter().filter(|name| select::shard(name).is_some_and(|s| s.1 == total)).count()
-            == total as usize
-    });
-    let index_there = !chosen.sidecars.iter().any(|name| name == select::INDEX)
-        || indexed_files(&dir.join(select::INDEX)).is_some_and(|files| files.iter().all(|name| has(name)));
-    !chosen.weights.is_empty() && shards_there && index_there
-}
-
-/// The files that an index spreads the tensors over.
-fn indexed_files(path: &Path) -> Option<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: HashMap<String, String>,
-    }
-    let index: Index = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    Some(index.weight_map.into_values().collect())
+    let has = |name: &str| dir.join(name).is_file();
+    let chosen = select::weights(&names, &has, &|name| json::read_text(&dir.join(name)));
+    chosen.is_ok_and(|weights| !weights.files.is_empty())
 }
 
 #[cfg(test)]
@@ -202,7 +185,7 @@ mod tests {
         put("model-00002-of-00002.safetensors", "x");
         assert_eq!(repo.find("main"), Some(snapshot.clone()));
         assert_eq!(repo.find(commit), Some(snapshot.clone()));
-        put(select::INDEX, r#"{"weight_map":{"a":"model-00009-of-00009.safetensors"}}"#);
+        put("model.safetensors.index.json", r#"{"weight_map":{"a":"model-00009-of-00009.safetensors"}}"#);
         assert_eq!(repo.find("main"), None);
         assert_eq!(repo.find("other"), None);
     }
@@ -219,5 +202,7 @@ mod tests {
         assert!(repo.holds("c", "config.json"));
         let link = fs::read_link(repo.snapshot("c").join("config.json")).unwrap();
         assert_eq!(link, Path::new("../../blobs/etag"));
+        repo.link("c", "a/b/config.json", "etag").unwrap();
+        assert!(repo.holds("c", "a/b/config.json"));
     }
 }

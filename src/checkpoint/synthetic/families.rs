@@ -191,7 +191,7 @@ impl Published {
             "synthetic": true,
             "architectures": [architecture],
             "model_type": model_type,
-            "torch_dtype": self.dtype().torch_name().trim_start_matches("torch."),
+            "torch_dtype": self.dtype().torch_name().unwrap_or_default().trim_start_matches("torch."),
             "vocab_size": self.vocab,
             "hidden_size": self.hidden,
             "num_hidden_layers": layers,

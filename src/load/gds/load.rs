@@ -36,7 +36,7 @@ pub fn load(
     let mut clock = Clock::start();
     let mut phases = Phases::default();
     let gpus_of_lane = gpus_of_lanes(gpus, placement);
-    let checkpoint = Checkpoint::open(path)?;
+    let checkpoint = Checkpoint::open_below(path, options.storage_path.as_deref())?.whole()?;
     let mut buffers;
     let mut engine = GdsEngine::open(gds, &checkpoint, options.io, gpus_of_lane.clone())?;
     phases.open_s = clock.lap();

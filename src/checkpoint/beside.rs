@@ -1,0 +1,258 @@
+//! Which files of a listing go beside the weights: one rule for a directory and for the hub. Everything does but what
+//! is another form of the weights, and that is named.
+
+use super::select::{INDEX_SUFFIX, SUFFIX, Weights};
+use super::{manifest, sllm};
+
+/// What becomes of the files of a listing that are not its weights.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Carried along: config, tokenizer, code, licence, folders of modules.
+    pub carried: Vec<String>,
+    /// Left where they are: other weights and other forms of them, remains. A folder ends with `/`.
+    pub left_out: Vec<String>,
+}
+
+/// Weights in other formats, indices of those, remains of downloads, and films.
+const LEFT_OUT_ENDS: [&str; 33] = [
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".pkl",
+    ".pickle",
+    ".joblib",
+    ".gguf",
+    ".ggml",
+    ".msgpack",
+    ".h5",
+    ".keras",
+    ".onnx",
+    ".onnx_data",
+    ".onnx.data",
+    ".ot",
+    ".tflite",
+    ".mlmodel",
+    ".npz",
+    ".nemo",
+    ".llamafile",
+    ".bin.index.json",
+    ".incomplete",
+    ".part",
+    ".tmp",
+    ".lock",
+    ".crdownload",
+    ".aria2",
+    ".mp4",
+    ".mov",
+    ".avi",
+    ".mkv",
+    ".webm",
+];
+
+/// Folders that hold the same weights in another form, or states of a training.
+const LEFT_OUT_FOLDERS: [&str; 12] = [
+    "original", "metal", "onnx", "openvino", "coreml", "tflite", "gguf", "ggml", "flax", "tf", "runs",
+    "wandb",
+];
+
+/// Sorts out the names of a listing (paths with `/`). Hidden ones are passed over without a word.
+pub fn beside(names: &[String], weights: &Weights) -> Beside {
+    let mut found = Beside { carried: Vec::new(), left_out: weights.left_out.clone() };
+    let checkpoints_below: Vec<&str> =
+        names.iter().filter_map(|name| name.strip_suffix(sllm::INDEX_FILE)?.strip_suffix('/')).collect();
+    for name in names {
+        let is_weight = weights.files.contains(name) || weights.left_out.contains(name);
+        let is_index = weights.index.as_ref().is_some_and(|index| index.file == *name);
+        if is_weight || is_index || name.split('/').any(|part| part.starts_with('.')) {
+            continue;
+        }
+        let below = checkpoints_below.iter().find(|dir| is_below(name, dir)).copied();
+        match below.or_else(|| left_out_folder(name)) {
+            Some(folder) => found.left_out.push(format!("{folder}/")),
+            None if is_left_out(name) => found.left_out.push(name.clone()),
+            None => found.carried.push(name.clone()),
+        }
+    }
+    for list in [&mut found.carried, &mut found.left_out] {
+        list.sort();
+        list.dedup();
+    }
+    found
+}
+
+fn is_below(name: &str, dir: &str) -> bool {
+    name.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// The folder of this name that is left out as a whole.
+fn left_out_folder(name: &str) -> Option<&str> {
+    let (folder, _) = name.split_once('/')?;
+    let numbered = |head: &str| {
+        folder.strip_prefix(head).is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let training = numbered("checkpoint-") || numbered("global_step");
+    (training || LEFT_OUT_FOLDERS.contains(&folder)).then_some(folder)
+}
+
+fn is_left_out(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    let at_top = !name.contains('/');
+    LEFT_OUT_ENDS.iter().any(|end| lower.ends_with(end))
+        || (at_top && (name.ends_with(INDEX_SUFFIX) || lower.ends_with(SUFFIX) || is_own(name)))
+}
+
+/// A name that a save itself gives: found where no such checkpoint is, it is what an earlier one left.
+pub fn is_own(name: &str) -> bool {
+    name == sllm::INDEX_FILE || name == manifest::FILE || is_partition(name)
+}
+
+/// `tensor.data_3`.
+pub fn is_partition(name: &str) -> bool {
+    name.strip_prefix("tensor.data_").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Config and tokenizer: what a single file takes along, for its folder may hold anything.
+pub fn is_config_or_tokenizer(name: &str) -> bool {
+    const NAMES: [&str; 12] = [
+        "config.json",
+        "generation_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "merges.txt",
+        "spiece.model",
+        "params.json",
+        "tekken.json",
+        "quantize_config.json",
+        "hf_quant_config.json",
+        "recipe.yaml",
+        "no_split_modules.json",
+    ];
+    const HEADS: [&str; 9] = [
+        "tokenizer",
+        "vocab",
+        "sentencepiece",
+        "preprocessor_config",
+        "processor_config",
+        "video_preprocessor_config",
+        "chat_template",
+        "tied_no_split_modules",
+        "adapter_config",
+    ];
+    let texts = [".json", ".txt", ".model", ".tiktoken", ".jinja", ".bpe", ".spm", ".vocab"];
+    !name.contains('/')
+        && (NAMES.contains(&name)
+            || [".tiktoken", ".spm", ".bpe"].iter().any(|end| name.ends_with(end))
+            || (HEADS.iter().any(|head| name.starts_with(head))
+                && texts.iter().any(|end| name.ends_with(end))))
+}
+
+/// Whether a file may be replaced with the checkpoint that it lies in, where nothing records what belongs to that.
+pub fn is_a_checkpoints(name: &str) -> bool {
+    if let Some((folder, file)) = name.split_once('/') {
+        // A module of sentence-transformers: `1_Pooling/config.json`.
+        let (number, rest) = folder.split_once('_').unwrap_or_default();
+        let module = !rest.is_empty() && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+        return module && (file.ends_with(SUFFIX) || is_config_or_tokenizer(file));
+    }
+    let describes = ["README", "LICENSE", "NOTICE", "USE_POLICY"]
+        .iter()
+        .any(|head| name.strip_prefix(head).is_some_and(|rest| ["", ".md", ".txt"].contains(&rest)));
+    let code = ["modeling_", "configuration_", "tokenization_", "processing_", "image_processing_"];
+    is_own(name)
+        || name.ends_with(SUFFIX)
+        || name.ends_with(INDEX_SUFFIX)
+        || is_config_or_tokenizer(name)
+        || ["modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"].contains(&name)
+        || describes
+        || (name.ends_with(".py") && code.iter().any(|head| name.starts_with(head)))
+}
+
+/// A few of these names, and how many more there are.
+pub fn summary(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match (names.len(), names.len().saturating_sub(SHOWN)) {
+        (0, _) => "nothing at all".to_string(),
+        (_, 0) => shown,
+        (_, more) => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sorted_out(names: &[&str], weights: &[&str]) -> (Vec<String>, Vec<String>) {
+        let own = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<String>>();
+        let weights = Weights { files: own(weights), ..Weights::default() };
+        let found = beside(&own(names), &weights);
+        (found.carried, found.left_out)
+    }
+
+    #[test]
+    fn everything_but_other_weights_is_carried() {
+        let carried = [
+            "1_Pooling/config.json",
+            "2_Dense/model.safetensors",
+            "LICENSE",
+            "README.md",
+            "config.json",
+            "modeling_x.py",
+            "source.spm",
+            "tokenizer.model",
+            "vocab.bpe",
+        ];
+        let left_out = [
+            "checkpoint-500/",
+            "consolidated.safetensors.index.json",
+            "demo.mp4",
+            "foo-Q4_K_M.gguf",
+            "model-00002-of-00002.safetensors.incomplete",
+            "mtp.safetensors",
+            "original/",
+            "pytorch_model.bin",
+            "pytorch_model.bin.index.json",
+            "rank_0/",
+            "tensor.data_0",
+            "tensor_index.json",
+        ];
+        let mut names: Vec<&str> =
+            carried.iter().chain(&left_out).copied().filter(|n| !n.ends_with('/')).collect();
+        names.extend(["original/model.safetensors", "original/params.json", "checkpoint-500/optimizer.pt"]);
+        names.extend(["rank_0/tensor_index.json", "rank_0/tensor.data_0", "model.safetensors"]);
+        names.extend([".gitattributes", ".cache/x.json", "1_Pooling/.hidden"]);
+        let found = sorted_out(&names, &["model.safetensors"]);
+        assert_eq!(found.0, carried);
+        assert_eq!(found.1, left_out);
+    }
+
+    #[test]
+    fn a_single_file_takes_config_and_tokenizer() {
+        for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "qwen.tiktoken"]
+        {
+            assert!(is_config_or_tokenizer(name), "{name}");
+        }
+        for name in ["x.ckpt", "film.mp4", "notes.txt", "other.safetensors", "vocab.pt", "a/config.json"] {
+            assert!(!is_config_or_tokenizer(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_no_checkpoint_has_is_told_from_what_it_has() {
+        for name in ["tensor.data_12", "model.safetensors", "README.md", "LICENSE", "1_Pooling/config.json"] {
+            assert!(is_a_checkpoints(name), "{name}");
+        }
+        for name in [
+            "notes.txt",
+            "x.gguf",
+            "pytorch_model.bin",
+            "src/main.py",
+            "train.py",
+            "tensor.data_x",
+            "1_x/notes",
+        ] {
+            assert!(!is_a_checkpoints(name), "{name}");
+        }
+    }
+}

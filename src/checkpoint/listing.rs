@@ -1,0 +1,235 @@
+//! What lies in a model's directory, and where its symbolic links may lead.
+
+use std::collections::HashSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::{list, malformed, select, sllm};
+
+/// More than any model has; a home directory has more.
+const MAX_FILES: usize = 100_000;
+const MAX_DEPTH: usize = 16;
+
+/// The names at a directory's top, sorted. Weights must have names in UTF-8; others without are passed over.
+pub fn top(dir: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for path in list(dir)? {
+        names.extend(utf8_name(&path)?);
+    }
+    Ok(names)
+}
+
+/// The files of a directory and below it, as paths with `/` from it, sorted. Hidden folders are passed over. Folders
+/// that are links are entered, each once.
+pub fn files_below(dir: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut entered = HashSet::new();
+    walk(dir, "", MAX_DEPTH, &mut entered, &mut names)?;
+    names.sort();
+    Ok(names)
+}
+
+fn walk(
+    dir: &Path,
+    prefix: &str,
+    depth: usize,
+    entered: &mut HashSet<PathBuf>,
+    names: &mut Vec<String>,
+) -> Result<()> {
+    let real = dir.canonicalize().with_context(|| format!("resolve {}", dir.display()))?;
+    if depth == 0 || !entered.insert(real) {
+        return Ok(());
+    }
+    for path in list(dir)? {
+        let Some(name) = utf8_name(&path)? else { continue };
+        if path.is_dir() {
+            if !name.starts_with('.') {
+                walk(&path, &format!("{prefix}{name}/"), depth - 1, entered, names)?;
+            }
+            continue;
+        }
+        names.push(format!("{prefix}{name}"));
+        if names.len() > MAX_FILES {
+            bail!(
+                "{} holds more than {MAX_FILES} files in it and below: name the model's own directory",
+                dir.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn utf8_name(path: &Path) -> Result<Option<String>> {
+    let Some(name) = path.file_name() else { return Ok(None) };
+    if let Some(name) = name.to_str() {
+        return Ok(Some(name.to_string()));
+    }
+    let lossy = name.to_string_lossy();
+    if lossy.ends_with(select::SUFFIX) && !lossy.starts_with('.') {
+        return Err(malformed(path, "its name is not UTF-8, and indices can only hold such: rename it"));
+    }
+    Ok(None)
+}
+
+/// Where symbolic links inside a model may lead: into its directory, beside it, below the storage path, and into a
+/// hub's cache. Links on the way to the model are the operator's, and are followed.
+pub struct Bounds {
+    roots: Vec<PathBuf>,
+}
+
+impl Bounds {
+    /// Of the model in `dir`, found below `storage_path` where that is known.
+    pub fn new(dir: &Path, storage_path: Option<&Path>) -> Result<Bounds> {
+        let real = |path: &Path| path.canonicalize().with_context(|| format!("resolve {}", path.display()));
+        let own = real(dir)?;
+        let mut roots = Vec::new();
+        // The parent by its name and the parent behind a link: both hold the model.
+        roots.extend(dir.parent().filter(|p| !p.as_os_str().is_empty()).and_then(|p| real(p).ok()));
+        roots.extend(own.parent().map(Path::to_path_buf));
+        roots.extend(storage_path.and_then(|path| real(path).ok()));
+        roots.push(own);
+        Ok(Bounds { roots })
+    }
+
+    /// Refuses a path that leads out of bounds, and one that leads nowhere.
+    pub fn check(&self, path: &Path) -> Result<()> {
+        let real = match path.canonicalize() {
+            Ok(real) => real,
+            Err(e) if e.kind() == ErrorKind::NotFound && path.is_symlink() => {
+                let to = path.read_link().unwrap_or_default();
+                return Err(malformed(
+                    path,
+                    format!("a link to {}, which is not there: fetch that, or remove the link", to.display()),
+                ));
+            }
+            Err(e) => return Err(e).with_context(|| format!("resolve {}", path.display())),
+        };
+        if self.roots.iter().any(|root| real.starts_with(root)) || is_in_hub_cache(&real) {
+            return Ok(());
+        }
+        let what = format!(
+            "a link to {}, which is outside the storage path and no hub's cache, so it is not followed: put the file \
+             itself there, or link the model's whole directory",
+            real.display()
+        );
+        Err(malformed(path, what))
+    }
+}
+
+/// `…/models--org--name/blobs/<etag>`: where the hub's clients keep content, and where they point links at.
+fn is_in_hub_cache(real: &Path) -> bool {
+    let Some(blobs) = real.parent() else { return false };
+    let repo = blobs.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    blobs.file_name().is_some_and(|name| name == "blobs") && repo.starts_with("models--")
+}
+
+/// Folders below that hold weights, as paths from `dir`, for the error about a folder that holds none itself.
+pub fn with_weights(dir: &Path) -> Vec<String> {
+    const DEPTH: usize = 5;
+    const MANY: usize = 50;
+    let mut found = Vec::new();
+    let mut left = vec![(dir.to_path_buf(), String::new(), DEPTH)];
+    while let Some((dir, prefix, depth)) = left.pop() {
+        let Ok(entries) = list(&dir) else { continue };
+        let holds = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name == sllm::INDEX_FILE || (name.ends_with(select::SUFFIX) && !name.starts_with('.'))
+        };
+        if !prefix.is_empty() && entries.iter().any(holds) {
+            found.push(prefix.clone());
+            if found.len() == MANY {
+                break;
+            }
+            continue;
+        }
+        for path in entries.into_iter().rev() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // Links are not followed: a look for folders needs no guard against rings then.
+            let is_dir = path.symlink_metadata().is_ok_and(|about| about.is_dir());
+            if depth > 0 && is_dir && !name.starts_with('.') {
+                let below = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+                left.push((path, below, depth - 1));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+
+    fn put(path: PathBuf) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "x").unwrap();
+    }
+
+    #[test]
+    fn files_are_listed_below_without_hidden_folders_and_rings() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["config.json", "1_Pooling/config.json", ".git/x", "a/b/c.txt"] {
+            put(dir.path().join(name));
+        }
+        symlink(dir.path(), dir.path().join("ring")).unwrap();
+        symlink("nowhere", dir.path().join("dangling.json")).unwrap();
+        assert_eq!(
+            files_below(dir.path()).unwrap(),
+            ["1_Pooling/config.json", "a/b/c.txt", "config.json", "dangling.json"]
+        );
+        put(dir.path().join(std::ffi::OsStr::from_bytes(b"x\xff.txt")));
+        assert_eq!(files_below(dir.path()).unwrap().len(), 4);
+        put(dir.path().join(std::ffi::OsStr::from_bytes(b"x\xff.safetensors")));
+        assert!(files_below(dir.path()).unwrap_err().to_string().contains("UTF-8"));
+    }
+
+    #[test]
+    fn links_stay_within_the_storage_path_and_the_hubs_cache() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for name in ["models/m/own", "models/other/x", "far/x", "hub/models--a--b/blobs/123"] {
+            put(at(name));
+        }
+        let bounds = Bounds::new(&at("models/m"), None).unwrap();
+        for (link, to, good) in [
+            ("own-link", at("models/m/own"), true),
+            ("sibling", at("models/other/x"), true),
+            ("blob", at("hub/models--a--b/blobs/123"), true),
+            ("far", at("far/x"), false),
+            ("dangling", at("far/none"), false),
+        ] {
+            let path = at("models/m").join(link);
+            symlink(to, &path).unwrap();
+            let checked = bounds.check(&path);
+            assert_eq!(checked.is_ok(), good, "{link}: {checked:?}");
+        }
+        let wide = Bounds::new(&at("models/m"), Some(root.path())).unwrap();
+        assert!(wide.check(&at("models/m/far")).is_ok());
+        // The operator's own link to a model elsewhere is followed, and what lies beside that is near.
+        symlink(at("models/m"), at("far/m")).unwrap();
+        let linked = Bounds::new(&at("far/m"), None).unwrap();
+        assert!(linked.check(&at("far/m/sibling")).is_ok());
+        assert!(linked.check(&at("far/m/far")).is_ok(), "far holds the link by name");
+    }
+
+    #[test]
+    fn folders_with_weights_are_found_below() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [
+            "unet/x.safetensors",
+            "vae/x.safetensors",
+            "rank_0/tensor_index.json",
+            "models--a--b/snapshots/c/model.safetensors",
+            "scheduler/config.json",
+            ".cache/x.safetensors",
+        ] {
+            put(dir.path().join(name));
+        }
+        assert_eq!(with_weights(dir.path()), ["models--a--b/snapshots/c", "rank_0", "unet", "vae"]);
+    }
+}

@@ -1,0 +1,133 @@
+//! Opening a checkpoint: layouts told apart, and what to do where there is none.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Checkpoint, CheckpointError, Tensor, beside, list, listing, malformed, safetensors, sllm};
+
+impl Checkpoint {
+    /// Opens a directory, telling the layouts apart, or a single `.safetensors` file.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        Checkpoint::open_below(path, None)
+    }
+
+    /// As [`Checkpoint::open`]; links inside the model may lead anywhere below `storage_path`, too.
+    pub fn open_below(path: &Path, storage_path: Option<&Path>) -> Result<Checkpoint> {
+        let about = match path.metadata() {
+            Ok(about) => about,
+            Err(e) if e.kind() == ErrorKind::NotFound && !path.is_symlink() => {
+                return Err(CheckpointError::Missing(path.to_path_buf()).into());
+            }
+            Err(e) => return Err(e).with_context(|| format!("open the checkpoint {}", path.display())),
+        };
+        let opened = if about.is_file() {
+            safetensors::open_file(path, storage_path)
+        } else if sllm::is_in(path)? {
+            sllm::open(path, storage_path)
+        } else if safetensors::is_in(path)? {
+            safetensors::open_dir(path, storage_path)
+        } else if holds_pickles(path)? {
+            return Err(CheckpointError::OnlyPickles(path.to_path_buf()).into());
+        } else {
+            let advice = unknown_advice(path)?;
+            return Err(CheckpointError::Unknown { path: path.to_path_buf(), advice }.into());
+        };
+        opened.with_context(|| format!("open the checkpoint {}", path.display()))
+    }
+
+    /// As [`Checkpoint::open`], for whoever needs all of the model: refuses one that lost tensors, or has none.
+    pub fn open_whole(path: &Path) -> Result<Checkpoint> {
+        Checkpoint::open(path)?.whole()
+    }
+
+    /// Refuses a checkpoint that lost tensors, or has none.
+    pub fn whole(self) -> Result<Checkpoint> {
+        if let Some(lost) = self.what_is_lost() {
+            bail!(malformed(&self.dir, lost));
+        }
+        if self.tensors.is_empty() {
+            bail!(malformed(&self.dir, "holds no tensors"));
+        }
+        Ok(self)
+    }
+
+    /// Which tensors the files lack, in words.
+    pub fn what_is_lost(&self) -> Option<String> {
+        let first = self.lost.first()?;
+        let file = self.files.last()?;
+        let needed_bytes = self.lost.iter().map(Tensor::end).max().unwrap_or(0) - file.base;
+        let next = sllm::partition_name(self.files.len());
+        Some(format!(
+            "{} of {} tensors are lost, '{}' the first: {} ends at byte {}, and the index goes on to byte {needed_bytes}. \
+             It was cut short (ServerlessLLM's saver passes over a failed last write), or {next} is missing; save the \
+             model again, or take the whole tensors out with `export --whole-tensors`",
+            self.lost.len(),
+            self.lost.len() + self.tensors.len(),
+            first.name,
+            file.path.display(),
+            file.bytes,
+        ))
+    }
+
+    /// What a user should hear of how the model was told from other files.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !self.chosen.left_out.is_empty() {
+            let by = self.chosen.index.as_ref().map(|(file, _)| format!(" ({file} names none of them)"));
+            let names = beside::summary(&self.chosen.left_out);
+            notes.push(format!("not part of the model: {names}{}", by.unwrap_or_default()));
+        }
+        notes.extend(self.note_of_unread());
+        notes
+    }
+
+    /// Which copies of tensors the index passes over, in words.
+    pub fn note_of_unread(&self) -> Option<String> {
+        let (shard, name) = self.chosen.unread.first()?;
+        Some(match self.chosen.unread.len() {
+            1 => {
+                format!("the tensor '{name}' of {shard} does not count: the index places it in another shard")
+            }
+            more => format!(
+                "{more} tensors do not count where they are, such as '{name}' of {shard}: the index places them in other \
+                 shards"
+            ),
+        })
+    }
+
+    /// Where a checkpoint is: by its name under the storage path, or by its own path.
+    pub fn locate(name: &str, storage_path: &Path) -> PathBuf {
+        let (stored, direct) = (storage_path.join(name), PathBuf::from(name));
+        // One that may not be looked at is there, and opening it says so.
+        let absent = |path: &Path| path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
+        if !absent(&direct) && absent(&stored) { direct } else { stored }
+    }
+
+    /// Opens the checkpoint that [`Checkpoint::locate`] finds.
+    pub fn find(name: &str, storage_path: &Path) -> Result<Checkpoint> {
+        Checkpoint::open_below(&Checkpoint::locate(name, storage_path), Some(storage_path))
+    }
+}
+
+/// Where weights lie below a folder that holds none, or what else it holds.
+fn unknown_advice(dir: &Path) -> Result<String> {
+    let below = listing::with_weights(dir);
+    if !below.is_empty() {
+        return Ok(format!("weights lie below it, in {}: point at one of these", beside::summary(&below)));
+    }
+    let gguf = list(dir)?.into_iter().find(|path| path.extension().is_some_and(|e| e == "gguf"));
+    Ok(match gguf {
+        Some(path) => format!(
+            "{} is for llama.cpp, and is not read: take the model's safetensors files",
+            path.file_name().unwrap_or_default().to_string_lossy()
+        ),
+        None => "point at a checkpoint's own directory".to_string(),
+    })
+}
+
+fn holds_pickles(dir: &Path) -> Result<bool> {
+    let pickle = |path: &PathBuf| path.extension().is_some_and(|e| e == "bin" || e == "pt" || e == "pth");
+    Ok(list(dir)?.iter().any(pickle))
+}
