@@ -23,6 +23,8 @@ mod doubts;
 mod file;
 /// Where result files lie.
 mod find;
+/// What is wrong with a file's records.
+mod flaws;
 /// Slow, failing and missing nodes.
 pub mod fleet;
 /// A fleet as CSV and JSON.
@@ -35,6 +37,8 @@ pub mod host;
 pub mod html;
 /// Text and tables for a page.
 mod html_parts;
+/// A text to its parts, whole or not.
+mod items;
 /// What loads must have in common to be averaged.
 pub mod key;
 /// One function over many items, on every core.
@@ -51,6 +55,10 @@ mod records;
 pub mod regress;
 /// Outliers by median and MAD.
 pub mod robust;
+/// One record, and what is wrong with it.
+mod row;
+/// The records of a file that is damaged or not quite one of ours.
+mod salvage;
 /// Grouping, percentiles, bootstrap: how each figure is made.
 pub mod stats;
 /// The files that ServerlessLLM's suite writes.

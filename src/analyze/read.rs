@@ -90,7 +90,9 @@ pub fn read(paths: &[PathBuf]) -> Result<Input> {
             Content::Loads(loads) if loads.loads.is_empty() => {
                 notes.push(format!("{}: holds no records", file.path.display()));
             }
-            Content::Loads(loads) => {
+            Content::Loads(mut loads) => {
+                let path = file.path.display();
+                notes.extend(loads.notes.drain(..).map(|note| format!("{path}: {note}")));
                 let of_run = |run: &String| hosts.of_run(file.folder, folder_name(file.folder), run);
                 let run_hosts: Vec<u32> = loads.run_ids.iter().map(of_run).collect();
                 let named = loads.run_ids.iter().cloned().zip(run_hosts.iter().copied()).collect();
