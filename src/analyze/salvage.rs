@@ -103,7 +103,6 @@ pub fn holds_no_loads(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::analyze::file::{self, Content};
 
     fn content(name: &str, text: &str) -> Content {
