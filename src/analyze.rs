@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 
 use crate::Outcome;
@@ -23,6 +23,8 @@ mod doubts;
 mod file;
 /// Where result files lie.
 mod find;
+/// What is wrong with a file's records.
+mod flaws;
 /// Slow, failing and missing nodes.
 pub mod fleet;
 /// A fleet as CSV and JSON.
@@ -35,6 +37,8 @@ pub mod host;
 pub mod html;
 /// Text and tables for a page.
 mod html_parts;
+/// A text to its parts, whole or not.
+mod items;
 /// What loads must have in common to be averaged.
 pub mod key;
 /// One function over many items, on every core.
@@ -51,6 +55,10 @@ mod records;
 pub mod regress;
 /// Outliers by median and MAD.
 pub mod robust;
+/// One record, and what is wrong with it.
+mod row;
+/// The records of a file that is damaged or not quite one of ours.
+mod salvage;
 /// Grouping, percentiles, bootstrap: how each figure is made.
 pub mod stats;
 /// The files that ServerlessLLM's suite writes.
@@ -297,9 +305,19 @@ fn against(results: &[PathBuf], baseline: &PathBuf, max_regression: f64) -> Resu
     let now = read::read(results)?;
     let before = read::read(std::slice::from_ref(baseline)).context("read the baseline")?;
     let by_host = now.host_count() > 1 || before.host_count() > 1;
+    let unnamed = [(&before, "baseline"), (&now, "new results")];
+    let unnamed =
+        unnamed.into_iter().find(|(input, _)| by_host && input.names_no_host()).map(|(_, side)| side);
     let (mut now, before) = (analyze(now, by_host)?, analyze(before, by_host)?);
     now.notes.extend(before.notes.iter().map(|note| format!("baseline: {note}")));
-    now.comparison = Some(regress::compare(&before.groups, &now.groups, max_regression)?);
+    let comparison = regress::compare(&before.groups, &now.groups, max_regression);
+    now.comparison = Some(comparison.map_err(|error| match unnamed {
+        None => error,
+        Some(side) => anyhow!(
+            "{error}\nno load of the {side} says its host, and the others are of several: name one host's folder, or put an \
+             environment.json with {{\"run\": {{\"host\": \"NAME\"}}}} beside the {side}"
+        ),
+    })?);
     Ok(now)
 }
 

@@ -1,6 +1,10 @@
 //! Folders of several machines that may have been taken for one.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::find::Folder;
 use super::host::{Host, Hosts};
+use super::key::Key;
 
 /// In a message.
 const MAX_TOPS: usize = 8;
@@ -24,11 +28,49 @@ impl Hosts {
     }
 }
 
+/// Loads that nothing names a host for: which folders have such of the same kind, which may be of several machines.
+#[derive(Debug, Default)]
+pub struct Unnamed {
+    /// What formats must share to be compared, to folders.
+    sections: BTreeMap<[String; 4], BTreeSet<usize>>,
+}
+
+impl Unnamed {
+    pub fn add(&mut self, keys: &[Key], folder: usize) {
+        for key in keys {
+            let [model, mode, destination, cache_state, _] = key.section().map(str::to_string);
+            self.sections.entry([model, mode, destination, cache_state]).or_default().insert(folder);
+        }
+    }
+
+    /// Where loads of several folders come together.
+    pub fn note(&self, folders: &[Folder]) -> Option<String> {
+        let several = self.sections.values().filter(|folders| folders.len() > 1).flatten();
+        let several: BTreeSet<usize> = several.copied().collect();
+        let names =
+            several.iter().filter_map(|folder| folders.get(*folder)).map(|folder| folder.name.as_str());
+        let shown: Vec<&str> = names.take(MAX_TOPS).collect();
+        (!several.is_empty()).then(|| {
+            format!(
+                "{} folders do not say their host, and their loads are taken together: {}{}. If they are of several \
+                 machines, put an environment.json with {{\"run\": {{\"host\": \"NAME\"}}}} into each",
+                several.len(),
+                shown.join(", "),
+                more(several.len())
+            )
+        })
+    }
+}
+
+fn more(count: usize) -> String {
+    let more = count.saturating_sub(MAX_TOPS);
+    if more > 0 { format!(" and {more} more") } else { String::new() }
+}
+
 /// What to do where several folders are of one host and should not be.
 pub fn shared_name(host: &Host) -> Option<String> {
     let shown: Vec<&str> = host.tops.iter().take(MAX_TOPS).map(String::as_str).collect();
-    let more = host.tops.len().saturating_sub(MAX_TOPS);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let more = more(host.tops.len());
     (host.tops.len() > 1).then(|| {
         format!(
             "{} folders share the host name {}: {}{more}. If they are of several machines, give each a name of its own \
@@ -59,6 +101,34 @@ mod tests {
         assert!(fleet(&["f/2"]).doubts(true).is_empty());
         // Warm and cold loads of one host lie in two folders.
         assert!(Hosts::of(vec![host("a", &["warm", "cold"], 0)]).doubts(false).is_empty());
+    }
+
+    #[test]
+    fn folders_without_a_host_are_named_where_their_loads_come_together() {
+        let folder = |name: String| Folder {
+            path: (&name).into(),
+            top: name.clone(),
+            name,
+            has_environment: false,
+            searched: true,
+        };
+        let folders: Vec<Folder> = (0..12).map(|number| folder(format!("f{number}"))).collect();
+        let key = |model: &str, format: &str| Key::new([model, "cached", "", ""], format, "");
+        let mut unnamed = Unnamed::default();
+        unnamed.add(&[key("m", "sllm")], 1);
+        unnamed.add(&[key("n", "sllm"), key("m", "sllm")], 1);
+        unnamed.add(&[key("o", "sllm")], 2);
+        assert_eq!(unnamed.note(&folders), None);
+        // Another format would be compared with the first.
+        unnamed.add(&[key("m", "safetensors")], 0);
+        let note = unnamed.note(&folders).unwrap();
+        assert!(
+            note.contains("2 folders do not say their host") && note.contains("together: f0, f1. If"),
+            "{note}"
+        );
+        (3..12).for_each(|folder| unnamed.add(&[key("m", "sllm")], folder));
+        let note = unnamed.note(&folders).unwrap();
+        assert!(note.contains("11 folders") && note.contains("f8 and 3 more. If"), "{note}");
     }
 
     #[test]

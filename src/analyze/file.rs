@@ -1,15 +1,14 @@
-//! One result file to loads.
+//! One result file to loads: all that can be read of it, and what has to be said of the rest.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Error, Result, bail};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use anyhow::{Context, Error, Result, anyhow, bail};
 
+use super::flaws::Flaws;
 use super::key::Key;
+use super::row::Row;
+use super::salvage::{holds_no_loads, salvage};
 
 /// What a file holds.
 #[derive(Debug)]
@@ -27,6 +26,8 @@ pub struct Loads {
     pub keys: Vec<Key>,
     pub run_ids: Vec<String>,
     pub loads: Vec<FileLoad>,
+    /// What is wrong with some of its records; the file's name belongs before each.
+    pub notes: Vec<String>,
 }
 
 /// One load; `key` and `run` are indices into `Loads`.
@@ -44,105 +45,72 @@ pub struct FileLoad {
     pub tokens_per_s: Option<f64>,
 }
 
-/// The part of a record that figures need; the whole is `bench::record::Record`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Row<'a> {
-    #[serde(borrow)]
-    model_name: Cow<'a, str>,
-    loading_time: Option<f64>,
-    error: Option<IgnoredAny>,
-    #[serde(borrow)]
-    format: Cow<'a, str>,
-    #[serde(borrow)]
-    mode: Cow<'a, str>,
-    #[serde(borrow)]
-    engine: Cow<'a, str>,
-    bytes: u64,
-    #[serde(borrow)]
-    gpus: Vec<Cow<'a, str>>,
-    #[serde(borrow)]
-    cache_state: Cow<'a, str>,
-    meant_cold: bool,
-    verified: Option<bool>,
-    throughput: Option<f64>,
-    #[serde(borrow)]
-    run_id: Cow<'a, str>,
-}
-
-impl Row<'_> {
-    /// Whether anything in it says that it is a load.
-    fn is_load(&self) -> bool {
-        !self.model_name.is_empty() || self.loading_time.is_some()
-    }
-
-    fn model(&self) -> &str {
-        without_replica(&self.model_name)
-    }
-
-    fn same_key(&self, other: &Row) -> bool {
-        self.model() == other.model()
-            && self.format == other.format
-            && self.mode == other.mode
-            && self.engine == other.engine
-            && self.cache_state == other.cache_state
-            && self.gpus == other.gpus
-    }
-
-    fn key(&self, from_name: &FileName) -> Result<Key> {
-        let model = match self.model() {
-            "" => from_name.model.as_str(),
-            model => model,
-        };
-        if model.is_empty() {
-            bail!("has no model_name, and the file's name is not <model>_<format>_<count>_<mode>.json");
-        }
-        let or_unknown = |given: &str, named: &str| match (given, named) {
-            ("", "") => "unknown".to_string(),
-            ("", named) => named.to_string(),
-            (given, _) => given.to_string(),
-        };
-        let mode = or_unknown(&self.mode, &from_name.mode);
-        let format = or_unknown(&self.format, &from_name.format);
-        let destination = self.gpus.join(",");
-        Ok(Key::new([model, &mode, &destination, &self.cache_state], &format, &self.engine))
-    }
-
-    fn load(&self, key: u32, run: u32) -> FileLoad {
-        let failed = self.error.is_some() || self.verified == Some(false);
-        FileLoad {
-            key,
-            run,
-            time_s: self.loading_time.filter(|time_s| !failed && time_s.is_finite() && *time_s > 0.0),
-            bytes: (self.bytes > 0).then_some(self.bytes as f64),
-            warm_by_mistake: self.meant_cold && self.cache_state == "warm",
-            verified: self.verified == Some(true),
-            tokens_per_s: self.throughput,
-        }
-    }
-}
-
 pub fn read(path: &Path) -> Content {
     let from_name = FileName::parse(path);
     let bytes = match bytes_of(path) {
         Ok(bytes) => bytes,
         Err(error) => return Content::Damaged(error),
     };
-    let rows: Vec<Row> = match serde_json::from_slice(&bytes) {
-        Ok(rows) => rows,
+    let content = match serde_json::from_slice::<Vec<Row>>(&bytes) {
+        Ok(rows) if from_name.is_none() && !rows.iter().any(Row::is_load) => return Content::Other,
+        Ok(rows) => {
+            let mut loads = Loads { loads: Vec::with_capacity(rows.len()), ..Loads::default() };
+            let rows = rows.into_iter().map(Ok);
+            add(&mut loads, rows, &from_name.unwrap_or_default(), |record| format!("record {record}"));
+            if loads.loads.is_empty() && !loads.notes.is_empty() {
+                Err(anyhow!("{}", loads.notes.join("; ")))
+            } else {
+                Ok(loads)
+            }
+        }
         Err(_) if from_name.is_none() && holds_no_loads(&bytes) => return Content::Other,
+        Err(error) => salvage(&bytes, from_name.as_ref()).map_err(|why| why.unwrap_or(error.into())),
+    };
+    match content {
+        Ok(loads) => Content::Loads(loads),
         Err(error) => {
             let what = format!("{} is damaged, or not an array of load records", path.display());
-            return Content::Damaged(Error::new(error).context(what));
+            Content::Damaged(error.context(what))
         }
-    };
-    if from_name.is_none() && !rows.iter().any(Row::is_load) {
-        return Content::Other;
     }
-    match to_loads(&rows, &from_name.unwrap_or_default()) {
-        Ok(loads) => Content::Loads(loads),
-        Err(error) => Content::Damaged(error.context(format!("{} is damaged", path.display()))),
+}
+
+/// Adds the rows that are loads, and notes on the others. `place` says where a record stands, by its number from 1.
+pub fn add<'a>(
+    found: &mut Loads,
+    rows: impl Iterator<Item = Result<Row<'a>, String>>,
+    from_name: &FileName,
+    place: impl Fn(usize) -> String,
+) {
+    let (mut key, mut run) = (0, 0);
+    let mut before: Option<Row> = None;
+    let mut flaws = Flaws::default();
+    for row in rows {
+        flaws.records += 1;
+        let row = match row {
+            Ok(row) => row,
+            Err(why) => {
+                flaws.leave_out(why);
+                continue;
+            }
+        };
+        if before.as_ref().is_none_or(|before| !row.same_key(before)) || !row.is_load() {
+            match row.key(from_name) {
+                Ok(new) => key = index_of(&mut found.keys, new),
+                Err(why) => {
+                    flaws.leave_out(why.to_string());
+                    continue;
+                }
+            }
+        }
+        if before.as_ref().is_none_or(|before| row.run_id != before.run_id) {
+            run = index_of(&mut found.run_ids, row.run_id.to_string());
+        }
+        flaws.look_at(&row);
+        found.loads.push(row.load(key, run));
+        before = Some(row);
     }
+    found.notes.extend(flaws.notes(place));
 }
 
 /// More of one file is no list of loads, and would not fit memory when parsed.
@@ -165,31 +133,6 @@ pub fn bytes_of(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(at)
 }
 
-/// Whole JSON of another shape. What breaks off in the middle is taken for damage.
-fn holds_no_loads(bytes: &[u8]) -> bool {
-    match serde_json::from_slice::<Vec<HashMap<String, IgnoredAny>>>(bytes) {
-        Ok(items) => !items.iter().any(|i| i.contains_key("model_name") || i.contains_key("loading_time")),
-        Err(_) => serde_json::from_slice::<IgnoredAny>(bytes).is_ok(),
-    }
-}
-
-fn to_loads(rows: &[Row], from_name: &FileName) -> Result<Loads> {
-    let mut found = Loads { loads: Vec::with_capacity(rows.len()), ..Loads::default() };
-    let (mut key, mut run) = (0, 0);
-    for (index, row) in rows.iter().enumerate() {
-        let before = index.checked_sub(1).and_then(|before| rows.get(before));
-        if before.is_none_or(|before| !row.same_key(before)) {
-            let new = row.key(from_name).with_context(|| format!("record {index}"))?;
-            key = index_of(&mut found.keys, new);
-        }
-        if before.is_none_or(|before| row.run_id != before.run_id) {
-            run = index_of(&mut found.run_ids, row.run_id.to_string());
-        }
-        found.loads.push(row.load(key, run));
-    }
-    Ok(found)
-}
-
 fn index_of<T: PartialEq>(known: &mut Vec<T>, item: T) -> u32 {
     let index = known.iter().position(|other| *other == item).unwrap_or_else(|| {
         known.push(item);
@@ -198,25 +141,17 @@ fn index_of<T: PartialEq>(known: &mut Vec<T>, item: T) -> u32 {
     index as u32
 }
 
-/// `Qwen/Qwen3-32B_0` is replica 0 of `Qwen/Qwen3-32B`.
-pub fn without_replica(model_name: &str) -> &str {
-    match model_name.rsplit_once('_') {
-        Some((model, replica)) if !replica.is_empty() && replica.bytes().all(|b| b.is_ascii_digit()) => model,
-        _ => model_name,
-    }
-}
-
 /// What `{model}_{format}_{count}_{mode}.json` says, for records that do not say it themselves.
 #[derive(Debug, Default, PartialEq)]
-struct FileName {
-    model: String,
-    format: String,
-    mode: String,
+pub struct FileName {
+    pub model: String,
+    pub format: String,
+    pub mode: String,
 }
 
 impl FileName {
     /// From the right, since a model's name may hold underscores and the other parts do not.
-    fn parse(path: &Path) -> Option<FileName> {
+    pub fn parse(path: &Path) -> Option<FileName> {
         let stem = path.file_stem()?.to_string_lossy().into_owned();
         let mut parts = stem.rsplitn(4, '_');
         let (mode, count, format, model) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -252,15 +187,6 @@ mod tests {
         for bad in ["x.json", "a_sllm_five_cached.json", "sllm_5_cached.json", ""] {
             assert_eq!(FileName::parse(Path::new(bad)), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn only_a_number_is_a_replica() {
-        assert_eq!(without_replica("m_12"), "m");
-        assert_eq!(without_replica("my_model"), "my_model");
-        assert_eq!(without_replica("m_"), "m_");
-        assert_eq!(without_replica("m_1_2"), "m_1");
-        assert_eq!(without_replica(""), "");
     }
 
     #[test]
@@ -302,15 +228,17 @@ mod tests {
     fn damage_is_an_error_with_its_place() {
         let deep = "[".repeat(10_000);
         let cases = [
-            ("odd.json", "[{\"model_name\": \"m\",", "line 1"),
-            ("odd.json", "[\n{\"loading_time\": NaN}]", "line 2 column 18"),
-            ("odd.json", "[{\"loading_time\": 1e999}]", "line 1"),
-            ("odd.json", "[{\"loading_time\": \"inf\"}]", "line 1"),
-            ("odd.json", "[{\"loading_time\": 1, \"loading_time\": 2}]", "duplicate"),
-            ("odd.json", "[{\"model_name\": \"m\", \"bytes\": -1}]", "line 1"),
-            ("m_sllm_1_cached.json", "{}", "line 1"),
+            ("odd.json", "[{\"model_name\": \"m\",", "line 1 column 20"),
+            (
+                "odd.json",
+                "[{\"loading_time\": 1, \"loading_time\": 2}]",
+                "duplicate field `loading_time` (record 1, line 1",
+            ),
+            ("m_sllm_1_cached.json", "{}", "neither model_name nor loading_time (record 1, line 1"),
+            ("m_sllm_1_cached.json", "[[1]]", "not an object (record 1, line 1 column 2)"),
             ("odd.json", "", "line 1"),
-            ("odd.json", "[{\"loading_time\": 1}]", "record 0: has no model_name"),
+            ("odd.json", "[\n{\"loading_time\": NaN}]", "no model_name, and the file's name is not"),
+            ("odd.json", "[{\"loading_time\": 1}]", "(record 1)"),
             ("odd.json", deep.as_str(), "line 1"),
         ];
         for (name, text, expected) in cases {
@@ -322,9 +250,16 @@ mod tests {
 
     #[test]
     fn other_json_is_no_damage() {
-        for text in
-            ["{}", "[]", "[1, 2]", "{\"verified\": true}", "[{\"gb_per_s\": 3}]", "[{\"bytes\": -1}]", "7"]
-        {
+        for text in [
+            "{}",
+            "[]",
+            "[1, 2]",
+            "{\"verified\": true}",
+            "[{\"gb_per_s\": 3}]",
+            "[{\"bytes\": -1}]",
+            "7",
+            "{\"a\": NaN}\n{}",
+        ] {
             assert!(matches!(content("verify.json", text), Content::Other), "{text}");
         }
         assert!(loads("m_sllm_0_cached.json", "[]").loads.is_empty());

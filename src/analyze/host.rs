@@ -1,7 +1,8 @@
 //! Whose loads these are: the machines that `environment.json` describes, and what is known of each.
 //!
 //! A machine is told by its host name; where one name stands for different processors, by both, and where folders
-//! of one name have different GPUs, by these. Without a description, a folder is a machine.
+//! of one name have different GPUs, by these. Loads that no description names a host for have none: a folder's name
+//! says nothing of a machine, so all of them are one host's, without a name.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -16,6 +17,9 @@ use super::parallel;
 use super::qualified::{self, Qualified};
 use super::texts::Texts;
 use crate::bench::environment;
+
+/// Stands for the name of the host that nothing names. No host name has spaces.
+pub const UNNAMED: &str = "an unnamed host";
 
 /// A machine.
 #[derive(Debug, Default, PartialEq)]
@@ -47,8 +51,8 @@ pub struct Hosts {
     names: HashSet<String>,
     /// Per folder: run to host.
     runs: Vec<HashMap<String, u32>>,
-    /// The host that stands for a folder without a description, once it was asked for.
-    folder_hosts: HashMap<usize, u32>,
+    /// The host of all loads that nothing names one for, once it was asked for.
+    unnamed: Option<u32>,
 }
 
 /// A fact as read: field, value, and the number if it is one.
@@ -98,7 +102,7 @@ pub fn read(folders: &[Folder], records: &BTreeMap<usize, qualified::Record>) ->
     let mut known: HashMap<(String, String), Vec<u32>> = HashMap::new();
     for (number, (folder, runs)) in folders.iter().zip(described).enumerate() {
         let mut runs = runs.unwrap_or_else(|error| {
-            hosts.notes.push(format!("{error:#}; its folder is taken for a host"));
+            hosts.notes.push(format!("{error:#}; it names no host"));
             Vec::new()
         });
         let record = records.get(&number).filter(|record| runs.iter().all(|run| run.id != record.run_id));
@@ -218,14 +222,14 @@ impl Hosts {
     }
 
     /// The host of a run. A run that is not described, or has no name, belongs to the only host of its folder's
-    /// description; where there is none, the folder itself is the host.
-    pub fn of_run(&mut self, folder: usize, folder_name: &str, run_id: &str) -> u32 {
-        let host = self.find(folder, folder_name, run_id);
+    /// description; where there is none, to the host without a name.
+    pub fn of_run(&mut self, folder: usize, run_id: &str) -> u32 {
+        let host = self.find(folder, run_id);
         self.mark(host, true);
         host
     }
 
-    fn find(&mut self, folder: usize, folder_name: &str, run_id: &str) -> u32 {
+    fn find(&mut self, folder: usize, run_id: &str) -> u32 {
         let runs = self.runs.get(folder);
         if let Some(host) = runs.and_then(|runs| runs.get(run_id)) {
             return *host;
@@ -236,12 +240,13 @@ impl Hosts {
         {
             return *first;
         }
-        if let Some(host) = self.folder_hosts.get(&folder) {
-            return *host;
-        }
-        let host = self.add(folder_name, "folder");
-        self.folder_hosts.insert(folder, host);
+        let host = self.unnamed.unwrap_or_else(|| self.add(UNNAMED, ""));
+        self.unnamed = Some(host);
         host
+    }
+
+    pub fn is_unnamed(&self, host: u32) -> bool {
+        self.unnamed == Some(host)
     }
 
     /// A host's values of a field in words; empty where it has none.
@@ -317,7 +322,7 @@ mod tests {
             ("cold", json!({ "r2": on("vm", "Xeon") })),
             ("other", json!({ "r3": on("vm", "EPYC") })),
         ]);
-        let host = [(0, "r1"), (1, "r2"), (2, "r3")].map(|(folder, run)| all.of_run(folder, "", run));
+        let host = [(0, "r1"), (1, "r2"), (2, "r3")].map(|(folder, run)| all.of_run(folder, run));
         assert_eq!(host, [0, 0, 1]);
         let names: Vec<&str> = all.hosts.iter().map(|host| host.name.as_str()).collect();
         assert_eq!(names, ["vm", "vm (other)"]);
@@ -343,19 +348,19 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_stands_in_where_nothing_describes_the_host() {
+    fn a_folder_is_a_host_only_where_it_says_so() {
         let mut all = hosts(&[
             ("one", json!({ "r1": on("a", "x") })),
             ("two", json!({ "r1": on("a", "x"), "r2": on("b", "x") })),
             ("three", json!({})),
+            ("four", json!({ "": { "kernel": "6" } })),
         ]);
-        assert_eq!(all.of_run(0, "one", ""), 0);
-        assert_eq!(all.of_run(1, "two", "r2"), 1);
-        assert_eq!(
-            [all.of_run(1, "two", ""), all.of_run(2, "three", "r"), all.of_run(2, "three", "s")],
-            [2, 3, 3]
-        );
-        assert_eq!(all.hosts[2].name, "two");
+        assert_eq!([all.of_run(0, ""), all.of_run(1, "r2")], [0, 1]);
+        // Which of two hosts it was is not said, either.
+        let unnamed = [(1, ""), (2, "r"), (2, "s"), (3, "")].map(|(folder, run)| all.of_run(folder, run));
+        assert_eq!(unnamed, [2; 4]);
+        assert_eq!(all.hosts[2].name, UNNAMED);
+        assert!(all.is_unnamed(2) && !all.is_unnamed(1));
     }
 
     #[test]
@@ -387,6 +392,6 @@ mod tests {
         let folder = Folder { path, top: name.clone(), name, has_environment: true, searched: true };
         let mut all = read(&[folder], &BTreeMap::new());
         assert!(all.notes[0].contains("environment.json is damaged"), "{:?}", all.notes);
-        assert_eq!(all.of_run(0, "f", "r"), 0);
+        assert_eq!(all.of_run(0, "r"), 0);
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::Analysis;
 use super::fleet::{Fleet, MAX_NODES_SHOWN, Node};
-use super::host::Host;
+use super::host::{Host, UNNAMED};
 use super::html_parts::{Cell, Row, escape, table};
 use super::plot::{self, Subject};
 use super::records;
@@ -78,8 +78,8 @@ fn head(analysis: &Analysis) -> String {
     let more = if more > 0 { format!(" and {more} more models") } else { String::new() };
     let hosts = match (&analysis.fleet, analysis.hosts.hosts.iter().find(|host| host.is_node)) {
         (Some(fleet), _) => format!("{} hosts", fleet.nodes),
-        (None, Some(host)) => format!("host {}", host.name),
-        (None, None) => "one host".into(),
+        (None, Some(host)) if host.name != UNNAMED => format!("host {}", host.name),
+        (None, _) => "one host".into(),
     };
     let title = if analysis.has_loads() { "Load times of " } else { "Verdicts of qualify" };
     let lines = verdict::lines(analysis);

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
+use super::doubts::Unnamed;
 use super::file::{self, Content, Loads};
 use super::find;
 use super::host::{self, Hosts};
-use super::key::Key;
+use super::key::{Key, printable};
 use super::parallel;
 use super::qualified;
 
@@ -61,6 +62,11 @@ impl Input {
         names.len()
     }
 
+    /// Whether nothing names a host for any of its loads.
+    pub fn names_no_host(&self) -> bool {
+        self.keys.iter().all(|key| key.host == host::UNNAMED)
+    }
+
     /// For loads of one host, whose name then says nothing.
     pub fn forget_host(&mut self) {
         self.keys.iter_mut().for_each(|key| key.host.clear());
@@ -75,14 +81,14 @@ pub fn read(paths: &[PathBuf]) -> Result<Input> {
     let records = read_verdicts(&found.verdicts, &mut notes);
     let mut hosts = host::read(&found.folders, &records);
     let contents = parallel::map(&found.files, |file| file::read(&file.path));
-    let folder_name = |folder: usize| found.folders.get(folder).map_or("", |folder| &folder.name);
 
     let verdicts = records.len();
     for (folder, record) in records {
-        let host = hosts.of_run(folder, folder_name(folder), &record.run_id);
+        let host = hosts.of_run(folder, &record.run_id);
         hosts.qualify(host, record.qualified);
     }
     let mut gather = Gather::default();
+    let mut unnamed = Unnamed::default();
     let mut files = Vec::new();
     let mut others = Vec::new();
     for (file, content) in found.files.into_iter().zip(contents) {
@@ -90,9 +96,14 @@ pub fn read(paths: &[PathBuf]) -> Result<Input> {
             Content::Loads(loads) if loads.loads.is_empty() => {
                 notes.push(format!("{}: holds no records", file.path.display()));
             }
-            Content::Loads(loads) => {
-                let of_run = |run: &String| hosts.of_run(file.folder, folder_name(file.folder), run);
-                let run_hosts: Vec<u32> = loads.run_ids.iter().map(of_run).collect();
+            Content::Loads(mut loads) => {
+                let path = file.path.display();
+                notes.extend(loads.notes.drain(..).map(|note| format!("{path}: {note}")));
+                let run_hosts: Vec<u32> =
+                    loads.run_ids.iter().map(|run| hosts.of_run(file.folder, run)).collect();
+                if run_hosts.iter().any(|host| hosts.is_unnamed(*host)) {
+                    unnamed.add(&loads.keys, file.folder);
+                }
                 let named = loads.run_ids.iter().cloned().zip(run_hosts.iter().copied()).collect();
                 files.push(SourceFile { path: file.path, run_hosts: named });
                 gather.add(loads, &run_hosts);
@@ -112,12 +123,15 @@ pub fn read(paths: &[PathBuf]) -> Result<Input> {
         let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let why = match notes.as_slice() {
             [] => "there is no *.json file; `sllm-gds bench --results DIR` writes them".to_string(),
-            notes => notes.join("\n  "),
+            notes => notes.iter().map(|note| printable(note)).collect::<Vec<_>>().join("\n  "),
         };
         bail!("no results could be read from {}:\n  {why}", names.join(", "));
     }
     notes.append(&mut hosts.notes);
+    notes.extend(unnamed.note(&found.folders));
     let (keys, loads) = gather.finish(&hosts);
+    // They hold names of files and what parsers cite.
+    let notes = notes.iter().map(|note| printable(note)).collect();
     Ok(Input { keys, loads, hosts, files, notes })
 }
 
@@ -231,7 +245,7 @@ mod tests {
             write(deep.path().join(folder).join("m_sllm_1_cached.json"), &format!("[{}]", record(run)));
         }
         let input = read(&[deep.path().into()]).unwrap();
-        let expected = ["c/warm", "one", "two"].map(|host| format!("m, cached, on {host}: sllm"));
+        let expected = ["an unnamed host", "one", "two"].map(|host| format!("m, cached, on {host}: sllm"));
         assert_eq!(titles(&input), expected);
     }
 

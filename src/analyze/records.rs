@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::Analysis;
 use super::file::bytes_of;
 use super::html_parts::{Cell, Row, table};
 use super::key::printable;
 use super::read::SourceFile;
+use super::row::Row as Load;
+use super::salvage::each_load;
 use super::table::{rate, seconds};
 use crate::bench::record::Record;
 
@@ -50,14 +52,13 @@ pub fn html(analysis: &Analysis) -> Result<String> {
         if rows.len() >= MAX_RECORDS {
             break;
         }
-        let path = file.path.display();
         let bytes = bytes_of(&file.path)?;
-        let records: Vec<Record> =
-            serde_json::from_slice(&bytes).with_context(|| format!("{path} changed while it was read"))?;
-        for record in records.iter().take(MAX_RECORDS - rows.len()) {
-            let host = file.run_hosts.iter().find(|(run_id, _)| *run_id == record.run_id);
-            rows.push(row(record, host.map_or("", |(_, host)| host_name(*host))));
-        }
+        each_load(&file.path, &bytes, |text, load| {
+            if rows.len() < MAX_RECORDS {
+                let host = file.run_hosts.iter().find(|(run_id, _)| *run_id == load.run_id);
+                rows.push(row(&whole(text, &load), host.map_or("", |(_, host)| host_name(*host))));
+            }
+        });
     }
     let mut text = format!("<p class=\"soft\">{} of {all} records", rows.len());
     if rows.len() < all {
@@ -67,6 +68,19 @@ pub fn html(analysis: &Analysis) -> Result<String> {
     }
     text.push_str(".</p>");
     Ok(text + &table(&HEADER.map(String::from), 5, rows, true))
+}
+
+/// The whole record; where a part of it is not as it should be, what figures took of it.
+fn whole(text: &[u8], load: &Load) -> Record {
+    let parsed: Option<Record> = serde_json::from_slice(text).ok().filter(|_| load.flaw().is_none());
+    parsed.unwrap_or_else(|| Record {
+        model_name: load.model_name.to_string(),
+        format: load.format.to_string(),
+        engine: load.engine.to_string(),
+        loading_time: load.time_s(),
+        error: load.flaw().map(|flaw| format!("loading_time is {flaw}")),
+        ..Record::default()
+    })
 }
 
 fn row(record: &Record, host: &str) -> Row {

@@ -249,6 +249,8 @@ pub fn frame_json(frame: &DataFrame) -> Result<Vec<Map<String, Value>>> {
 fn json_value(value: &AnyValue) -> Value {
     match value {
         AnyValue::String(text) => json!(text),
+        // What a frame of one row gives.
+        AnyValue::StringOwned(text) => json!(text.as_str()),
         AnyValue::UInt64(count) => json!(count),
         // Not finite: null.
         AnyValue::Float64(number) => json!(number),
@@ -287,6 +289,12 @@ mod tests {
         }
         assert_eq!([rate(0.5), rate(8.431), rate(53.04), rate(120.4)], ["0.500", "8.43", "53.0", "120"]);
         assert_eq!(times(Estimate { value: 9.95, interval: Some((9.3, 10.5)) }), "9.95× [9.30, 10.50]");
+    }
+
+    #[test]
+    fn one_row_keeps_its_text_in_json() {
+        let rows = frame_json(&df!["model" => ["m"], "host" => [None::<&str>]].unwrap()).unwrap();
+        assert_eq!(json!(rows), json!([{ "model": "m", "host": null }]));
     }
 
     #[test]
