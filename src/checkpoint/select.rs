@@ -209,18 +209,23 @@ pub fn is_numbered(name: &str) -> bool {
     numbered(name).is_some_and(|(set, _)| set.total.parse() != Ok(1))
 }
 
-/// A set is whole when its numbers run from 1 to its total, from 0 to one less, or, as some count, from 0 to its total.
+/// A set is whole when its numbers run from 1 to its total, or, as gpt-oss counts, from 0 to its total. From 0 to one
+/// less may be whole, or may lack the last: without an index nobody can tell, so it is refused.
 fn check_whole(set: &Set, files: &BTreeMap<u64, &str>) -> Result<()> {
     let total: u64 = set.total.parse().unwrap_or(0);
     let (low, high) = (*files.keys().next().unwrap_or(&0), *files.keys().last().unwrap_or(&0));
     let gapless = high - low + 1 == files.len() as u64;
-    if gapless && ((low == 1 && high == total) || (low == 0 && (high == total || high + 1 == total))) {
+    if gapless && low <= 1 && high == total {
         return Ok(());
     }
     let first = files.values().next().copied().unwrap_or_default();
-    let wanted = if low == 0 { 0..=total.saturating_sub(1) } else { 1..=total };
-    let missing = wanted.clone().find(|number| !files.contains_key(number));
-    match missing {
+    if gapless && low == 0 && high + 1 == total {
+        bail!(
+            "the numbers of the set of {first} run from 0 to {high}, so number {total} may be missing, and no index tells: \
+             fetch the model's index"
+        );
+    }
+    match (low.min(1)..=total).find(|number| !files.contains_key(number)) {
         Some(number) => bail!(
             "of the set of {first} {} of {total} files are there, and number {number} is missing: fetch the rest",
             files.len()
@@ -327,7 +332,6 @@ mod tests {
             (&["00001", "00002"][..], "00002"),
             (&["000001", "000002", "000003"], "000003"),
             (&["1", "2"], "2"),
-            (&["00000", "00001"], "00002"),
             (&["00000", "00001", "00002"], "00002"),
             (&["00001"], "00001"),
         ] {
@@ -337,6 +341,7 @@ mod tests {
         assert!(set(&["00001", "00003"], "00003").unwrap_err().contains("number 2 is missing"));
         assert!(set(&["00002", "00003"], "00003").unwrap_err().contains("number 1 is missing"));
         assert!(set(&["00000"], "00003").unwrap_err().contains("number 1 is missing"));
+        assert!(set(&["00000", "00001"], "00002").unwrap_err().contains("number 2 may be missing"));
         assert!(set(&["00001", "00002", "00003"], "00002").unwrap_err().contains("3 files"));
         assert!(set(&["1", "01"], "2").unwrap_err().contains("same number"));
     }
