@@ -42,6 +42,8 @@ pub mod qualify;
 pub mod residency;
 /// System calls that std does not have.
 pub mod sys;
+/// Text for the terminal: others' names can't paint it.
+pub mod text;
 
 /// What a command came to; `main` turns it into the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

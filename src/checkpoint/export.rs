@@ -16,6 +16,7 @@ use crate::Outcome;
 use crate::cli::ExportArgs;
 use crate::interrupt::Cancel;
 use crate::progress;
+use crate::text;
 
 const DEFAULT_SHARD_BYTES: u64 = 5 << 30;
 
@@ -35,13 +36,13 @@ pub fn run(args: &ExportArgs, cancel: &Cancel) -> Result<Outcome> {
         let report = serde_json::json!({
             "path": args.to, "files": files, "bytes": bytes, "elapsed_s": elapsed_s,
         });
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        text::say_json(&serde_json::to_string_pretty(&report)?);
     } else {
-        println!(
+        text::say(format_args!(
             "exported {bytes} bytes in {} files to {}: {elapsed_s:.2} s",
             files.len(),
             args.to.display()
-        );
+        ));
     }
     Ok(Outcome::Yes)
 }

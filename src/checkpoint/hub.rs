@@ -15,6 +15,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::checkpoint::{CheckpointError, synthetic};
 use crate::interrupt::Cancel;
 use crate::progress;
+use crate::text;
 
 /// What the hub's interface offers.
 mod api;
@@ -187,7 +188,7 @@ pub fn fetch(id: &str, options: &Options) -> Result<PathBuf> {
         return Err(error.context(format!("fetch {id} from the hub")));
     };
     if let Some(dir) = cached() {
-        eprintln!("note: {no_answer}; taking {id} from the cache, {}", dir.display());
+        text::tell(format_args!("note: {no_answer}; taking {id} from the cache, {}", dir.display()));
         return Ok(dir);
     }
     if no_answer.network { Err(anyhow!("{error:#}; {}", synthetic_twin(&model.id))) } else { Err(error) }
@@ -219,10 +220,10 @@ fn fetch_online(model: &Model, options: &Options) -> Result<PathBuf> {
     let Some(revision) = conversion else {
         return Err(CheckpointError::OnlyPickles(PathBuf::from(&model.id)).into());
     };
-    eprintln!(
+    text::tell(format_args!(
         "note: {} has only pickles; taking the hub's own conversion, {}@{revision}",
         model.id, model.id
-    );
+    ));
     let model = model.at(&revision);
     let listing = api::listing(&client, &model)?;
     let chosen = select::choose(&listing.files);

@@ -19,6 +19,7 @@ use crate::digest::Digest;
 use crate::interrupt::Cancel;
 use crate::progress;
 use crate::sys::{self, DIRECT_ALIGN, align_up};
+use crate::text;
 
 /// Tensors begin at multiples of this, so that any kernel can read them with its widest loads.
 pub const TENSOR_ALIGN: u64 = 256;
@@ -55,11 +56,11 @@ pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
         saved.push(save(&input, &layout, target, args.overwrite, cancel)?);
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "saved": saved }))?);
+        text::say_json(&serde_json::to_string_pretty(&serde_json::json!({ "saved": saved }))?);
         return Ok(Outcome::Yes);
     }
     for s in &saved {
-        println!(
+        text::say(format_args!(
             "saved {} tensors, {} bytes in {} partitions and {} groups to {}: {:.2} s, {:.2} GB/s",
             s.tensors,
             s.bytes,
@@ -68,7 +69,7 @@ pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
             s.path.display(),
             s.elapsed_s,
             s.gb_per_s
-        );
+        ));
     }
     Ok(Outcome::Yes)
 }
