@@ -98,12 +98,17 @@ impl Plan {
 fn owners(checkpoint: &Checkpoint, destinations: usize) -> Result<Vec<usize>> {
     let groups = checkpoint.manifest.as_ref().map(|m| m.groups.as_slice()).unwrap_or_default();
     if groups.len() == destinations {
-        let group_of_file = |file: usize| groups.iter().position(|g| g.contains(&file)).unwrap_or(0);
-        return Ok(checkpoint
-            .tensors
-            .iter()
-            .map(|t| checkpoint.file_at(t.offset).map_or(0, group_of_file))
-            .collect());
+        // Looked up once a file, not once a tensor.
+        let mut group_of_file = vec![0; checkpoint.files.len()];
+        for (group, file) in
+            groups.iter().enumerate().flat_map(|(g, files)| files.iter().map(move |f| (g, *f)))
+        {
+            if let Some(entry) = group_of_file.get_mut(file) {
+                *entry = group;
+            }
+        }
+        let owner = |t: &Tensor| checkpoint.file_at(t.offset).map_or(0, |file| group_of_file[file]);
+        return Ok(checkpoint.tensors.iter().map(owner).collect());
     }
     let mut sized: Vec<(&str, u64)> = Vec::new();
     for (i, tensor) in checkpoint.tensors.iter().enumerate() {
