@@ -12,6 +12,10 @@ const SHOWN_FINDINGS: usize = 20;
 
 /// What a terminal may act on, what reorders or ends lines, and what nobody can see.
 pub fn is_harmful(c: char) -> bool {
+    // Nearly all text is ASCII, and a table may have 40 MB of it.
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'

@@ -201,6 +201,20 @@ mod tests {
     }
 
     #[test]
+    fn ctrl_c_ends_a_comparison() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let header = r#"{"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}} "#;
+        let text = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), b"ab"].concat();
+        let path = dir.path().join("x.safetensors");
+        std::fs::write(&path, text).unwrap();
+        let cancel = Cancel::new();
+        let against_itself = || compare(Checkpoint::open(&path).unwrap(), &path, &cancel);
+        assert_eq!(against_itself().unwrap().tensors, 1);
+        cancel.set();
+        assert!(against_itself().err().is_some_and(|error| error.is::<Interrupted>()));
+    }
+
+    #[test]
     fn elements_of_a_transposed_view() {
         let places: Vec<u64> = (0..6).map(|i| place_of(i, &[3, 2], &[1, 3])).collect();
         assert_eq!(places, [0, 3, 1, 4, 2, 5]);

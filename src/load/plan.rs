@@ -180,6 +180,25 @@ pub(crate) mod tests {
     }
 
     proptest! {
+        /// Found by halving, against a look at each: among empty tensors and twins, wherever those lie.
+        #[test]
+        fn tensors_of_a_range_are_those_that_meet_it(
+            files in any_files(), empty in prop::collection::vec(0u64..60_000, 0..6),
+            twins in prop::collection::vec(0usize..40, 0..4), start in 0u64..80_000, bytes in 0u64..30_000,
+        ) {
+            let mut checkpoint = checkpoint(&files);
+            let more: Vec<Tensor> = twins.iter().filter_map(|i| checkpoint.tensors.get(*i).cloned()).collect();
+            let Some(one) = checkpoint.tensors.first().cloned() else { return Ok(()) };
+            checkpoint.tensors.extend(more);
+            checkpoint.tensors.extend(empty.into_iter().map(|offset| Tensor { offset, bytes: 0, ..one.clone() }));
+            checkpoint.tensors.sort_by_key(|t| (t.offset, t.bytes));
+            let end = start + bytes;
+            let meets = |t: &&Tensor| t.offset < end && t.end() > start;
+            let wanted: Vec<&Tensor> = checkpoint.tensors.iter().filter(meets).collect();
+            let found: Vec<&Tensor> = checkpoint.tensors_in(start, end).collect();
+            prop_assert_eq!(found, wanted);
+        }
+
         #[test]
         fn every_tensor_is_covered_once_where_its_place_says(files in any_files(), destinations in 1usize..5) {
             let checkpoint = checkpoint(&files);

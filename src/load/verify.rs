@@ -147,3 +147,17 @@ fn in_parts(
     })?;
     Ok(sums.into_iter().zip(sizes).map(|(sum, bytes)| digest::finish(sum.into_inner(), *bytes)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ctrl_c_ends_a_verification() {
+        let (cancel, expected) = (Cancel::new(), Digests::new());
+        let verify = || mismatches(&["w"], &[&[1u8; 9][..]], &expected, &cancel);
+        assert_eq!(verify().unwrap(), ["tensor 'w': nothing to hold it against"]);
+        cancel.set();
+        assert!(verify().unwrap_err().is::<Interrupted>());
+    }
+}
