@@ -78,7 +78,7 @@ pub fn tell_findings(findings: &[String]) {
         tell(format_args!("error: {finding}"));
     }
     if findings.len() > SHOWN_FINDINGS {
-        tell(format_args!("error: … and {} more, all in --json", findings.len() - SHOWN_FINDINGS));
+        tell(format_args!("error: … and {} more like these, all in --json", findings.len() - SHOWN_FINDINGS));
     }
 }
 

@@ -16,8 +16,8 @@ const BLOCK_BYTES: u64 = 4 << 20;
 
 /// What a comparison found.
 pub(super) struct Compared {
-    /// In words; empty where all is the same.
-    pub problems: Vec<String>,
+    /// In words, by kind: other data, missing there, only there. All are empty where all is the same.
+    pub problems: [Vec<String>; 3],
     /// Tensors that both have.
     pub tensors: usize,
     /// What many of the problems may come from.
@@ -32,18 +32,19 @@ pub(super) fn compare(ours: Checkpoint, against: &Path, cancel: &Cancel) -> Resu
     let (our_names, their_names) = (places(&ours.checkpoint), places(&theirs.checkpoint));
     let our_lone = lone(&ours.checkpoint, &their_names);
     let their_lone = lone(&theirs.checkpoint, &our_names);
-    let mut compared = Compared { problems: Vec::new(), tensors: 0, hint: None };
+    let mut compared = Compared { problems: Default::default(), tensors: 0, hint: None };
     let bar = progress::bytes_bar(ours.checkpoint.tensor_bytes(), "compare");
     for (i, tensor) in ours.checkpoint.tensors.iter().enumerate() {
         if let Some(j) = their_names.get(tensor.name.as_str()) {
             compared.tensors += 1;
-            compared.problems.extend(compare_tensor((&ours, i), (&theirs, *j), cancel)?);
+            compared.problems[0].extend(compare_tensor((&ours, i), (&theirs, *j), cancel)?);
             bar.inc(tensor.bytes);
         }
     }
     let there = against.display();
-    compared.problems.extend(our_lone.iter().map(|name| format!("tensor '{name}' is missing in {there}")));
-    compared.problems.extend(their_lone.iter().map(|name| format!("tensor '{name}' stands only in {there}")));
+    compared.problems[1].extend(our_lone.iter().map(|name| format!("tensor '{name}' is missing in {there}")));
+    compared.problems[2]
+        .extend(their_lone.iter().map(|name| format!("tensor '{name}' stands only in {there}")));
     compared.hint = renamed(&our_lone, &their_lone, cancel)?.map(|[here, there]| {
         format!(
             "all names that only one side has are alike but for what they begin with: '{here}' here, '{there}' there"

@@ -20,12 +20,13 @@ use crate::text;
 
 pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
     let checkpoint = Checkpoint::find(&args.checkpoint.name, &args.checkpoint.storage_path)?;
-    let mut problems = Vec::new();
+    // By kind, so that many of one hide none of another.
+    let mut problems: Vec<Vec<String>> = Vec::new();
     let mut done = Vec::new();
     let mut hint = None;
     match &checkpoint.manifest {
         Some(manifest) => {
-            problems.extend(digests(&checkpoint, manifest, cancel)?);
+            problems.push(digests(&checkpoint, manifest, cancel)?);
             let chunks: usize = manifest.partitions.iter().map(|p| p.digests.len()).sum();
             done.push(format!(
                 "{chunks} chunks and {} tensors against the manifest",
@@ -45,20 +46,21 @@ pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
         hint = compared.hint;
         done.push(format!("{} tensors against {}", compared.tensors, against.display()));
     }
+    let count: usize = problems.iter().map(Vec::len).sum();
+    let good = count == 0;
     if args.json {
-        let good = problems.is_empty();
-        let value = serde_json::json!({ "good": good, "checked": done, "hint": hint, "problems": problems });
+        let value =
+            serde_json::json!({ "good": good, "checked": done, "hint": hint, "problems": problems.concat() });
         text::say_json(&serde_json::to_string_pretty(&value)?);
     } else {
-        text::tell_findings(&problems);
+        problems.iter().for_each(|kind| text::tell_findings(kind));
         if let Some(hint) = hint {
             text::tell(format_args!("note: {hint}"));
         }
-        let verdict =
-            if problems.is_empty() { "all good".into() } else { format!("{} problems", problems.len()) };
+        let verdict = if good { "all good".into() } else { format!("{count} problems") };
         text::say(format_args!("verified {}: {verdict}", done.join(", ")));
     }
-    Ok(if problems.is_empty() { Outcome::Yes } else { Outcome::No })
+    Ok(if good { Outcome::Yes } else { Outcome::No })
 }
 
 /// Recomputes the digests of all chunks and tensors in one pass over the files, past the page cache.
