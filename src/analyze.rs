@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::cli::{AnalyzeArgs, Table};
+use crate::text;
 
 /// What a plot is made of.
 mod canvas;
@@ -269,10 +270,13 @@ pub fn run(args: &AnalyzeArgs) -> Result<Outcome> {
     };
     analysis.worst = args.worst;
     for note in analysis.notes.iter().take(MAX_WARNINGS) {
-        eprintln!("warning: {note}");
+        text::tell(format_args!("warning: {note}"));
     }
     if analysis.notes.len() > MAX_WARNINGS {
-        eprintln!("warning: … and {} more warnings, all in --json", analysis.notes.len() - MAX_WARNINGS);
+        text::tell(format_args!(
+            "warning: … and {} more warnings, all in --json",
+            analysis.notes.len() - MAX_WARNINGS
+        ));
     }
     let output = if args.json {
         analysis.json()?
@@ -283,7 +287,7 @@ pub fn run(args: &AnalyzeArgs) -> Result<Outcome> {
     } else {
         analysis.text(args.table)?
     };
-    print(&output)?;
+    print(&if args.json { text::clean_json(&output) } else { text::clean_page(&output) })?;
     if let Some(path) = &args.plot {
         analysis.plot(path)?;
     }
@@ -295,7 +299,7 @@ pub fn run(args: &AnalyzeArgs) -> Result<Outcome> {
     }
     let Some(comparison) = &analysis.comparison else { return Ok(Outcome::Yes) };
     for line in comparison.regressions() {
-        eprintln!("regression: {line}");
+        text::tell(format_args!("regression: {line}"));
     }
     Ok(if comparison.regressed() { Outcome::No } else { Outcome::Yes })
 }

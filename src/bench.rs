@@ -12,6 +12,7 @@ use crate::gpu::memory::{Pinned, pin};
 use crate::interrupt::Cancel;
 use crate::load::pool::Pool;
 use crate::load::{self, Clock, Destination, Options, verify};
+use crate::text;
 use prepare::Prepared;
 use record::{COLD_RESIDENT_MAX, Record};
 
@@ -78,7 +79,7 @@ pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
     if args.mem_pool_size.is_some() && matches!(to, Destination::Host) {
         notes.push("--mem-pool-size is for loads to GPUs; loads into host memory use no pool".into());
     }
-    notes.iter().for_each(|note| eprintln!("{note}"));
+    notes.iter().for_each(text::tell);
     let in_python = |format: &Format| match format {
         Format::Safetensors => args.baseline == Baseline::Python,
         _ => !format.is_ours(),
@@ -112,7 +113,7 @@ pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
     run.measure(cancel)?;
     summary::print(&run, args.json)?;
     if cancel.is_set() {
-        eprintln!("interrupted: the loads that had ended are kept");
+        text::tell("interrupted: the loads that had ended are kept");
         return Ok(Outcome::Interrupted);
     }
     let bad = |r: &Record| r.error.is_some() || r.verified == Some(false);
@@ -370,7 +371,7 @@ impl<'a> Run<'a> {
         record.verified = Some(wrong.as_ref().is_ok_and(Vec::is_empty));
         record.error = match wrong {
             Ok(wrong) if wrong.is_empty() => None,
-            Ok(wrong) => Some(format!("the bytes are wrong: {}", wrong.join("; "))),
+            Ok(wrong) => Some(format!("the bytes are wrong: {}", text::in_short(&wrong))),
             Err(error) => Some(format!("could not be verified: {error:#}")),
         };
     }
@@ -378,7 +379,7 @@ impl<'a> Run<'a> {
     fn mismatches(&mut self, format: Format, bytes_in_place: InPlace) -> Result<Vec<String>> {
         let expected = &self.prepared.expected;
         match bytes_in_place {
-            InPlace::Ours(loaded) => Ok(verify::check(&loaded, expected)?.wrong),
+            InPlace::Ours(loaded) => Ok(verify::check(&loaded, expected, &Cancel::new())?.wrong),
             InPlace::Baseline(tensors) => baseline::mismatches(&tensors, expected),
             InPlace::Python => match self.pythons.iter_mut().find(|python| python.format == format) {
                 Some(python) => python.mismatches(expected),

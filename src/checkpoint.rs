@@ -15,6 +15,8 @@ pub use dtype::DType;
 
 /// What goes beside the weights.
 pub mod beside;
+/// Two checkpoints, tensor by tensor.
+mod compare;
 /// Element types and their names.
 pub mod dtype;
 /// `export`: any checkpoint back to safetensors.
@@ -217,7 +219,19 @@ impl Checkpoint {
 
     /// The tensors whose bytes meet `[start, end)` of the logical space.
     pub fn tensors_in(&self, start: u64, end: u64) -> impl Iterator<Item = &Tensor> {
-        self.tensors.iter().filter(move |t| t.offset < end && t.end() > start)
+        let meets = move |t: &&Tensor| t.offset < end && t.end() > start;
+        self.tensors[self.places_near(start, end)].iter().filter(meets)
+    }
+
+    /// Where in `tensors` those stand whose bytes meet `[start, end)`, with empty ones among them. No search of all:
+    /// tensors that have bytes share all of them or none, so that of those which begin before `start` only the last
+    /// and its twins can reach beyond it.
+    pub(crate) fn places_near(&self, start: u64, end: u64) -> std::ops::Range<usize> {
+        let from = self.tensors.partition_point(|t| t.offset < start);
+        let reach = |t: &&Tensor| t.bytes == 0 || t.end() > start;
+        let before = self.tensors[..from].iter().rev().take_while(reach).count();
+        let to = self.tensors.partition_point(|t| t.offset < end);
+        from - before..to.max(from - before)
     }
 
     /// A file's path from the checkpoint's directory.
@@ -271,15 +285,16 @@ impl Tensor {
         self.offset + self.bytes
     }
 
-    /// Bytes of its elements laid end to end: fewer than `bytes` where a larger storage is recorded.
+    /// Bytes of its elements, laid side by side. Its storage (`bytes`) may be larger: ServerlessLLM records that of
+    /// the tensor which a view was cut from. A view whose elements share bytes may need more than it has.
     pub fn data_bytes(&self) -> u64 {
-        let bytes = element_count(&self.shape).and_then(|n| self.dtype.bytes_of(n));
-        bytes.unwrap_or(self.bytes).min(self.bytes)
+        element_count(&self.shape).and_then(|n| self.dtype.bytes_of(n)).unwrap_or(u64::MAX)
     }
 
-    /// Whether its elements lie end to end, in order.
+    /// Whether its data are the first [`Tensor::data_bytes`] of its storage, as they are.
     pub fn is_contiguous(&self) -> bool {
-        self.data_bytes() == 0 || stride_is_contiguous(&self.shape, &self.stride)
+        let bytes = self.data_bytes();
+        bytes <= self.bytes && (bytes == 0 || stride_is_contiguous(&self.shape, &self.stride))
     }
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::Outcome;
 use crate::cli::{DoctorArgs, Gpus};
+use crate::text;
 use check::{Check, Status};
 use hardware::GpuFacts;
 use mount::Mount;
@@ -61,13 +62,17 @@ pub fn run(args: &DoctorArgs) -> Result<Outcome> {
     let paths = paths(args, &source)?;
     let report = examine(&source, &paths, &args.gpus)?;
     match args.json {
-        true => println!("{}", report.json()?),
-        false => print!("{}", report.text(args.all)),
+        true => text::say_json(&report.json()?),
+        false => text::say_page(&report.text(args.all)),
     }
     // After the report, which holds even where it can't be recorded.
     if let Some(dir) = &args.record {
         source.save(dir)?;
-        eprintln!("recorded to {}; read it with: sllm-gds doctor --root {}", dir.display(), dir.display());
+        text::tell(format_args!(
+            "recorded to {}; read it with: sllm-gds doctor --root {}",
+            dir.display(),
+            dir.display()
+        ));
     }
     Ok(if report.gds() == Answer::Yes { Outcome::Yes } else { Outcome::No })
 }

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::text;
+
 /// A flag that work looks at between steps. Clones share it.
 #[derive(Clone, Default)]
 pub struct Cancel(Arc<AtomicBool>);
@@ -29,7 +31,7 @@ impl Cancel {
         };
         // Without a handler Ctrl-C simply ends the process, which every command survives.
         if let Err(e) = ctrlc::set_handler(handler) {
-            eprintln!("warning: no signal handler, Ctrl-C will end at once: {e}");
+            text::tell(format_args!("warning: no signal handler, Ctrl-C will end at once: {e}"));
         }
         cancel
     }

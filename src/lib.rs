@@ -3,6 +3,9 @@
 //! The path of a byte: [`cli`] → [`checkpoint`] → [`load`] (plan → engine → [`memory`]) → [`digest`].
 //! The path of a measurement: [`cli`] → [`bench`] → `results/*.json` → `analyze`.
 
+// What is printed past `text` could carry others' escapes to the terminal.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 /// Result files to tables, speedups and plots.
 #[cfg(feature = "analyze")]
 pub mod analyze;
@@ -42,6 +45,8 @@ pub mod qualify;
 pub mod residency;
 /// System calls that std does not have.
 pub mod sys;
+/// Text for the terminal: others' names can't paint it.
+pub mod text;
 
 /// What a command came to; `main` turns it into the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,9 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// Of what a bar stands for (a path, a hub's file): more would push the bar off the line.
+const MESSAGE_CHARS: usize = 100;
+
 /// A bar that counts bytes.
 pub fn bytes_bar(total_bytes: u64, what: &str) -> ProgressBar {
     bar(total_bytes, what, "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left")
@@ -21,6 +24,6 @@ fn bar(total: u64, what: &str, template: &str) -> ProgressBar {
     }
     let bar = ProgressBar::new(total);
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_message(what.to_string());
+    bar.set_message(crate::text::shortened(what, MESSAGE_CHARS).into_owned());
     bar
 }

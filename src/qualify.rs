@@ -19,6 +19,7 @@ use crate::load::command::{Ready, prepare};
 use crate::load::{Destination, Options};
 use crate::memory::available_bytes;
 use crate::sys;
+use crate::text;
 use gpus::QualifiedGpu;
 use place::Place;
 use profile::Rule;
@@ -136,8 +137,8 @@ pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
         report.write(&args.results, &run)?;
     }
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&report)?),
-        false => print!("{}", page::text(&report, &args.results)),
+        true => text::say_json(&serde_json::to_string_pretty(&report)?),
+        false => text::say_page(&page::text(&report, &args.results)),
     }
     Ok(match (interrupted, report.judged) {
         (true, _) => Outcome::Interrupted,

@@ -1,11 +1,14 @@
 //! `verify`, as a user runs it: whatever changed on disk must show.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
+use safetensors::{Dtype, tensor::TensorView};
 use serde_json::json;
 
-use common::{flip_bit, read_json, run, temp_dir, upstream, write_odd_model};
+use common::{flip_bit, program, read_json, run, run_command, temp_dir, upstream, write_odd_model};
 
 mod common;
 
@@ -133,8 +136,11 @@ fn another_checkpoint_that_differs_is_told_tensor_by_tensor() {
 
     run(dir.path(), &["save", "--model", "synthetic:opt-125m@0.01", "--name", "other"]).expect(0);
     let ran = run(dir.path(), &["verify", "ours", "--against", "models/other"]).expect(1);
-    assert!(ran.stderr.contains("'model.norm.weight' is missing in models/other"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("is missing in models/other"), "{}", ran.stderr);
     assert!(ran.stderr.contains("stands only in models/other"), "{}", ran.stderr);
+    let all = run(dir.path(), &["verify", "ours", "--against", "models/other", "--json"]).expect(1).json();
+    let norm = json!("tensor 'model.norm.weight' is missing in models/other");
+    assert!(all["problems"].as_array().unwrap().contains(&norm), "{all}");
 }
 
 #[test]
@@ -154,4 +160,106 @@ fn serverlessllms_own_checkpoint_is_compared_both_ways() {
     run(&upstream, &["verify", &a, "--against", &b]).expect(0);
     run(&upstream, &["verify", &b, "--against", &a]).expect(0);
     run(&upstream, &["verify", &a]).expect(2).one_error(&["no manifest", "--against"]);
+}
+
+/// A model of 8-byte tensors with these names, in one file.
+fn write_named(path: &Path, names: &[String]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let view = |_| TensorView::new(Dtype::U8, vec![8], &[7; 8]).unwrap();
+    let views: Vec<_> = names.iter().map(|name| (name, view(name))).collect();
+    safetensors::serialize_to_file(views, None, path).unwrap();
+}
+
+#[test]
+fn many_findings_are_counted_and_a_renaming_is_told() {
+    let dir = temp_dir();
+    let names: Vec<String> = (0..60).map(|i| format!("model.layers.{i}.w")).collect();
+    let renamed: Vec<String> = names.iter().map(|name| format!("language_model.{name}")).collect();
+    write_named(&dir.path().join("a/model.safetensors"), &names);
+    write_named(&dir.path().join("b/model.safetensors"), &renamed);
+    let ran = run(dir.path(), &["verify", "a", "--against", "b"]).expect(1);
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    assert_eq!(lines.len(), 21 + 21 + 1, "{}", ran.stderr);
+    assert_eq!(lines[20], "error: … and 40 more like these, all in --json");
+    assert!(lines[42].starts_with("note: ") && lines[42].contains("'' here, 'language_model.' there"));
+    assert!(ran.stdout.contains("120 problems"), "{}", ran.stdout);
+    let report = run(dir.path(), &["verify", "a", "--against", "b", "--json"]).expect(1).json();
+    assert_eq!(report["problems"].as_array().unwrap().len(), 120);
+    assert!(report["hint"].as_str().unwrap().contains("'language_model.' there"), "{report}");
+}
+
+/// ServerlessLLM's layout: a contiguous tensor in a larger storage, and one that is stored transposed. Beside it the
+/// same as safetensors.
+fn write_views(dir: &Path) {
+    let (sllm, plain) = (dir.join("views"), dir.join("plain"));
+    fs::create_dir_all(&sllm).unwrap();
+    fs::create_dir_all(&plain).unwrap();
+    let data: Vec<u8> = (0..76).collect();
+    fs::write(sllm.join("tensor.data_0"), &data).unwrap();
+    let index = json!({
+        "w": [0, 64, [2, 3], [3, 1], "torch.float32"], "t": [64, 12, [3, 2], [1, 3], "torch.float16"],
+    });
+    fs::write(sllm.join("tensor_index.json"), index.to_string()).unwrap();
+    let transposed: Vec<u8> =
+        [0, 3, 1, 4, 2, 5].iter().flat_map(|at| &data[64 + 2 * at..][..2]).copied().collect();
+    let views = [
+        ("w", TensorView::new(Dtype::F32, vec![2, 3], &data[..24]).unwrap()),
+        ("t", TensorView::new(Dtype::F16, vec![3, 2], &transposed).unwrap()),
+    ];
+    safetensors::serialize_to_file(views, None, &plain.join("model.safetensors")).unwrap();
+}
+
+#[test]
+fn views_are_compared_by_their_elements() {
+    let dir = temp_dir();
+    write_views(dir.path());
+    let both = [["verify", "views", "--against", "plain"], ["verify", "plain", "--against", "views"]];
+    let inspected = run(dir.path(), &["inspect", "views", "--json"]).expect(0).json();
+    let tensors = &inspected["tensors"];
+    assert_eq!((&tensors[0]["name"], &tensors[0]["data_bytes"]), (&json!("w"), &json!(24)));
+    assert_eq!((&tensors[0]["stride"], &tensors[1]["stride"]), (&json!(null), &json!([1, 3])));
+    let data = dir.path().join("views/tensor.data_0");
+    // Bytes of the storage that are no tensor's: no difference.
+    flip_bit(&data, 40);
+    for args in &both {
+        let ran = run(dir.path(), args).expect(0);
+        assert!(ran.stderr.is_empty() && ran.stdout.contains("2 tensors"), "{ran:?}");
+    }
+    // The second element as stored is the third of the view.
+    flip_bit(&data, 64 + 2);
+    for args in &both {
+        run(dir.path(), args).expect(1).one_error(&["tensor 't' differs from byte 4 on"]);
+    }
+    flip_bit(&data, 64 + 2);
+    flip_bit(&data, 23);
+    for args in &both {
+        run(dir.path(), args).expect(1).one_error(&["tensor 'w' differs from byte 23 on"]);
+    }
+}
+
+#[test]
+fn a_mistyped_name_is_looked_for_on_disk_alone() {
+    let dir = saved();
+    let hub = TcpListener::bind("127.0.0.1:0").unwrap();
+    hub.set_nonblocking(true).unwrap();
+    let address = hub.local_addr().unwrap();
+    for name in ["facebook/opt-125m", "org/tiny@main", "gpt2"] {
+        let cases: [(&[&str], String); 5] = [
+            (&["load", name, "--gpus", "none"], format!("models/{name}")),
+            (&["verify", name], format!("models/{name}")),
+            (&["inspect", name], format!("models/{name}")),
+            (&["export", name, "--to", "back"], format!("models/{name}")),
+            (&["verify", "ours", "--against", name], name.to_string()),
+        ];
+        for (args, place) in cases {
+            let mut command = program(dir.path(), args);
+            command.env("HF_ENDPOINT", format!("http://{address}"));
+            run_command(command).expect(2).one_error(&[&format!("{place} does not exist")]);
+        }
+    }
+    let called = || hub.accept().map(|_| ()).map_err(|e| e.kind());
+    assert_eq!(called(), Err(ErrorKind::WouldBlock), "the hub was asked");
+    // Had one called and gone, this would have shown it.
+    drop(TcpStream::connect(address).unwrap());
+    assert_eq!(called(), Ok(()));
 }

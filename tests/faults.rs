@@ -129,7 +129,7 @@ fn run(
     if injected.iter().all(|i| !i.fault.is_silent()) {
         assert!(wrong.is_empty(), "{wrong:?} are wrong though nothing silent happened; {}", at());
     }
-    let lines = verify::mismatches(&names, &tensors, expected).unwrap();
+    let lines = verify::mismatches(&names, &tensors, expected, &Cancel::new()).unwrap();
     let found: BTreeSet<String> =
         lines.iter().filter_map(|l| Some(l.split('\'').nth(1)?.to_string())).collect();
     assert_eq!(found, wrong, "verification found other tensors than are wrong; {}", at());

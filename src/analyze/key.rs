@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::text::is_harmful;
+
 /// The derived order is the order of every output, once `format_rank` has put the baseline last.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Key {
@@ -75,11 +77,9 @@ impl Key {
     }
 }
 
-/// Control characters would let a record repaint the terminal, and those that turn the direction of writing
-/// would let it reorder what stands around it.
+/// What could harm a terminal is replaced, not spelled out: in tables, plots and pages it takes one column.
 pub fn printable(text: &str) -> String {
-    let harmful = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if harmful(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text.chars().map(|c| if is_harmful(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::host::{self, Hosts};
 use super::key::{Key, printable};
 use super::parallel;
 use super::qualified;
+use crate::text;
 
 /// One record, as far as figures go.
 #[derive(Debug, Clone, Copy, Default)]
@@ -123,9 +124,9 @@ pub fn read(paths: &[PathBuf]) -> Result<Input> {
         let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let why = match notes.as_slice() {
             [] => "there is no *.json file; `sllm-gds bench --results DIR` writes them".to_string(),
-            notes => notes.iter().map(|note| printable(note)).collect::<Vec<_>>().join("\n  "),
+            notes => text::in_short(notes),
         };
-        bail!("no results could be read from {}:\n  {why}", names.join(", "));
+        bail!("no results could be read from {}: {why}", names.join(", "));
     }
     notes.append(&mut hosts.notes);
     notes.extend(unnamed.note(&found.folders));

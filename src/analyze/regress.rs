@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::key::Key;
 use super::stats::{Estimate, Group};
 use super::table::{Line, align, frame_csv, pipes, seconds};
+use crate::text;
 
 /// Keeps rounding from calling a growth of exactly the limit a regression.
 const ROUNDING: f64 = 1e-9;
@@ -67,7 +68,8 @@ pub fn compare(before: &[Group], now: &[Group], max_regression: f64) -> Result<C
     let missing = before.iter().filter(|group| find(&group.key, now).is_none());
     comparison.only_before = missing.map(|group| group.key.clone()).collect();
     if comparison.pairs.is_empty() {
-        bail!("nothing to compare: results and baseline share no group\n{}", comparison.missing().join("\n"));
+        let missing = text::in_short(&comparison.missing());
+        bail!("nothing to compare: results and baseline share no group: {missing}");
     }
     Ok(comparison)
 }

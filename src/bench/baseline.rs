@@ -12,6 +12,7 @@ use super::record::Phases;
 use super::{Done, InPlace};
 use crate::gpu::kernels;
 use crate::gpu::memory::DeviceBuffer;
+use crate::interrupt::Cancel;
 use crate::load::verify::{self, Digests};
 use crate::load::{Clock, Destination};
 
@@ -80,7 +81,7 @@ pub fn mismatches(tensors: &[(String, Bytes)], expected: &Digests) -> Result<Vec
             }
         }
     }
-    wrong.extend(verify::mismatches(&on_host.0, &on_host.1, expected)?);
+    wrong.extend(verify::mismatches(&on_host.0, &on_host.1, expected, &Cancel::new())?);
     let names: HashSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
     let missing = expected.keys().filter(|name| !names.contains(name.as_str()));
     wrong.extend(missing.map(|name| format!("tensor '{name}' is missing")));

@@ -18,6 +18,7 @@ use crate::cli::ExportArgs;
 use crate::digest::Digest;
 use crate::interrupt::Cancel;
 use crate::progress;
+use crate::text;
 
 const DEFAULT_SHARD_BYTES: u64 = 5 << 30;
 
@@ -54,20 +55,20 @@ pub fn run(args: &ExportArgs, cancel: &Cancel) -> Result<Outcome> {
             "path": args.to, "files": done.files, "bytes": bytes, "elapsed_s": elapsed_s,
             "left_out": done.left_out, "lost": lost,
         });
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        text::say_json(&serde_json::to_string_pretty(&report)?);
     } else {
-        println!(
+        text::say(format_args!(
             "exported {bytes} bytes in {} files to {}: {elapsed_s:.2} s",
             done.files.len(),
             args.to.display()
-        );
+        ));
     }
     if !lost.is_empty() {
-        eprintln!(
+        text::tell(format_args!(
             "error: {} tensors are lost and were not exported: {}",
             lost.len(),
             super::beside::summary(&lost)
-        );
+        ));
         return Ok(Outcome::No);
     }
     Ok(Outcome::Yes)

@@ -23,6 +23,7 @@ use crate::checkpoint::select::{self, Weights};
 use crate::checkpoint::{CheckpointError, beside, json, synthetic};
 use crate::interrupt::Cancel;
 use crate::progress;
+use crate::text;
 use api::Listing;
 
 /// What the hub's interface offers.
@@ -194,7 +195,7 @@ pub fn fetch(id: &str, options: &Options) -> Result<PathBuf> {
         return Err(error.context(format!("fetch {id} from the hub")));
     };
     if let Some(dir) = cached() {
-        eprintln!("note: {no_answer}; taking {id} from the cache, {}", dir.display());
+        text::tell(format_args!("note: {no_answer}; taking {id} from the cache, {}", dir.display()));
         return Ok(dir);
     }
     if no_answer.network { Err(anyhow!("{error:#}; {}", synthetic_twin(&model.id))) } else { Err(error) }
@@ -226,10 +227,10 @@ fn fetch_online(model: &Model, options: &Options) -> Result<PathBuf> {
     let Some(revision) = conversion else {
         return Err(CheckpointError::OnlyPickles(PathBuf::from(&model.id)).into());
     };
-    eprintln!(
+    text::tell(format_args!(
         "note: {} has only pickles; taking the hub's own conversion, {}@{revision}",
         model.id, model.id
-    );
+    ));
     let model = model.at(&revision);
     let listing = api::listing(&client, &model)?;
     let weights = choose(&client, &model, &listing, options)?;
@@ -275,11 +276,11 @@ fn download(
     let repo = cache::Repo::new(&options.cache, &model.id);
     let beside = beside::beside(&listing.files, weights);
     if !beside.left_out.is_empty() {
-        eprintln!(
+        text::tell(format_args!(
             "note: not fetched from {}, as other weights or other forms of these: {}",
             model.id,
             beside::summary(&beside.left_out)
-        );
+        ));
     }
     let commit = &listing.commit;
     let mut remotes = Vec::new();

@@ -1,5 +1,8 @@
 //! `sllm-gds inspect`: what a checkpoint holds, and where.
 
+use std::borrow::Cow;
+use std::fmt::Write;
+
 use anyhow::Result;
 use serde::Serialize;
 
@@ -7,6 +10,7 @@ use super::save::TENSOR_ALIGN;
 use super::{Checkpoint, Tensor};
 use crate::Outcome;
 use crate::cli::InspectArgs;
+use crate::text;
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -22,12 +26,19 @@ struct Row<'a> {
     bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     tied_to: Option<&'a str>,
+    /// What its shape needs, only of contiguous tensors whose storage is larger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_bytes: Option<u64>,
 }
+
+/// Longest name, shape or list of strides in the table.
+const NAME_CHARS: usize = 100;
 
 pub fn run(args: &InspectArgs) -> Result<Outcome> {
     let checkpoint = Checkpoint::find(&args.checkpoint.name, &args.checkpoint.storage_path)?;
     let rows = rows(&checkpoint);
     let groups = checkpoint.manifest.as_ref().map(|m| m.groups.clone());
+    let lost: Vec<&str> = checkpoint.lost.iter().map(|t| t.name.as_str()).collect();
     if args.json {
         let files: Vec<serde_json::Value> = checkpoint
             .files
@@ -38,11 +49,12 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
             "path": checkpoint.dir, "layout": checkpoint.layout, "manifest": checkpoint.manifest.is_some(),
             "tensor_bytes": checkpoint.tensor_bytes(), "file_bytes": checkpoint.file_bytes(),
             "alignment_bytes": alignment(&checkpoint), "partitions": files, "groups": groups, "tensors": rows,
+            "left_out": checkpoint.chosen.left_out, "lost": lost,
         });
-        println!("{}", serde_json::to_string_pretty(&value)?);
-        return Ok(Outcome::Yes);
+        text::say_json(&serde_json::to_string_pretty(&value)?);
+        return Ok(if lost.is_empty() { Outcome::Yes } else { Outcome::No });
     }
-    println!(
+    text::say(format_args!(
         "{}: layout {}, {}",
         checkpoint.dir.display(),
         checkpoint.layout,
@@ -50,32 +62,57 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
             Some(m) => format!("manifest with {} digests a {} MiB", m.digest, m.chunk_bytes >> 20),
             None => "no manifest".to_string(),
         }
-    );
-    println!(
+    ));
+    text::say(format_args!(
         "{} tensors of {} bytes in {} files of {} bytes; tensors begin at multiples of {} bytes",
         rows.len(),
         checkpoint.tensor_bytes(),
         checkpoint.files.len(),
         checkpoint.file_bytes(),
         alignment(&checkpoint)
-    );
+    ));
     for (i, file) in checkpoint.files.iter().enumerate() {
         let group = groups.iter().flatten().position(|g| g.contains(&i));
         let group = group.map(|g| format!(", group {g}")).unwrap_or_default();
-        println!("partition {i}: {}, {} bytes{group}", file.path.display(), file.bytes);
+        text::say(format_args!("partition {i}: {}, {} bytes{group}", file.path.display(), file.bytes));
     }
-    let width = rows.iter().map(|r| r.name.chars().count()).max().unwrap_or(0);
-    println!("{:width$}  {:9} {:>9} {:>14} {:>14}  shape", "name", "dtype", "partition", "offset", "bytes");
-    for r in &rows {
-        let tied = r.tied_to.map(|t| format!("  tied to {t}")).unwrap_or_default();
-        let stride = r.stride.map(|s| format!("  strides {s:?}")).unwrap_or_default();
-        let (name, dtype, shape) = (r.name, r.dtype, r.shape);
-        println!(
-            "{name:width$}  {dtype:9} {:>9} {:>14} {:>14}  {shape:?}{stride}{tied}",
+    text::say_page(&table(&rows));
+    checkpoint.notes().iter().for_each(|note| text::tell(format_args!("note: {note}")));
+    match checkpoint.what_is_lost() {
+        None => Ok(Outcome::Yes),
+        Some(lost) => {
+            text::tell(format_args!("error: {lost}"));
+            Ok(Outcome::No)
+        }
+    }
+}
+
+/// A line for each tensor, in one piece: hundreds of thousands of writes would take longer than the rest.
+fn table(rows: &[Row<'_>]) -> String {
+    let names: Vec<Cow<str>> = rows.iter().map(|r| text::shortened(r.name, NAME_CHARS)).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max("name".len());
+    let mut page = format!(
+        "{:width$}  {:9} {:>9} {:>14} {:>14}  shape\n",
+        "name", "dtype", "partition", "offset", "bytes"
+    );
+    for (r, name) in rows.iter().zip(names) {
+        let tied = r.tied_to.map(|t| format!("  tied to {}", text::shortened(t, NAME_CHARS)));
+        let stride = r.stride.map(|s| format!("  strides {}", numbers(s)));
+        let data = r.data_bytes.map(|bytes| format!("  of which {bytes} bytes are its own"));
+        let notes = [stride, data, tied].map(Option::unwrap_or_default).concat();
+        let (dtype, shape) = (r.dtype, numbers(r.shape));
+        let _ = writeln!(
+            page,
+            "{name:width$}  {dtype:9} {:>9} {:>14} {:>14}  {shape}{notes}",
             r.partition, r.file_offset, r.bytes
         );
     }
-    Ok(Outcome::Yes)
+    page
+}
+
+/// A hostile header may give a shape a million extents.
+fn numbers(numbers: &[u64]) -> String {
+    text::shortened(&format!("{numbers:?}"), NAME_CHARS).into_owned()
 }
 
 fn rows(checkpoint: &Checkpoint) -> Vec<Row<'_>> {
@@ -95,6 +132,7 @@ fn rows(checkpoint: &Checkpoint) -> Vec<Row<'_>> {
             file_offset: t.offset - checkpoint.files.get(partition).map_or(0, |f| f.base),
             bytes: t.bytes,
             tied_to: first.map(|o| o.name.as_str()),
+            data_bytes: Some(t.data_bytes()).filter(|bytes| t.is_contiguous() && *bytes < t.bytes),
         });
     }
     rows

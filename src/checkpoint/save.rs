@@ -21,6 +21,7 @@ use crate::digest::Digest;
 use crate::interrupt::Cancel;
 use crate::progress;
 use crate::sys::{self, DIRECT_ALIGN, align_up};
+use crate::text;
 
 /// Tensors begin at multiples of this, so that any kernel can read them with its widest loads.
 pub const TENSOR_ALIGN: u64 = 256;
@@ -59,16 +60,12 @@ pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
         saved.push(save(&input, &layout, target, args.overwrite, cancel)?);
     }
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(
-                &serde_json::json!({ "saved": saved, "left_out": input.sidecars.left_out })
-            )?
-        );
+        let report = serde_json::json!({ "saved": saved, "left_out": input.sidecars.left_out });
+        text::say_json(&serde_json::to_string_pretty(&report)?);
         return Ok(Outcome::Yes);
     }
     for s in &saved {
-        println!(
+        text::say(format_args!(
             "saved {} tensors, {} bytes in {} partitions and {} groups to {}: {:.2} s, {:.2} GB/s",
             s.tensors,
             s.bytes,
@@ -77,7 +74,7 @@ pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
             s.path.display(),
             s.elapsed_s,
             s.gb_per_s
-        );
+        ));
     }
     Ok(Outcome::Yes)
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use super::select::{Index, Weights};
 use super::{Checkpoint, Layout, beside, listing, manifest, sllm};
 use crate::interrupt::{Cancel, Interrupted};
-use crate::sys;
+use crate::{sys, text};
 
 /// A file that goes beside the weights.
 pub struct Sidecar {
@@ -83,13 +83,13 @@ fn weights(checkpoint: &Checkpoint) -> Weights {
 /// Says what does not become part of a new checkpoint, and why.
 pub fn tell(note: Option<&str>, left_out: &[String]) {
     if let Some(note) = note {
-        eprintln!("note: {note}");
+        text::tell(format_args!("note: {note}"));
     }
     if !left_out.is_empty() {
-        eprintln!(
+        text::tell(format_args!(
             "note: left out, as other weights, other forms of these or remains: {}",
             beside::summary(left_out)
-        );
+        ));
     }
 }
 

@@ -1,16 +1,12 @@
 //! `sllm-gds verify`: digests recomputed from disk, and comparison with another checkpoint.
 
-use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 
-use super::Checkpoint;
-use super::input::TensorReader;
 use super::manifest::Manifest;
-use super::write::Source;
+use super::{Checkpoint, compare};
 use crate::Outcome;
 use crate::cli::{IoChoice, VerifyArgs};
 use crate::digest;
@@ -20,24 +16,28 @@ use crate::load::{Destination, default_threads};
 use crate::memory::HostBuffer;
 use crate::progress;
 use crate::sys::{DIRECT_ALIGN, align_up};
-
-/// Bytes compared at a time with `--against`.
-const BLOCK_BYTES: u64 = 4 << 20;
+use crate::text;
 
 pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
     let checkpoint = Checkpoint::find(&args.checkpoint.name, &args.checkpoint.storage_path)?;
-    let mut problems = Vec::new();
+    // By kind, so that many of one hide none of another.
+    let mut problems: Vec<Vec<String>> = Vec::new();
     let mut done = Vec::new();
+    let mut hint = None;
+    if let Some(lost) = checkpoint.what_is_lost() {
+        problems.push(vec![lost]);
+        done.push("what the files hold of the index's tensors".to_string());
+    }
     match &checkpoint.manifest {
         Some(manifest) => {
-            problems.extend(digests(&checkpoint, manifest, cancel)?);
+            problems.push(digests(&checkpoint, manifest, cancel)?);
             let chunks: usize = manifest.partitions.iter().map(|p| p.digests.len()).sum();
             done.push(format!(
                 "{chunks} chunks and {} tensors against the manifest",
                 checkpoint.tensors.len()
             ));
         }
-        None if args.against.is_none() => bail!(
+        None if args.against.is_none() && checkpoint.lost.is_empty() => bail!(
             "{} has no manifest with digests (sllm_gds.json): say --against DIR to compare with another checkpoint, or \
              save it again to get one",
             checkpoint.dir.display()
@@ -45,22 +45,26 @@ pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
         None => {}
     }
     if let Some(against) = &args.against {
-        let (differences, compared) = compare(checkpoint, against, cancel)?;
-        problems.extend(differences);
-        done.push(format!("{compared} tensors against {}", against.display()));
+        let compared = compare::compare(checkpoint, against, cancel)?;
+        problems.extend(compared.problems);
+        hint = compared.hint;
+        done.push(format!("{} tensors against {}", compared.tensors, against.display()));
     }
+    let count: usize = problems.iter().map(Vec::len).sum();
+    let good = count == 0;
     if args.json {
-        let value = serde_json::json!({ "good": problems.is_empty(), "checked": done, "problems": problems });
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        let value =
+            serde_json::json!({ "good": good, "checked": done, "hint": hint, "problems": problems.concat() });
+        text::say_json(&serde_json::to_string_pretty(&value)?);
     } else {
-        for problem in &problems {
-            eprintln!("error: {problem}");
+        problems.iter().for_each(|kind| text::tell_findings(kind));
+        if let Some(hint) = hint {
+            text::tell(format_args!("note: {hint}"));
         }
-        let verdict =
-            if problems.is_empty() { "all good".into() } else { format!("{} problems", problems.len()) };
-        println!("verified {}: {verdict}", done.join(", "));
+        let verdict = if good { "all good".into() } else { format!("{count} problems") };
+        text::say(format_args!("verified {}: {verdict}", done.join(", ")));
     }
-    Ok(if problems.is_empty() { Outcome::Yes } else { Outcome::No })
+    Ok(if good { Outcome::Yes } else { Outcome::No })
 }
 
 /// Recomputes the digests of all chunks and tensors in one pass over the files, past the page cache.
@@ -74,7 +78,8 @@ pub(super) fn digests(checkpoint: &Checkpoint, manifest: &Manifest, cancel: &Can
         .collect();
     let bar = progress::bytes_bar(checkpoint.file_bytes(), "verify");
     let tensor_sums: Vec<AtomicU64> = checkpoint.tensors.iter().map(|_| AtomicU64::new(0)).collect();
-    let problems: Mutex<Vec<(usize, String)>> = Mutex::new(Vec::new());
+    // With file and chunk, for their order.
+    let problems: Mutex<Vec<((usize, u64), String)>> = Mutex::new(Vec::new());
     let next = AtomicUsize::new(0);
     let run = || -> Result<()> {
         let mut buffer = HostBuffer::new(manifest.chunk_bytes)?;
@@ -91,7 +96,7 @@ pub(super) fn digests(checkpoint: &Checkpoint, manifest: &Manifest, cancel: &Can
             if found != wanted {
                 let what = describe(checkpoint, file, chunk, offset, bytes);
                 let text = format!("{what}: digest {found}, expected {wanted}");
-                problems.lock().unwrap_or_else(|e| e.into_inner()).push((file, text));
+                problems.lock().unwrap_or_else(|e| e.into_inner()).push(((file, chunk), text));
             }
             bar.inc(bytes);
         }
@@ -153,12 +158,23 @@ fn read_chunk(
 fn add_tensor_parts(checkpoint: &Checkpoint, file: usize, offset: u64, chunk: &[u8], sums: &[AtomicU64]) {
     let start = checkpoint.files[file].base + offset;
     let end = start + chunk.len() as u64;
-    for (i, tensor) in checkpoint.tensors.iter().enumerate() {
+    // Tied tensors are neighbours: their bytes are digested once.
+    let mut last: Option<((u64, u64), u64)> = None;
+    for i in checkpoint.places_near(start, end) {
+        let tensor = &checkpoint.tensors[i];
         let (from, to) = (tensor.offset.max(start), tensor.end().min(end));
-        if from < to && (from - tensor.offset).is_multiple_of(8) {
-            let part = &chunk[(from - start) as usize..(to - start) as usize];
-            sums[i].fetch_add(digest::partial(part, from - tensor.offset), Ordering::Relaxed);
+        if from >= to || !(from - tensor.offset).is_multiple_of(8) {
+            continue;
         }
+        let place = (tensor.offset, tensor.bytes);
+        let part = match last {
+            Some((twin, part)) if twin == place => part,
+            _ => {
+                digest::partial(&chunk[(from - start) as usize..(to - start) as usize], from - tensor.offset)
+            }
+        };
+        last = Some((place, part));
+        sums[i].fetch_add(part, Ordering::Relaxed);
     }
 }
 
@@ -173,69 +189,4 @@ fn describe(checkpoint: &Checkpoint, file: usize, chunk: u64, offset: u64, bytes
         [first, .., last] => format!("{} tensors, '{first}' to '{last}'", names.len()),
     };
     format!("{} chunk {chunk} (bytes {offset} to {}, {tensors})", data.path.display(), offset + bytes)
-}
-
-/// Compares every tensor's type, shape and bytes. A name that only one side has is fine where it is tied to
-/// one that both have: safetensors drops such names.
-fn compare(ours: Checkpoint, against: &Path, cancel: &Cancel) -> Result<(Vec<String>, usize)> {
-    let theirs = Checkpoint::open(against)?;
-    let (ours, theirs) = (TensorReader::new(ours)?, TensorReader::new(theirs)?);
-    let at = |r: &TensorReader| -> HashMap<String, usize> {
-        r.checkpoint.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect()
-    };
-    let (our_names, their_names) = (at(&ours), at(&theirs));
-    let mut problems = Vec::new();
-    let mut compared = 0usize;
-    let bar = progress::bytes_bar(ours.checkpoint.tensor_bytes(), "compare");
-    for (i, tensor) in ours.checkpoint.tensors.iter().enumerate() {
-        if cancel.is_set() {
-            bail!(Interrupted);
-        }
-        match their_names.get(&tensor.name) {
-            Some(j) => {
-                compared += 1;
-                problems.extend(compare_tensor(&ours, i, &theirs, *j)?);
-                bar.inc(tensor.bytes);
-            }
-            None if is_tied_to_one_of(&ours.checkpoint, i, &their_names) => {}
-            None => problems.push(format!("tensor '{}' is missing in {}", tensor.name, against.display())),
-        }
-    }
-    for (j, tensor) in theirs.checkpoint.tensors.iter().enumerate() {
-        if !our_names.contains_key(&tensor.name) && !is_tied_to_one_of(&theirs.checkpoint, j, &our_names) {
-            problems.push(format!("tensor '{}' stands only in {}", tensor.name, against.display()));
-        }
-    }
-    bar.finish_and_clear();
-    Ok((problems, compared))
-}
-
-fn is_tied_to_one_of(checkpoint: &Checkpoint, index: usize, names: &HashMap<String, usize>) -> bool {
-    let tensor = &checkpoint.tensors[index];
-    let twins = checkpoint.tensors.iter().filter(|t| t.offset == tensor.offset && t.bytes == tensor.bytes);
-    tensor.bytes > 0 && twins.into_iter().any(|t| t.name != tensor.name && names.contains_key(&t.name))
-}
-
-fn compare_tensor(ours: &TensorReader, i: usize, theirs: &TensorReader, j: usize) -> Result<Option<String>> {
-    let (a, b) = (&ours.checkpoint.tensors[i], &theirs.checkpoint.tensors[j]);
-    if (a.dtype, &a.shape, a.bytes) != (b.dtype, &b.shape, b.bytes) {
-        return Ok(Some(format!(
-            "tensor '{}' is {:?} {:?} of {} bytes here, {:?} {:?} of {} bytes there",
-            a.name, a.dtype, a.shape, a.bytes, b.dtype, b.shape, b.bytes
-        )));
-    }
-    let (mut left, mut right) = (Vec::new(), Vec::new());
-    let mut offset = 0u64;
-    while offset < a.bytes {
-        let block = BLOCK_BYTES.min(a.bytes - offset) as usize;
-        left.resize(block, 0);
-        right.resize(block, 0);
-        ours.fill(i, offset, &mut left)?;
-        theirs.fill(j, offset, &mut right)?;
-        if let Some(at) = left.iter().zip(&right).position(|(x, y)| x != y) {
-            return Ok(Some(format!("tensor '{}' differs from byte {} on", a.name, offset + at as u64)));
-        }
-        offset += block as u64;
-    }
-    Ok(None)
 }

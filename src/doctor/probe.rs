@@ -9,6 +9,7 @@ use crate::cufile::{Driver, DriverOptions, DriverProperties, Library, What};
 
 use super::libcufile::{DriverOpen, Probed};
 use super::source::Unread;
+use crate::text;
 
 /// Opening takes 0.2 to 2 seconds where it works.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -56,7 +57,7 @@ pub fn answer() {
         Ok(probed) => Answer::Probed(probed),
         Err(why) => Answer::NotHere(why),
     };
-    println!("{}", line(&whole));
+    text::say_json(&line(&whole));
 }
 
 fn open() -> Result<Probed, String> {
@@ -71,7 +72,7 @@ fn open() -> Result<Probed, String> {
     };
     probed.path = Some(library.path().display().to_string());
     probed.version = library.version().and_then(|v| i32::try_from(v).ok());
-    println!("{}", line(&Answer::Probed(probed.clone())));
+    text::say_json(&line(&Answer::Probed(probed.clone())));
     // Whether it hangs is what is asked here, so that the look at /proc/modules is left out (/proc is there); the
     // parent has a time limit.
     let options = DriverOptions { proc_modules: "/proc".into(), ..DriverOptions::default() };

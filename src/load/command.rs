@@ -10,6 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::{EngineArgs, EngineChoice, Gpus, LoadArgs};
 use crate::gpu;
 use crate::interrupt::Cancel;
+use crate::text;
 
 pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
     let path: PathBuf = Checkpoint::locate(&args.checkpoint.name, &args.checkpoint.storage_path);
@@ -17,12 +18,12 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
     options.poison = args.verify;
     options.storage_path = Some(args.checkpoint.storage_path.clone());
     let (loaded, report) = load(&path, &to, &options, cancel)?;
-    loaded.checkpoint.notes().iter().for_each(|note| eprintln!("note: {note}"));
+    loaded.checkpoint.notes().iter().for_each(|note| text::tell(format_args!("note: {note}")));
     let verified = match args.verify {
         false => None,
         true => {
-            let (expected, against) = verify::expected(&loaded.checkpoint)?;
-            Some((verify::check(&loaded, &expected)?, against))
+            let (expected, against) = verify::expected(&loaded.checkpoint, cancel)?;
+            Some((verify::check(&loaded, &expected, cancel)?, against))
         }
     };
     let good = verified.as_ref().is_none_or(|(checked, _)| checked.wrong.is_empty());
@@ -37,20 +38,20 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
         let kernel = (checked.kernel_s > 0.0).then_some(checked.kernel_bytes as f64 / checked.kernel_s / 1e9);
         value["digest_kernel_gb_per_s"] = kernel.into();
         value["mismatches"] = checked.wrong.into();
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        text::say_json(&serde_json::to_string_pretty(&value)?);
     } else {
         if let Some(note) = &note {
-            println!("{note}");
+            text::say(note);
         }
-        print!("{}", in_words(&report));
+        text::say_page(&in_words(&report));
         if let Destination::Gpus(gpus, placement) = &to {
-            println!("to        {gpus:?}, {placement:?}; contexts up in {context_s:.2} s, not counted above");
+            text::say(format_args!(
+                "to        {gpus:?}, {placement:?}; contexts up in {context_s:.2} s, not counted above"
+            ));
         }
         if let Some((checked, against)) = &verified {
-            for line in &checked.wrong {
-                eprintln!("error: {line}");
-            }
-            println!("verified  {} ({against})", if good { "every tensor" } else { "FAILED" });
+            text::tell_findings(&checked.wrong);
+            text::say(format_args!("verified  {} ({against})", if good { "every tensor" } else { "FAILED" }));
         }
     }
     Ok(if good { Outcome::Yes } else { Outcome::No })

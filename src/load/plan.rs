@@ -98,12 +98,17 @@ impl Plan {
 fn owners(checkpoint: &Checkpoint, destinations: usize) -> Result<Vec<usize>> {
     let groups = checkpoint.manifest.as_ref().map(|m| m.groups.as_slice()).unwrap_or_default();
     if groups.len() == destinations {
-        let group_of_file = |file: usize| groups.iter().position(|g| g.contains(&file)).unwrap_or(0);
-        return Ok(checkpoint
-            .tensors
-            .iter()
-            .map(|t| checkpoint.file_at(t.offset).map_or(0, group_of_file))
-            .collect());
+        // Looked up once a file, not once a tensor.
+        let mut group_of_file = vec![0; checkpoint.files.len()];
+        for (group, file) in
+            groups.iter().enumerate().flat_map(|(g, files)| files.iter().map(move |f| (g, *f)))
+        {
+            if let Some(entry) = group_of_file.get_mut(file) {
+                *entry = group;
+            }
+        }
+        let owner = |t: &Tensor| checkpoint.file_at(t.offset).map_or(0, |file| group_of_file[file]);
+        return Ok(checkpoint.tensors.iter().map(owner).collect());
     }
     let mut sized: Vec<(&str, u64)> = Vec::new();
     for (i, tensor) in checkpoint.tensors.iter().enumerate() {
@@ -178,6 +183,25 @@ pub(crate) mod tests {
     }
 
     proptest! {
+        /// Found by halving, against a look at each: among empty tensors and twins, wherever those lie.
+        #[test]
+        fn tensors_of_a_range_are_those_that_meet_it(
+            files in any_files(), empty in prop::collection::vec(0u64..60_000, 0..6),
+            twins in prop::collection::vec(0usize..40, 0..4), start in 0u64..80_000, bytes in 0u64..30_000,
+        ) {
+            let mut checkpoint = checkpoint(&files);
+            let more: Vec<Tensor> = twins.iter().filter_map(|i| checkpoint.tensors.get(*i).cloned()).collect();
+            let Some(one) = checkpoint.tensors.first().cloned() else { return Ok(()) };
+            checkpoint.tensors.extend(more);
+            checkpoint.tensors.extend(empty.into_iter().map(|offset| Tensor { offset, bytes: 0, ..one.clone() }));
+            checkpoint.tensors.sort_by_key(|t| (t.offset, t.bytes));
+            let end = start + bytes;
+            let meets = |t: &&Tensor| t.offset < end && t.end() > start;
+            let wanted: Vec<&Tensor> = checkpoint.tensors.iter().filter(meets).collect();
+            let found: Vec<&Tensor> = checkpoint.tensors_in(start, end).collect();
+            prop_assert_eq!(found, wanted);
+        }
+
         #[test]
         fn every_tensor_is_covered_once_where_its_place_says(files in any_files(), destinations in 1usize..5) {
             let checkpoint = checkpoint(&files);

@@ -21,27 +21,24 @@ const PART_BYTES: u64 = 16 << 20;
 pub type Digests = BTreeMap<String, Digest>;
 
 /// What a checkpoint's tensors should be: from its manifest, or from a second, plain read of its files.
-pub fn expected(checkpoint: &Checkpoint) -> Result<(Digests, &'static str)> {
+pub fn expected(checkpoint: &Checkpoint, cancel: &Cancel) -> Result<(Digests, &'static str)> {
     match &checkpoint.manifest {
         Some(manifest) => Ok((manifest.tensors.clone(), "the manifest's digests")),
-        None => Ok((reread(checkpoint)?, "a second read of the files")),
+        None => Ok((reread(checkpoint, cancel)?, "a second read of the files")),
     }
 }
 
 /// Digests of every tensor, read from the files without any engine.
-pub fn reread(checkpoint: &Checkpoint) -> Result<Digests> {
+pub fn reread(checkpoint: &Checkpoint, cancel: &Cancel) -> Result<Digests> {
     let reader = TensorReader::new(checkpoint.clone())?;
     let sizes: Vec<u64> = checkpoint.tensors.iter().map(|t| t.bytes).collect();
-    let digests = read_digests(&sizes, &reader, &Cancel::new())?;
+    let digests = read_digests(&sizes, &reader, cancel)?;
     Ok(checkpoint.tensors.iter().map(|t| t.name.clone()).zip(digests).collect())
 }
 
 /// Digests of tensors of these sizes, from one read of each.
 pub fn read_digests(sizes: &[u64], source: &dyn Source, cancel: &Cancel) -> Result<Vec<Digest>> {
-    in_parts(sizes, |tensor, offset, bytes| {
-        if cancel.is_set() {
-            bail!(Interrupted);
-        }
+    in_parts(sizes, cancel, |tensor, offset, bytes| {
         let mut part = vec![0u8; bytes as usize];
         source.fill(tensor, offset, &mut part)?;
         Ok(digest::partial(&part, offset))
@@ -49,9 +46,14 @@ pub fn read_digests(sizes: &[u64], source: &dyn Source, cancel: &Cancel) -> Resu
 }
 
 /// The tensors whose bytes are not what they should be, in words. Empty: all is well.
-pub fn mismatches(names: &[&str], tensors: &[&[u8]], expected: &Digests) -> Result<Vec<String>> {
+pub fn mismatches(
+    names: &[&str],
+    tensors: &[&[u8]],
+    expected: &Digests,
+    cancel: &Cancel,
+) -> Result<Vec<String>> {
     let sizes: Vec<u64> = tensors.iter().map(|t| t.len() as u64).collect();
-    let found = in_parts(&sizes, |tensor, offset, bytes| {
+    let found = in_parts(&sizes, cancel, |tensor, offset, bytes| {
         Ok(digest::partial(&tensors[tensor][offset as usize..][..bytes as usize], offset))
     })?;
     Ok(names.iter().zip(found).filter_map(|(name, found)| differs(name, found, expected)).collect())
@@ -68,21 +70,21 @@ pub struct Checked {
 }
 
 /// Checks every tensor of a load. What lies on a GPU is digested there.
-pub fn check(loaded: &Loaded, expected: &Digests) -> Result<Checked> {
+pub fn check(loaded: &Loaded, expected: &Digests, cancel: &Cancel) -> Result<Checked> {
     let copies = if loaded.is_replicated() { loaded.buffers.len() } else { 1 };
     let mut checked = Checked::default();
     for copy in 0..copies {
         let views: Vec<View> = (0..loaded.checkpoint.tensors.len()).map(|i| loaded.view(i, copy)).collect();
-        check_views(&views, expected, &mut checked)?;
+        check_views(&views, expected, &mut checked, cancel)?;
     }
     Ok(checked)
 }
 
-fn check_views(views: &[View<'_>], expected: &Digests, checked: &mut Checked) -> Result<()> {
+fn check_views(views: &[View<'_>], expected: &Digests, checked: &mut Checked, cancel: &Cancel) -> Result<()> {
     let on_host: Vec<(&str, &[u8])> =
         views.iter().filter_map(|v| Some((v.tensor.name.as_str(), v.host_bytes()?))).collect();
     let (names, bytes): (Vec<&str>, Vec<&[u8]>) = on_host.into_iter().unzip();
-    checked.wrong.extend(mismatches(&names, &bytes, expected)?);
+    checked.wrong.extend(mismatches(&names, &bytes, expected, cancel)?);
     let mut devices: Vec<(&DeviceBuffer, Vec<&View>)> = Vec::new();
     for view in views {
         let Buffer::Device(device) = view.buffer else { continue };
@@ -92,6 +94,9 @@ fn check_views(views: &[View<'_>], expected: &Digests, checked: &mut Checked) ->
         }
     }
     for (device, views) in devices {
+        if cancel.is_set() {
+            bail!(Interrupted);
+        }
         let ranges: Vec<(u64, u64)> = views.iter().map(|v| (v.offset, v.tensor.bytes)).collect();
         let (found, kernel_s) = kernels::digests(device, &ranges)?;
         checked.kernel_s += kernel_s;
@@ -112,7 +117,11 @@ pub fn differs(name: &str, found: Digest, expected: &Digests) -> Option<String> 
 }
 
 /// Digests things of these sizes on all cores, `partial(index, offset, bytes)` by part.
-fn in_parts(sizes: &[u64], partial: impl Fn(usize, u64, u64) -> Result<u64> + Sync) -> Result<Vec<Digest>> {
+fn in_parts(
+    sizes: &[u64],
+    cancel: &Cancel,
+    partial: impl Fn(usize, u64, u64) -> Result<u64> + Sync,
+) -> Result<Vec<Digest>> {
     let parts: Vec<(usize, u64)> = sizes
         .iter()
         .enumerate()
@@ -123,6 +132,9 @@ fn in_parts(sizes: &[u64], partial: impl Fn(usize, u64, u64) -> Result<u64> + Sy
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get()).min(parts.len());
     let run = || -> Result<()> {
         while let Some((i, offset)) = parts.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
+            if cancel.is_set() {
+                bail!(Interrupted);
+            }
             let sum = partial(i, offset, PART_BYTES.min(sizes[i] - offset))?;
             sums[i].fetch_add(sum, Ordering::Relaxed);
         }
@@ -139,4 +151,18 @@ fn in_parts(sizes: &[u64], partial: impl Fn(usize, u64, u64) -> Result<u64> + Sy
         Ok(())
     })?;
     Ok(sums.into_iter().zip(sizes).map(|(sum, bytes)| digest::finish(sum.into_inner(), *bytes)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ctrl_c_ends_a_verification() {
+        let (cancel, expected) = (Cancel::new(), Digests::new());
+        let verify = || mismatches(&["w"], &[&[1u8; 9][..]], &expected, &cancel);
+        assert_eq!(verify().unwrap(), ["tensor 'w': nothing to hold it against"]);
+        cancel.set();
+        assert!(verify().unwrap_err().is::<Interrupted>());
+    }
 }

@@ -14,6 +14,7 @@ use crate::checkpoint::save::{Layout, save};
 use crate::interrupt::{Cancel, Interrupted};
 use crate::load::verify::{self, Digests};
 use crate::load::{self, Destination, Options};
+use crate::text;
 
 const PARTITION_BYTES_MAX: u64 = 10 << 30;
 /// More loads than this tell nothing new.
@@ -123,7 +124,7 @@ impl<'a> Loads<'a> {
         };
         let loaded = ready
             .and_then(|_| load::load(&self.dir, self.to, &self.options, cancel))
-            .and_then(|(loaded, report)| self.fill_in(&mut record, &loaded, report));
+            .and_then(|(loaded, report)| self.fill_in(&mut record, &loaded, report, cancel));
         if let Err(error) = &loaded {
             if error.root_cause().is::<Interrupted>() {
                 return None;
@@ -134,7 +135,13 @@ impl<'a> Loads<'a> {
     }
 
     /// The clock has stopped: here is the time to verify. Bytes that could not be compared are not wrong for that.
-    fn fill_in(&self, record: &mut Record, loaded: &load::Loaded, report: load::LoadReport) -> Result<()> {
+    fn fill_in(
+        &self,
+        record: &mut Record,
+        loaded: &load::Loaded,
+        report: load::LoadReport,
+        cancel: &Cancel,
+    ) -> Result<()> {
         record.loading_time = Some(report.elapsed_s);
         record.phases = Some(report.phases);
         record.bytes = report.bytes;
@@ -142,12 +149,12 @@ impl<'a> Loads<'a> {
         record.path_reason = report.path_reason;
         (record.chunk_bytes, record.threads) = (report.chunk_bytes, report.threads as u64);
         let started = Instant::now();
-        let checked = verify::check(loaded, &self.expected);
+        let checked = verify::check(loaded, &self.expected, cancel);
         record.verify_s = Some(started.elapsed().as_secs_f64());
         let wrong = checked.context("could not be verified")?.wrong;
         record.verified = Some(wrong.is_empty());
         if !wrong.is_empty() {
-            record.error = Some(format!("the bytes are wrong: {}", wrong.join("; ")));
+            record.error = Some(format!("the bytes are wrong: {}", text::in_short(&wrong)));
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ use crate::doctor::source::Source;
 use crate::doctor::storage::Drive;
 use crate::interrupt::{Cancel, Interrupted};
 use crate::load::{Destination, Options, Placement};
+use crate::text;
 
 /// What every step needs, and what they have seen so far.
 pub struct Run<'a> {
@@ -281,6 +282,6 @@ fn engine_name(engine: EngineChoice) -> &'static str {
 /// Says on a terminal what goes on.
 fn say(step: &str) {
     if std::io::stderr().is_terminal() {
-        eprintln!("… {step}");
+        text::tell(format_args!("… {step}"));
     }
 }

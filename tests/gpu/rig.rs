@@ -127,7 +127,7 @@ pub fn options(chunk_bytes: u64, threads: usize, slots: usize) -> Options {
 /// The tensors that verification finds wrong.
 pub fn wrong_by_digest(loaded: &Loaded, pristine: &Pristine) -> BTreeSet<String> {
     let expected: Digests = pristine.iter().map(|(name, bytes)| (name.clone(), digest(bytes))).collect();
-    let checked = verify::check(loaded, &expected).unwrap();
+    let checked = verify::check(loaded, &expected, &Default::default()).unwrap();
     checked.wrong.iter().map(|line| line.split('\'').nth(1).unwrap().to_string()).collect()
 }
 

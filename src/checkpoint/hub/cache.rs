@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use super::client::Client;
 use crate::checkpoint::{json, select};
+use crate::text;
 
 /// How often a lock that another process holds is asked for again.
 const LOCK_POLL: Duration = Duration::from_millis(200);
@@ -115,7 +116,7 @@ impl Repo {
                 Err(TryLockError::WouldBlock) => {}
             }
             if !told {
-                eprintln!("note: another process holds {}; waiting for it", path.display());
+                text::tell(format_args!("note: another process holds {}; waiting for it", path.display()));
                 told = true;
             }
             client.pause(LOCK_POLL)?;

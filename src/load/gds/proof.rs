@@ -17,6 +17,7 @@ use crate::gpu::memory::DeviceBuffer;
 use crate::gpu::{self, Gpu, direct};
 use crate::memory::HostBuffer;
 use crate::sys;
+use crate::text;
 
 /// The way that was proven.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +82,7 @@ pub fn ask(request: &Request) -> Way {
 pub fn answer(request: &str) -> Result<()> {
     let request: Request = serde_json::from_str(request).context("read the request")?;
     let way = prove_here(&request).unwrap_or_else(|error| Way::Unproven(format!("{error:#}")));
-    println!("{}", serde_json::to_string(&way)?);
+    text::say_json(&serde_json::to_string(&way)?);
     Ok(())
 }
 
