@@ -163,8 +163,16 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens a directory, telling the layouts apart, or a single `.safetensors` file.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        if !path.exists() {
-            return Err(CheckpointError::Missing(path.to_path_buf()).into());
+        if !path.try_exists().with_context(|| format!("look whether {} exists", path.display()))? {
+            let missing = anyhow::Error::from(CheckpointError::Missing(path.to_path_buf()));
+            return Err(match staging::set_aside(path) {
+                Some(old) => missing.context(format!(
+                    "an overwrite was cut short, and the old checkpoint lies whole in {}: the next save or export beside it \
+                     puts it back, as mv does",
+                    old.display()
+                )),
+                None => missing,
+            });
         }
         let opened = if path.is_file() {
             safetensors::open_file(path)
