@@ -22,7 +22,9 @@ fn kill_everywhere(kind: Kind, overwrite: bool, lacks: &'static str) {
             assert_eq!(case.found(&aside, &at), Some("old"), "{at}");
         }
         let after = case.next_clears_up(&at);
-        assert!(after == left || after == Some("old"), "{at}: {left:?} became {after:?}");
+        // What was put aside comes back; nothing else changes, and an old one is never lost.
+        let expected = left.or(overwrite.then_some("old"));
+        assert_eq!(after, expected, "{at}: {left:?} became {after:?}");
         old += usize::from(after == Some("old") || after.is_none());
         new += usize::from(after == Some("new"));
     }
@@ -96,4 +98,47 @@ fn a_reader_is_told_where_the_old_one_is_and_may_move_it_back() {
     assert!(ran.stderr.contains(".sllm-gds-old-x stays"), "{ran:?}");
     assert_eq!(tree(&aside), before);
     assert_eq!(names_in(&out.join("x")), ["notes"]);
+}
+
+/// Kills the overwrite at its `back`th rename from the end, then the next save at each of its calls until it shows its own.
+fn kill_the_recovery(back: usize, left: Option<&'static str>) {
+    let Some(case) = Case::new(Kind::Save, true, "rename-flags") else { return };
+    let calls = case.calls();
+    let renames: Vec<usize> =
+        calls.iter().enumerate().filter(|(_, call)| call.kind == "rename").map(|(i, _)| i + 1).collect();
+    let first_kill = renames[renames.len() - back].to_string();
+    let aside = case.out().join(".sllm-gds-old-x");
+    let mut points = 0;
+    loop {
+        let at = format!("recovery killed at call {}", points + 1);
+        case.begin();
+        case.run(&[("SHIM_KILL_AT", &first_kill)]);
+        assert!(aside.exists() && case.found("x", &at) == left, "{at}: what the overwrite left");
+        case.next(&[("SHIM_KILL_AT", &(points + 1).to_string())]);
+        if case.out().join("y").exists() {
+            break;
+        }
+        points += 1;
+        let found = case.found("x", &at);
+        assert!(found == left || (left.is_none() && found == Some("old")), "{at}: {left:?} became {found:?}");
+        assert_eq!(
+            aside.exists().then(|| case.found(".sllm-gds-old-x", &at)),
+            aside.exists().then_some(Some("old"))
+        );
+        // Whoever removes the new one may find the old one back, but never half of it.
+        let _ = std::fs::remove_dir_all(case.out().join("x"));
+        case.next_clears_up(&at);
+    }
+    eprintln!("{points} crash points of the next save");
+    assert!(points > 20, "{points}");
+}
+
+#[test]
+fn a_recovery_that_has_to_put_the_old_one_back() {
+    kill_the_recovery(2, None);
+}
+
+#[test]
+fn a_recovery_that_has_to_remove_the_old_one() {
+    kill_the_recovery(1, Some("new"));
 }

@@ -135,9 +135,14 @@ impl Case {
         command
     }
 
+    /// The command for another name, `y`.
+    pub fn next(&self, settings: &[(&str, &str)]) -> Ran {
+        run_command(self.command("y", false, settings))
+    }
+
     /// The next save, of another name, puts back and clears what the last one left; says what is at `x` then.
     pub fn next_clears_up(&self, at: &str) -> Option<&'static str> {
-        run_command(self.command("y", false, &[])).expect(0);
+        self.next(&[]).expect(0);
         let found = self.found("x", at);
         let names: &[&str] = if found.is_some() { &["x", "y"] } else { &["y"] };
         assert_eq!(names_in(&self.out()), names, "{at}: remains");
