@@ -187,17 +187,17 @@ pub fn is_local(dir: &File) -> bool {
     // SAFETY: takes a descriptor and writes only `found`, which is live.
     let rc = unsafe { libc::fstatfs(dir.as_raw_fd(), &mut found) };
     let known = [
-        libc::EXT4_SUPER_MAGIC as i64,
-        libc::XFS_SUPER_MAGIC as i64,
-        libc::BTRFS_SUPER_MAGIC as i64,
-        libc::TMPFS_MAGIC as i64,
-        libc::OVERLAYFS_SUPER_MAGIC as i64,
+        libc::EXT4_SUPER_MAGIC,
+        libc::XFS_SUPER_MAGIC,
+        libc::BTRFS_SUPER_MAGIC,
+        libc::TMPFS_MAGIC,
+        libc::OVERLAYFS_SUPER_MAGIC,
         F2FS,
         ZFS,
         BCACHEFS,
         RAMFS,
     ];
-    rc == 0 && known.contains(&(found.f_type as i64))
+    rc == 0 && known.contains(&found.f_type)
 }
 
 /// Keeps this thread, and so the memory that it touches first, on a NUMA node. Does nothing on machines with
