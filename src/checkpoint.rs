@@ -53,6 +53,8 @@ mod sniff;
 pub mod staging;
 /// Published shapes with made-up values.
 pub mod synthetic;
+/// Whether a target may be written to, or replaced.
+pub mod target;
 /// `verify`: digests from disk, and comparison.
 pub mod verify;
 /// Files written whole, in parallel, past the page cache.

@@ -41,6 +41,8 @@ pub mod memory;
 pub mod progress;
 /// A node held against what its parts allow, a profile, or an earlier node.
 pub mod qualify;
+/// Hidden directories that killed processes leave, told from those of living ones.
+pub mod remains;
 /// What the page cache holds of a file.
 pub mod residency;
 /// System calls that std does not have.

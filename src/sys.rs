@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Alignment that `O_DIRECT` wants of offsets, lengths and addresses, on every common device.
@@ -60,12 +60,22 @@ pub fn direct_alignment(file: &File) -> io::Result<Option<DirectAlignment>> {
     Ok(told.then_some(align))
 }
 
+/// Whether an error says that the file system can't do what was asked of it at all: a flag, or a whole call.
+pub fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP))
+}
+
+/// Whether a failed lock says that the file system has no locks (or its lock service is down), not that another holds it.
+pub fn has_no_locks(error: &io::Error) -> bool {
+    is_unsupported(error) || error.raw_os_error() == Some(libc::ENOLCK)
+}
+
 /// Opens a new file for writing past the page cache, or through it where the file system has no `O_DIRECT`.
 pub fn create_direct(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     match options.clone().custom_flags(libc::O_DIRECT).open(path) {
-        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+        Err(e) if is_unsupported(&e) => {
             // The kernel may have made the file before it refused the flag.
             let _ = std::fs::remove_file(path);
             options.open(path)
@@ -74,20 +84,35 @@ pub fn create_direct(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Takes `O_DIRECT` from an open file, for file systems that take the flag and refuse the writes.
+pub fn use_page_cache(file: &File) -> io::Result<()> {
+    // SAFETY: takes a descriptor and returns its flags; no memory is involved.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    // SAFETY: takes a descriptor and its own flags less one; no memory is involved.
+    if flags < 0 || unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_DIRECT) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Reserves blocks, so that a full disk shows before the first byte. Silent where it is not supported.
 pub fn preallocate(file: &File, bytes: u64) -> io::Result<()> {
     let length = libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-    // SAFETY: takes a descriptor and integers; no memory is involved.
-    if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } == 0 {
-        return Ok(());
-    }
-    match io::Error::last_os_error() {
-        e if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
-        e => Err(e),
+    loop {
+        // SAFETY: takes a descriptor and integers; no memory is involved.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } == 0 {
+            return Ok(());
+        }
+        match io::Error::last_os_error() {
+            e if e.kind() == io::ErrorKind::Interrupted => {}
+            e if is_unsupported(&e) => return Ok(()),
+            e => return Err(e),
+        }
     }
 }
 
-/// Bytes that this user may still write to the file system that holds `path`.
+/// Bytes that this user may still write to the file system that holds `path`; the most there can be where it tells
+/// no sizes, as some in user space.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let path = c_path(path)?;
     // SAFETY: statvfs is plain integers, for which zero is a value.
@@ -96,15 +121,20 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     if unsafe { libc::statvfs(path.as_ptr(), &mut stat) } != 0 {
         return Err(io::Error::last_os_error());
     }
+    if stat.f_blocks == 0 {
+        return Ok(u64::MAX);
+    }
     Ok((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
 }
 
-/// Swaps two directories in one step, so that a reader finds one or the other.
+/// Swaps two directories in one step, so that a reader finds one or the other. Not every file system can
+/// ([`is_unsupported`]).
 pub fn exchange(a: &Path, b: &Path) -> io::Result<()> {
     rename_with(a, b, libc::RENAME_EXCHANGE)
 }
 
-/// Renames, unless something stands at the new name: then `AlreadyExists`.
+/// Renames, unless something stands at the new name: then `AlreadyExists`. Not every file system can
+/// ([`is_unsupported`]).
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     rename_with(from, to, libc::RENAME_NOREPLACE)
 }
@@ -122,9 +152,52 @@ pub fn end_on_closed_pipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// Makes a directory's entries durable.
+/// Makes a directory's entries durable, where the file system can do that to directories.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    match File::open(dir)?.sync_all() {
+        Err(e) if is_unsupported(&e) || e.raw_os_error() == Some(libc::EBADF) => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Whether a file system is mounted at this directory, which then can't be renamed.
+pub fn is_mount_point(dir: &Path) -> io::Result<bool> {
+    let path = c_path(dir)?;
+    // SAFETY: statx is plain integers, for which zero is a value.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` ends in NUL, `stat` is live, and the call writes only `stat`.
+    let rc = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, 0, &mut stat) };
+    let root = libc::STATX_ATTR_MOUNT_ROOT as u64;
+    if rc == 0 && stat.stx_attributes_mask & root != 0 {
+        return Ok(stat.stx_attributes & root != 0);
+    }
+    // Before Linux 5.8: bind mounts of the same file system go unseen.
+    Ok(dir.metadata()?.dev() != dir.join("..").metadata()?.dev())
+}
+
+/// Whether a directory's file system belongs to this machine alone, so that a lock seen here holds everywhere. No, where
+/// that isn't known.
+pub fn is_local(dir: &File) -> bool {
+    const F2FS: i64 = 0xf2f5_2010;
+    const ZFS: i64 = 0x2fc1_2fc1;
+    const BCACHEFS: i64 = 0xca45_1a4e;
+    const RAMFS: i64 = 0x8584_58f6;
+    // SAFETY: statfs is plain integers, for which zero is a value.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: takes a descriptor and writes only `found`, which is live.
+    let rc = unsafe { libc::fstatfs(dir.as_raw_fd(), &mut found) };
+    let known = [
+        libc::EXT4_SUPER_MAGIC,
+        libc::XFS_SUPER_MAGIC,
+        libc::BTRFS_SUPER_MAGIC,
+        libc::TMPFS_MAGIC,
+        libc::OVERLAYFS_SUPER_MAGIC,
+        F2FS,
+        ZFS,
+        BCACHEFS,
+        RAMFS,
+    ];
+    rc == 0 && known.contains(&found.f_type)
 }
 
 /// Keeps this thread, and so the memory that it touches first, on a NUMA node. Does nothing on machines with

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::checkpoint::input::{Identity, Input};
 use crate::checkpoint::save::{Layout, check_space, save};
-use crate::checkpoint::{Checkpoint, export, staging};
+use crate::checkpoint::{Checkpoint, export, target};
 use crate::cli::Format;
 use crate::interrupt::Cancel;
 use crate::load::verify::Digests;
@@ -49,7 +49,7 @@ pub fn prepare(
     cancel: &Cancel,
 ) -> Result<Prepared> {
     let model = input.default_name.clone();
-    staging::place(storage_path, &model)?;
+    target::place(storage_path, &model)?;
     let storage = storage_path.to_path_buf();
     let mut prepared =
         Prepared { model, storage_path: storage, expected: Digests::new(), shards: Vec::new() };

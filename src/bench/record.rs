@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::sys;
+
 /// Above this share of resident bytes before a load that was meant to be cold, the record says `warm`.
 pub const COLD_RESIDENT_MAX: f64 = 0.01;
 
@@ -91,10 +93,20 @@ pub fn claim(results: &Path) -> Result<fs::File> {
     let dir = fs::File::open(results).with_context(remedy)?;
     match dir.try_lock() {
         Ok(()) => Ok(dir),
-        Err(_) => anyhow::bail!(
+        Err(fs::TryLockError::WouldBlock) => anyhow::bail!(
             "another bench writes to {}: wait for it, or name another --results",
             results.display()
         ),
+        Err(fs::TryLockError::Error(e)) if sys::has_no_locks(&e) => {
+            crate::text::tell(format_args!(
+                "note: the file system of {} has no locks ({e}): let no other bench or qualify write there meanwhile",
+                results.display()
+            ));
+            Ok(dir)
+        }
+        Err(fs::TryLockError::Error(e)) => {
+            Err(e).with_context(|| format!("lock {}; name another --results", results.display()))
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use super::input::{self, TensorReader};
 use super::save::{check_opens, check_space, explain_full_disk};
 use super::sidecars::{self, sync_folders, write_synced};
-use super::staging::{self, Staging};
+use super::staging::Staging;
+use super::target;
 use super::write::{Content, NewFile, Piece, write_files};
 use super::{Checkpoint, MAX_TOTAL_BYTES, manifest, safetensors, select};
 use crate::Outcome;
@@ -83,8 +84,8 @@ pub fn export(
     cancel: &Cancel,
 ) -> Result<Exported> {
     check_contiguous(&checkpoint)?;
-    staging::check_apart(to, &input::places(&checkpoint))?;
-    staging::check_free(to, overwrite)?;
+    target::check_apart(to, &input::places(&checkpoint))?;
+    target::check_free(to, overwrite)?;
     let origin = input::origin(&checkpoint)?;
     let whole_origin =
         origin.as_ref().filter(|origin| origin.not_whole.is_none() && checkpoint.lost.is_empty());

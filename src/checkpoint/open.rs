@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Checkpoint, CheckpointError, Tensor, beside, list, listing, malformed, safetensors, sllm};
+use super::{
+    Checkpoint, CheckpointError, Tensor, beside, list, listing, malformed, safetensors, sllm, staging,
+};
 
 impl Checkpoint {
     /// Opens a directory, telling the layouts apart, or a single `.safetensors` file.
@@ -18,7 +20,15 @@ impl Checkpoint {
         let about = match path.metadata() {
             Ok(about) => about,
             Err(e) if e.kind() == ErrorKind::NotFound && !path.is_symlink() => {
-                return Err(CheckpointError::Missing(path.to_path_buf()).into());
+                let missing = anyhow::Error::from(CheckpointError::Missing(path.to_path_buf()));
+                return Err(match staging::set_aside(path) {
+                    Some(old) => missing.context(format!(
+                        "an overwrite was cut short, and the old checkpoint lies whole in {}: the next save or export \
+                         beside it puts it back, as mv does",
+                        old.display()
+                    )),
+                    None => missing,
+                });
             }
             Err(e) => return Err(e).with_context(|| format!("open the checkpoint {}", path.display())),
         };

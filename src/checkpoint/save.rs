@@ -13,7 +13,8 @@ use super::manifest::{self, Manifest, Partition};
 use super::modules::{cut, module_of, order};
 use super::sidecars::{self, write_synced};
 use super::sllm::{INDEX_FILE, IndexEntry, partition_name, to_torch};
-use super::staging::{self, Staging};
+use super::staging::Staging;
+use super::target;
 use super::write::{Content, NewFile, Piece, Written, write_files};
 use crate::Outcome;
 use crate::cli::SaveArgs;
@@ -42,15 +43,15 @@ pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
     let input = input::open(&args.model, args.seed, args.hf_token.as_deref(), cancel)?;
     let name = args.name.clone().unwrap_or_else(|| input.default_name.clone());
     let targets: Vec<PathBuf> = match args.replicas {
-        None => vec![staging::place(&args.storage_path, &name)?],
+        None => vec![target::place(&args.storage_path, &name)?],
         Some(n) => (0..n)
-            .map(|i| staging::place(&args.storage_path, &format!("{name}_{i}")))
+            .map(|i| target::place(&args.storage_path, &format!("{name}_{i}")))
             .collect::<Result<Vec<_>>>()?,
     };
     let layout = Layout::new(&input, args.partitions as usize, args.max_partition_size)?;
     for target in &targets {
-        staging::check_apart(target, &input.places)?;
-        staging::check_free(target, args.overwrite)?;
+        target::check_apart(target, &input.places)?;
+        target::check_free(target, args.overwrite)?;
     }
     let each = layout.bytes().saturating_add(input.sidecar_bytes());
     check_space(&args.storage_path, each.saturating_mul(targets.len() as u64), "--storage-path")?;

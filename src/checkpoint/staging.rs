@@ -1,28 +1,32 @@
 //! Directories that appear whole or not at all: filled under a hidden name beside, synced, then renamed.
+//!
+//! Where the file system can't swap two directories in one step, a replaced one goes aside as `.sllm-gds-old-<name>` first.
+//! Killed in between, its name is missing until the next save beside puts it back; it is never half there.
 
-use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 
-use super::{beside, manifest, select, sllm};
-
-use crate::sys;
+use super::target::{check_free, standing};
+use crate::remains::{self, Maker};
+use crate::{sys, text};
 
 const MARK: &str = ".sllm-gds-partial-";
+const OLD_MARK: &str = ".sllm-gds-old-";
 
 /// A directory in the making. Dropped before [`Staging::publish`], it is removed. A killed process leaves it
 /// behind unlocked, and the next save beside it clears it.
 pub struct Staging {
     path: PathBuf,
+    /// No symbolic link: what it led to.
     target: PathBuf,
     overwrite: bool,
-    /// Held (flock) while the directory is ours, so that others can tell it from remains.
-    _lock: File,
+    /// Held while the directory is ours, so that others can tell it from remains.
+    _lock: Option<File>,
     done: bool,
 }
 
@@ -30,163 +34,150 @@ impl Staging {
     /// Makes the hidden directory beside `target`, clearing the remains of killed saves there first.
     pub fn new(target: &Path, overwrite: bool) -> Result<Staging> {
         check_free(target, overwrite)?;
+        let target = &resolve(target)?;
         let parent = parent_of(target);
         fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+        let name = target.file_name().context("a checkpoint needs a name")?;
         // One at a time here: no save may take another's new directory for remains before it is locked.
-        let gate = File::open(parent).with_context(|| format!("open {}", parent.display()))?;
-        gate.lock().with_context(|| format!("lock {}", parent.display()))?;
+        let _gate = remains::lock(parent)?;
         clear_remains(parent)?;
-        let name = target.file_name().context("a checkpoint needs a name")?.to_string_lossy();
-        let path = parent.join(format!("{MARK}{name}-{}", std::process::id()));
+        // What an overwrite cut short had moved aside is back now.
+        check_free(target, overwrite)?;
+        let path = parent.join(remains::hidden_name(MARK, name));
         fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
-        let lock = File::open(&path).and_then(|f| f.lock().map(|()| f));
-        let lock = lock.with_context(|| format!("lock {}", path.display()))?;
-        Ok(Staging { path, target: target.to_path_buf(), overwrite, _lock: lock, done: false })
+        let mut staging = Staging { path, target: target.to_path_buf(), overwrite, _lock: None, done: false };
+        staging._lock = remains::lock(&staging.path)?;
+        if standing(target)?.is_some() {
+            staging.check_movable()?;
+        }
+        Ok(staging)
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Syncs the directory and puts it in its place, in one step also where something stood there.
+    /// Asks before the first byte whether the old one may be moved, by a rename that can't come true: onto a directory
+    /// that is not empty.
+    fn check_movable(&mut self) -> Result<()> {
+        let probe = self.path.join("probe");
+        fs::create_dir(&probe).with_context(|| format!("create {}", probe.display()))?;
+        let asked = fs::rename(&self.target, &self.path);
+        if asked.is_ok() {
+            // No file system should; nothing here may be removed then.
+            self.done = true;
+            let place = self.path.display();
+            fs::rename(&self.path, &self.target)
+                .with_context(|| format!("move {place} back; do it yourself"))?;
+            bail!(
+                "{}: its file system can't replace directories safely: choose another name",
+                self.target.display()
+            );
+        }
+        fs::remove_dir(&probe).with_context(|| format!("remove {}", probe.display()))?;
+        match asked {
+            Err(e) if !is_taken(&e) => Err(e).with_context(|| {
+                format!(
+                    "{} can't be replaced: it can't be moved away, as one in a container's image or of another user; choose \
+                     another name",
+                    self.target.display()
+                )
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Syncs the directory and puts it in its place, in one step where the file system can. On an error what stood
+    /// there stands again.
     pub fn publish(mut self) -> Result<()> {
-        let mut place = || -> std::io::Result<()> {
-            sys::sync_dir(&self.path)?;
-            if self.overwrite && self.target.exists() {
-                // After the exchange our hidden name holds the old checkpoint, which Drop removes.
-                sys::exchange(&self.path, &self.target)?;
-            } else {
-                sys::rename_new(&self.path, &self.target)?;
-                self.done = true;
-            }
-            sys::sync_dir(parent_of(&self.target))
-        };
-        match place() {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => bail!(
+        let at = format!("put the finished checkpoint at {}", self.target.display());
+        sys::sync_dir(&self.path).with_context(|| at.clone())?;
+        // No other save may move what we move meanwhile.
+        let _gate = remains::lock(parent_of(&self.target))?;
+        let replaces = self.overwrite && standing(&self.target)?.is_some();
+        if replaces {
+            // It may be another thing than when we began.
+            check_free(&self.target, true)?;
+        }
+        match self.place(replaces) {
+            Err(e) if !replaces && is_taken(&e) => bail!(
                 "{} exists: another save made it meanwhile; choose another name, or replace it with --overwrite",
                 self.target.display()
             ),
-            placed => {
-                placed.with_context(|| format!("put the finished checkpoint at {}", self.target.display()))
-            }
+            placed => placed.context(at),
         }
     }
-}
 
-/// Refuses a target that stands already, unless it is a checkpoint (or an empty directory) that may be
-/// replaced. Nothing else is ever replaced.
-pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
-    if !target.exists() {
-        return Ok(());
-    }
-    if !overwrite {
-        bail!("{} exists: choose another name, or replace it with --overwrite", target.display());
-    }
-    if !target.is_dir() {
-        bail!("{} is a file", target.display());
-    }
-    let files = everything_below(target)?;
-    let recorded = recorded_files(target);
-    let is_known = |name: &String| match &recorded {
-        Some(recorded) => recorded.contains(name.as_str()),
-        None => beside::is_a_checkpoints(name),
-    };
-    let has_weights = files.iter().any(|n| n.ends_with(select::SUFFIX) || beside::is_own(n));
-    let other = files.iter().find(|name| !is_known(name)).or(files.first().filter(|_| !has_weights));
-    if let Some(other) = other {
-        bail!(
-            "{} holds other things than one checkpoint, such as {other}, and --overwrite does not delete those: remove \
-             it yourself, or choose another name",
-            target.display()
-        );
-    }
-    Ok(())
-}
-
-/// All files and links below, hidden ones too, by their paths; of an empty folder its own, with a `/`.
-fn everything_below(dir: &Path) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    let mut left = vec![(dir.to_path_buf(), String::new())];
-    while let Some((dir, prefix)) = left.pop() {
-        let entries = super::list(&dir)?;
-        if entries.is_empty() && !prefix.is_empty() {
-            found.push(prefix.clone());
-        }
-        for path in entries {
-            let name = format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy());
-            match path.symlink_metadata().is_ok_and(|about| about.is_dir()) {
-                true => left.push((path, format!("{name}/"))),
-                false => found.push(name),
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// What a save wrote into a directory, by its manifest; `None` where no manifest says.
-fn recorded_files(dir: &Path) -> Option<HashSet<String>> {
-    #[derive(Deserialize)]
-    struct Part {
-        file: String,
-    }
-    #[derive(Deserialize)]
-    struct Recorded {
-        partitions: Vec<Part>,
-        beside: Vec<String>,
-    }
-    let recorded: Recorded = super::json::read(&dir.join(manifest::FILE)).ok()?;
-    let parts = recorded.partitions.into_iter().map(|part| part.file);
-    let own = [manifest::FILE, sllm::INDEX_FILE].map(str::to_string);
-    Some(parts.chain(recorded.beside).chain(own).collect())
-}
-
-/// Refuses a target that is the source, holds it or lies in it: writing there would replace what is read.
-pub fn check_apart(target: &Path, sources: &[PathBuf]) -> Result<()> {
-    let target_real = real_place(target)?;
-    for source in sources {
-        let source_real = source.canonicalize().with_context(|| format!("resolve {}", source.display()))?;
-        let how = if source_real == target_real {
-            "is"
-        } else if is_within(&source_real, &target_real) {
-            "holds"
-        } else if is_within(&target_real, &source_real) {
-            "lies in"
+    fn place(&mut self, replaces: bool) -> io::Result<()> {
+        if replaces {
+            // Our hidden name holds the old checkpoint then, which Drop removes.
+            swap(&self.path, &self.target)?;
         } else {
-            continue;
-        };
-        bail!(
-            "{} {how} {}, from which is read: name another place (--storage-path, --name or --to); nothing was changed",
-            target.display(),
-            source.display()
-        );
-    }
-    Ok(())
-}
-
-/// Where a path leads that may not be there yet.
-fn real_place(path: &Path) -> Result<PathBuf> {
-    let mut missing = Vec::new();
-    let mut at = path;
-    loop {
-        match at.canonicalize() {
-            Ok(mut real) => {
-                real.extend(missing.iter().rev());
-                return Ok(real);
-            }
-            Err(e) if e.kind() == ErrorKind::NotFound && !at.is_symlink() => {}
-            Err(e) => return Err(e).with_context(|| format!("resolve {}", at.display())),
+            move_new(&self.path, &self.target)?;
+            self.done = true;
         }
-        missing.push(at.file_name().with_context(|| format!("{} names no directory", path.display()))?);
-        at = parent_of(at);
+        let Err(error) = sys::sync_dir(parent_of(&self.target)) else { return Ok(()) };
+        // It may not last, so it must not cost the old one.
+        let undone =
+            if replaces { swap(&self.path, &self.target) } else { fs::rename(&self.target, &self.path) };
+        self.done = undone.is_err();
+        Err(error)
     }
 }
 
-/// Whether `path` lies below `dir`, by name or, as with bind mounts, by what a folder is.
-fn is_within(path: &Path, dir: &Path) -> bool {
-    let identity = |path: &Path| path.metadata().ok().map(|about| (about.dev(), about.ino()));
-    let wanted = identity(dir);
-    path.starts_with(dir) || path.ancestors().any(|above| wanted.is_some() && identity(above) == wanted)
+/// Swaps the new directory and the old one; on an error both stand where they stood.
+fn swap(new: &Path, target: &Path) -> io::Result<()> {
+    match sys::exchange(new, target) {
+        Err(e) if sys::is_unsupported(&e) => {}
+        swapped => return swapped,
+    }
+    let aside = aside_of(target);
+    fs::rename(target, &aside)?;
+    let to_new = || fs::rename(&aside, new).inspect_err(|_| drop(fs::rename(target, new)));
+    fs::rename(new, target).and_then(|()| to_new()).inspect_err(|_| drop(fs::rename(&aside, target)))
+}
+
+/// Renames, unless something stands at the target: then [`is_taken`].
+fn move_new(new: &Path, target: &Path) -> io::Result<()> {
+    match sys::rename_new(new, target) {
+        Err(e) if sys::is_unsupported(&e) => {}
+        moved => return moved,
+    }
+    // A plain rename of a directory replaces nothing but an empty one, and we hold the gate.
+    match target.symlink_metadata() {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => fs::rename(new, target),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether a rename failed since something stands at the new name.
+fn is_taken(error: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotADirectory};
+    matches!(error.kind(), AlreadyExists | DirectoryNotEmpty | NotADirectory)
+}
+
+/// Where [`swap`] moves an old checkpoint for the moment.
+fn aside_of(target: &Path) -> PathBuf {
+    let mut name = OsString::from(OLD_MARK);
+    name.push(target.file_name().unwrap_or_default());
+    parent_of(target).join(name)
+}
+
+/// The old checkpoint of this name, where an overwrite was killed while it was moved aside.
+pub fn set_aside(target: &Path) -> Option<PathBuf> {
+    target.file_name()?;
+    Some(aside_of(target)).filter(|aside| aside.is_dir())
+}
+
+/// A link to a checkpoint stays, and what it leads to is replaced.
+fn resolve(target: &Path) -> Result<PathBuf> {
+    match target.symlink_metadata() {
+        Ok(metadata) if metadata.is_symlink() => {
+            target.canonicalize().with_context(|| format!("resolve {}", target.display()))
+        }
+        _ => Ok(target.to_path_buf()),
+    }
 }
 
 impl Drop for Staging {
@@ -198,30 +189,58 @@ impl Drop for Staging {
     }
 }
 
-fn parent_of(path: &Path) -> &Path {
+pub(super) fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Removes hidden directories whose makers are gone.
+/// Removes hidden directories whose makers are gone, and puts back old checkpoints that an overwrite cut short had moved
+/// aside. What can't be done is said, and stops nobody.
 fn clear_remains(parent: &Path) -> Result<()> {
     for path in super::list(parent)? {
-        let ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MARK));
-        if ours && path.is_dir() && File::open(&path).is_ok_and(|dir| dir.try_lock().is_ok()) {
-            fs::remove_dir_all(&path).with_context(|| format!("clear the remains {}", path.display()))?;
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        let is_dir = path.symlink_metadata().is_ok_and(|m| m.is_dir());
+        if let Some(target) = name.strip_prefix(OLD_MARK.as_bytes()).filter(|name| is_dir && !name.is_empty())
+        {
+            restore(&path, &parent.join(OsStr::from_bytes(target)));
+        } else if is_dir && name.starts_with(MARK.as_bytes()) {
+            match remains::maker(&path) {
+                Maker::Lives => {}
+                Maker::Gone => {
+                    if let Err(e) = fs::remove_dir_all(&path) {
+                        text::tell(format_args!(
+                            "note: can't clear the remains {}, remove them yourself: {e}",
+                            path.display()
+                        ));
+                    }
+                }
+                Maker::Unknown(why) => {
+                    text::tell(format_args!(
+                        "note: {} stays; remove it if no save is at it: {why}",
+                        path.display()
+                    ));
+                }
+            }
         }
     }
     Ok(())
 }
 
-/// Joins a name such as `facebook/opt-125m` below a directory, and refuses names that would leave it.
-pub fn place(storage_path: &Path, name: &str) -> Result<PathBuf> {
-    let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
-    if name.is_empty() || !plain || name.starts_with('.') || name.contains("/.") || name.ends_with('/') {
-        bail!(
-            "'{name}' can't name a checkpoint: use letters, digits and single slashes, as in facebook/opt-125m"
-        );
+/// Puts an old checkpoint back, or removes it where the new one stands.
+fn restore(aside: &Path, target: &Path) {
+    let restored = match fs::rename(aside, target) {
+        Err(e) if is_taken(&e) && super::Checkpoint::open(target).is_ok() => {
+            // Under another name first: half removed, it must not be put back.
+            let gone = parent_of(target).join(remains::hidden_name(MARK, OsStr::new("old")));
+            fs::rename(aside, &gone).and_then(|()| fs::remove_dir_all(gone))
+        }
+        other => other,
+    };
+    if let Err(e) = restored {
+        let (aside, target) = (aside.display(), target.display());
+        text::tell(format_args!(
+            "note: {aside} stays; it is the old {target} of an overwrite cut short, and can't be put back: {e}"
+        ));
     }
-    Ok(storage_path.join(name))
 }
 
 #[cfg(test)]
@@ -257,13 +276,5 @@ mod tests {
         assert!(!remains.exists());
         let second = Staging::new(&dir.path().join("two"), false).unwrap();
         assert!(first.path().exists() && second.path().exists());
-    }
-
-    #[test]
-    fn names_stay_below_the_storage_path() {
-        for bad in ["", ".", "..", "../x", "/x", "a/../b", ".hidden", "a/", "a/.x"] {
-            assert!(place(Path::new("m"), bad).is_err(), "{bad}");
-        }
-        assert_eq!(place(Path::new("m"), "a/b").unwrap(), Path::new("m/a/b"));
     }
 }

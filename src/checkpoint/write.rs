@@ -100,6 +100,18 @@ pub fn write_files(
     Ok(Written { chunks, tensors })
 }
 
+/// Some file systems take `O_DIRECT` when the file is opened and refuse the write, and a short write leaves a rest that is
+/// not aligned: what is refused so goes through the page cache.
+fn write_chunk(handle: &File, chunk: &[u8], offset: u64) -> std::io::Result<()> {
+    match handle.write_all_at(chunk, offset) {
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {
+            sys::use_page_cache(handle)?;
+            handle.write_all_at(chunk, offset)
+        }
+        written => written,
+    }
+}
+
 fn create(dir: &Path, file: &NewFile) -> Result<(File, PathBuf)> {
     let path = dir.join(&file.name);
     if let Some(parent) = path.parent() {
@@ -147,8 +159,7 @@ impl Work<'_> {
             self.fill(file, offset, chunk)?;
             self.chunk_sums[job].store(digest::partial(&chunk[..bytes as usize], 0), Ordering::Relaxed);
             let (handle, path) = &self.handles[file];
-            handle
-                .write_all_at(chunk, offset)
+            write_chunk(handle, chunk, offset)
                 .with_context(|| format!("write {} bytes at {offset} of {}", chunk.len(), path.display()))?;
             self.bar.inc(bytes);
         }

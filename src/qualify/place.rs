@@ -1,18 +1,21 @@
 //! The hidden directory that everything is written in, below the path given, and removed again.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use crate::remains::{self, Maker};
+
 const MARK: &str = ".sllm-gds-qualify-";
 
 /// Removed when dropped. A killed process leaves it behind unlocked, and the next run on that path clears it.
 pub struct Place {
     dir: TempDir,
-    /// Held (flock) while the directory is ours, so that others can tell it from remains.
-    _lock: File,
+    /// Held while the directory is ours, so that others can tell it from remains.
+    _lock: Option<File>,
 }
 
 impl Place {
@@ -25,11 +28,12 @@ impl Place {
         }
         let path = &path.canonicalize().with_context(remedy)?;
         // One at a time here: no run may take another's new directory for remains before it is locked.
-        let gate = File::open(path).with_context(remedy)?;
-        gate.lock().with_context(remedy)?;
+        let _gate = remains::lock(path).with_context(remedy)?;
         clear_remains(path).with_context(remedy)?;
-        let dir = tempfile::Builder::new().prefix(MARK).tempdir_in(path).with_context(remedy)?;
-        let lock = File::open(dir.path()).and_then(|f| f.lock().map(|()| f)).with_context(remedy)?;
+        let name = remains::hidden_name(MARK, OsStr::new("run"));
+        let dir =
+            tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(path).with_context(remedy)?;
+        let lock = remains::lock(dir.path()).with_context(remedy)?;
         Ok(Place { dir, _lock: lock })
     }
 
@@ -59,9 +63,17 @@ fn clear_remains(path: &Path) -> Result<()> {
         if !entry.file_name().to_string_lossy().starts_with(MARK) || !entry.file_type()?.is_dir() {
             continue;
         }
-        let remains = File::open(entry.path()).is_ok_and(|dir| dir.try_lock().is_ok());
-        if !remains {
-            bail!("another qualify measures here ({}): wait for it", entry.path().display());
+        match remains::maker(&entry.path()) {
+            Maker::Gone => {}
+            Maker::Lives => bail!("another qualify measures here ({}): wait for it", entry.path().display()),
+            Maker::Unknown(why) => {
+                let path = entry.path();
+                crate::text::tell(format_args!(
+                    "note: {} stays; remove it if no qualify is at it: {why}",
+                    path.display()
+                ));
+                continue;
+            }
         }
         fs::remove_dir_all(entry.path())
             .with_context(|| format!("clear the remains {}", entry.path().display()))?;

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use super::client::Client;
 use crate::checkpoint::{json, select};
-use crate::text;
+use crate::{sys, text};
 
 /// How often a lock that another process holds is asked for again.
 const LOCK_POLL: Duration = Duration::from_millis(200);
@@ -110,6 +110,13 @@ impl Repo {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
+                // Without locks two downloads would write into one file.
+                Err(TryLockError::Error(e)) if sys::has_no_locks(&e) => {
+                    return Err(e).with_context(|| {
+                        let remedy = "set HF_HUB_CACHE to a directory on one that has, such as a local disk";
+                        format!("lock {}: its file system has no locks; {remedy}", path.display())
+                    });
+                }
                 Err(TryLockError::Error(e)) => {
                     return Err(e).with_context(|| format!("lock {}", path.display()));
                 }
