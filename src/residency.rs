@@ -83,7 +83,9 @@ impl Residency {
         match &self.0 {
             How::Told(teller) => teller.resident_bytes(file, offset, bytes).unwrap_or(0) >= bytes.div_ceil(2),
             How::Tried(own) => {
-                let any = || offset.saturating_add(fastrand::u64(..bytes));
+                // The first page is here in any case: opening tried whether trials work.
+                let first = if offset == 0 && bytes > sys::page_bytes() { sys::page_bytes() } else { 0 };
+                let any = || offset.saturating_add(fastrand::u64(first..bytes));
                 bytes > 0 && try_byte(own, any()) == Some(true)
             }
             How::Unknown => false,

@@ -119,6 +119,8 @@ fn recorded_files(dir: &Path) -> Option<HashSet<String>> {
 
 /// Refuses a target that is the source, holds it or lies in it: writing there would replace what is read.
 pub fn check_apart(target: &Path, sources: &[PathBuf]) -> Result<()> {
+    // A link that leads nowhere has no place.
+    standing(target)?;
     let target_real = real_place(target)?;
     for source in sources {
         let source_real = source.canonicalize().with_context(|| format!("resolve {}", source.display()))?;
