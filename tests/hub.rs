@@ -1,5 +1,7 @@
 //! Fetching from a hub that is an HTTP server of this test, on loopback.
 
+#[path = "hub/choosing.rs"]
+mod choosing;
 #[path = "hub/downloads.rs"]
 mod downloads;
 #[path = "hub/refusals.rs"]

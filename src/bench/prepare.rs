@@ -104,7 +104,7 @@ fn check_reused(
     let checkpoint =
         Checkpoint::open(dir).with_context(|| format!("an earlier run's checkpoint is bad: {remedy}"))?;
     if format == Format::Sllm {
-        check_same(&checkpoint, input, content, cancel).with_context(|| remedy.to_string())?;
+        check_same(&checkpoint, input, content, cancel).map_err(|why| anyhow!("{why:#}: {remedy}"))?;
     }
     let held: std::collections::HashMap<&str, _> =
         checkpoint.tensors.iter().map(|t| (t.name.as_str(), (t.dtype, &t.shape))).collect();

@@ -58,7 +58,11 @@ impl Files {
     }
 
     pub fn content(&self, request: &Request, name: &str, bytes: &[u8]) -> Reply {
-        let etag = if name.ends_with(".safetensors") { self.sha256(name) } else { format!("git-{name}") };
+        let etag = if name.ends_with(".safetensors") {
+            self.sha256(name)
+        } else {
+            format!("git-{}", name.replace('/', "-"))
+        };
         let whole = |reply: Reply| reply.with("ETag", format!("\"{etag}\"")).with("X-Repo-Commit", COMMIT);
         let from = request.header("range").map(|range| {
             range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse::<usize>().unwrap()
