@@ -304,6 +304,30 @@ fn what_holds_no_tensors_is_not_loaded_and_a_shard_without_any_comes_back() {
 }
 
 #[test]
+fn a_tensor_in_a_larger_storage_is_exported_without_the_rest() {
+    let dir = temp_dir();
+    let theirs = dir.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    let data: Vec<u8> = (0..128).collect();
+    fs::write(theirs.join("tensor.data_0"), &data).unwrap();
+    let index =
+        json!({"a": [0, 64, [2, 4], [4, 1], "torch.float32"], "b": [64, 64, [16], [1], "torch.float32"]});
+    fs::write(theirs.join("tensor_index.json"), index.to_string()).unwrap();
+    run(dir.path(), &["save", "--model", "theirs", "--name", "ours"]).expect(0);
+    for name in ["theirs", "ours"] {
+        let to = format!("back-{name}");
+        run(dir.path(), &["export", name, "--to", &to]).expect(0);
+        let back = safetensors_in(&dir.path().join(&to));
+        assert_eq!((&back["a"].2[..], &back["b"].2[..]), (&data[..32], &data[64..]));
+        run(dir.path(), &["verify", name, "--against", &to]).expect(0);
+    }
+    // The storage's rest is under the digest, too.
+    let file = dir.path().join("models/ours/tensor.data_0");
+    common::flip_bit(&file, 40);
+    run(dir.path(), &["export", "ours", "--to", "x"]).expect(2).one_error(&["'a'", "damaged"]);
+}
+
+#[test]
 fn links_that_lead_nowhere_or_out_are_refused() {
     let dir = temp_dir();
     let model = dir.path().join("a/m");

@@ -1,7 +1,7 @@
 //! `export`: any checkpoint back to safetensors. A checkpoint that was saved from safetensors, or is such, gives the
 //! very same files; any other is sharded anew.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -12,12 +12,13 @@ use super::save::{check_opens, check_space, explain_full_disk};
 use super::sidecars::{self, sync_folders, write_synced};
 use super::staging::Staging;
 use super::target;
-use super::write::{Content, NewFile, Piece, write_files};
-use super::{Checkpoint, MAX_TOTAL_BYTES, manifest, safetensors, select};
+use super::write::{Content, NewFile, Piece, Source, write_files};
+use super::{Checkpoint, MAX_TOTAL_BYTES, Tensor, manifest, safetensors, select};
 use crate::Outcome;
 use crate::cli::ExportArgs;
 use crate::digest::Digest;
 use crate::interrupt::Cancel;
+use crate::load::verify::read_digests;
 use crate::progress;
 use crate::text;
 
@@ -97,24 +98,19 @@ pub fn export(
     check_space(to, total_bytes, "--to")?;
     let staging = Staging::new(to, overwrite)?;
     let beside = sidecars::of(&checkpoint)?;
-    let names: Vec<String> = checkpoint.tensors.iter().map(|t| t.name.clone()).collect();
-    let sizes: Vec<u64> = checkpoint.tensors.iter().map(|t| t.bytes).collect();
-    let expected = checkpoint.manifest.as_ref().map(|m| m.tensors.clone());
-    let from = checkpoint.dir.clone();
+    let sizes: Vec<u64> = checkpoint.tensors.iter().map(Tensor::data_bytes).collect();
     let reader = TensorReader::new(checkpoint)?;
     let bar = progress::bytes_bar(total_bytes, &format!("export to {}", to.display()));
     let written = write_files(staging.path(), &shards.files, &reader, &sizes, cancel, &bar)
         .map_err(|e| explain_full_disk(e, staging.path(), total_bytes))
         .with_context(|| format!("export to {}", to.display()))?;
-    if let Some(expected) = expected {
-        check_copied(&from, &names, &written.tensors, &expected)?;
-    }
+    check_copied(&reader, &written.tensors, cancel)?;
     sidecars::copy(&beside.carried, staging.path(), cancel)?;
     if let Some((name, text)) = &shards.index {
         write_synced(&staging.path().join(name), text.as_bytes())?;
     }
     sync_folders(staging.path(), shards.files.iter().map(|file| file.name.as_str()))?;
-    check(staging.path(), names.len())?;
+    check(staging.path(), sizes.len())?;
     staging.publish()?;
     bar.finish_and_clear();
     Ok(Exported { files: shards.files.iter().map(|f| to.join(&f.name)).collect(), left_out: beside.left_out })
@@ -140,22 +136,35 @@ fn sum(mut sizes: impl Iterator<Item = u64>) -> Result<u64> {
     sum.filter(|bytes| *bytes <= MAX_TOTAL_BYTES).context("it would write more than any file system holds")
 }
 
-/// Holds what was copied against the manifest. A tied tensor is copied, and so digested, under each of its names.
-fn check_copied(
-    from: &Path,
-    names: &[String],
-    copied: &[Digest],
-    expected: &BTreeMap<String, Digest>,
-) -> Result<()> {
-    let wrong = names.iter().zip(copied).find(|(name, digest)| expected.get(*name) != Some(*digest));
-    if let Some((name, digest)) = wrong {
-        bail!(
-            "{} is damaged, and nothing was exported: tensor '{name}' has the digest {digest}, and its manifest says \
-             otherwise (`sllm-gds verify` tells where)",
-            from.display()
-        );
+/// Holds what was copied against the manifest, where there is one. A tied tensor is copied, and so digested, under each
+/// of its names; of one in a larger storage the digest is of all of that, which is read once more.
+fn check_copied(reader: &TensorReader, copied: &[Digest], cancel: &Cancel) -> Result<()> {
+    let checkpoint = &reader.checkpoint;
+    let Some(manifest) = &checkpoint.manifest else { return Ok(()) };
+    for (i, (tensor, copied)) in checkpoint.tensors.iter().zip(copied).enumerate() {
+        let found = match tensor.data_bytes() == tensor.bytes {
+            true => *copied,
+            false => read_digests(&[tensor.bytes], &Only(reader, i), cancel)?[0],
+        };
+        if manifest.tensors.get(&tensor.name) != Some(&found) {
+            bail!(
+                "{} is damaged, and nothing was exported: tensor '{}' has the digest {found}, and its manifest says \
+                 otherwise (`sllm-gds verify` tells where)",
+                checkpoint.dir.display(),
+                tensor.name
+            );
+        }
     }
     Ok(())
+}
+
+/// One tensor of a source.
+struct Only<'a>(&'a TensorReader, usize);
+
+impl Source for Only<'_> {
+    fn fill(&self, _: usize, offset: u64, out: &mut [u8]) -> Result<()> {
+        self.0.fill(self.1, offset, out)
+    }
 }
 
 /// A recorded source may be damaged: what it leads to must open, and lack no tensor.

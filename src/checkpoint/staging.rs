@@ -36,7 +36,7 @@ impl Staging {
         check_free(target, overwrite)?;
         let target = &resolve(target)?;
         let parent = parent_of(target);
-        fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+        create_lasting(parent).with_context(|| format!("create {}", parent.display()))?;
         let name = target.file_name().context("a checkpoint needs a name")?;
         // One at a time here: no save may take another's new directory for remains before it is locked.
         let _gate = remains::lock(parent)?;
@@ -191,6 +191,17 @@ impl Drop for Staging {
 
 pub(super) fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes a directory and those above it that are missing, so that they outlast a power failure.
+fn create_lasting(dir: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|above| above.symlink_metadata().is_err()).collect();
+    fs::create_dir_all(dir)?;
+    missing
+        .iter()
+        .rev()
+        .filter(|made| made.file_name().is_some())
+        .try_for_each(|made| sys::sync_dir(parent_of(made)))
 }
 
 /// Removes hidden directories whose makers are gone, and puts back old checkpoints that an overwrite cut short had moved
