@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 
 use crate::Outcome;
-use crate::checkpoint::{DType, input};
+use crate::checkpoint::{DType, input, sidecars};
 use crate::cli::{Baseline, BenchArgs, EngineChoice, Format, Mode};
 use crate::gpu::memory::{Pinned, pin};
 use crate::interrupt::Cancel;
@@ -93,6 +93,7 @@ pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
     let _lock = record::claim(&args.results)?;
     environment::read(&args.results)?;
     let input = input::open(&args.model, args.seed, args.hf_token.as_deref(), cancel)?;
+    sidecars::tell(&input.notes, &input.sidecars.left_out);
     if pythons.iter().any(|python| python.versions["torch"].is_null())
         && let Some(tensor) = input.tensors.iter().find(|t| t.dtype == DType::BF16)
     {

@@ -5,6 +5,8 @@
 //! in safetensors the headers are part of the space, and no tensor covers them.
 
 use std::fmt;
+use std::fs::{File, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -138,6 +140,45 @@ pub struct DataFile {
     pub bytes: u64,
     /// Bytes before its first tensor byte (a safetensors header); 0 in ServerlessLLM's layout.
     pub header_bytes: u64,
+    /// What it was before anything was read of it.
+    pub stamp: Stamp,
+}
+
+/// Tells a file that was replaced or written to from what it was; all zero where it was not asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified_ns: i128,
+    changed_ns: i128,
+}
+
+impl Stamp {
+    pub fn of(about: &Metadata) -> Stamp {
+        let ns = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        Stamp {
+            device: about.dev(),
+            inode: about.ino(),
+            bytes: about.len(),
+            modified_ns: ns(about.mtime(), about.mtime_nsec()),
+            changed_ns: ns(about.ctime(), about.ctime_nsec()),
+        }
+    }
+}
+
+impl DataFile {
+    /// Refuses a file that changed since the checkpoint was opened: what was read of it may be half old, half new.
+    pub fn check_unchanged(&self, handle: &File) -> Result<()> {
+        let about = handle.metadata().with_context(|| format!("stat {}", self.path.display()))?;
+        if self.stamp != Stamp::default() && Stamp::of(&about) != self.stamp {
+            bail!(malformed(
+                &self.path,
+                "changed while it was read: wait until nobody writes it, and try again"
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl DataFile {

@@ -258,6 +258,7 @@ fn load_to_host(path: &Path, options: &Options, cancel: &Cancel) -> Result<(Load
         options.threads,
         cancel,
     )?;
+    sources.check_unchanged(&checkpoint)?;
     phases.transfer_s = clock.lap();
     let report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), engine.outcome());
     Ok((Loaded { checkpoint, plan, buffers }, report))
@@ -294,6 +295,7 @@ fn load_by_ring(
         let engine = pinned::PinnedEngine::new(&sources, &ring);
         let jobs = pinned::in_parts(&ring, lanes(&plan, &mut buffers, options.copy_bytes));
         transfer(&checkpoint.files, jobs, &engine, options.threads, cancel)?;
+        sources.check_unchanged(&checkpoint)?;
         phases.transfer_s = clock.lap();
         let mut report =
             LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), engine.outcome());

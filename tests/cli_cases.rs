@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
@@ -166,6 +167,94 @@ fn overwriting_deletes_nothing_that_no_save_wrote() {
     run(dir.path(), &over).expect(2).one_error(&["pytorch_model.bin"]);
     fs::remove_file(dir.path().join("models/y/pytorch_model.bin")).unwrap();
     run(dir.path(), &over).expect(0);
+}
+
+#[test]
+fn what_is_not_surely_one_model_is_not_overwritten() {
+    let dir = temp_dir();
+    write_odd_model(&dir.path().join("odd"));
+    let at = |name: &str| dir.path().join("models").join(name);
+    let save = |name: &str| run(dir.path(), &["save", "--model", "odd", "--name", name, "--overwrite"]);
+    for lora in ["one", "two"] {
+        shard(&at(&format!("loras/{lora}.safetensors")), &[lora], 1);
+    }
+    shard(&at("extra/model.safetensors"), &["w"], 1);
+    shard(&at("extra/my-only-finetune.safetensors"), &["v"], 1);
+    shard(&at("half/model-00001-of-00002.safetensors"), &["w"], 1);
+    shard(&dir.path().join("elsewhere/model.safetensors"), &["w"], 1);
+    symlink(dir.path().join("elsewhere"), at("link")).unwrap();
+    let before = (tree(&dir.path().join("models")), tree(&dir.path().join("elsewhere")));
+    for (name, words) in [
+        ("loras", "no index joins"),
+        ("extra", "my-only-finetune.safetensors"),
+        ("half", "number 2 is missing"),
+        ("link", "is a link"),
+    ] {
+        save(name).expect(2).one_error(&[name, words, "does not delete"]);
+    }
+    assert_eq!((tree(&dir.path().join("models")), tree(&dir.path().join("elsewhere"))), before);
+    save("extra/inner").expect(0);
+    save("extra/inner/most").expect(2).one_error(&["would lie in the checkpoint"]);
+    for name in ["a/tensor.data_1", "x.safetensors", " "] {
+        run(dir.path(), &["save", "--model", "odd", "--name", name]).expect(2).one_error(&["can't name"]);
+    }
+}
+
+#[test]
+fn a_source_that_changes_meanwhile_is_not_saved() {
+    use sllm_gds::checkpoint::{input, save};
+    use sllm_gds::interrupt::Cancel;
+
+    let dir = temp_dir();
+    let file = dir.path().join("m/model.safetensors");
+    for change in [
+        |file: &Path| shard(file, &["w"], 2),
+        |file: &Path| drop(fs::File::options().append(true).open(file).map(|f| f.set_len(9999))),
+    ] {
+        shard(&file, &["w"], 1);
+        let input = input::open(dir.path().join("m").to_str().unwrap(), 0, None, &Cancel::new()).unwrap();
+        let layout = save::Layout::new(&input, 1, 1 << 30).unwrap();
+        change(&file);
+        let saved = save::save(&input, &layout, &dir.path().join("x"), false, &Cancel::new());
+        let error = format!("{:#}", saved.unwrap_err());
+        assert!(error.contains("model.safetensors: changed while it was read"), "{error}");
+        assert!(!dir.path().join("x").exists());
+    }
+}
+
+#[test]
+fn partitions_that_hold_more_than_the_index_are_refused() {
+    let dir = temp_dir();
+    let theirs = dir.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    let entry = |i: u64| (format!("t{i}"), json!([i * 4096, 4096, [4096], [1], "torch.uint8"]));
+    let index: serde_json::Map<String, serde_json::Value> = (0..4).map(entry).collect();
+    fs::write(theirs.join("tensor_index.json"), json!(index).to_string()).unwrap();
+    for (first, last, good) in [(8192, 8192, true), (12288, 12288, false), (8192, 16384, false)] {
+        fs::write(theirs.join("tensor.data_0"), vec![0; first]).unwrap();
+        fs::write(theirs.join("tensor.data_1"), vec![1; last]).unwrap();
+        let load = run(dir.path(), &["load", "theirs", "--gpus", "none"]);
+        match good {
+            true => drop(load.expect(0)),
+            false => drop(load.expect(2).one_error(&["2 partitions", "grew"])),
+        }
+    }
+}
+
+#[test]
+fn one_shard_of_several_says_so_and_files_that_went_missing_are_told() {
+    let dir = temp_dir();
+    write_odd_model(&dir.path().join("odd"));
+    let shard = "odd/model-00002-of-00002.safetensors";
+    let saved = run(dir.path(), &["save", "--model", shard, "--name", "half"]).expect(0);
+    assert!(saved.stderr.contains("one of several shards"), "{saved:?}");
+    run(dir.path(), &["export", "half", "--to", "back"]).expect(0);
+    assert!(names_in(&dir.path().join("back")).contains(&"model-00002.safetensors".to_string()));
+    fs::write(dir.path().join("odd").join(std::ffi::OsStr::from_bytes(b"tok\xff.model")), "x").unwrap();
+    let whole = run(dir.path(), &["save", "--model", "odd", "--name", "whole"]).expect(0);
+    assert!(whole.stderr.contains("left out") && whole.stderr.contains("tok\u{fffd}.model"), "{whole:?}");
+    fs::remove_file(dir.path().join("models/whole/tokenizer.json")).unwrap();
+    run(dir.path(), &["verify", "whole"]).expect(1).one_error(&["tokenizer.json", "missing"]);
 }
 
 #[test]

@@ -51,8 +51,19 @@ const LEFT_OUT_ENDS: [&str; 33] = [
 ];
 
 /// Folders that hold the same weights in another form, or states of a training.
-const LEFT_OUT_FOLDERS: [&str; 12] = [
-    "original", "metal", "onnx", "openvino", "coreml", "tflite", "gguf", "ggml", "flax", "tf", "runs",
+const LEFT_OUT_FOLDERS: [&str; 13] = [
+    "__pycache__",
+    "original",
+    "metal",
+    "onnx",
+    "openvino",
+    "coreml",
+    "tflite",
+    "gguf",
+    "ggml",
+    "flax",
+    "tf",
+    "runs",
     "wandb",
 ];
 
@@ -92,7 +103,7 @@ fn left_out_folder(name: &str) -> Option<&str> {
         folder.strip_prefix(head).is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
     };
     let training = numbered("checkpoint-") || numbered("global_step");
-    (training || LEFT_OUT_FOLDERS.contains(&folder)).then_some(folder)
+    (training || LEFT_OUT_FOLDERS.contains(&folder) || is_own(folder)).then_some(folder)
 }
 
 fn is_left_out(name: &str) -> bool {
@@ -170,7 +181,7 @@ pub fn is_a_checkpoints(name: &str) -> bool {
 
 /// A few of these names, and how many more there are.
 pub fn summary(names: &[String]) -> String {
-    const SHOWN: usize = 5;
+    const SHOWN: usize = 20;
     let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
     match (names.len(), names.len().saturating_sub(SHOWN)) {
         (0, _) => "nothing at all".to_string(),

@@ -10,7 +10,7 @@ use super::sllm::to_torch;
 use super::write::Source;
 use super::{Checkpoint, Tensor};
 use crate::interrupt::{Cancel, Interrupted};
-use crate::progress;
+use crate::{progress, text};
 
 /// Bytes compared at a time; a multiple of every element's size.
 const BLOCK_BYTES: u64 = 4 << 20;
@@ -29,6 +29,9 @@ pub(super) struct Compared {
 /// one that both have: safetensors drops such names.
 pub(super) fn compare(ours: Checkpoint, against: &Path, cancel: &Cancel) -> Result<Compared> {
     let theirs = Checkpoint::open_whole(against)?;
+    for note in ours.notes().iter().chain(&theirs.notes()) {
+        text::tell(format_args!("note: {note}"));
+    }
     let (ours, theirs) = (TensorReader::new(ours)?, TensorReader::new(theirs)?);
     let (our_names, their_names) = (places(&ours.checkpoint), places(&theirs.checkpoint));
     let our_lone = lone(&ours.checkpoint, &their_names);

@@ -47,9 +47,9 @@ pub fn run(args: &ExportArgs, cancel: &Cancel) -> Result<Outcome> {
         false => Vec::new(),
     };
     let checkpoint = checkpoint.whole()?;
-    let note = checkpoint.note_of_unread();
+    let notes = checkpoint.notes_of_parts();
     let done = export(checkpoint, &args.to, args.max_shard_size, args.overwrite, cancel)?;
-    sidecars::tell(note.as_deref(), &done.left_out);
+    sidecars::tell(&notes, &done.left_out);
     let bytes: u64 = done.files.iter().filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum();
     let elapsed_s = started.elapsed().as_secs_f64();
     if args.json {
@@ -205,7 +205,7 @@ fn as_it_was(checkpoint: &Checkpoint, origin: &manifest::Source) -> Result<Shard
         }
         // One shard of several that was saved by itself: under its old name the others would be missed.
         let alone = origin.shards.len() == 1 && origin.index.is_none() && select::is_numbered(&shard.file);
-        let name = if alone { "model.safetensors".to_string() } else { shard.file.clone() };
+        let name = if alone { select::without_total(&shard.file) } else { shard.file.clone() };
         files.push(shard_file(name, &shard.header, checkpoint, &order));
     }
     Ok(Shards { files, index: origin.index.clone() })

@@ -218,7 +218,7 @@ fn fetch_online(model: &Model, options: &Options) -> Result<PathBuf> {
     }
     if !listing.files.iter().any(|name| is_pickle(name)) {
         bail!(
-            "{} holds no *.safetensors at its top level, only {}",
+            "{} holds no *.safetensors at its top level; it holds {}",
             model.id,
             beside::summary(&listing.files)
         );
@@ -277,7 +277,7 @@ fn download(
     let beside = beside::beside(&listing.files, weights);
     if !beside.left_out.is_empty() {
         text::tell(format_args!(
-            "note: not fetched from {}, as other weights or other forms of these: {}",
+            "note: not fetched from {}, as other weights or other forms of them: {}",
             model.id,
             beside::summary(&beside.left_out)
         ));

@@ -51,7 +51,7 @@ pub struct Input {
     /// Its files and its directory: no target may hold them, or lie in them.
     pub places: Vec<PathBuf>,
     /// What a user should hear of how the model was told from other files.
-    pub note: Option<String>,
+    pub notes: Vec<String>,
 }
 
 impl Input {
@@ -72,7 +72,7 @@ impl Input {
             expected: None,
             origin: None,
             places: Vec::new(),
-            note: None,
+            notes: Vec::new(),
         }
     }
 
@@ -100,7 +100,9 @@ pub fn open(model: &str, seed: u64, hf_token: Option<&str>, cancel: &Cancel) -> 
     if !absent {
         let checkpoint = Checkpoint::open_whole(path)?;
         let whole = path.canonicalize().with_context(|| format!("resolve {}", path.display()))?;
-        let name = if path.is_file() { whole.file_stem() } else { whole.file_name() };
+        // As the user called it, a link's own name too; `.` and `..` say nothing.
+        let called = if path.file_name().is_some() { path } else { &whole };
+        let name = if path.is_file() { called.file_stem() } else { called.file_name() };
         let name = name.map_or("model".into(), |n| n.to_string_lossy().into_owned());
         return on_disk(checkpoint, name, whole.display().to_string(), Identity::Bytes);
     }
@@ -160,9 +162,20 @@ fn on_disk(
     let sidecars = sidecars::of(&checkpoint)?;
     let origin = origin(&checkpoint)?;
     let expected = checkpoint.manifest.as_ref().map(|m| m.tensors.clone());
-    let (places, note) = (places(&checkpoint), checkpoint.note_of_unread());
+    let (places, notes) = (places(&checkpoint), checkpoint.notes_of_parts());
     let source = Box::new(TensorReader::new(checkpoint)?);
-    Ok(Input { default_name, made_from, identity, tensors, source, sidecars, expected, origin, places, note })
+    Ok(Input {
+        default_name,
+        made_from,
+        identity,
+        tensors,
+        source,
+        sidecars,
+        expected,
+        origin,
+        places,
+        notes,
+    })
 }
 
 /// A checkpoint's directory, or its one file, and where its files really lie.
@@ -219,5 +232,13 @@ impl Source for TensorReader {
         self.files[index].read_exact_at(out, at).with_context(|| {
             format!("read {} bytes at {at} of {} (tensor '{}')", out.len(), file.path.display(), tensor.name)
         })
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        self.checkpoint
+            .files
+            .iter()
+            .zip(&self.files)
+            .try_for_each(|(file, handle)| file.check_unchanged(handle))
     }
 }

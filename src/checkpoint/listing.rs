@@ -23,12 +23,20 @@ pub fn top(dir: &Path) -> Result<Vec<String>> {
 
 /// The files of a directory and below it, as paths with `/` from it, sorted. Hidden folders are passed over. Folders
 /// that are links are entered, each once.
-pub fn files_below(dir: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
+pub fn files_below(dir: &Path) -> Result<Below> {
+    let mut found = Below::default();
     let mut entered = HashSet::new();
-    walk(dir, "", MAX_DEPTH, &mut entered, &mut names)?;
-    names.sort();
-    Ok(names)
+    walk(dir, "", MAX_DEPTH, &mut entered, &mut found)?;
+    found.names.sort();
+    Ok(found)
+}
+
+/// What lies in a directory and below it.
+#[derive(Debug, Default)]
+pub struct Below {
+    pub names: Vec<String>,
+    /// Names that are not UTF-8, as far as they can be shown.
+    pub unreadable: Vec<String>,
 }
 
 fn walk(
@@ -36,22 +44,26 @@ fn walk(
     prefix: &str,
     depth: usize,
     entered: &mut HashSet<PathBuf>,
-    names: &mut Vec<String>,
+    found: &mut Below,
 ) -> Result<()> {
     let real = dir.canonicalize().with_context(|| format!("resolve {}", dir.display()))?;
     if depth == 0 || !entered.insert(real) {
         return Ok(());
     }
     for path in list(dir)? {
-        let Some(name) = utf8_name(&path)? else { continue };
+        let Some(name) = utf8_name(&path)? else {
+            let lossy = path.file_name().unwrap_or_default().to_string_lossy();
+            found.unreadable.push(format!("{prefix}{lossy}"));
+            continue;
+        };
         if path.is_dir() {
             if !name.starts_with('.') {
-                walk(&path, &format!("{prefix}{name}/"), depth - 1, entered, names)?;
+                walk(&path, &format!("{prefix}{name}/"), depth - 1, entered, found)?;
             }
             continue;
         }
-        names.push(format!("{prefix}{name}"));
-        if names.len() > MAX_FILES {
+        found.names.push(format!("{prefix}{name}"));
+        if found.names.len() > MAX_FILES {
             bail!(
                 "{} holds more than {MAX_FILES} files in it and below: name the model's own directory",
                 dir.display()
@@ -179,11 +191,12 @@ mod tests {
         symlink(dir.path(), dir.path().join("ring")).unwrap();
         symlink("nowhere", dir.path().join("dangling.json")).unwrap();
         assert_eq!(
-            files_below(dir.path()).unwrap(),
+            files_below(dir.path()).unwrap().names,
             ["1_Pooling/config.json", "a/b/c.txt", "config.json", "dangling.json"]
         );
         put(dir.path().join(std::ffi::OsStr::from_bytes(b"x\xff.txt")));
-        assert_eq!(files_below(dir.path()).unwrap().len(), 4);
+        let found = files_below(dir.path()).unwrap();
+        assert_eq!((found.names.len(), found.unreadable), (4, vec!["x\u{fffd}.txt".to_string()]));
         put(dir.path().join(std::ffi::OsStr::from_bytes(b"x\xff.safetensors")));
         assert!(files_below(dir.path()).unwrap_err().to_string().contains("UTF-8"));
     }

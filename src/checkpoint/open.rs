@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::{
-    Checkpoint, CheckpointError, Tensor, beside, list, listing, malformed, safetensors, sllm, staging,
+    Checkpoint, CheckpointError, Layout, Tensor, beside, list, listing, malformed, safetensors, select,
+    sidecars, sllm, staging,
 };
 
 impl Checkpoint {
@@ -72,12 +73,17 @@ impl Checkpoint {
         Some(format!(
             "{} of {} tensors are lost, '{}' the first: {} ends at byte {}, and the index goes on to byte {needed_bytes}. \
              It was cut short (ServerlessLLM's saver passes over a failed last write), or {next} is missing; save the \
-             model again, or take the whole tensors out with `export --whole-tensors`",
+             model again{}",
             self.lost.len(),
             self.lost.len() + self.tensors.len(),
             first.name,
             file.path.display(),
             file.bytes,
+            if self.tensors.is_empty() {
+                ""
+            } else {
+                ", or take the whole tensors out with `export --whole-tensors`"
+            },
         ))
     }
 
@@ -85,16 +91,33 @@ impl Checkpoint {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if !self.chosen.left_out.is_empty() {
-            let by = self.chosen.index.as_ref().map(|(file, _)| format!(" ({file} names none of them)"));
+            let index = self.chosen.index.as_ref().map(|(file, _)| file.as_str());
+            let index = index.or((self.layout == Layout::Sllm).then_some(sllm::INDEX_FILE));
+            let by = index.map(|file| format!(" ({file} decides, and names none of them)"));
             let names = beside::summary(&self.chosen.left_out);
             notes.push(format!("not part of the model: {names}{}", by.unwrap_or_default()));
         }
-        notes.extend(self.note_of_unread());
+        notes.extend(self.notes_of_parts());
         notes
     }
 
-    /// Which copies of tensors the index passes over, in words.
-    pub fn note_of_unread(&self) -> Option<String> {
+    /// In what ways this is not all of what its files hold, or of what its names say, in words.
+    pub fn notes_of_parts(&self) -> Vec<String> {
+        let mut notes: Vec<String> = self.note_of_part().into_iter().collect();
+        let gone = sidecars::missing(self);
+        if !gone.is_empty() {
+            notes.push(format!("saved beside the weights, and missing now: {}", beside::summary(&gone)));
+        }
+        notes
+    }
+
+    fn note_of_part(&self) -> Option<String> {
+        let name = self.files.first().map(|file| self.name_of(file)).unwrap_or_default();
+        if self.chosen.single_file && select::is_numbered(&name) {
+            return Some(format!(
+                "{name} is one of several shards, and the others are not taken: for the whole model name its directory"
+            ));
+        }
         let (shard, name) = self.chosen.unread.first()?;
         Some(match self.chosen.unread.len() {
             1 => {

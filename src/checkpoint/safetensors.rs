@@ -12,8 +12,8 @@ use super::json::{self, UniquePairs};
 use super::listing::{self, Bounds};
 use super::select::{self, SUFFIX};
 use super::{
-    Checkpoint, Chosen, DType, DataFile, Layout, Tensor, TensorSpec, contiguous_stride, finish, malformed,
-    sniff,
+    Checkpoint, Chosen, DType, DataFile, Layout, Stamp, Tensor, TensorSpec, contiguous_stride, finish,
+    malformed, sniff,
 };
 use crate::sys;
 
@@ -75,6 +75,7 @@ fn open_shards(
     let mut seen: HashSet<String> = HashSet::new();
     let mut base = 0u64;
     for path in shards {
+        let stamp = path.metadata().map(|about| Stamp::of(&about)).unwrap_or_default();
         let (bytes, header) = read_header(&path)?;
         // Before any offset is added to it: sparse files can claim sizes that overflow.
         let end = base.checked_add(bytes).ok_or_else(|| malformed(&path, "the shards exceed 2^64 bytes"))?;
@@ -98,7 +99,7 @@ fn open_shards(
             let offset = base + data_start + offset;
             tensors.push(Tensor { name, dtype, shape, stride, offset, bytes: size });
         }
-        files.push(DataFile { path, base, bytes, header_bytes: data_start });
+        files.push(DataFile { path, base, bytes, header_bytes: data_start, stamp });
         base = end;
     }
     if let Some(name) =

@@ -55,7 +55,7 @@ pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
     }
     let each = layout.bytes().saturating_add(input.sidecar_bytes());
     check_space(&args.storage_path, each.saturating_mul(targets.len() as u64), "--storage-path")?;
-    sidecars::tell(input.note.as_deref(), &input.sidecars.left_out);
+    sidecars::tell(&input.notes, &input.sidecars.left_out);
     let mut saved = Vec::new();
     for target in &targets {
         saved.push(save(&input, &layout, target, args.overwrite, cancel)?);
@@ -95,7 +95,8 @@ pub fn check_space(storage_path: &Path, needed_bytes: u64, option: &str) -> Resu
     let needed_bytes = needed_bytes.saturating_add(64 << 20);
     if needed_bytes > free_bytes {
         bail!(
-            "{} has {free_bytes} bytes free, and {needed_bytes} are needed: make room, or name another {option}",
+            "{} has {free_bytes} bytes free, and {needed_bytes} are needed, 64 MiB of them in reserve for the file system: \
+             make room, or name another {option}",
             place.display()
         );
     }

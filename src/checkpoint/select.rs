@@ -53,8 +53,12 @@ pub fn weights(
         top.filter(|n| n.ends_with(end)).collect::<BTreeSet<_>>().into_iter().collect()
     };
     let top = at_top(SUFFIX);
-    let mut chosen = match pick_index(&at_top(INDEX_SUFFIX))? {
+    let decided = match pick_index(&at_top(INDEX_SUFFIX))? {
         Some(file) => by_index(file, &read(file)?, has, &top)?,
+        None => None,
+    };
+    let mut chosen = match decided {
+        Some(chosen) => chosen,
         None => Weights { files: without_index(&top)?, ..Weights::default() },
     };
     let left_out = top.iter().filter(|name| !chosen.files.iter().any(|file| file == *name));
@@ -78,19 +82,29 @@ fn pick_index<'a>(found: &[&'a str]) -> Result<Option<&'a str>> {
     }
 }
 
-fn by_index(file: &str, text: &str, has: &dyn Fn(&str) -> bool, top: &[&str]) -> Result<Weights> {
+/// The shards that an index names; `None` where it is of other files than the model's.
+fn by_index(file: &str, text: &str, has: &dyn Fn(&str) -> bool, top: &[&str]) -> Result<Option<Weights>> {
     #[derive(Deserialize)]
     struct ShardIndex {
         weight_map: UniquePairs<String>,
     }
-    let ShardIndex { weight_map: UniquePairs(pairs) } = match serde_json::from_str(text) {
-        Ok(index) => index,
-        Err(e) => bail!("{file}: not the JSON that belongs here: {e}"),
-    };
+    // Some editors begin a text with a byte order mark.
+    let ShardIndex { weight_map: UniquePairs(pairs) } =
+        match serde_json::from_str(text.trim_start_matches('\u{feff}')) {
+            Ok(index) => index,
+            Err(e) => bail!("{file}: not the JSON that belongs here: {e}"),
+        };
     if pairs.is_empty() {
         bail!("{file}: its weight_map names no tensor, so it says nothing of the weights; fetch it anew");
     }
     let named: BTreeSet<&str> = pairs.iter().map(|(_, shard)| shard.as_str()).collect();
+    // An adapter's index, a variant's or that of consolidated files says nothing of the model's own.
+    let of_model = || top.iter().filter(|name| is_of(name, FAMILIES[0]));
+    let has_plain = of_model().any(|name| !is_of_variant(name));
+    let mut own = of_model().filter(|name| !has_plain || !is_of_variant(name)).peekable();
+    if file != MAIN_INDEX && own.peek().is_some() && !own.any(|name| named.contains(name)) {
+        return Ok(None);
+    }
     for shard in &named {
         check_path(shard).map_err(|why| anyhow::anyhow!("{file}: names the shard {shard:?}, {why}"))?;
         if !shard.ends_with(SUFFIX) {
@@ -100,7 +114,7 @@ fn by_index(file: &str, text: &str, has: &dyn Fn(&str) -> bool, top: &[&str]) ->
     let missing: Vec<&str> = named.iter().copied().filter(|shard| !has(shard)).collect();
     if missing.len() == named.len() && top.contains(&"model.safetensors") {
         // An index that was left from other files: transformers, too, take the single file then.
-        return Ok(Weights { files: vec!["model.safetensors".into()], ..Weights::default() });
+        return Ok(None);
     }
     if let Some(first) = missing.first() {
         bail!(
@@ -112,7 +126,7 @@ fn by_index(file: &str, text: &str, has: &dyn Fn(&str) -> bool, top: &[&str]) ->
     }
     let files = named.into_iter().map(str::to_string).collect();
     let index = Index { file: file.into(), text: text.into(), weight_map: pairs.into_iter().collect() };
-    Ok(Weights { files, index: Some(index), left_out: Vec::new() })
+    Ok(Some(Weights { files, index: Some(index), left_out: Vec::new() }))
 }
 
 fn without_index(top: &[&str]) -> Result<Vec<String>> {
@@ -145,7 +159,11 @@ fn pick(names: &[&str], family: Option<&str>) -> Result<Vec<String>> {
         }
     }
     let all: BTreeSet<Set> = sets.keys().cloned().collect();
-    sets.retain(|set, _| !all.iter().any(|plain| set.is_variant_of(plain)));
+    let has_single = |stem: &str| singles.contains(&format!("{stem}{SUFFIX}").as_str());
+    sets.retain(|set, _| {
+        let of_single = set.plain_stem().is_some_and(has_single);
+        !of_single && !all.iter().any(|plain| set.is_variant_of(plain))
+    });
     let mut before: Option<(&Set, &str)> = None;
     for (set, files) in &sets {
         let first = files.values().next().copied().unwrap_or_default();
@@ -158,6 +176,7 @@ fn pick(names: &[&str], family: Option<&str>) -> Result<Vec<String>> {
         check_whole(set, files)?;
         before = Some((set, first));
     }
+    check_gapless(&singles)?;
     let whole: Vec<&str> = sets.values().flat_map(|files| files.values().copied()).collect();
     let plain = |name: &&str| {
         let stem = name.strip_suffix(SUFFIX).unwrap_or(name);
@@ -183,16 +202,24 @@ struct Set {
 }
 
 impl Set {
-    fn is_variant_of(&self, plain: &Set) -> bool {
+    /// `model` of `model.fp16-1-of-2` and of `model-1-of-2.fp16`; `None` where it is no variant.
+    fn plain_stem(&self) -> Option<&str> {
         let by_tail = self.tail.strip_prefix('.').is_some_and(|v| VARIANTS.contains(&v));
-        let by_stem = variant_of(&self.stem) == Some(plain.stem.as_str());
-        plain.tail.is_empty() && ((by_tail && self.stem == plain.stem) || by_stem)
+        if by_tail { Some(&self.stem) } else { variant_of(&self.stem) }
+    }
+
+    fn is_variant_of(&self, plain: &Set) -> bool {
+        plain.tail.is_empty() && self.plain_stem() == Some(plain.stem.as_str())
     }
 }
 
 /// The set and the number of a shard, whatever its base and digits.
 fn numbered(name: &str) -> Option<(Set, u64)> {
-    let (head, rest) = name.strip_suffix(SUFFIX)?.rsplit_once("-of-")?;
+    let stem = name.strip_suffix(SUFFIX)?;
+    // As people write it by hand, too: `_of_`, `-OF-`. Lower case has as many bytes here.
+    let lower = stem.to_ascii_lowercase();
+    let at = ["-of-", "_of_", ".of."].iter().filter_map(|of| lower.rfind(of)).max()?;
+    let (head, rest) = (&stem[..at], &stem[at + "-of-".len()..]);
     let (stem, number) = head.rsplit_once(['-', '.', '_'])?;
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     let (total, tail) = rest.split_at(digits);
@@ -207,6 +234,35 @@ fn numbered(name: &str) -> Option<(Set, u64)> {
 /// Whether a name says that the file is one of several.
 pub fn is_numbered(name: &str) -> bool {
     numbered(name).is_some_and(|(set, _)| set.total.parse() != Ok(1))
+}
+
+/// Refuses files that count up without saying to what, such as `layer_1` and `layer_3`, where a number is missing.
+fn check_gapless(names: &[&str]) -> Result<()> {
+    let mut runs: BTreeMap<&str, BTreeMap<u64, &str>> = BTreeMap::new();
+    for name in names {
+        let stem = name.strip_suffix(SUFFIX).unwrap_or(name);
+        let head = stem.trim_end_matches(|c: char| c.is_ascii_digit());
+        if let Ok(number) = stem[head.len()..].parse() {
+            runs.entry(head).or_default().insert(number, name);
+        }
+    }
+    for run in runs.values() {
+        for ((low, first), (high, second)) in run.iter().zip(run.iter().skip(1)) {
+            if high - low > 1 {
+                bail!(
+                    "{first} and {second} count up, and number {} is missing between them: fetch it, or put an index \
+                     beside that says which files are the model",
+                    low + 1
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The name of a shard that stands alone: `model-00001.safetensors`, which nobody takes for a whole model.
+pub fn without_total(name: &str) -> String {
+    numbered(name).map_or(name.to_string(), |(set, number)| format!("{}-{number:05}{SUFFIX}", set.stem))
 }
 
 /// A set is whole when its numbers run from 1 to its total, or, as gpt-oss counts, from 0 to its total. From 0 to one
@@ -234,6 +290,12 @@ fn check_whole(set: &Set, files: &BTreeMap<u64, &str>) -> Result<()> {
     }
 }
 
+/// `model.fp16.safetensors`, `model-00001-of-00002.fp16.safetensors`, `model.fp16-00001-of-00002.safetensors`.
+fn is_of_variant(name: &str) -> bool {
+    let stem = name.strip_suffix(SUFFIX).unwrap_or(name);
+    variant_of(stem).is_some() || numbered(name).is_some_and(|(set, _)| variant_of(&set.stem).is_some())
+}
+
 /// `model` where this is `model.fp16`.
 fn variant_of(stem: &str) -> Option<&str> {
     let (plain, variant) = stem.rsplit_once('.')?;
@@ -247,7 +309,7 @@ pub fn check_path(path: &str) -> Result<(), &'static str> {
         return Err("which can't be a file's name here: refused");
     }
     if !path.split('/').all(good_part) {
-        return Err("which could lie outside the model's directory: refused");
+        return Err("which is no plain path below the model's directory: refused");
     }
     Ok(())
 }
@@ -298,9 +360,9 @@ mod tests {
     fn an_index_that_cannot_be_followed_is_refused() {
         let names = ["model-1-of-2.safetensors", "model.safetensors.index.json"];
         for (shard, words) in [
-            ("../x.safetensors", "outside"),
-            ("/x.safetensors", "outside"),
-            ("a//x.safetensors", "outside"),
+            ("../x.safetensors", "no plain path"),
+            ("/x.safetensors", "no plain path"),
+            ("a//x.safetensors", "no plain path"),
             ("a\\\\x.safetensors", "can't be"),
             ("pytorch_model.bin", "no safetensors"),
             ("model-2-of-2.safetensors", "1 of 2 shards are missing"),
@@ -312,6 +374,21 @@ mod tests {
         assert!(choose(&names, "[").unwrap_err().contains("JSON"));
         let two = ["a.safetensors.index.json", "b.safetensors.index.json"];
         assert!(choose(&two, "").unwrap_err().contains("two indices"));
+    }
+
+    #[test]
+    fn an_index_of_other_files_does_not_decide() {
+        for (index, named) in [
+            ("adapter_model.safetensors.index.json", "adapter_model-1-of-1.safetensors"),
+            ("model.fp16.safetensors.index.json", "model.fp16-1-of-1.safetensors"),
+            ("consolidated.safetensors.index.json", "consolidated.safetensors"),
+        ] {
+            let names = ["model.safetensors", index, named];
+            assert_eq!(choose(&names, &map(&[named])).unwrap().0, ["model.safetensors"]);
+            assert_eq!(choose(&names[1..], &map(&[named])).unwrap().0, [named], "it does where it is alone");
+        }
+        let names = ["model-1-of-1.safetensors", "x.safetensors.index.json"];
+        assert_eq!(choose(&names, &map(&names[..1])).unwrap().0, names[..1]);
     }
 
     #[test]
@@ -377,6 +454,14 @@ mod tests {
         assert_eq!(m(&["a", "b", "modelspec"]).unwrap(), "a b modelspec");
         assert!(m(&["model-1-of-2", "model-2-of-2", "model-1-of-1"]).unwrap_err().contains("two sets"));
         assert!(m(&["x-1-of-2", "y"]).unwrap_err().contains("number 2 is missing"));
+        for gap in
+            [["consolidated.00", "consolidated.02"], ["layer_1", "layer_3"], ["model-00001", "model-00003"]]
+        {
+            assert!(m(&gap).unwrap_err().contains("missing between them"), "{gap:?}");
+        }
+        for part in [["x_00001_of_00003", "x_00003_of_00003"], ["x-1-OF-3", "x-3-OF-3"]] {
+            assert!(m(&part).unwrap_err().contains("number 2 is missing"), "{part:?}");
+        }
         assert_eq!(m(&[]).unwrap(), "");
     }
 }

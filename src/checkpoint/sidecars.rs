@@ -49,7 +49,10 @@ pub fn of(checkpoint: &Checkpoint) -> Result<Sidecars> {
         carried.retain(|name| beside::is_config_or_tokenizer(name));
         beside::Beside { carried, left_out: Vec::new() }
     } else {
-        beside::beside(&listing::files_below(&checkpoint.dir)?, &weights(checkpoint))
+        let below = listing::files_below(&checkpoint.dir)?;
+        let mut found = beside::beside(&below.names, &weights(checkpoint));
+        found.left_out.extend(below.unreadable);
+        found
     };
     let mut sidecars = Sidecars { carried: Vec::new(), left_out: found.left_out };
     for name in found.carried {
@@ -64,6 +67,13 @@ pub fn of(checkpoint: &Checkpoint) -> Result<Sidecars> {
         }
     }
     Ok(sidecars)
+}
+
+/// The files that a save wrote beside the weights and that are gone.
+pub fn missing(checkpoint: &Checkpoint) -> Vec<String> {
+    let recorded = checkpoint.manifest.as_ref().and_then(|manifest| manifest.beside.as_ref());
+    let gone = |name: &&String| !checkpoint.dir.join(name).is_file();
+    recorded.into_iter().flatten().filter(gone).cloned().collect()
 }
 
 /// A checkpoint's own files by their names, as a listing of its directory has them.
@@ -81,13 +91,13 @@ fn weights(checkpoint: &Checkpoint) -> Weights {
 }
 
 /// Says what does not become part of a new checkpoint, and why.
-pub fn tell(note: Option<&str>, left_out: &[String]) {
-    if let Some(note) = note {
+pub fn tell(notes: &[String], left_out: &[String]) {
+    for note in notes {
         text::tell(format_args!("note: {note}"));
     }
     if !left_out.is_empty() {
         text::tell(format_args!(
-            "note: left out, as other weights, other forms of these or remains: {}",
+            "note: left out (other weights, other forms of them, remains, no plain files): {}",
             beside::summary(left_out)
         ));
     }

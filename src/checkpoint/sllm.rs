@@ -7,12 +7,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::json::{self, UniquePairs};
-use super::listing::Bounds;
+use super::listing::{self, Bounds};
 use super::manifest::{self, Manifest};
 use super::{
-    Checkpoint, Chosen, DType, DataFile, Layout, MAX_TOTAL_BYTES, Tensor, contiguous_stride, element_count,
-    finish, malformed,
+    Checkpoint, Chosen, DType, DataFile, Layout, MAX_TOTAL_BYTES, Stamp, Tensor, contiguous_stride,
+    element_count, finish, malformed, select,
 };
+use crate::sys::DIRECT_ALIGN;
 
 pub const INDEX_FILE: &str = "tensor_index.json";
 
@@ -47,7 +48,13 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
     }
     let tensors =
         entries.into_iter().map(|(name, entry)| tensor(&index, name, entry)).collect::<Result<Vec<_>>>()?;
-    let (tensors, lost) = whole_and_lost(&index, &files, tensors)?;
+    // Where the manifest says how long each file is, they are what they were.
+    let (tensors, lost) = match manifest {
+        Some(_) => (tensors, Vec::new()),
+        None => whole_and_lost(&index, &files, tensors)?,
+    };
+    let mut left_out = listing::top(dir)?;
+    left_out.retain(|name| name.ends_with(select::SUFFIX) && !name.starts_with('.'));
     let checkpoint = Checkpoint {
         dir: dir.to_path_buf(),
         layout: Layout::Sllm,
@@ -55,7 +62,7 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
         tensors,
         manifest,
         lost,
-        chosen: Chosen::default(),
+        chosen: Chosen { left_out, ..Chosen::default() },
         storage_path: storage_path.map(Path::to_path_buf),
     };
     let checkpoint = finish(checkpoint, &index)?;
@@ -108,6 +115,16 @@ fn whole_and_lost(
             ),
         ));
     }
+    // Padding is less than a page; a file of zeros for tensors without bytes is one.
+    let used = whole.iter().map(Tensor::end).max().unwrap_or(0);
+    if files.len() > 1 && lost.is_empty() && end_of_all - used > DIRECT_ALIGN {
+        let what = format!(
+            "its tensors end at byte {used}, and the {} partitions at {end_of_all}: one of them grew or is left from \
+             another checkpoint, and nobody can tell where the others' tensors lie then; save the model again",
+            files.len()
+        );
+        return Err(malformed(index, what));
+    }
     Ok((whole, lost))
 }
 
@@ -117,13 +134,13 @@ fn partitions(dir: &Path, index: &Path) -> Result<Vec<DataFile>> {
     let mut base = 0u64;
     loop {
         let path = dir.join(partition_name(files.len()));
-        let bytes = match path.metadata() {
-            Ok(metadata) if metadata.is_file() => metadata.len(),
+        let (bytes, stamp) = match path.metadata() {
+            Ok(metadata) if metadata.is_file() => (metadata.len(), Stamp::of(&metadata)),
             Ok(_) => return Err(malformed(&path, "not a regular file")),
             Err(e) if e.kind() == ErrorKind::NotFound && !path.is_symlink() => break,
             Err(e) => return Err(e).with_context(|| format!("stat {}", path.display())),
         };
-        files.push(DataFile { path, base, bytes, header_bytes: 0 });
+        files.push(DataFile { path, base, bytes, header_bytes: 0, stamp });
         base = base.checked_add(bytes).ok_or_else(|| malformed(index, "partitions exceed 2^64 bytes"))?;
     }
     if files.is_empty() {

@@ -258,23 +258,29 @@ fn restore(aside: &Path, target: &Path) {
 mod tests {
     use super::*;
 
+    /// A safetensors file with one byte.
+    fn model(byte: u8) -> Vec<u8> {
+        let header = br#"{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
+        [&(header.len() as u64).to_le_bytes()[..], header, &[byte]].concat()
+    }
+
     #[test]
     fn published_whole_or_removed() {
         let dir = tempfile::tempdir_in(".").unwrap();
         let target = dir.path().join("a/b");
         let staging = Staging::new(&target, false).unwrap();
-        fs::write(staging.path().join("model.safetensors"), "new").unwrap();
+        fs::write(staging.path().join("model.safetensors"), model(1)).unwrap();
         drop(staging);
         assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 0, "an abandoned one leaves nothing");
         let staging = Staging::new(&target, false).unwrap();
-        fs::write(staging.path().join("model.safetensors"), "new").unwrap();
+        fs::write(staging.path().join("model.safetensors"), model(1)).unwrap();
         staging.publish().unwrap();
-        assert_eq!(fs::read_to_string(target.join("model.safetensors")).unwrap(), "new");
+        assert_eq!(fs::read(target.join("model.safetensors")).unwrap(), model(1));
         assert!(Staging::new(&target, false).is_err());
         let staging = Staging::new(&target, true).unwrap();
-        fs::write(staging.path().join("model.safetensors"), "newer").unwrap();
+        fs::write(staging.path().join("model.safetensors"), model(2)).unwrap();
         staging.publish().unwrap();
-        assert_eq!(fs::read_to_string(target.join("model.safetensors")).unwrap(), "newer");
+        assert_eq!(fs::read(target.join("model.safetensors")).unwrap(), model(2));
         assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1, "the old one is gone");
     }
 

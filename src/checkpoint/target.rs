@@ -6,16 +6,19 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use super::{beside, manifest, select, sllm};
+use super::{Checkpoint, Layout, beside, manifest, select, sllm};
 use crate::sys;
 
 /// Joins a name such as `facebook/opt-125m` below a directory, and refuses names that would leave it.
 pub fn place(storage_path: &Path, name: &str) -> Result<PathBuf> {
     let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
-    if name.is_empty() || !plain || name.starts_with('.') || name.contains("/.") || name.ends_with('/') {
+    // A part that is named as a file of a checkpoint would make its parent one.
+    let own = |part: &str| beside::is_own(part) || part.ends_with(select::SUFFIX) || part.trim().is_empty();
+    let dotted = name.starts_with('.') || name.contains("/.") || name.ends_with('/');
+    if !plain || dotted || name.chars().any(char::is_control) || name.split('/').any(own) {
         bail!(
             "'{name}' can't name a checkpoint: use letters, digits and single slashes, as in facebook/opt-125m"
         );
@@ -45,6 +48,10 @@ pub(super) fn standing(target: &Path) -> Result<Option<Metadata>> {
 /// Refuses a target that stands already, unless it is a checkpoint (or an empty directory) that may be
 /// replaced. Nothing else is ever replaced.
 pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
+    // A checkpoint in a checkpoint's folder would be in the way of whoever replaces that.
+    if let Some(outer) = target.ancestors().skip(1).find(|above| above.join(sllm::INDEX_FILE).is_file()) {
+        bail!("{} would lie in the checkpoint {}: choose another name", target.display(), outer.display());
+    }
     if standing(target)?.is_none() {
         return Ok(());
     }
@@ -67,6 +74,9 @@ pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
         Some(recorded) => recorded.contains(name.as_str()),
         None => beside::is_a_checkpoints(name),
     };
+    if recorded.is_none() && !files.is_empty() {
+        check_one_model(target)?;
+    }
     let has_weights = files.iter().any(|n| n.ends_with(select::SUFFIX) || beside::is_own(n));
     let other = files.iter().find(|name| !is_known(name)).or(files.first().filter(|_| !has_weights));
     if let Some(other) = other {
@@ -75,6 +85,41 @@ pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
              it yourself, or choose another name",
             target.display()
         );
+    }
+    Ok(())
+}
+
+/// Of a directory that no manifest describes, refuses what is not surely one model: several files that nothing joins, files
+/// beside the model, one that does not open, and one that a link leads to.
+fn check_one_model(target: &Path) -> Result<()> {
+    let keep = |what: String| {
+        anyhow!(
+            "{} {what}, and --overwrite does not delete those: remove it yourself, or choose another name",
+            target.display()
+        )
+    };
+    if target.is_symlink() {
+        return Err(keep(format!(
+            "is a link to files that no save wrote, in {}",
+            target.canonicalize()?.display()
+        )));
+    }
+    let found = match Checkpoint::open(target) {
+        Ok(found) => found,
+        Err(why) => return Err(keep(format!("holds other things than one checkpoint ({why:#})"))),
+    };
+    if let Some(name) = found.chosen.left_out.first() {
+        return Err(keep(format!("holds other things than one checkpoint, such as {name}")));
+    }
+    let joined = found.files.len() == 1
+        || found.layout == Layout::Sllm
+        || found.chosen.index.is_some()
+        || found.files.iter().all(|file| select::is_numbered(&found.name_of(file)));
+    if !joined {
+        return Err(keep(format!(
+            "holds {} weight files that no index joins to one model",
+            found.files.len()
+        )));
     }
     Ok(())
 }
@@ -173,7 +218,21 @@ mod tests {
 
     #[test]
     fn names_stay_below_the_storage_path() {
-        for bad in ["", ".", "..", "../x", "/x", "a/../b", ".hidden", "a/", "a/.x"] {
+        for bad in [
+            " ",
+            "a/tensor.data_1",
+            "model.safetensors",
+            "a\nb",
+            "",
+            ".",
+            "..",
+            "../x",
+            "/x",
+            "a/../b",
+            ".hidden",
+            "a/",
+            "a/.x",
+        ] {
             assert!(place(Path::new("m"), bad).is_err(), "{bad}");
         }
         assert_eq!(place(Path::new("m"), "a/b").unwrap(), Path::new("m/a/b"));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use anyhow::{Context, Result, bail};
 
 use super::manifest::Manifest;
-use super::{Checkpoint, compare};
+use super::{Checkpoint, compare, sidecars};
 use crate::Outcome;
 use crate::cli::{IoChoice, VerifyArgs};
 use crate::digest;
@@ -28,6 +28,10 @@ pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
         problems.push(vec![lost]);
         done.push("what the files hold of the index's tensors".to_string());
     }
+    let gone = sidecars::missing(&checkpoint);
+    problems.push(
+        gone.iter().map(|name| format!("{name}, which was saved beside the weights, is missing")).collect(),
+    );
     match &checkpoint.manifest {
         Some(manifest) => {
             problems.push(digests(&checkpoint, manifest, cancel)?);
@@ -45,6 +49,9 @@ pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
         None => {}
     }
     if let Some(against) = &args.against {
+        // As the first one, by its name, too.
+        let stored = args.checkpoint.storage_path.join(against);
+        let against = if !against.exists() && stored.exists() { &stored } else { against };
         let compared = compare::compare(checkpoint, against, cancel)?;
         problems.extend(compared.problems);
         hint = compared.hint;

@@ -38,6 +38,11 @@ pub enum Content {
 pub trait Source: Sync {
     /// Fills `out` with the tensor's bytes from `offset` on.
     fn fill(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<()>;
+
+    /// Refuses where what was read may be half old, half new; asked when all is read.
+    fn check_unchanged(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Digests made on the way: of each file's chunks, and of each tensor.
@@ -86,6 +91,7 @@ pub fn write_files(
     if let Some(error) = work.failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
         return Err(error);
     }
+    source.check_unchanged()?;
     for ((handle, path), file) in handles.iter().zip(files) {
         let sync = || handle.set_len(file.bytes).and_then(|()| handle.sync_all());
         sync().with_context(|| format!("sync {}", path.display()))?;

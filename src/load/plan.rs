@@ -172,6 +172,7 @@ pub(crate) mod tests {
                 base,
                 bytes: at,
                 header_bytes: *header_bytes,
+                stamp: Default::default(),
             });
             base += at;
         }

@@ -82,6 +82,15 @@ impl Sources {
         Ok(Sources { files, io, direct_works: AtomicBool::new(true), direct_bytes, buffered_bytes })
     }
 
+    /// Refuses where what was loaded may be half old, half new.
+    pub fn check_unchanged(&self, checkpoint: &Checkpoint) -> Result<()> {
+        checkpoint
+            .files
+            .iter()
+            .zip(&self.files)
+            .try_for_each(|(file, own)| file.check_unchanged(&own.buffered))
+    }
+
     /// The descriptor to read past the page cache with, if this range should be read so.
     fn direct_for<'a>(
         &self,

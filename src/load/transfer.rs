@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn one_threads_end_stops_the_others_in_every_lane() {
-        let files = [DataFile { path: "f".into(), base: 0, bytes: 4096, header_bytes: 0 }];
+        let files =
+            [DataFile { path: "f".into(), base: 0, bytes: 4096, header_bytes: 0, stamp: Default::default() }];
         for panics in [false, true] {
             for lanes in [1, 3] {
                 let engine = Failing { panics, reads: AtomicUsize::new(0) };

@@ -189,7 +189,7 @@ impl World {
 
     /// Adds something that leaves the model what it is.
     fn add_harmless(&mut self) {
-        let what = match self.rng.u32(0..14) {
+        let what = match self.rng.u32(0..15) {
             0 => self.put_new("._model.safetensors", b"\0\x05\x16\x07\0\x02\0\0Mac OS X"),
             1 => self.put_new(".cache/x.safetensors", b"half"),
             2 => self.put_new("tensor.data_0", &b"STALE".repeat(100)),
@@ -216,6 +216,10 @@ impl World {
             }
             12 => self.link_a_shard(),
             13 => self.double_a_tensor(),
+            14 if self.is_of_model() && self.index != Some("x.safetensors.index.json") => {
+                let map = json!({"weight_map": {"a": "adapter_model.safetensors"}}).to_string();
+                self.put_new("adapter_model.safetensors.index.json", map.as_bytes())
+            }
             _ => None,
         };
         self.note(what);

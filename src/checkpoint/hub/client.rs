@@ -293,6 +293,7 @@ impl Tries<'_> {
             let what = format!("{what} ({MAX_TRIES} tries); run it again, it goes on where it stopped");
             return Err(NoAnswer { what, network }.into());
         }
+        crate::text::tell(format_args!("note: {what}; trying again ({} of {MAX_TRIES})", self.failed + 1));
         let back_off = self.client.options.back_off.saturating_mul(1 << (self.failed - 1));
         self.client.pause(back_off.max(retry_after))
     }

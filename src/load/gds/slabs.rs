@@ -271,7 +271,13 @@ mod tests {
             bytes: JOB_BYTES,
             target: Target::Host(Default::default()),
         };
-        let file = DataFile { path: "f".into(), base: 0, bytes: 16 * JOB_BYTES, header_bytes: 0 };
+        let file = DataFile {
+            path: "f".into(),
+            base: 0,
+            bytes: 16 * JOB_BYTES,
+            header_bytes: 0,
+            stamp: Default::default(),
+        };
         std::thread::scope(|scope| {
             scope.spawn(|| engine.slabs.map_ahead());
             let result = transfer(&[file], vec![(0..16).map(job).collect()], &engine, 8, &Cancel::new());
