@@ -130,7 +130,8 @@ impl Manifest {
                 return Err(malformed(
                     &file.path,
                     format!(
-                        "{} bytes long, and {} were written: it was cut short or grew",
+                        "{} bytes long, and {} were written: it was cut short or grew; copy it anew, or save the model \
+                         again",
                         file.bytes, partition.bytes
                     ),
                 ));

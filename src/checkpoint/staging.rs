@@ -44,7 +44,12 @@ impl Staging {
         // What an overwrite cut short had moved aside is back now.
         check_free(target, overwrite)?;
         let path = parent.join(remains::hidden_name(MARK, name));
-        fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
+        fs::create_dir(&path).with_context(|| {
+            format!(
+                "write to {} (a checkpoint is made beside its place; name one that may be written to)",
+                parent.display()
+            )
+        })?;
         let mut staging = Staging { path, target: target.to_path_buf(), overwrite, _lock: None, done: false };
         staging._lock = remains::lock(&staging.path)?;
         if standing(target)?.is_some() {
