@@ -116,6 +116,23 @@ fn a_file_cut_during_the_load_is_named_with_the_byte_where_it_ends() {
 }
 
 #[test]
+fn a_load_of_files_that_were_written_to_meanwhile_is_refused() {
+    let fixture = Fixture::new();
+    for (dir, file) in layouts(&fixture) {
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        let sources = Sources::open(&checkpoint, IoChoice::Auto).unwrap();
+        sources.check_unchanged(&checkpoint).unwrap();
+        let bytes = fs::read(&file).unwrap();
+        fs::write(&file, &bytes).unwrap();
+        let error = format!("{:#}", sources.check_unchanged(&checkpoint).unwrap_err());
+        assert!(
+            error.contains(file.to_str().unwrap()) && error.contains("changed while it was read"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn files_that_grow_or_lose_their_names_during_the_load_do_no_harm() {
     let fixture = Fixture::new();
     for (dir, file) in layouts(&fixture) {

@@ -138,6 +138,8 @@ fn fill(
     let engine = FillEngine { storage: &sources, lanes: lanes.to_vec() };
     let jobs = staged_jobs(&filling.plan, &mut buffers, &mut filling.chunks, chunk_bytes);
     transfer(&filling.checkpoint.files, jobs, &engine, options.threads, cancel)?;
+    // Before it is kept: later loads would be given the same.
+    sources.check_unchanged(&filling.checkpoint)?;
     phases.transfer_s = clock.lap();
     let taken = engine.outcome();
     let model = filling.keep();

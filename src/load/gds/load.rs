@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::{Gds, GdsEngine};
 use crate::bench::record::Phases;
@@ -15,6 +15,7 @@ use crate::load::plan::Plan;
 use crate::load::{
     Clock, LoadReport, Loaded, Options, Placement, allocate, gpus_of_lanes, lanes, poison_all, transfer,
 };
+use crate::sys;
 
 /// What came of it.
 pub enum Came {
@@ -68,6 +69,11 @@ pub fn load(
         scope.spawn(|| engine.map_ahead());
         transfer(&checkpoint.files, jobs, engine, options.threads, cancel)
     })?;
+    for file in &checkpoint.files {
+        let handle =
+            sys::open_regular(&file.path).with_context(|| format!("open {}", file.path.display()))?;
+        file.check_unchanged(&handle)?;
+    }
     phases.transfer_s = clock.lap();
     let elapsed_s = clock.total();
     engine.settle(gds.prove(&checkpoint, gpus));
