@@ -37,6 +37,8 @@ pub mod load;
 pub mod median;
 /// Host buffers.
 pub mod memory;
+/// Facts of a machine.
+pub mod node;
 /// Progress on a terminal, silence in a pipe.
 pub mod progress;
 /// A node held against what its parts allow, a profile, or an earlier node.

@@ -1,8 +1,11 @@
 //! Host buffers: anonymous memory in huge pages where the kernel has them.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use memmap2::{Advice, MmapMut, MmapOptions};
 
+use crate::node::cgroup;
 use crate::sys::{DIRECT_ALIGN, align_up};
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -22,8 +25,8 @@ impl HostBuffer {
             && bytes > free_bytes
         {
             bail!(
-                "the load needs {bytes} bytes of host memory and {free_bytes} are available: close other programs, \
-                 or load a smaller checkpoint"
+                "the load needs {bytes} bytes of host memory and {free_bytes} are available, the limits of its container \
+                 or service counted: raise these, close other programs, or load a smaller checkpoint"
             );
         }
         let length =
@@ -63,8 +66,14 @@ impl HostBuffer {
     }
 }
 
-/// `MemAvailable` of `/proc/meminfo`, in bytes.
+/// Bytes of memory that can still be had: of the machine, and within the limits of this process's groups, past which a
+/// container's processes are killed.
 pub fn available_bytes() -> Option<u64> {
+    machine_bytes().into_iter().chain(cgroup::available_bytes(Path::new("/"))).min()
+}
+
+/// `MemAvailable` of `/proc/meminfo`, in bytes.
+fn machine_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)

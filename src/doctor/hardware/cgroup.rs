@@ -5,20 +5,10 @@ use super::machine;
 use super::nvml::GpuFacts;
 use crate::doctor::check::{Check, Status};
 use crate::doctor::source::Source;
+use crate::node::cgroup::{CPU, MEMORY, files};
 
 /// With fewer, the ring of pinned buffers is no longer filled at the speed of PCIe 5.
 const CPUS_WANTED: f64 = 16.0;
-
-/// One controller's names in both versions of cgroups.
-struct Controller {
-    name: &'static str,
-    file_v2: &'static str,
-    file_v1: &'static str,
-}
-
-const MEMORY: Controller =
-    Controller { name: "memory", file_v2: "memory.max", file_v1: "memory.limit_in_bytes" };
-const CPU: Controller = Controller { name: "cpu", file_v2: "cpu.max", file_v1: "cpu.cfs_quota_us" };
 
 pub fn checks(source: &Source, gpus: &[GpuFacts]) -> Vec<Check> {
     let Ok(groups) = source.text("/proc/self/cgroup") else {
@@ -84,35 +74,6 @@ fn cpus_allowed(source: &Source, file: &str) -> Option<f64> {
     (quota > 0 && period > 0).then(|| quota as f64 / period as f64)
 }
 
-/// The files that may hold a limit, from this process's own group up to the root of the mount. A container may see
-/// its host's names here and only its own group there: then only the last ones exist.
-fn files(groups: &str, controller: &Controller) -> Vec<String> {
-    let mut files = Vec::new();
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(number), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        let (mount, file) = match number {
-            "0" if controllers.is_empty() => (String::new(), controller.file_v2),
-            _ if controllers.split(',').any(|name| name == controller.name) => {
-                (format!("/{}", controller.name), controller.file_v1)
-            }
-            _ => continue,
-        };
-        let mut group = path.trim_end_matches('/');
-        loop {
-            files.push(format!("/sys/fs/cgroup{mount}{group}/{file}"));
-            match group.rsplit_once('/') {
-                Some((parent, _)) => group = parent,
-                None => break,
-            }
-        }
-    }
-    files
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::test_tree::{tree, tree_of};
@@ -135,19 +96,6 @@ mod tests {
         );
         assert_eq!(status_and_value("bare-metal-gds", "machine.memory-limit"), (Status::Pass, "none".into()));
         assert_eq!(status_and_value("bare-metal-gds", "machine.cpu-limit"), (Status::Pass, "none".into()));
-    }
-
-    #[test]
-    fn both_versions_are_walked_up() {
-        assert_eq!(
-            files("0::/a/b\n", &MEMORY),
-            ["/sys/fs/cgroup/a/b/memory.max", "/sys/fs/cgroup/a/memory.max", "/sys/fs/cgroup/memory.max"]
-        );
-        assert_eq!(
-            files("5:cpu,memory:/x\n3:cpuset:/\n", &MEMORY),
-            ["/sys/fs/cgroup/memory/x/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        );
-        assert!(files("nonsense\n1:cpu\n", &CPU).is_empty());
     }
 
     #[test]
