@@ -23,3 +23,14 @@ mod memory;
 mod pool;
 #[path = "gpu/rig.rs"]
 mod rig;
+
+/// Whoever says that there must be a GPU learns that there is none.
+#[test]
+fn a_gpu_that_is_needed_and_absent_is_a_failure() {
+    let one_of_them = "memory::";
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = again.args([one_of_them, "--test-threads=1"]).env(rig::NEED, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("running ") && !text.contains("running 0 tests"), "{text}");
+    assert_eq!(output.status.success(), sllm_gds::gpu::count().is_ok(), "{text}");
+}

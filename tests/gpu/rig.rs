@@ -28,11 +28,15 @@ pub struct Session {
     _alone: MutexGuard<'static, ()>,
 }
 
-/// `None`, and a line that says why, where there is no GPU.
+/// On a machine for GPUs, whose absence must not pass for success.
+pub const NEED: &str = "SLLM_GDS_NEED_GPU";
+
+/// `None`, and a line that says why, where there is no GPU; an error where one is needed.
 pub fn session() -> Option<Session> {
     static ALONE: Mutex<()> = Mutex::new(());
     static GPU: OnceLock<Arc<Gpu>> = OnceLock::new();
     if let Err(why) = gpu::count() {
+        assert!(std::env::var_os(NEED).is_none(), "{NEED} is set, and there is no GPU: {why}");
         eprintln!("skipped: {why}");
         return None;
     }
