@@ -18,7 +18,7 @@ def records(results):
     """By system, in order of name."""
     found = {}
     for path in sorted(glob.glob(os.path.join(results, "*.json"))):
-        if os.path.basename(path) == "environment.json":
+        if os.path.basename(path) in ("environment.json", "summary.json"):
             continue
         with open(path) as file:
             for record in json.load(file):

@@ -200,6 +200,7 @@ fn loads_to_a_gpu_are_the_same_files_and_are_dropped_when_digested() {
     let dir = with_model();
     run(dir.path(), &["save", "--model", "odd"]).expect(0);
     let expected = &read_json(&dir.path().join("models/odd/sllm_gds.json"))["tensors"];
+    let odd = dir.path().join("odd");
     for (format, packages, [warm, cold]) in [
         ("instanttensor", &["fakes"][..], ["instanttensor-uring-buffered", "instanttensor-uring"]),
         ("safetensors-prefetch", &["prefetch", "fakes"], ["safetensors-prefetch"; 2]),
@@ -208,17 +209,18 @@ fn loads_to_a_gpu_are_the_same_files_and_are_dropped_when_digested() {
     ] {
         let mut served = Served::start(&python, packages, [format, "cuda:0"]);
         assert!(served.answer()[format].is_string(), "its version");
-        let model = dir.path().join("odd");
+        let shards: Vec<PathBuf> =
+            names_in(&odd).iter().filter(|n| n.ends_with(".safetensors")).map(|n| odd.join(n)).collect();
         for (is_cold, path) in [(false, warm), (true, cold)] {
-            let loaded = served.ask(json!({ "load": model, "cold": is_cold, "keep": true }));
+            let loaded = served.ask(json!({ "load": shards, "cold": is_cold, "keep": true }));
             assert_eq!(loaded["path"], path, "{loaded}");
             assert_eq!(served.ask(json!({ "digests": true }))["digests"], *expected, "{format}");
             assert_eq!(served.ask(json!({ "digests": true }))["digests"], json!({}), "{format}: kept");
         }
-        served.ask(json!({ "load": model, "cold": false, "keep": false }));
+        served.ask(json!({ "load": shards, "cold": false, "keep": false }));
         assert_eq!(served.ask(json!({ "digests": true }))["digests"], json!({}), "{format}: kept");
-        let failed = served.ask(json!({ "load": dir.path().join("gone"), "cold": false, "keep": true }));
-        assert!(failed["bytes"] == 0 || failed["error"].is_string(), "{failed}");
+        let failed = served.ask(json!({ "load": [odd.join("gone")], "cold": false, "keep": true }));
+        assert!(failed["error"].as_str().is_some_and(|why| why.contains("gone")), "{failed}");
     }
 }
 
