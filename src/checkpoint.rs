@@ -5,8 +5,7 @@
 //! in safetensors the headers are part of the space, and no tensor covers them.
 
 use std::fmt;
-use std::fs::{File, Metadata};
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +13,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub use dtype::DType;
+pub use stamp::Stamp;
 
 /// What goes beside the weights.
 pub mod beside;
@@ -45,6 +45,8 @@ pub mod safetensors;
 pub mod save;
 /// Which files of a listing are the model.
 pub mod select;
+/// Numbered sets of files.
+mod shard_sets;
 /// Files that go beside the weights.
 pub mod sidecars;
 /// Reading and indexing ServerlessLLM's layout.
@@ -53,6 +55,8 @@ pub mod sllm;
 mod sniff;
 /// Directories that appear whole or not at all.
 pub mod staging;
+/// Telling that a file changed.
+mod stamp;
 /// Published shapes with made-up values.
 pub mod synthetic;
 /// Whether a target may be written to, or replaced.
@@ -144,47 +148,15 @@ pub struct DataFile {
     pub stamp: Stamp,
 }
 
-/// Tells a file that was replaced or written to from what it was; all zero where it was not asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified_ns: i128,
-    changed_ns: i128,
-}
-
-impl Stamp {
-    pub fn of(about: &Metadata) -> Stamp {
-        let ns = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
-        Stamp {
-            device: about.dev(),
-            inode: about.ino(),
-            bytes: about.len(),
-            modified_ns: ns(about.mtime(), about.mtime_nsec()),
-            changed_ns: ns(about.ctime(), about.ctime_nsec()),
-        }
-    }
-}
-
-impl DataFile {
-    /// Refuses a file that changed since the checkpoint was opened: what was read of it may be half old, half new.
-    pub fn check_unchanged(&self, handle: &File) -> Result<()> {
-        let about = handle.metadata().with_context(|| format!("stat {}", self.path.display()))?;
-        if self.stamp != Stamp::default() && Stamp::of(&about) != self.stamp {
-            bail!(malformed(
-                &self.path,
-                "changed while it was read: wait until nobody writes it, and try again"
-            ));
-        }
-        Ok(())
-    }
-}
-
 impl DataFile {
     /// The logical offset just past its last byte.
     pub fn end(&self) -> u64 {
         self.base + self.bytes
+    }
+
+    /// Refuses a file that changed since the checkpoint was opened.
+    pub fn check_unchanged(&self, handle: &File) -> Result<()> {
+        self.stamp.check(&self.path, handle)
     }
 }
 

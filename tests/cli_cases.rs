@@ -207,17 +207,20 @@ fn a_source_that_changes_meanwhile_is_not_saved() {
 
     let dir = temp_dir();
     let file = dir.path().join("m/model.safetensors");
-    for change in [
-        |file: &Path| shard(file, &["w"], 2),
-        |file: &Path| drop(fs::File::options().append(true).open(file).map(|f| f.set_len(9999))),
-    ] {
+    let rewrite: fn(&Path) = |file| shard(file, &["w"], 2);
+    let grow: fn(&Path) = |file| drop(fs::File::options().append(true).open(file).map(|f| f.set_len(9999)));
+    let configure: fn(&Path) = |file| fs::write(file.with_file_name("config.json"), b"[]").unwrap();
+    for (change, name) in
+        [(rewrite, "model.safetensors"), (grow, "model.safetensors"), (configure, "config.json")]
+    {
         shard(&file, &["w"], 1);
+        fs::write(file.with_file_name("config.json"), b"{}").unwrap();
         let input = input::open(dir.path().join("m").to_str().unwrap(), 0, None, &Cancel::new()).unwrap();
         let layout = save::Layout::new(&input, 1, 1 << 30).unwrap();
         change(&file);
         let saved = save::save(&input, &layout, &dir.path().join("x"), false, &Cancel::new());
         let error = format!("{:#}", saved.unwrap_err());
-        assert!(error.contains("model.safetensors: changed while it was read"), "{error}");
+        assert!(error.contains(&format!("{name}: changed while it was read")), "{error}");
         assert!(!dir.path().join("x").exists());
     }
 }

@@ -1,7 +1,7 @@
 //! Which files of a listing go beside the weights: one rule for a directory and for the hub. Everything does but what
 //! is another form of the weights, and that is named.
 
-use super::select::{INDEX_SUFFIX, SUFFIX, Weights};
+use super::select::{INDEX_SUFFIX, SUFFIX};
 use super::{manifest, sllm};
 
 /// What becomes of the files of a listing that are not its weights.
@@ -67,15 +67,15 @@ const LEFT_OUT_FOLDERS: [&str; 13] = [
     "wandb",
 ];
 
-/// Sorts out the names of a listing (paths with `/`). Hidden ones are passed over without a word.
-pub fn beside(names: &[String], weights: &Weights) -> Beside {
-    let mut found = Beside { carried: Vec::new(), left_out: weights.left_out.clone() };
+/// Sorts out the names of a listing (paths with `/`): `own` are the model's weights and index, `left_out` its other
+/// weights. Hidden ones are passed over without a word.
+pub fn beside(names: &[String], own: &[String], left_out: &[String]) -> Beside {
+    let mut found = Beside { carried: Vec::new(), left_out: left_out.to_vec() };
     let checkpoints_below: Vec<&str> =
         names.iter().filter_map(|name| name.strip_suffix(sllm::INDEX_FILE)?.strip_suffix('/')).collect();
     for name in names {
-        let is_weight = weights.files.contains(name) || weights.left_out.contains(name);
-        let is_index = weights.index.as_ref().is_some_and(|index| index.file == *name);
-        if is_weight || is_index || name.split('/').any(|part| part.starts_with('.')) {
+        if own.contains(name) || left_out.contains(name) || name.split('/').any(|part| part.starts_with('.'))
+        {
             continue;
         }
         let below = checkpoints_below.iter().find(|dir| is_below(name, dir)).copied();
@@ -158,7 +158,8 @@ pub fn is_config_or_tokenizer(name: &str) -> bool {
                 && texts.iter().any(|end| name.ends_with(end))))
 }
 
-/// Whether a file may be replaced with the checkpoint that it lies in, where nothing records what belongs to that.
+/// Whether a file may be replaced with the checkpoint that it lies in, where nothing records what belongs to that. Code
+/// is never: it may be somebody's own work.
 pub fn is_a_checkpoints(name: &str) -> bool {
     if let Some((folder, file)) = name.split_once('/') {
         // A module of sentence-transformers: `1_Pooling/config.json`.
@@ -169,14 +170,12 @@ pub fn is_a_checkpoints(name: &str) -> bool {
     let describes = ["README", "LICENSE", "NOTICE", "USE_POLICY"]
         .iter()
         .any(|head| name.strip_prefix(head).is_some_and(|rest| ["", ".md", ".txt"].contains(&rest)));
-    let code = ["modeling_", "configuration_", "tokenization_", "processing_", "image_processing_"];
     is_own(name)
         || name.ends_with(SUFFIX)
         || name.ends_with(INDEX_SUFFIX)
         || is_config_or_tokenizer(name)
         || ["modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"].contains(&name)
         || describes
-        || (name.ends_with(".py") && code.iter().any(|head| name.starts_with(head)))
 }
 
 /// A few of these names, and how many more there are.
@@ -196,8 +195,7 @@ mod tests {
 
     fn sorted_out(names: &[&str], weights: &[&str]) -> (Vec<String>, Vec<String>) {
         let own = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<String>>();
-        let weights = Weights { files: own(weights), ..Weights::default() };
-        let found = beside(&own(names), &weights);
+        let found = beside(&own(names), &own(weights), &[]);
         (found.carried, found.left_out)
     }
 
@@ -259,7 +257,7 @@ mod tests {
             "x.gguf",
             "pytorch_model.bin",
             "src/main.py",
-            "train.py",
+            "modeling_x.py",
             "tensor.data_x",
             "1_x/notes",
         ] {

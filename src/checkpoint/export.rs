@@ -13,7 +13,7 @@ use super::sidecars::{self, sync_folders, write_synced};
 use super::staging::Staging;
 use super::target;
 use super::write::{Content, NewFile, Piece, Source, write_files};
-use super::{Checkpoint, MAX_TOTAL_BYTES, Tensor, manifest, safetensors, select};
+use super::{Checkpoint, MAX_TOTAL_BYTES, Tensor, manifest, safetensors, select, shard_sets};
 use crate::Outcome;
 use crate::cli::ExportArgs;
 use crate::digest::Digest;
@@ -86,7 +86,6 @@ pub fn export(
 ) -> Result<Exported> {
     check_contiguous(&checkpoint)?;
     target::check_apart(to, &input::places(&checkpoint))?;
-    target::check_free(to, overwrite)?;
     let origin = input::origin(&checkpoint)?;
     let whole_origin =
         origin.as_ref().filter(|origin| origin.not_whole.is_none() && checkpoint.lost.is_empty());
@@ -204,8 +203,9 @@ fn as_it_was(checkpoint: &Checkpoint, origin: &manifest::Source) -> Result<Shard
             order.push(index);
         }
         // One shard of several that was saved by itself: under its old name the others would be missed.
-        let alone = origin.shards.len() == 1 && origin.index.is_none() && select::is_numbered(&shard.file);
-        let name = if alone { select::without_total(&shard.file) } else { shard.file.clone() };
+        let alone =
+            origin.shards.len() == 1 && origin.index.is_none() && shard_sets::is_numbered(&shard.file);
+        let name = if alone { shard_sets::without_total(&shard.file) } else { shard.file.clone() };
         files.push(shard_file(name, &shard.header, checkpoint, &order));
     }
     Ok(Shards { files, index: origin.index.clone() })

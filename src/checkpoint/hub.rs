@@ -274,7 +274,7 @@ fn download(
     options: &Options,
 ) -> Result<PathBuf> {
     let repo = cache::Repo::new(&options.cache, &model.id);
-    let beside = beside::beside(&listing.files, weights);
+    let beside = beside::beside(&listing.files, &weights.names(), &weights.left_out);
     if !beside.left_out.is_empty() {
         text::tell(format_args!(
             "note: not fetched from {}, as other weights or other forms of them: {}",

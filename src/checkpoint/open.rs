@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::{
-    Checkpoint, CheckpointError, Layout, Tensor, beside, list, listing, malformed, safetensors, select,
+    Checkpoint, CheckpointError, Layout, Tensor, beside, list, listing, malformed, safetensors, shard_sets,
     sidecars, sllm, staging,
 };
 
@@ -113,7 +113,7 @@ impl Checkpoint {
 
     fn note_of_part(&self) -> Option<String> {
         let name = self.files.first().map(|file| self.name_of(file)).unwrap_or_default();
-        if self.chosen.single_file && select::is_numbered(&name) {
+        if self.chosen.single_file && shard_sets::is_numbered(&name) {
             return Some(format!(
                 "{name} is one of several shards, and the others are not taken: for the whole model name its directory"
             ));

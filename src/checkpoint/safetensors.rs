@@ -1,16 +1,16 @@
 //! Safetensors: a length (8 bytes, little-endian), a JSON header, then tensors without a gap. A directory
 //! holds one file, or shards with `model.safetensors.index.json`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::json::{self, UniquePairs};
 use super::listing::{self, Bounds};
-use super::select::{self, SUFFIX};
+use super::select::{self, Index, SUFFIX};
 use super::{
     Checkpoint, Chosen, DType, DataFile, Layout, Stamp, Tensor, TensorSpec, contiguous_stride, finish,
     malformed, sniff,
@@ -54,19 +54,15 @@ pub(super) fn open_dir(dir: &Path, storage_path: Option<&Path>) -> Result<Checkp
         .with_context(|| format!("choose the model's files in {}", dir.display()))?;
     let shards: Vec<PathBuf> = weights.files.iter().map(|name| dir.join(name)).collect();
     shards.iter().try_for_each(|path| bounds.check(path))?;
-    let (index, weight_map) = match weights.index {
-        Some(index) => (Some((index.file, index.text)), Some(index.weight_map)),
-        None => (None, None),
-    };
-    let chosen = Chosen { index, left_out: weights.left_out, ..Chosen::default() };
-    open_shards(dir, shards, weight_map, chosen, storage_path)
+    let chosen = Chosen { left_out: weights.left_out, ..Chosen::default() };
+    open_shards(dir, shards, weights.index, chosen, storage_path)
 }
 
 /// Lays the shards end to end. A tensor that two of them hold is read from the one that the index says.
 fn open_shards(
     dir: &Path,
     shards: Vec<PathBuf>,
-    weight_map: Option<HashMap<String, String>>,
+    index: Option<Index>,
     mut chosen: Chosen,
     storage_path: Option<&Path>,
 ) -> Result<Checkpoint> {
@@ -83,7 +79,7 @@ fn open_shards(
         let file = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned();
         for (spec, offset, size) in parse_header(&path, &header, bytes - data_start)? {
             let elsewhere =
-                weight_map.as_ref().and_then(|map| map.get(&spec.name)).is_some_and(|s| *s != file);
+                index.as_ref().and_then(|index| index.weight_map.get(&spec.name)).is_some_and(|s| *s != file);
             if elsewhere {
                 chosen.unread.push((file.clone(), spec.name));
                 continue;
@@ -102,12 +98,15 @@ fn open_shards(
         files.push(DataFile { path, base, bytes, header_bytes: data_start, stamp });
         base = end;
     }
-    if let Some(name) =
-        weight_map.iter().flatten().map(|(name, _)| name).filter(|name| !seen.contains(*name)).min()
-    {
-        let shard = weight_map.as_ref().and_then(|map| map.get(name)).map_or("", String::as_str);
-        let index = chosen.index.as_ref().map_or("the index", |(file, _)| file.as_str());
-        bail!(malformed(&dir.join(index), format!("names the tensor '{name}', which {shard} does not hold")));
+    if let Some(index) = index {
+        let absent = index.weight_map.iter().filter(|(name, _)| !seen.contains(*name)).min();
+        if let Some((name, shard)) = absent {
+            let what = format!("names the tensor '{name}', which {shard} does not hold");
+            return Err(malformed(&dir.join(&index.file), what));
+        }
+        let bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
+        index.check_whole(bytes).map_err(|why| malformed(&dir.join(&index.file), why))?;
+        chosen.index = Some((index.file, index.text));
     }
     let checkpoint = Checkpoint {
         dir: dir.to_path_buf(),

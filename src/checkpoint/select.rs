@@ -1,7 +1,8 @@
 //! Which files of a listing are the model: one rule for a directory and for the hub.
 //!
 //! An index decides where there is one. Without it, files whose names begin with `model` go before `consolidated`
-//! (another form of the same weights), and these before any other; sets such as `model-00001-of-00002` must be whole.
+//! (another form of the same weights), these before any other, and adapters come last; sets such as
+//! `model-00001-of-00002` must be whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,6 +10,7 @@ use anyhow::{Result, bail};
 use serde::Deserialize;
 
 use super::json::UniquePairs;
+use super::shard_sets::{self, Set, check_gapless, check_whole, numbered};
 
 pub const SUFFIX: &str = ".safetensors";
 pub const INDEX_SUFFIX: &str = ".safetensors.index.json";
@@ -20,7 +22,8 @@ const MAIN_INDEX: &str = "model.safetensors.index.json";
 const FAMILIES: [&str; 2] = ["model", "consolidated"];
 
 /// `model.fp16.safetensors` is `model.safetensors` in another type; the plain one is the model.
-const VARIANTS: [&str; 9] = ["fp32", "fp16", "bf16", "fp8", "fp4", "int8", "int4", "ema", "non_ema"];
+pub(super) const VARIANTS: [&str; 9] =
+    ["fp32", "fp16", "bf16", "fp8", "fp4", "int8", "int4", "ema", "non_ema"];
 
 /// The weights of a model.
 #[derive(Debug, Default)]
@@ -32,6 +35,13 @@ pub struct Weights {
     pub left_out: Vec<String>,
 }
 
+impl Weights {
+    /// The names of the weights and of their index.
+    pub fn names(&self) -> Vec<String> {
+        self.files.iter().chain(self.index.iter().map(|index| &index.file)).cloned().collect()
+    }
+}
+
 /// A `*.safetensors.index.json`.
 #[derive(Debug)]
 pub struct Index {
@@ -39,6 +49,24 @@ pub struct Index {
     pub text: String,
     /// The file of each tensor that it names.
     pub weight_map: HashMap<String, String>,
+    /// `metadata.total_size`: bytes of all tensors.
+    pub total_bytes: Option<u64>,
+    /// What it leaves out of a numbered set that it names a part of.
+    pub unnamed: Option<String>,
+}
+
+impl Index {
+    /// Refuses an index that was cut: it names a part of a set, and its tensors, of `bytes`, don't come to its total.
+    pub fn check_whole(&self, bytes: u64) -> Result<(), String> {
+        match &self.unnamed {
+            Some(unnamed) if self.total_bytes != Some(bytes) => Err(format!(
+                "does not name {unnamed}, so the model may be cut: fetch the index and all files anew; if nothing is \
+                 missing, let the metadata of the index say so with \"total_size\": {bytes}, the bytes of the tensors \
+                 that it names"
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Chooses among the names of a listing, of which only those at its top count. `has` says whether a file is there that
@@ -86,10 +114,12 @@ fn pick_index<'a>(found: &[&'a str]) -> Result<Option<&'a str>> {
 fn by_index(file: &str, text: &str, has: &dyn Fn(&str) -> bool, top: &[&str]) -> Result<Option<Weights>> {
     #[derive(Deserialize)]
     struct ShardIndex {
+        #[serde(default)]
+        metadata: serde_json::Value,
         weight_map: UniquePairs<String>,
     }
     // Some editors begin a text with a byte order mark.
-    let ShardIndex { weight_map: UniquePairs(pairs) } =
+    let ShardIndex { metadata, weight_map: UniquePairs(pairs) } =
         match serde_json::from_str(text.trim_start_matches('\u{feff}')) {
             Ok(index) => index,
             Err(e) => bail!("{file}: not the JSON that belongs here: {e}"),
@@ -124,8 +154,15 @@ fn by_index(file: &str, text: &str, has: &dyn Fn(&str) -> bool, top: &[&str]) ->
             named.len()
         );
     }
+    let unnamed = shard_sets::unnamed(named.iter().copied());
     let files = named.into_iter().map(str::to_string).collect();
-    let index = Index { file: file.into(), text: text.into(), weight_map: pairs.into_iter().collect() };
+    let index = Index {
+        file: file.into(),
+        text: text.into(),
+        weight_map: pairs.into_iter().collect(),
+        total_bytes: metadata["total_size"].as_u64(),
+        unnamed,
+    };
     Ok(Some(Weights { files, index: Some(index), left_out: Vec::new() }))
 }
 
@@ -136,7 +173,9 @@ fn without_index(top: &[&str]) -> Result<Vec<String>> {
             return pick(&members, Some(family));
         }
     }
-    pick(top, None)
+    // What is added to a model's weights is no part of them.
+    let others: Vec<&str> = top.iter().copied().filter(|name| !is_of(name, "adapter_model")).collect();
+    if others.is_empty() { pick(top, None) } else { pick(&others, None) }
 }
 
 /// `model.safetensors`, `model-00001-of-00002.safetensors`, `model_x.safetensors`; not `modelspec.safetensors`.
@@ -192,104 +231,6 @@ fn pick(names: &[&str], family: Option<&str>) -> Result<Vec<String>> {
     Ok(sorted.into_iter().map(str::to_string).collect())
 }
 
-/// What the names of one set of shards share: `model`, `00002` and `` of `model-00001-of-00002.safetensors`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Set {
-    stem: String,
-    total: String,
-    /// Between the total and `.safetensors`: empty, or a variant such as `.fp16`.
-    tail: String,
-}
-
-impl Set {
-    /// `model` of `model.fp16-1-of-2` and of `model-1-of-2.fp16`; `None` where it is no variant.
-    fn plain_stem(&self) -> Option<&str> {
-        let by_tail = self.tail.strip_prefix('.').is_some_and(|v| VARIANTS.contains(&v));
-        if by_tail { Some(&self.stem) } else { variant_of(&self.stem) }
-    }
-
-    fn is_variant_of(&self, plain: &Set) -> bool {
-        plain.tail.is_empty() && self.plain_stem() == Some(plain.stem.as_str())
-    }
-}
-
-/// The set and the number of a shard, whatever its base and digits.
-fn numbered(name: &str) -> Option<(Set, u64)> {
-    let stem = name.strip_suffix(SUFFIX)?;
-    // As people write it by hand, too: `_of_`, `-OF-`. Lower case has as many bytes here.
-    let lower = stem.to_ascii_lowercase();
-    let at = ["-of-", "_of_", ".of."].iter().filter_map(|of| lower.rfind(of)).max()?;
-    let (head, rest) = (&stem[..at], &stem[at + "-of-".len()..]);
-    let (stem, number) = head.rsplit_once(['-', '.', '_'])?;
-    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-    let (total, tail) = rest.split_at(digits);
-    let all_digits = |text: &str| (1..=9).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    let good = all_digits(number) && all_digits(total) && (tail.is_empty() || tail.starts_with('.'));
-    if !good {
-        return None;
-    }
-    Some((Set { stem: stem.into(), total: total.into(), tail: tail.into() }, number.parse().ok()?))
-}
-
-/// Whether a name says that the file is one of several.
-pub fn is_numbered(name: &str) -> bool {
-    numbered(name).is_some_and(|(set, _)| set.total.parse() != Ok(1))
-}
-
-/// Refuses files that count up without saying to what, such as `layer_1` and `layer_3`, where a number is missing.
-fn check_gapless(names: &[&str]) -> Result<()> {
-    let mut runs: BTreeMap<&str, BTreeMap<u64, &str>> = BTreeMap::new();
-    for name in names {
-        let stem = name.strip_suffix(SUFFIX).unwrap_or(name);
-        let head = stem.trim_end_matches(|c: char| c.is_ascii_digit());
-        if let Ok(number) = stem[head.len()..].parse() {
-            runs.entry(head).or_default().insert(number, name);
-        }
-    }
-    for run in runs.values() {
-        for ((low, first), (high, second)) in run.iter().zip(run.iter().skip(1)) {
-            if high - low > 1 {
-                bail!(
-                    "{first} and {second} count up, and number {} is missing between them: fetch it, or put an index \
-                     beside that says which files are the model",
-                    low + 1
-                );
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The name of a shard that stands alone: `model-00001.safetensors`, which nobody takes for a whole model.
-pub fn without_total(name: &str) -> String {
-    numbered(name).map_or(name.to_string(), |(set, number)| format!("{}-{number:05}{SUFFIX}", set.stem))
-}
-
-/// A set is whole when its numbers run from 1 to its total, or, as gpt-oss counts, from 0 to its total. From 0 to one
-/// less may be whole, or may lack the last: without an index nobody can tell, so it is refused.
-fn check_whole(set: &Set, files: &BTreeMap<u64, &str>) -> Result<()> {
-    let total: u64 = set.total.parse().unwrap_or(0);
-    let (low, high) = (*files.keys().next().unwrap_or(&0), *files.keys().last().unwrap_or(&0));
-    let gapless = high - low + 1 == files.len() as u64;
-    if gapless && low <= 1 && high == total {
-        return Ok(());
-    }
-    let first = files.values().next().copied().unwrap_or_default();
-    if gapless && low == 0 && high + 1 == total {
-        bail!(
-            "the numbers of the set of {first} run from 0 to {high}, so number {total} may be missing, and no index tells: \
-             fetch the model's index"
-        );
-    }
-    match (low.min(1)..=total).find(|number| !files.contains_key(number)) {
-        Some(number) => bail!(
-            "of the set of {first} {} of {total} files are there, and number {number} is missing: fetch the rest",
-            files.len()
-        ),
-        None => bail!("the set of {first} has {} files, and their names say {total}", files.len()),
-    }
-}
-
 /// `model.fp16.safetensors`, `model-00001-of-00002.fp16.safetensors`, `model.fp16-00001-of-00002.safetensors`.
 fn is_of_variant(name: &str) -> bool {
     let stem = name.strip_suffix(SUFFIX).unwrap_or(name);
@@ -297,7 +238,7 @@ fn is_of_variant(name: &str) -> bool {
 }
 
 /// `model` where this is `model.fp16`.
-fn variant_of(stem: &str) -> Option<&str> {
+pub(super) fn variant_of(stem: &str) -> Option<&str> {
     let (plain, variant) = stem.rsplit_once('.')?;
     VARIANTS.contains(&variant).then_some(plain)
 }
@@ -392,6 +333,33 @@ mod tests {
     }
 
     #[test]
+    fn an_index_that_names_a_part_of_a_set_must_say_that_nothing_is_missing() {
+        let unnamed = |named: &[&str]| shard_sets::unnamed(named.iter().copied());
+        let of_3 = |number: u32| format!("model-0000{number}-of-00003.safetensors");
+        let [zero, one, two, three] = [0, 1, 2, 3].map(of_3);
+        assert_eq!(unnamed(&[&one, &two, &three, "mtp.safetensors"]), None);
+        assert_eq!(unnamed(&[&zero, &one, &two]), None, "counted from 0");
+        assert_eq!(unnamed(&[&one, &two]).unwrap(), format!("number 3 of the set of {one}"));
+        assert_eq!(unnamed(&[&two]).unwrap(), format!("number 1 and 1 more of the set of {two}"));
+        assert_eq!(unnamed(&[&zero, &two]).unwrap(), format!("number 1 of the set of {zero}"));
+
+        let names = [one, two, "model.safetensors.index.json".to_string()];
+        let text = |size: &str| {
+            let map = map(&[&names[0], &names[1]]);
+            format!("{{\"metadata\":{{{size}}},{}", &map[1..])
+        };
+        let open = |text: String| {
+            let chosen = weights(&names, &|name| names.iter().any(|n| n == name), &|_| Ok(text.clone()));
+            chosen.unwrap().index.unwrap().check_whole(8)
+        };
+        assert_eq!(open(text("\"total_size\":8")), Ok(()));
+        for cut in [text(""), text("\"total_size\":12"), map(&[&names[0], &names[1]])] {
+            let why = open(cut).unwrap_err();
+            assert!(why.contains("number 3") && why.contains("\"total_size\": 8"), "{why}");
+        }
+    }
+
+    #[test]
     fn an_index_left_from_other_files_gives_way_to_the_single_file() {
         let names = ["model.safetensors", "model.safetensors.index.json"];
         assert_eq!(choose(&names, &map(&["model-1-of-1.safetensors"])).unwrap().0, ["model.safetensors"]);
@@ -451,6 +419,8 @@ mod tests {
             "consolidated.00 consolidated.01"
         );
         assert_eq!(m(&["diffusion", "diffusion.fp16"]).unwrap(), "diffusion");
+        assert_eq!(m(&["pytorch_model", "adapter_model"]).unwrap(), "pytorch_model");
+        assert_eq!(m(&["adapter_model-1-of-2", "adapter_model-2-of-2", "a"]).unwrap(), "a");
         assert_eq!(m(&["a", "b", "modelspec"]).unwrap(), "a b modelspec");
         assert!(m(&["model-1-of-2", "model-2-of-2", "model-1-of-1"]).unwrap_err().contains("two sets"));
         assert!(m(&["x-1-of-2", "y"]).unwrap_err().contains("number 2 is missing"));

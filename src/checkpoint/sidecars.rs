@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::select::{Index, Weights};
-use super::{Checkpoint, Layout, beside, listing, manifest, sllm};
+use super::{Checkpoint, Layout, Stamp, beside, listing, manifest, sllm};
 use crate::interrupt::{Cancel, Interrupted};
 use crate::{sys, text};
 
@@ -20,14 +19,15 @@ pub struct Sidecar {
 }
 
 pub enum Content {
-    Copy(PathBuf),
+    /// A file, as it was when the weights were opened.
+    Copy(PathBuf, Stamp),
     Text(String),
 }
 
 impl Sidecar {
     pub fn bytes(&self) -> u64 {
         match &self.content {
-            Content::Copy(path) => path.metadata().map_or(0, |m| m.len()),
+            Content::Copy(_, stamp) => stamp.bytes(),
             Content::Text(text) => text.len() as u64,
         }
     }
@@ -50,7 +50,7 @@ pub fn of(checkpoint: &Checkpoint) -> Result<Sidecars> {
         beside::Beside { carried, left_out: Vec::new() }
     } else {
         let below = listing::files_below(&checkpoint.dir)?;
-        let mut found = beside::beside(&below.names, &weights(checkpoint));
+        let mut found = beside::beside(&below.names, &own_files(checkpoint), &checkpoint.chosen.left_out);
         found.left_out.extend(below.unreadable);
         found
     };
@@ -60,7 +60,7 @@ pub fn of(checkpoint: &Checkpoint) -> Result<Sidecars> {
         bounds.check(&path)?;
         let about = path.metadata().with_context(|| format!("stat {}", path.display()))?;
         match about.is_file() {
-            true => sidecars.carried.push(Sidecar { name, content: Content::Copy(path) }),
+            true => sidecars.carried.push(Sidecar { name, content: Content::Copy(path, Stamp::of(&about)) }),
             // A socket or a pipe; folders are not entered twice.
             false if !about.is_dir() => sidecars.left_out.push(name),
             false => {}
@@ -77,17 +77,13 @@ pub fn missing(checkpoint: &Checkpoint) -> Vec<String> {
 }
 
 /// A checkpoint's own files by their names, as a listing of its directory has them.
-fn weights(checkpoint: &Checkpoint) -> Weights {
+fn own_files(checkpoint: &Checkpoint) -> Vec<String> {
     let mut files: Vec<String> = checkpoint.files.iter().map(|file| checkpoint.name_of(file)).collect();
     if checkpoint.layout == Layout::Sllm {
         files.extend([sllm::INDEX_FILE.to_string(), manifest::FILE.to_string()]);
     }
-    let index = checkpoint.chosen.index.as_ref().map(|(file, text)| Index {
-        file: file.clone(),
-        text: text.clone(),
-        weight_map: Default::default(),
-    });
-    Weights { files, index, left_out: checkpoint.chosen.left_out.clone() }
+    files.extend(checkpoint.chosen.index.iter().map(|(file, _)| file.clone()));
+    files
 }
 
 /// Says what does not become part of a new checkpoint, and why.
@@ -112,7 +108,7 @@ pub(super) fn copy(sidecars: &[Sidecar], dir: &Path, cancel: &Cancel) -> Result<
         }
         match &sidecar.content {
             Content::Text(text) => write_synced(&to, text.as_bytes())?,
-            Content::Copy(from) => copy_file(from, &to, cancel)?,
+            Content::Copy(from, stamp) => copy_file(from, stamp, &to, cancel)?,
         }
     }
     sync_folders(dir, sidecars.iter().map(|sidecar| sidecar.name.as_str()))
@@ -131,8 +127,8 @@ pub(super) fn sync_folders<'a>(dir: &Path, names: impl Iterator<Item = &'a str>)
     Ok(())
 }
 
-/// Streamed: a file beside the weights may be large.
-fn copy_file(from: &Path, to: &Path, cancel: &Cancel) -> Result<()> {
+/// Streamed: a file beside the weights may be large. One that changed since the weights were opened may belong to others.
+fn copy_file(from: &Path, stamp: &Stamp, to: &Path, cancel: &Cancel) -> Result<()> {
     const BLOCK_BYTES: u64 = 16 << 20;
     let mut source = sys::open_regular(from).with_context(|| format!("open {}", from.display()))?;
     let mut target = create_new(to)?;
@@ -145,6 +141,7 @@ fn copy_file(from: &Path, to: &Path, cancel: &Cancel) -> Result<()> {
             break;
         }
     }
+    stamp.check(from, &source)?;
     target.sync_all().with_context(|| format!("sync {}", to.display()))
 }
 

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use super::{Checkpoint, Layout, beside, manifest, select, sllm};
+use super::{Checkpoint, Layout, beside, manifest, select, shard_sets, sllm};
 use crate::sys;
 
 /// Joins a name such as `facebook/opt-125m` below a directory, and refuses names that would leave it.
@@ -114,7 +114,7 @@ fn check_one_model(target: &Path) -> Result<()> {
     let joined = found.files.len() == 1
         || found.layout == Layout::Sllm
         || found.chosen.index.is_some()
-        || found.files.iter().all(|file| select::is_numbered(&found.name_of(file)));
+        || found.files.iter().all(|file| shard_sets::is_numbered(&found.name_of(file)));
     if !joined {
         return Err(keep(format!(
             "holds {} weight files that no index joins to one model",

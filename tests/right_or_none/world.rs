@@ -175,7 +175,34 @@ impl World {
         for (file, tensors) in &self.shards {
             map.extend(tensors.iter().map(|t| (t.name.as_str(), file.as_str())));
         }
-        self.put(index, json!({"metadata": {}, "weight_map": map}).to_string().as_bytes());
+        let total: usize = self.tensors.iter().map(|t| t.bytes.len()).sum();
+        self.put(index, json!({"metadata": {"total_size": total}, "weight_map": map}).to_string().as_bytes());
+    }
+
+    /// The index without one of the shards of a set; its total is that of before, or gone.
+    fn cut_index(&mut self, shard: &str) -> Option<String> {
+        let (number, _) =
+            shard.strip_prefix("model-").or(shard.strip_prefix("consolidated-"))?.split_once("-of-")?;
+        // Without its last file, a set from 0 looks like one that numbers its files from 0.
+        let from_0 = self.shards.iter().any(|(name, _)| name.contains("-00000-of-"));
+        let last = self.shards.iter().map(|(name, _)| name.as_str()).max() == Some(shard);
+        let has_bytes =
+            self.shards.iter().any(|(n, tensors)| n == shard && tensors.iter().any(|t| !t.bytes.is_empty()));
+        if self.shards.len() < 2 || !has_bytes || (from_0 && (last || number == "00000")) {
+            return None;
+        }
+        let path = self.at(self.index?);
+        let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        index["weight_map"].as_object_mut().unwrap().retain(|_, file| file != shard);
+        let keeps_total = self.rng.bool();
+        if !keeps_total {
+            index["metadata"] = json!({});
+        }
+        fs::write(&path, index.to_string()).unwrap();
+        if self.rng.bool() {
+            fs::remove_file(self.at(shard)).unwrap();
+        }
+        Some(format!("the index does not name {shard}, total kept: {keeps_total}"))
     }
 
     fn stray(&mut self, name: &str) -> Vec<u8> {
@@ -281,7 +308,7 @@ impl World {
         let shard = self.shards[self.rng.usize(..self.shards.len())].0.clone();
         let path = self.at(&shard);
         let named = self.index.is_some();
-        let what = match self.rng.u32(0..12) {
+        let what = match self.rng.u32(0..13) {
             0 => {
                 let bytes = fs::read(&path).unwrap();
                 let cut = self.rng.usize(1..=bytes.len());
@@ -352,6 +379,7 @@ impl World {
                 let set = self.shards[0].0.contains("-of-");
                 set.then(|| self.put_new("model-00001-of-00077.safetensors", &file)).flatten()
             }
+            12 if named => self.cut_index(&shard),
             _ => None,
         };
         if what.is_some() {
