@@ -4,8 +4,8 @@
 
 use std::time::Instant;
 
-use sllm_gds::checkpoint::synthetic::{Model, Values};
 use sllm_gds::checkpoint::{DType, TensorSpec};
+use sllm_gds::origin::synthetic::{Model, Values};
 
 /// What each thread makes, again and again into the same buffer, as a writer would.
 const CHUNK_BYTES: usize = 16 << 20;

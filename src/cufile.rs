@@ -18,10 +18,10 @@ pub mod places;
 mod raw;
 mod stats;
 
-pub use codes::{CODES, Code};
-pub use driver::{Driver, DriverOptions, DriverProperties};
-pub use error::{CufileError, What};
-pub use io::{Handle, Registration};
-pub use library::Library;
-pub use log::{LogLine, claim_log};
-pub use stats::{GpuReads, PathCounts, ReadStats};
+pub use crate::cufile::codes::{CODES, Code};
+pub use crate::cufile::driver::{Driver, DriverOptions, DriverProperties};
+pub use crate::cufile::error::{CufileError, What};
+pub use crate::cufile::io::{Handle, Registration};
+pub use crate::cufile::library::Library;
+pub use crate::cufile::log::{LogLine, claim_log};
+pub use crate::cufile::stats::{GpuReads, PathCounts, ReadStats};

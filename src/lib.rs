@@ -11,46 +11,32 @@
 pub mod analyze;
 /// Loads measured in turns against SafeTensors.
 pub mod bench;
-/// Checkpoints on disk: opened, checked, saved, made up, fetched.
+/// What a checkpoint is: layouts, manifest, types, and which files are the model.
 pub mod checkpoint;
-/// This program again, as a child with a time limit.
-pub mod child;
 /// The command line.
 pub mod cli;
-/// Shell completions and man pages, from the command line's own types.
-pub mod complete;
 /// cuFile (GPUDirect Storage), loaded with dlopen.
 pub mod cufile;
-/// Block digests of bytes in host memory.
-pub mod digest;
 /// What this machine can do, and what stands in its way.
 pub mod doctor;
 /// CUDA devices, through cudarc.
 pub mod gpu;
-/// What every page needs.
-pub mod html;
-/// Ctrl-C, once for the whole process.
-pub mod interrupt;
 /// Plans, engines, and the one loop that moves bytes.
 pub mod load;
-/// The middle of some figures.
-pub mod median;
-/// Host buffers.
-pub mod memory;
 /// Facts of a machine.
 pub mod node;
-/// Progress on a terminal, silence in a pipe.
-pub mod progress;
+/// Where models come from: a directory, the hub, made-up values.
+pub mod origin;
+/// System calls, host memory, page cache, digests, cancellation.
+pub mod os;
+/// What every page needs.
+pub mod page;
 /// A node held against what its parts allow, a profile, or an earlier node.
 pub mod qualify;
-/// Hidden directories that killed processes leave, told from those of living ones.
-pub mod remains;
-/// What the page cache holds of a file.
-pub mod residency;
-/// System calls that std does not have.
-pub mod sys;
-/// Text for the terminal: others' names can't paint it.
-pub mod text;
+/// The result file.
+pub mod record;
+/// New checkpoints on disk, whole or not at all.
+pub mod write;
 
 /// What a command came to; `main` turns it into the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

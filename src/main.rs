@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sllm_gds::cli::{Cli, Command, DoctorArgs};
-use sllm_gds::interrupt::{Cancel, Interrupted};
-use sllm_gds::{Outcome, bench, checkpoint, doctor, load, qualify, sys, text};
+use sllm_gds::os::cancel::{Cancel, Interrupted};
+use sllm_gds::os::{sys, text};
+use sllm_gds::{Outcome, bench, doctor, load, qualify, write};
 
 /// `println!` panics when standard output can't be written (a full disk, say): an error like any other to a user.
 fn say_when_output_fails() {
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     // A child that another sllm-gds started ends with it, and at once on Ctrl-C.
     let cancel = match &cli.command {
         Command::ProveGds { .. } | Command::Doctor(DoctorArgs { probe_cufile: true, .. }) => {
-            sllm_gds::child::end_with_parent();
+            sllm_gds::os::child::end_with_parent();
             Cancel::new()
         }
         // They change nothing that a signal's own way would leave half-made.
@@ -53,16 +54,16 @@ fn main() -> ExitCode {
         _ => Cancel::on_signal(),
     };
     let outcome = match &cli.command {
-        Command::Save(args) => checkpoint::save::run(args, &cancel),
-        Command::Export(args) => checkpoint::export::run(args, &cancel),
-        Command::Load(args) => load::command::run(args, &cancel),
-        Command::Verify(args) => checkpoint::verify::run(args, &cancel),
-        Command::Inspect(args) => checkpoint::inspect::run(args),
+        Command::Save(args) => write::save::run(args, &cancel),
+        Command::Export(args) => write::export::run(args, &cancel),
+        Command::Load(args) => sllm_gds::cli::load::run(args, &cancel),
+        Command::Verify(args) => load::stored::run(args, &cancel),
+        Command::Inspect(args) => sllm_gds::cli::inspect::run(args),
         Command::Bench(args) => bench::run(args, &cancel),
         #[cfg(feature = "analyze")]
         Command::Analyze(args) => sllm_gds::analyze::run(args),
-        Command::Completions(args) => sllm_gds::complete::completions(args),
-        Command::Man(args) => sllm_gds::complete::man(args),
+        Command::Completions(args) => sllm_gds::cli::complete::completions(args),
+        Command::Man(args) => sllm_gds::cli::complete::man(args),
         Command::ProveGds { request } => load::gds::proof::answer(request).map(|()| Outcome::Yes),
         Command::Doctor(args) => doctor::run(args),
         Command::Qualify(args) => qualify::run(args, &cancel),

@@ -2,3 +2,5 @@
 
 /// Control groups: where their limits stand, and what one leaves of memory.
 pub mod cgroup;
+/// This machine, or a recorded one.
+pub mod source;

@@ -202,8 +202,9 @@ fn what_is_not_surely_one_model_is_not_overwritten() {
 
 #[test]
 fn a_source_that_changes_meanwhile_is_not_saved() {
-    use sllm_gds::checkpoint::{input, save};
-    use sllm_gds::interrupt::Cancel;
+    use sllm_gds::origin::input;
+    use sllm_gds::os::cancel::Cancel;
+    use sllm_gds::write::save;
 
     let dir = temp_dir();
     let file = dir.path().join("m/model.safetensors");

@@ -258,7 +258,7 @@ fn files_of_another_user_are_read_past_the_page_cache_when_cold_and_from_it_when
         for file in &files {
             let file = fs::File::open(file).unwrap();
             file.sync_all().unwrap();
-            sllm_gds::residency::evict(&file).unwrap();
+            sllm_gds::os::residency::evict(&file).unwrap();
         }
     };
     evict();

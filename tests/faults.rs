@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sllm_gds::checkpoint::Checkpoint;
 use sllm_gds::cli::IoChoice;
-use sllm_gds::digest::digest;
-use sllm_gds::interrupt::Cancel;
 use sllm_gds::load::fault::{Fault, FaultStorage, Injected};
 use sllm_gds::load::host::HostEngine;
 use sllm_gds::load::plan::Plan;
 use sllm_gds::load::source::Sources;
-use sllm_gds::load::verify::{self, Digests};
+use sllm_gds::load::verify;
+use sllm_gds::load::verify::Digests;
 use sllm_gds::load::{Buffer, Options, lanes, transfer};
-use sllm_gds::memory::HostBuffer;
+use sllm_gds::os::cancel::Cancel;
+use sllm_gds::os::digest::digest;
+use sllm_gds::os::memory::HostBuffer;
 
 #[path = "faults/fixture.rs"]
 mod fixture;

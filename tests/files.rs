@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use sllm_gds::checkpoint::Checkpoint;
 use sllm_gds::cli::IoChoice;
-use sllm_gds::interrupt::Cancel;
 use sllm_gds::load::host::HostEngine;
 use sllm_gds::load::plan::Plan;
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::{Buffer, Destination, Loaded, Options, lanes, load, transfer};
-use sllm_gds::memory::HostBuffer;
+use sllm_gds::os::cancel::Cancel;
+use sllm_gds::os::memory::HostBuffer;
 
 #[path = "faults/fixture.rs"]
 mod fixture;

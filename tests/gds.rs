@@ -6,15 +6,16 @@ use std::sync::Arc;
 use sllm_gds::checkpoint::Checkpoint;
 use sllm_gds::cli::IoChoice;
 use sllm_gds::cufile::Driver;
-use sllm_gds::digest::digest;
-use sllm_gds::interrupt::Cancel;
 use sllm_gds::load::engine::{Engine, PathTaken};
 use sllm_gds::load::gds::proof::prove;
 use sllm_gds::load::gds::{Gds, GdsEngine, OnError, Register};
 use sllm_gds::load::plan::Plan;
-use sllm_gds::load::verify::{self, Digests};
+use sllm_gds::load::verify;
+use sllm_gds::load::verify::Digests;
 use sllm_gds::load::{Buffer, Loaded, lanes, transfer};
-use sllm_gds::memory::HostBuffer;
+use sllm_gds::os::cancel::Cancel;
+use sllm_gds::os::digest::digest;
+use sllm_gds::os::memory::HostBuffer;
 
 #[path = "faults/fixture.rs"]
 mod fixture;

@@ -5,14 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use sllm_gds::checkpoint::input::TensorReader;
-use sllm_gds::checkpoint::write::Source;
-use sllm_gds::checkpoint::{Checkpoint, export, inspect, verify};
+use sllm_gds::checkpoint::Checkpoint;
+use sllm_gds::cli::inspect;
 use sllm_gds::cli::{CheckpointArg, InspectArgs, IoChoice, VerifyArgs};
-use sllm_gds::interrupt::Cancel;
 use sllm_gds::load::plan::Plan;
+use sllm_gds::load::stored;
 use sllm_gds::load::{Destination, Options, load};
-use sllm_gds::sys;
+use sllm_gds::origin::input::TensorReader;
+use sllm_gds::os::cancel::Cancel;
+use sllm_gds::os::sys;
+use sllm_gds::write::export;
+use sllm_gds::write::files::Source;
 
 #[path = "faults/fixture.rs"]
 mod fixture;
@@ -126,7 +129,7 @@ fn open_and_use(path: &Path) -> bool {
         );
     }
     // Hostile digests and views that safetensors can't hold make these fail, which is right.
-    let _ = verify::run(&VerifyArgs { checkpoint: arg(), against: None, json: true }, &cancel);
+    let _ = stored::run(&VerifyArgs { checkpoint: arg(), against: None, json: true }, &cancel);
     for max_shard_bytes in [None, Some(10_000)] {
         let to = tempfile::tempdir_in(path.parent().unwrap()).unwrap();
         let to = to.path().join("exported");

@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier};
 use sllm_gds::checkpoint::Checkpoint;
 use sllm_gds::load::plan::Plan;
 use sllm_gds::load::pool::{Asked, Filling, Model, Pool};
-use sllm_gds::memory::HostBuffer;
+use sllm_gds::os::memory::HostBuffer;
 
 #[allow(dead_code, reason = "this file needs only how a tensor and a safetensors file are made")]
 #[path = "faults/fixture.rs"]

@@ -10,11 +10,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use safetensors::SafeTensors;
 use serde_json::Value;
-use sllm_gds::checkpoint::save::{Layout, save};
-use sllm_gds::checkpoint::{Checkpoint, export, input};
+use sllm_gds::checkpoint::Checkpoint;
 use sllm_gds::cli::IoChoice;
-use sllm_gds::interrupt::Cancel;
 use sllm_gds::load::{Destination, Options, load};
+use sllm_gds::origin::input;
+use sllm_gds::os::cancel::Cancel;
+use sllm_gds::write::export;
+use sllm_gds::write::save::{Layout, save};
 
 #[path = "right_or_none/world.rs"]
 mod world;

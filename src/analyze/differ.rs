@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::host::{Host, Hosts};
-use super::robust::median;
+use crate::analyze::host::{Host, Hosts};
+use crate::analyze::robust::median;
 
 /// Numbers closer than this are alike.
 const ALIKE_FRACTION: f64 = 0.01;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::find::Folder;
-use super::host::{Host, Hosts};
-use super::key::Key;
+use crate::analyze::find::Folder;
+use crate::analyze::host::{Host, Hosts};
+use crate::analyze::key::Key;
 
 /// In a message.
 const MAX_TOPS: usize = 8;

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 
-use super::flaws::Flaws;
-use super::key::Key;
-use super::row::Row;
-use super::salvage::{holds_no_loads, salvage};
+use crate::analyze::flaws::Flaws;
+use crate::analyze::key::Key;
+use crate::analyze::row::Row;
+use crate::analyze::salvage::{holds_no_loads, salvage};
 
 /// What a file holds.
 #[derive(Debug)]

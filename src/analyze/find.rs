@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::key::printable;
-use super::qualified;
-use crate::bench::environment;
+use crate::analyze::key::printable;
+use crate::analyze::qualified;
+use crate::record::environment;
 
 /// Stands beside result files and holds no results: skipped without a word.
 const SUMMARY: &str = "summary.json";

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::row::Row;
+use crate::analyze::row::Row;
 
 /// More causes than these are counted.
 const MAX_CAUSES: usize = 5;

@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use anyhow::Result;
 
-use super::differ::{self, Difference, Shared};
-use super::host::{Host, Hosts};
-use super::key::Key;
-use super::qualified::{Qualified, Verdict};
-use super::read::Load;
-use super::robust::{Spread, THRESHOLD};
-use super::stats::{self, Group};
+use crate::analyze::differ;
+use crate::analyze::differ::{Difference, Shared};
+use crate::analyze::host::{Host, Hosts};
+use crate::analyze::key::Key;
+use crate::analyze::qualified::{Qualified, Verdict};
+use crate::analyze::read::Load;
+use crate::analyze::robust::{Spread, THRESHOLD};
+use crate::analyze::stats;
+use crate::analyze::stats::Group;
 
 /// How many nodes a table shows side by side, or one below the other.
 pub const MAX_NODES_SHOWN: usize = 8;

@@ -4,10 +4,10 @@ use anyhow::Result;
 use polars::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::fleet::{Finding, Fleet, Node, NodeGroup, What};
-use super::key::Key;
-use super::robust::{MAD_TO_STD, MIN_SCALE_FRACTION, MIN_VALUES, THRESHOLD};
-use super::table::{frame_csv, frame_json};
+use crate::analyze::fleet::{Finding, Fleet, Node, NodeGroup, What};
+use crate::analyze::key::Key;
+use crate::analyze::robust::{MAD_TO_STD, MIN_SCALE_FRACTION, MIN_VALUES, THRESHOLD};
+use crate::analyze::table::{frame_csv, frame_json};
 
 impl Fleet {
     pub fn groups_csv(&self) -> Result<String> {
@@ -30,7 +30,7 @@ impl Fleet {
                 })).collect::<Vec<_>>(),
             })
         };
-        let shared = |s: &super::differ::Shared| {
+        let shared = |s: &crate::analyze::differ::Shared| {
             json!({
                 "field": s.field, "value": s.value, "usual": s.usual, "nodes": s.bad, "of_nodes": s.bad_of,
                 "others": s.others, "of_others": s.others_of,

@@ -1,9 +1,9 @@
 //! A fleet as text and markdown; `fleet_data` has it whole.
 
-use super::fleet::{Finding, Fleet, Node, NodeGroup, What};
-use super::key::Key;
-use super::robust::{MAD_TO_STD, MIN_SCALE_FRACTION, MIN_VALUES, THRESHOLD};
-use super::table::{Line, align, label, pipes, rate, seconds, times};
+use crate::analyze::fleet::{Finding, Fleet, Node, NodeGroup, What};
+use crate::analyze::key::Key;
+use crate::analyze::robust::{MAD_TO_STD, MIN_SCALE_FRACTION, MIN_VALUES, THRESHOLD};
+use crate::analyze::table::{Line, align, label, pipes, rate, seconds, times};
 
 pub const HEADER: [&str; 13] = [
     "nodes",
@@ -137,7 +137,7 @@ impl Fleet {
     }
 
     pub fn shared_in_words(&self) -> Vec<String> {
-        let line = |s: &super::differ::Shared| {
+        let line = |s: &crate::analyze::differ::Shared| {
             format!(
                 "{} = {} (usual: {}): {} of {} that stand out, {} of {} others",
                 s.field, s.value, s.usual, s.bad, s.bad_of, s.others, s.others_of
@@ -186,7 +186,7 @@ impl NodeGroup {
     }
 
     fn cells(&self) -> Vec<String> {
-        let of_spread = |get: fn(&super::robust::Spread) -> f64| {
+        let of_spread = |get: fn(&crate::analyze::robust::Spread) -> f64| {
             self.spread.as_ref().map(|spread| seconds(get(spread))).unwrap_or_default()
         };
         let time = |time_s: Option<&f64>| time_s.map(|time_s| seconds(*time_s)).unwrap_or_default();
@@ -238,7 +238,7 @@ impl Node {
 
     /// The most telling first.
     pub fn differences_in_words(&self) -> Vec<String> {
-        let line = |d: &super::differ::Difference| {
+        let line = |d: &crate::analyze::differ::Difference| {
             format!("{} = {} (usual: {}; {} nodes have it)", d.field, d.value, d.usual, d.nodes_alike)
         };
         let mut lines: Vec<String> = self.differences.iter().take(MAX_DIFFERENCES).map(line).collect();

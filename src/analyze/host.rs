@@ -10,13 +10,14 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
-use super::file::bytes_of;
-use super::find::Folder;
-use super::key::printable;
-use super::parallel;
-use super::qualified::{self, Qualified};
-use super::texts::Texts;
-use crate::bench::environment;
+use crate::analyze::file::bytes_of;
+use crate::analyze::find::Folder;
+use crate::analyze::key::printable;
+use crate::analyze::parallel;
+use crate::analyze::qualified;
+use crate::analyze::qualified::Qualified;
+use crate::analyze::texts::Texts;
+use crate::record::environment;
 
 /// Stands for the name of the host that nothing names. No host name has spaces.
 pub const UNNAMED: &str = "an unnamed host";

@@ -5,16 +5,19 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::Analysis;
-use super::fleet::{Fleet, MAX_NODES_SHOWN, Node};
-use super::host::{Host, UNNAMED};
-use super::html_parts::{Cell, Row, escape, table};
-use super::plot::{self, Subject};
-use super::records;
-use super::regress::Comparison;
-use super::stats::{Group, RESAMPLES};
-use super::table::{self, label, sections};
-use super::verdict::{self, Mood};
+use crate::analyze::Analysis;
+use crate::analyze::fleet::{Fleet, MAX_NODES_SHOWN, Node};
+use crate::analyze::host::{Host, UNNAMED};
+use crate::analyze::html_parts::{Cell, Row, escape, table};
+use crate::analyze::plot;
+use crate::analyze::plot::Subject;
+use crate::analyze::records;
+use crate::analyze::regress::Comparison;
+use crate::analyze::stats::{Group, RESAMPLES};
+use crate::analyze::table;
+use crate::analyze::table::{label, sections};
+use crate::analyze::verdict;
+use crate::analyze::verdict::Mood;
 
 const STYLE: &str = include_str!("page.css");
 /// A page with more is no longer looked at, and slow to open.
@@ -207,7 +210,7 @@ fn figure(groups: &[Group], subject: Subject) -> Result<String> {
 
 fn fleet_groups(fleet: &Fleet) -> String {
     let header: Vec<String> =
-        std::iter::once("format").chain(super::fleet_table::HEADER).map(String::from).collect();
+        std::iter::once("format").chain(crate::analyze::fleet_table::HEADER).map(String::from).collect();
     let mut rows = Vec::new();
     let mut last = None;
     for (title, label, cells) in fleet.rows() {

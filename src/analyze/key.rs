@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::text::is_harmful;
+use crate::os::text::is_harmful;
 
 /// The derived order is the order of every output, once `format_rank` has put the baseline last.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

@@ -13,9 +13,9 @@ use kuva::backend::svg::SvgBackend;
 use kuva::render::render::{Scene, TextAnchor};
 use kuva::render::render_utils::generate_ticks;
 
-use super::canvas::{Canvas, Colors, INK, shorten, text_width};
-use super::stats::{Group, quantile};
-use super::table::{label, rate, seconds, sections, times};
+use crate::analyze::canvas::{Canvas, Colors, INK, shorten, text_width};
+use crate::analyze::stats::{Group, quantile};
+use crate::analyze::table::{label, rate, seconds, sections, times};
 
 /// More rows than fit a page many times over; a bitmap of them would take gigabytes.
 pub const MAX_ROWS: usize = 200;

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::file::bytes_of;
-use super::host::Host;
-use super::key::printable;
+use crate::analyze::file::bytes_of;
+use crate::analyze::host::Host;
+use crate::analyze::key::printable;
 
 /// As `qualify` calls its record.
 pub use crate::qualify::RECORD_FILE as FILE;

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use super::doubts::Unnamed;
-use super::file::{self, Content, Loads};
-use super::find;
-use super::host::{self, Hosts};
-use super::key::{Key, printable};
-use super::parallel;
-use super::qualified;
-use crate::text;
+use crate::analyze::doubts::Unnamed;
+use crate::analyze::file;
+use crate::analyze::file::{Content, Loads};
+use crate::analyze::find;
+use crate::analyze::host;
+use crate::analyze::host::Hosts;
+use crate::analyze::key::{Key, printable};
+use crate::analyze::parallel;
+use crate::analyze::qualified;
+use crate::os::text;
 
 /// One record, as far as figures go.
 #[derive(Debug, Clone, Copy, Default)]

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 
-use super::Analysis;
-use super::file::bytes_of;
-use super::html_parts::{Cell, Row, table};
-use super::key::printable;
-use super::read::SourceFile;
-use super::row::Row as Load;
-use super::salvage::each_load;
-use super::table::{rate, seconds};
-use crate::bench::record::Record;
+use crate::analyze::Analysis;
+use crate::analyze::file::bytes_of;
+use crate::analyze::html_parts::{Cell, Row, table};
+use crate::analyze::key::printable;
+use crate::analyze::read::SourceFile;
+use crate::analyze::row::Row as Load;
+use crate::analyze::salvage::each_load;
+use crate::analyze::table::{rate, seconds};
+use crate::record::result::Record;
 
 /// A page with more takes long to open on a phone.
 const MAX_RECORDS: usize = 10_000;

@@ -4,10 +4,10 @@ use anyhow::{Result, bail};
 use polars::prelude::*;
 use serde_json::{Value, json};
 
-use super::key::Key;
-use super::stats::{Estimate, Group};
-use super::table::{Line, align, frame_csv, pipes, seconds};
-use crate::text;
+use crate::analyze::key::Key;
+use crate::analyze::stats::{Estimate, Group};
+use crate::analyze::table::{Line, align, frame_csv, pipes, seconds};
+use crate::os::text;
 
 /// Keeps rounding from calling a growth of exactly the limit a regression.
 const ROUNDING: f64 = 1e-9;

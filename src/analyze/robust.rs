@@ -1,6 +1,6 @@
 //! Outliers by the median and the median absolute deviation (MAD), which a few bad values do not move.
 
-pub use crate::median::median;
+pub use crate::record::median::median;
 
 use serde::Serialize;
 

@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 use serde::de::{IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::file::{FileLoad, FileName};
-use super::items::is_mask;
-use super::key::Key;
+use crate::analyze::file::{FileLoad, FileName};
+use crate::analyze::items::is_mask;
+use crate::analyze::key::Key;
 
 /// No load takes less or more; such a time would make nonsense of every mean.
 const TIME_RANGE_S: std::ops::RangeInclusive<f64> = 1e-9..=1e9;

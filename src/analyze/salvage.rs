@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::{Error, Result, anyhow};
 use serde::de::IgnoredAny;
 
-use super::file::{FileName, Loads, add};
-use super::items::{Items, Text};
-use super::row::Row;
+use crate::analyze::file::{FileName, Loads, add};
+use crate::analyze::items::{Items, Text};
+use crate::analyze::row::Row;
 
 /// What can be read of a text that is no array of records, one by one. Fails where that is nothing; without a reason
 /// where the parser's is as good as any.
@@ -103,7 +103,8 @@ pub fn holds_no_loads(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::analyze::file::{self, Content};
+    use crate::analyze::file;
+    use crate::analyze::file::Content;
 
     fn content(name: &str, text: &str) -> Content {
         let dir = tempfile::tempdir().unwrap();

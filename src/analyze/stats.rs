@@ -15,10 +15,10 @@ use anyhow::{Context, Result};
 use polars::prelude::*;
 use serde::Serialize;
 
-use super::key::Key;
-use super::parallel;
-use super::read::Load;
-use super::robust;
+use crate::analyze::key::Key;
+use crate::analyze::parallel;
+use crate::analyze::read::Load;
+use crate::analyze::robust;
 
 pub const RESAMPLES: usize = 10_000;
 /// So many loads take seconds to resample.

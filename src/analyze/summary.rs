@@ -9,11 +9,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::fleet::{Fleet, NodeGroup};
-use super::key::Key;
-use super::stats::{Figures, Group};
-use super::table::{label, sections};
-use crate::bench::record::write_json;
+use crate::analyze::fleet::{Fleet, NodeGroup};
+use crate::analyze::key::Key;
+use crate::analyze::stats::{Figures, Group};
+use crate::analyze::table::{label, sections};
+use crate::record::result::write_json;
 
 const WIDTH: usize = 60;
 

@@ -7,7 +7,7 @@ use polars_io::prelude::CsvWriter;
 use serde_json::{Map, Value, json};
 use unicode_width::UnicodeWidthStr;
 
-use super::stats::{Estimate, Figures, Group};
+use crate::analyze::stats::{Estimate, Figures, Group};
 
 /// The groups that may be compared with one another, by section.
 pub fn sections(groups: &[Group]) -> impl Iterator<Item = &[Group]> {

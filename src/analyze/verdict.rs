@@ -1,10 +1,10 @@
 //! What results come to, in sentences.
 
-use super::Analysis;
-use super::fleet::{Fleet, Tally};
-use super::qualified::{Qualified, Verdict};
-use super::stats::Group;
-use super::table::{seconds, sections, times};
+use crate::analyze::Analysis;
+use crate::analyze::fleet::{Fleet, Tally};
+use crate::analyze::qualified::{Qualified, Verdict};
+use crate::analyze::stats::Group;
+use crate::analyze::table::{seconds, sections, times};
 
 /// More sections than this are left to the tables.
 const MAX_SECTIONS: usize = 12;

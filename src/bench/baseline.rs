@@ -8,13 +8,14 @@ use anyhow::{Context, Result};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 
-use super::record::Phases;
-use super::{Done, InPlace};
+use crate::bench::{Done, InPlace};
 use crate::gpu::kernels;
 use crate::gpu::memory::DeviceBuffer;
-use crate::interrupt::Cancel;
-use crate::load::verify::{self, Digests};
+use crate::load::verify;
+use crate::load::verify::Digests;
 use crate::load::{Clock, Destination};
+use crate::os::cancel::Cancel;
+use crate::record::result::Phases;
 
 /// A tensor in memory of its own.
 pub enum Bytes {

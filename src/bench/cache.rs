@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::checkpoint::Checkpoint;
-use crate::residency;
+use crate::os::residency;
 
 /// A checkpoint's data files, held open: to open the checkpoint again would bring its headers back.
 pub struct Files(Vec<(PathBuf, File, u64)>);

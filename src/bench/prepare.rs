@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::checkpoint::input::{Identity, Input};
-use crate::checkpoint::save::{Layout, check_space, save};
-use crate::checkpoint::{Checkpoint, export, target};
+use crate::checkpoint::Checkpoint;
 use crate::cli::Format;
-use crate::interrupt::Cancel;
 use crate::load::verify::Digests;
+use crate::origin::input::{Identity, Input};
+use crate::os::cancel::Cancel;
+use crate::write::save::{Layout, check_space, save};
+use crate::write::{export, target};
 
 pub struct Prepared {
     /// The model's name in records.
@@ -109,7 +110,7 @@ fn check_reused(
     let held: std::collections::HashMap<&str, _> =
         checkpoint.tensors.iter().map(|t| (t.name.as_str(), (t.dtype, &t.shape))).collect();
     let fits =
-        |t: &crate::checkpoint::input::InputTensor| held.get(t.name.as_str()) == Some(&(t.dtype, &t.shape));
+        |t: &crate::origin::input::InputTensor| held.get(t.name.as_str()) == Some(&(t.dtype, &t.shape));
     if let Some(tensor) = input.tensors.iter().find(|t| !fits(t)) {
         bail!("{} does not hold tensor '{}' of this model: {remedy}", dir.display(), tensor.name);
     }

@@ -11,11 +11,12 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::record::Phases;
-use super::{Done, InPlace};
+use crate::bench::{Done, InPlace};
 use crate::cli::Format;
 use crate::load::Destination;
-use crate::load::verify::{self, Digests};
+use crate::load::verify;
+use crate::load::verify::Digests;
+use crate::record::result::Phases;
 
 const LOADERS: &str = include_str!("../../benchmarks/peers/loaders.py");
 const SERVE: &str = include_str!("serve.py");

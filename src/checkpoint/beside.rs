@@ -1,8 +1,8 @@
 //! Which files of a listing go beside the weights: one rule for a directory and for the hub. Everything does but what
 //! is another form of the weights, and that is named.
 
-use super::select::{INDEX_SUFFIX, SUFFIX};
-use super::{manifest, sllm};
+use crate::checkpoint::select::{INDEX_SUFFIX, SUFFIX};
+use crate::checkpoint::{manifest, sllm};
 
 /// What becomes of the files of a listing that are not its weights.
 #[derive(Debug, Default, PartialEq, Eq)]

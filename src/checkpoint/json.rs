@@ -9,8 +9,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-use super::malformed;
-use crate::sys;
+use crate::checkpoint::malformed;
+use crate::os::sys;
 
 /// No index or manifest is larger: a million tensors come to some 500 MB of manifest.
 pub(super) const MAX_BYTES: u64 = 1 << 30;
@@ -63,13 +63,13 @@ where
 }
 
 /// Reads a JSON file, refusing one that is larger than any real index.
-pub(super) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
+pub(crate) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
     serde_json::from_slice(&read_bytes(path)?)
         .map_err(|e| malformed(path, format!("not the JSON that belongs here: {e}")))
 }
 
 /// As [`read`], unparsed.
-pub(super) fn read_text(path: &Path) -> Result<String> {
+pub(crate) fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read_bytes(path)?).map_err(|e| malformed(path, format!("not UTF-8: {e}")))
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{list, malformed, select, sllm};
+use crate::checkpoint::{list, malformed, select, sllm};
 
 /// More than any model has; a home directory has more.
 const MAX_FILES: usize = 100_000;

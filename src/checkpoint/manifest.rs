@@ -7,10 +7,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::listing::Bounds;
-use super::sllm::{IndexEntry, partition_name};
-use super::{DataFile, json, malformed};
-use crate::digest::{self, Digest};
+use crate::checkpoint::listing::Bounds;
+use crate::checkpoint::sllm::{IndexEntry, partition_name};
+use crate::checkpoint::{DataFile, json, malformed};
+use crate::os::digest;
+use crate::os::digest::Digest;
 
 pub const FILE: &str = "sllm_gds.json";
 

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{
+use crate::checkpoint::{
     Checkpoint, CheckpointError, Layout, Tensor, beside, list, listing, malformed, safetensors, shard_sets,
-    sidecars, sllm, staging,
+    sllm,
 };
+use crate::write::{sidecars, staging};
 
 impl Checkpoint {
     /// Opens a directory, telling the layouts apart, or a single `.safetensors` file.

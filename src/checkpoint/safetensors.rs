@@ -8,17 +8,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::json::{self, UniquePairs};
-use super::listing::{self, Bounds};
-use super::select::{self, Index, SUFFIX};
-use super::{
+use crate::checkpoint::json;
+use crate::checkpoint::json::UniquePairs;
+use crate::checkpoint::listing;
+use crate::checkpoint::listing::Bounds;
+use crate::checkpoint::select;
+use crate::checkpoint::select::{Index, SUFFIX};
+use crate::checkpoint::{
     Checkpoint, Chosen, DType, DataFile, Layout, Stamp, Tensor, TensorSpec, contiguous_stride, finish,
     malformed, sniff,
 };
-use crate::sys;
+use crate::os::sys;
 
 /// The bound that the format sets to a header.
-pub(super) const MAX_HEADER_BYTES: u64 = 100_000_000;
+pub(crate) const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 #[derive(Deserialize)]
 struct TensorInfo {
@@ -172,7 +175,7 @@ fn parse_header(path: &Path, header: &str, data_bytes: u64) -> Result<Vec<(Tenso
 }
 
 /// Tensors of a header with offset and size within the data, whatever its length. They leave no gap.
-pub(super) fn header_tensors(path: &Path, header: &str) -> Result<Vec<(TensorSpec, u64, u64)>> {
+pub(crate) fn header_tensors(path: &Path, header: &str) -> Result<Vec<(TensorSpec, u64, u64)>> {
     let UniquePairs(entries) = serde_json::from_str::<UniquePairs<TensorInfo, true>>(header)
         .map_err(|e| malformed(path, format!("its header is not what belongs there: {e}")))?;
     let mut tensors = Vec::new();
@@ -208,7 +211,7 @@ pub(super) fn header_tensors(path: &Path, header: &str) -> Result<Vec<(TensorSpe
 }
 
 /// A header's `__metadata__`: names and texts, in their order; `None` where it has none.
-pub(super) fn metadata_of(header: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
+pub(crate) fn metadata_of(header: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
     #[derive(Deserialize)]
     struct Header {
         #[serde(rename = "__metadata__")]
@@ -218,7 +221,7 @@ pub(super) fn metadata_of(header: &str) -> Option<serde_json::Map<String, serde_
 }
 
 /// A header for these tensors, padded with spaces to a multiple of 8 as the library does.
-pub(super) fn make_header<'a>(
+pub(crate) fn make_header<'a>(
     metadata: Option<&serde_json::Map<String, serde_json::Value>>,
     tensors: impl Iterator<Item = (&'a str, DType, &'a [u64], u64)>,
 ) -> String {

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use anyhow::{Result, bail};
 use serde::Deserialize;
 
-use super::json::UniquePairs;
-use super::shard_sets::{self, Set, check_gapless, check_whole, numbered};
+use crate::checkpoint::json::UniquePairs;
+use crate::checkpoint::shard_sets;
+use crate::checkpoint::shard_sets::{Set, check_gapless, check_whole, numbered};
 
 pub const SUFFIX: &str = ".safetensors";
 pub const INDEX_SUFFIX: &str = ".safetensors.index.json";

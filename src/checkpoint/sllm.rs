@@ -6,14 +6,17 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::json::{self, UniquePairs};
-use super::listing::{self, Bounds};
-use super::manifest::{self, Manifest};
-use super::{
+use crate::checkpoint::json;
+use crate::checkpoint::json::UniquePairs;
+use crate::checkpoint::listing;
+use crate::checkpoint::listing::Bounds;
+use crate::checkpoint::manifest;
+use crate::checkpoint::manifest::Manifest;
+use crate::checkpoint::{
     Checkpoint, Chosen, DType, DataFile, Layout, MAX_TOTAL_BYTES, Stamp, Tensor, contiguous_stride,
     element_count, finish, malformed, select,
 };
-use crate::sys::DIRECT_ALIGN;
+use crate::os::sys::DIRECT_ALIGN;
 
 pub const INDEX_FILE: &str = "tensor_index.json";
 
@@ -246,7 +249,7 @@ mod tests {
         assert_eq!(there, (vec![3, 4], vec![4, 1]));
         assert_eq!(from_torch(DType::F4, there.0, there.1).unwrap(), (vec![3, 8], vec![8, 1]));
         for odd in [&[][..], &[3]] {
-            assert_eq!(to_torch(DType::F4, odd, &super::super::contiguous_stride(odd)), None, "{odd:?}");
+            assert_eq!(to_torch(DType::F4, odd, &crate::checkpoint::contiguous_stride(odd)), None, "{odd:?}");
         }
         assert_eq!(to_torch(DType::F32, &[], &[]), Some((vec![], vec![])));
         let index = Path::new("tensor_index.json");

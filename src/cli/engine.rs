@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::parse_size;
+use crate::cli::parse_size;
 use crate::load::Placement;
 use crate::load::gds::{OnError, Register};
 

@@ -4,8 +4,8 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::{ManuallyDrop, MaybeUninit};
 
-use super::error::{CODE_BASE, CufileError, What};
-use super::raw;
+use crate::cufile::error::{CODE_BASE, CufileError, What};
+use crate::cufile::raw;
 
 type Result<T> = std::result::Result<T, CufileError>;
 

@@ -7,10 +7,10 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use super::error::{CufileError, What};
-use super::library::Library;
-use super::log::LogLine;
-use super::raw;
+use crate::cufile::error::{CufileError, What};
+use crate::cufile::library::Library;
+use crate::cufile::log::LogLine;
+use crate::cufile::raw;
 
 const OPEN: &str = "cuFileDriverOpen";
 

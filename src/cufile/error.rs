@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
-use super::codes;
+use crate::cufile::codes;
 
 /// cuFile's codes start above this.
 pub const CODE_BASE: i32 = 5000;

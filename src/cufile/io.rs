@@ -5,9 +5,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use super::driver::Driver;
-use super::error::{CufileError, What};
-use super::raw;
+use crate::cufile::driver::Driver;
+use crate::cufile::error::{CufileError, What};
+use crate::cufile::raw;
 
 const READ: &str = "cuFileRead";
 /// `CU_FILE_HANDLE_NOT_REGISTERED`, from a registration.

@@ -6,12 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use super::checked::{Calls, dotted};
-use super::driver::State;
-use super::error::{CufileError, What};
-use super::log::Log;
-use super::places::{self, NAME};
-use super::raw;
+use crate::cufile::checked::{Calls, dotted};
+use crate::cufile::driver::State;
+use crate::cufile::error::{CufileError, What};
+use crate::cufile::log::Log;
+use crate::cufile::places;
+use crate::cufile::places::NAME;
+use crate::cufile::raw;
 
 /// A loaded libcufile. It stays loaded until the process ends.
 pub struct Library {

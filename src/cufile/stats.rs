@@ -2,10 +2,10 @@
 
 use std::mem::offset_of;
 
-use super::checked::STATS_FILL;
-use super::driver::Driver;
-use super::error::{CufileError, What};
-use super::raw;
+use crate::cufile::checked::STATS_FILL;
+use crate::cufile::driver::Driver;
+use crate::cufile::error::{CufileError, What};
+use crate::cufile::raw;
 
 /// Reads by the way they took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -150,8 +150,8 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::checked::STATS_BYTES;
     use super::*;
+    use crate::cufile::checked::STATS_BYTES;
 
     /// Counters as a library of one layout writes them: each word its index.
     fn written((count_at, gpus_at): (usize, usize), gpus: u32, end: usize) -> Vec<u8> {

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::check::{Check, Status};
-use super::source::{Source, Unread};
-use super::ways::{Finding, Need};
-use crate::memory::HostBuffer;
-use crate::sys;
+use crate::doctor::check::{Check, Status};
+use crate::doctor::ways::{Finding, Need};
+use crate::node::source::{Source, Unread};
+use crate::os::memory::HostBuffer;
+use crate::os::sys;
 
 /// Of a directory, this many names are looked at for a file to read.
 const NAMES_MAX: usize = 1000;

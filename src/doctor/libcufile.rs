@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::check::{Check, Status};
-use super::probe;
-use super::source::{Source, Unread};
-use super::ways::{Finding, Need, Way};
 use crate::cufile::CODES;
-use crate::cufile::places::{self, NAME};
+use crate::cufile::places;
+use crate::cufile::places::NAME;
+use crate::doctor::check::{Check, Status};
+use crate::doctor::probe;
+use crate::doctor::ways::{Finding, Need, Way};
+use crate::node::source::{Source, Unread};
 
 const MACHINE: &str = "this machine";
 /// The first version that knows P2PDMA, and the first that a program can tell to use it.

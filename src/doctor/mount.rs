@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::check::{Check, Status};
-use super::source::{Source, Unread};
-use super::ways::{Finding, Need, Way};
+use crate::doctor::check::{Check, Status};
+use crate::doctor::ways::{Finding, Need, Way};
+use crate::node::source::{Source, Unread};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 

@@ -1,8 +1,8 @@
 //! NVIDIA's kernel driver, and nvidia-fs beside it.
 
-use super::check::{Check, Status};
-use super::source::{Source, Unread};
-use super::ways::{Finding, Need, Way};
+use crate::doctor::check::{Check, Status};
+use crate::doctor::ways::{Finding, Need, Way};
+use crate::node::source::{Source, Unread};
 
 const MACHINE: &str = "this machine";
 const VERSION: &str = "/proc/driver/nvidia/version";

@@ -3,10 +3,10 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use super::check::{Check, Status};
-use super::nvidia::Driver;
-use super::source::{Source, Unread};
-use super::ways::{Finding, Need, Way};
+use crate::doctor::check::{Check, Status};
+use crate::doctor::nvidia::Driver;
+use crate::doctor::ways::{Finding, Need, Way};
+use crate::node::source::{Source, Unread};
 
 const MACHINE: &str = "this machine";
 /// NVIDIA asks for Linux 6.2 and its open driver 565.

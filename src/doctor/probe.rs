@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::child;
 use crate::cufile::{Driver, DriverOptions, DriverProperties, Library, What};
+use crate::os::child;
 
-use super::libcufile::{DriverOpen, Probed};
-use super::source::Unread;
-use crate::text;
+use crate::doctor::libcufile::{DriverOpen, Probed};
+use crate::node::source::Unread;
+use crate::os::text;
 
 /// Opening takes 0.2 to 2 seconds where it works.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::check::{Check, Status};
-use super::ways::{Finding, Need, Way, Ways, surely_shut};
+use crate::doctor::check::{Check, Status};
+use crate::doctor::ways::{Finding, Need, Way, Ways, surely_shut};
 
 const COLUMNS: usize = 100;
 /// With the verdict and what is read of each path, a screen.

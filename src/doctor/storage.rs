@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::check::{Check, Status};
-use super::mount::Mount;
-use super::source::{Source, Unread};
-use super::ways::{Finding, Need, Way};
+use crate::doctor::check::{Check, Status};
+use crate::doctor::mount::Mount;
+use crate::doctor::ways::{Finding, Need, Way};
+use crate::node::source::{Source, Unread};
 
 /// Layers are few; more than this is a circle.
 const NODES_MAX: usize = 256;
@@ -156,10 +156,10 @@ fn dm_words(what: &str) -> &str {
 }
 
 pub fn findings(source: &Source, path: &str, mount: &Mount, stack: &Stack) -> Vec<Finding> {
-    if super::mount::network_driver(&mount.fs_type).is_some() {
+    if crate::doctor::mount::network_driver(&mount.fs_type).is_some() {
         return Vec::new();
     }
-    if stack.nodes.is_empty() && !super::mount::is_served(&mount.fs_type) {
+    if stack.nodes.is_empty() && !crate::doctor::mount::is_served(&mount.fs_type) {
         // Said of the file system already.
         return Vec::new();
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::check::{Check, Status};
+use crate::doctor::check::{Check, Status};
 
 /// nvidia-fs hooks the storage driver; P2PDMA is the kernel's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

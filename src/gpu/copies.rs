@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaEvent, CudaStream, result};
 
-use super::memory::{DeviceSlice, Pinned};
-use super::{Gpu, GpuError};
+use crate::gpu::memory::{DeviceSlice, Pinned};
+use crate::gpu::{Gpu, GpuError};
 
 /// A stream of one GPU.
 pub struct Stream {

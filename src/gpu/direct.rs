@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::cufile::{CufileError, Driver, Handle, Registration};
 
-use super::Gpu;
-use super::memory::{DeviceBuffer, DeviceSlice};
+use crate::gpu::Gpu;
+use crate::gpu::memory::{DeviceBuffer, DeviceSlice};
 
 /// A range of device memory that stays allocated during `'a`: an address to register, no access to its bytes.
 #[derive(Debug, Clone, Copy)]

@@ -5,9 +5,10 @@ use std::sync::OnceLock;
 
 use cudarc::driver::{result, sys};
 
-use super::memory::DeviceBuffer;
-use super::{Gpu, GpuError};
-use crate::digest::{self, Digest};
+use crate::gpu::memory::DeviceBuffer;
+use crate::gpu::{Gpu, GpuError};
+use crate::os::digest;
+use crate::os::digest::Digest;
 
 /// A fat binary made by nvcc, or PTX that ends in NUL: the driver tells them apart.
 const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.bin"));
@@ -58,7 +59,8 @@ struct Part {
 impl Gpu {
     fn module(&self) -> Result<&Module, GpuError> {
         self.context.bind_to_thread().map_err(self.fail("make its context current"))?;
-        let loaded = self.module.0.get_or_init(|| load().map_err(|(what, e)| (what, super::cause(e))));
+        let loaded =
+            self.module.0.get_or_init(|| load().map_err(|(what, e)| (what, crate::gpu::device::cause(e))));
         loaded.as_ref().map_err(|(what, cause)| GpuError {
             gpu: self.label.clone(),
             what: format!("{what} (kernels by {MADE_BY})"),

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use cudarc::driver::{result, sys};
 
-use super::{Gpu, GpuError};
-use crate::memory::{HostBuffer, available_bytes};
-use crate::sys::{DIRECT_ALIGN, align_up};
+use crate::gpu::{Gpu, GpuError};
+use crate::os::memory::{HostBuffer, available_bytes};
+use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// CUDA gives out memory from this size on in pages of its own, aligned to 2 MiB.
 const LARGE_BYTES: u64 = 2 << 20;

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::group::Part;
-use super::pinned::Copying;
 use crate::gpu::memory::DeviceSlice;
+use crate::load::group::Part;
+use crate::load::pinned::Copying;
 
 /// A range of a file and the memory where it belongs.
 pub struct Job<'a> {

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::thread::{self, ThreadId};
 
-use super::engine::PathTaken;
-use super::source::Storage;
+use crate::load::engine::PathTaken;
+use crate::load::source::Storage;
 
 /// Turns that a stalled read gives to other threads at most.
 const STALL_TURNS: u32 = 20;
@@ -120,7 +120,7 @@ impl<'s> FaultStorage<'s> {
             *reads - 1
         };
         let text = [self.seed, asked.file as u64, asked.offset, attempt].map(u64::to_le_bytes);
-        crate::digest::digest(text.as_flattened()).0
+        crate::os::digest::digest(text.as_flattened()).0
     }
 
     /// Gives other threads their turns, until some have read or none seems to be there.

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
-use super::source::Storage;
+use crate::load::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
+use crate::load::source::Storage;
 
 pub struct HostEngine<'s> {
     storage: &'s dyn Storage,

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use super::{Destination, gds, shape};
 use crate::cli::{EngineArgs, IoChoice};
-use crate::sys::{DIRECT_ALIGN, align_up};
+use crate::load::{Destination, gds, shape};
+use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// How to load.
 #[derive(Debug, Clone)]

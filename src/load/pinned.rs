@@ -11,14 +11,15 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use super::Options;
-use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
-use super::group::{self, Lender};
-use super::source::Storage;
 use crate::gpu::copies::{Slot, Stream};
 use crate::gpu::memory::{DeviceSlice, Pinned, check_room, pin};
 use crate::gpu::{Gpu, GpuError};
-use crate::sys;
+use crate::load::Options;
+use crate::load::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
+use crate::load::group;
+use crate::load::group::Lender;
+use crate::load::source::Storage;
+use crate::os::sys;
 
 /// The slots of all lanes. They come batch after batch, so that the first threads read while the memory for the
 /// others is still being pinned.

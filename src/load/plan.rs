@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::checkpoint::modules::{cut, module_of};
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::sys::{DIRECT_ALIGN, align_up};
+use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// A run of one file that lands in one destination. Offsets are multiples of 4 KiB; `bytes` is one too,
 /// unless the file ends first.

@@ -10,11 +10,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use anyhow::{Result, bail};
 
-use super::plan::Plan;
 use crate::checkpoint::{Checkpoint, list};
 use crate::gpu::memory::Pinned;
-use crate::memory::{HostBuffer, available_bytes};
-use crate::sys::{DIRECT_ALIGN, align_up};
+use crate::load::plan::Plan;
+use crate::os::memory::{HostBuffer, available_bytes};
+use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// Memory of one chunk: pinned for GPU loads, plain in tests without a GPU.
 pub trait Chunk: Send + Sync {

@@ -7,21 +7,21 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
-use super::pool::{Asked, Chunk, Filling, Model, Pool};
-use super::source::{Sources, Storage};
-use super::{
-    Buffer, Clock, LoadReport, Loaded, Options, Placement, allocate, gpus_of_lanes, load_to_gpus, poison_all,
-    transfer,
-};
-use crate::bench::record::Phases;
 use crate::checkpoint::Checkpoint;
 use crate::gpu::Gpu;
 use crate::gpu::copies::{PieceCopy, Stream};
 use crate::gpu::memory::{DeviceSlice, Pinned};
-use crate::interrupt::Cancel;
+use crate::load::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
 use crate::load::plan::Plan;
-use crate::sys::{DIRECT_ALIGN, align_up};
+use crate::load::pool::{Asked, Chunk, Filling, Model, Pool};
+use crate::load::source::{Sources, Storage};
+use crate::load::{
+    Buffer, Clock, LoadReport, Loaded, Options, Placement, allocate, gpus_of_lanes, load_to_gpus, poison_all,
+    transfer,
+};
+use crate::os::cancel::Cancel;
+use crate::os::sys::{DIRECT_ALIGN, align_up};
+use crate::record::result::Phases;
 
 /// Loads to GPUs by way of the pool; past it where the checkpoint does not fit, which the report says.
 pub fn load(
@@ -55,7 +55,7 @@ fn slices<'a>(
         Target::Devices(slices) => (job.bytes, slices),
         Target::Host(_) | Target::Part(_) | Target::Staged(..) => (job.bytes, Vec::new()),
     };
-    super::lanes(plan, buffers, chunk_bytes)
+    crate::load::lanes(plan, buffers, chunk_bytes)
         .into_iter()
         .map(|l| l.into_iter().map(of_job).collect())
         .collect()
@@ -154,7 +154,7 @@ fn staged_jobs<'a, C: Chunk>(
     chunk_bytes: u64,
 ) -> Vec<Vec<Job<'a>>> {
     let mut chunks = chunks.iter_mut();
-    let mut lanes = super::lanes(plan, buffers, chunk_bytes);
+    let mut lanes = crate::load::lanes(plan, buffers, chunk_bytes);
     for job in lanes.iter_mut().flatten() {
         let (Some(chunk), Target::Devices(slices)) = (chunks.next(), &mut job.target) else { continue };
         let room = &mut chunk.as_mut_slice()[..align_up(job.bytes, DIRECT_ALIGN) as usize];
@@ -184,7 +184,7 @@ struct FillEngine<'s> {
 impl Engine for FillEngine<'_> {
     fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>> {
         let gpus = &self.lanes[lane];
-        crate::sys::run_near(gpus[0].numa_node);
+        crate::os::sys::run_near(gpus[0].numa_node);
         let streams =
             gpus.iter().map(Stream::new).collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
         Ok(Box::new(FillWorker { storage: self.storage, streams }))

@@ -11,14 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 
-use super::engine::PathTaken;
 use crate::checkpoint::{Checkpoint, malformed};
 use crate::cli::IoChoice;
-use crate::residency::{Residency, Way};
-use crate::sys::{self, DIRECT_ALIGN};
+use crate::load::engine::PathTaken;
+use crate::os::residency::{Residency, Way};
+use crate::os::sys;
+use crate::os::sys::DIRECT_ALIGN;
 
 /// Numbered files, to be read from by many threads. What lies below the loader: [`Sources`], and for tests
-/// [`super::fault::FaultStorage`] around it.
+/// [`crate::load::fault::FaultStorage`] around it.
 pub trait Storage: Sync {
     /// Reads up to `bytes` at `offset` into `room`, which is at least as long and may be up to 4 KiB longer; says how
     /// many, possibly fewer. 0 means that the file has ended. One system call: the caller loops.

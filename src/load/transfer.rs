@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::Buffer;
-use super::engine::{Engine, Job, Target};
-use super::plan::Plan;
 use crate::checkpoint::DataFile;
-use crate::interrupt::{Cancel, Interrupted};
-use crate::sys::{DIRECT_ALIGN, align_up};
+use crate::load::Buffer;
+use crate::load::engine::{Engine, Job, Target};
+use crate::load::plan::Plan;
+use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// Moves every job with `engine`, `threads` to a lane. The first failure stops all threads and is returned.
 pub fn transfer(

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use anyhow::{Result, bail};
 
-use super::{Buffer, Loaded, View};
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::input::TensorReader;
-use crate::checkpoint::write::Source;
-use crate::digest::{self, Digest};
 use crate::gpu::kernels;
 use crate::gpu::memory::DeviceBuffer;
-use crate::interrupt::{Cancel, Interrupted};
+use crate::load::{Buffer, Loaded, View};
+use crate::origin::input::TensorReader;
+use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::digest;
+use crate::os::digest::Digest;
+use crate::write::files::Source;
 
 /// Bytes that one thread digests at a time: a multiple of 8.
 const PART_BYTES: u64 = 16 << 20;

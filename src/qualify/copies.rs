@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 
-use super::gpus::QualifiedGpu;
-use super::measure::{ROUNDS_MIN, Rounds, repeat};
 use crate::doctor::hardware::{LinkSeen, LinkWatch};
-use crate::doctor::source::Unread;
 use crate::gpu::Gpu;
 use crate::gpu::copies::Stream;
 use crate::gpu::memory::{DeviceBuffer, DeviceSlice, Pinned, pin};
-use crate::interrupt::{Cancel, Interrupted};
-use crate::sys;
+use crate::node::source::Unread;
+use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::sys;
+use crate::qualify::gpus::QualifiedGpu;
+use crate::qualify::measure::{ROUNDS_MIN, Rounds, repeat};
 
 /// A batch of copies: long enough that starting and ending it do not count, short enough for a median of many.
 const PIECE_BYTES: u64 = 32 << 20;

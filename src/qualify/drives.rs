@@ -5,8 +5,8 @@ use serde::Serialize;
 use crate::doctor::hardware::drives::controller_of;
 use crate::doctor::hardware::pci::Link;
 use crate::doctor::hardware::virtualization::is_virtual;
-use crate::doctor::source::Source;
 use crate::doctor::storage::Drive;
+use crate::node::source::Source;
 
 /// The kernel counts in sectors of this size, whatever the drive's own.
 const SECTOR_BYTES: u64 = 512;

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
-use super::measure::Rounds;
-use super::raw::RawFile;
-use crate::interrupt::{Cancel, Interrupted};
+use crate::os::cancel::{Cancel, Interrupted};
+use crate::qualify::measure::Rounds;
+use crate::qualify::raw::RawFile;
 
 /// As it lies at the top of the source tree: `fio fio-config.ini` works as it is.
 const JOB_FILE: &str = include_str!("../../fio-config.ini");

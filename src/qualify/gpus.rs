@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::doctor::hardware::{self, GpuFacts};
-use crate::doctor::source::{Source, Unread};
-use crate::gpu::{self, Gpu};
+use crate::doctor::hardware;
+use crate::doctor::hardware::GpuFacts;
+use crate::gpu;
+use crate::gpu::Gpu;
+use crate::node::source::{Source, Unread};
 
 pub struct QualifiedGpu {
     /// `GPU 0`: by NVML's index, as the checks name it, or as the user did where NVML does not know it.

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::causes;
-use super::profile::Rule;
-use super::seen::Seen;
-use super::verdict::{Criterion, Judged};
 use crate::doctor::check::{Check, Status};
+use crate::qualify::causes;
+use crate::qualify::profile::Rule;
+use crate::qualify::seen::Seen;
+use crate::qualify::verdict::{Criterion, Judged};
 
 /// What a machine may tell or not, as profiles name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,10 +199,10 @@ pub fn in_words(seen: &Seen) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::profile::Profile;
-    use super::super::seen::sample::good;
-    use super::super::verdict::verdict;
     use super::*;
+    use crate::qualify::profile::Profile;
+    use crate::qualify::seen::sample::good;
+    use crate::qualify::verdict::verdict;
 
     fn rule(health: &str) -> Rule {
         let profile: Profile = toml::from_str(&format!("description = 'x'\n{health}")).unwrap();

@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use super::health;
-use super::page::word;
-use super::report::Report;
-use super::verdict::Judged;
 use crate::doctor::check::Check;
-use crate::html::escape;
+use crate::page::escape::escape;
+use crate::qualify::health;
+use crate::qualify::page::word;
+use crate::qualify::report::Report;
+use crate::qualify::verdict::Judged;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--good:#1a7f37;--bad:#b3261e;--open:#8a5a00;--line:#8884}\
@@ -111,7 +111,7 @@ fn measured(html: &mut String, report: &Report<'_>) {
         row(html, "", &columns, &cells);
     }
     html.push_str("</table></div>\n");
-    let drive = |s: &super::drives::Served| {
+    let drive = |s: &crate::qualify::drives::Served| {
         format!("{}: {:.1} GB, {:.0} %", s.drive, s.bytes as f64 / 1e9, s.share * 100.0)
     };
     let served: Vec<String> = report.seen.served.iter().map(drive).collect();
@@ -212,10 +212,10 @@ fn class(judged: Judged) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report;
-    use super::super::seen::{Seen, sample};
-    use super::super::verdict::Criterion;
     use super::*;
+    use crate::qualify::report;
+    use crate::qualify::seen::{Seen, sample};
+    use crate::qualify::verdict::Criterion;
 
     #[test]
     fn a_page_of_its_own_and_nothing_runs_in_it() {

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use super::drives;
 use crate::doctor::hardware::GpuFacts;
 use crate::doctor::hardware::pci::{Place, Rate};
 use crate::doctor::hardware::virtualization::is_virtual;
-use crate::doctor::source::Source;
 use crate::doctor::storage::Drive;
+use crate::node::source::Source;
+use crate::qualify::drives;
 
 /// The share of a link that payload can take: packets of 256 bytes come with 26 of headers and their acknowledgement.
 /// A pinned copy was measured at 0.98 of what this gives for generation 5, width 16.

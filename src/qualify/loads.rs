@@ -5,16 +5,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use super::measure::{ROUNDS_MIN, Rounds, not_cold, repeat};
-use super::shapes::Shapes;
 use crate::bench::make_ready;
-use crate::bench::record::{COLD_RESIDENT_MAX, Record};
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::save::{Layout, save};
-use crate::interrupt::{Cancel, Interrupted};
-use crate::load::verify::{self, Digests};
-use crate::load::{self, Destination, Options};
-use crate::text;
+use crate::load;
+use crate::load::verify;
+use crate::load::verify::Digests;
+use crate::load::{Destination, Options};
+use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::text;
+use crate::qualify::measure::{ROUNDS_MIN, Rounds, not_cold, repeat};
+use crate::qualify::shapes::Shapes;
+use crate::record::result::{COLD_RESIDENT_MAX, Record};
+use crate::write::save::{Layout, save};
 
 const PARTITION_BYTES_MAX: u64 = 10 << 30;
 /// More loads than this tell nothing new.

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::limits::Allowed;
-use crate::bench::record::COLD_RESIDENT_MAX;
-use crate::interrupt::{Cancel, Interrupted};
+use crate::os::cancel::{Cancel, Interrupted};
+use crate::qualify::limits::Allowed;
+use crate::record::result::COLD_RESIDENT_MAX;
 
 /// More rounds than this tell nothing new.
 const ROUNDS_MAX: usize = 200;
@@ -176,7 +176,7 @@ pub fn repeat(
 
 /// 0 of nothing.
 pub fn median(values: &[f64]) -> f64 {
-    crate::median::median(values).unwrap_or(0.0)
+    crate::record::median::median(values).unwrap_or(0.0)
 }
 
 /// The time of a run, shared out by weight.

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-use super::health;
-use super::measure::Kind;
-use super::report::{HTML_FILE, JSON_FILE, Report};
-use super::verdict::{Criterion, Judged};
+use crate::qualify::health;
+use crate::qualify::measure::Kind;
+use crate::qualify::report::{HTML_FILE, JSON_FILE, Report};
+use crate::qualify::verdict::{Criterion, Judged};
 
 const COLUMNS: usize = 110;
 /// Of figures of one kind, for many GPUs, the worst stands for all.
@@ -151,11 +151,11 @@ fn wrap(text: &mut String, paragraph: &str, indent: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::profile::{Profile, Rule};
-    use super::super::report;
-    use super::super::seen::sample::{check, good, measured};
-    use super::super::verdict::judge;
     use super::*;
+    use crate::qualify::profile::{Profile, Rule};
+    use crate::qualify::report;
+    use crate::qualify::seen::sample::{check, good, measured};
+    use crate::qualify::verdict::judge;
 
     /// Eight GPUs, everything too slow: the most there is to say.
     #[test]

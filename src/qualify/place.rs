@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::remains::{self, Maker};
+use crate::os::remains;
+use crate::os::remains::Maker;
 
 const MARK: &str = ".sllm-gds-qualify-";
 
@@ -68,7 +69,7 @@ fn clear_remains(path: &Path) -> Result<()> {
             Maker::Lives => bail!("another qualify measures here ({}): wait for it", entry.path().display()),
             Maker::Unknown(why) => {
                 let path = entry.path();
-                crate::text::tell(format_args!(
+                crate::os::text::tell(format_args!(
                     "note: {} stays; remove it if no qualify is at it: {why}",
                     path.display()
                 ));

@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use super::health::Fact;
-use super::measure::{Kind, Measured};
 use crate::cli::QualifyArgs;
+use crate::qualify::health::Fact;
+use crate::qualify::measure::{Kind, Measured};
 
 const BUILT_IN: [(&str, &str); 4] = [
     ("h100-sxm-nvme4", include_str!("../../profiles/h100-sxm-nvme4.toml")),

@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::measure::{Rounds, not_cold, repeat};
-use crate::checkpoint::input::{Input, InputTensor};
-use crate::checkpoint::save::{Layout, save};
 use crate::checkpoint::sllm::partition_name;
-use crate::checkpoint::write::Source;
 use crate::checkpoint::{DType, contiguous_stride};
-use crate::interrupt::{Cancel, Interrupted};
-use crate::memory::HostBuffer;
-use crate::residency;
-use crate::sys;
+use crate::origin::input::{Input, InputTensor};
+use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::memory::HostBuffer;
+use crate::os::residency;
+use crate::os::sys;
+use crate::qualify::measure::{Rounds, not_cold, repeat};
+use crate::write::files::Source;
+use crate::write::save::{Layout, save};
 
 /// Tensors of the file: enough to share out to many GPUs evenly.
 const TENSORS: u64 = 64;

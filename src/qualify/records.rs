@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
-use crate::bench::environment;
-use crate::bench::record::{Record, result_path, write_records};
+use crate::record::environment;
+use crate::record::result::{Record, result_path, write_records};
 
 /// How the files of both kinds of load end, and whether they hold cold ones. No number of loads, which differs from run
 /// to run.

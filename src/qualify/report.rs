@@ -6,14 +6,15 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::html;
-use super::profile::Rule;
-use super::records;
-use super::run::Run;
-use super::seen::Seen;
-use super::verdict::{self, Criterion, Judged};
-use crate::bench::environment;
-use crate::bench::record::{Record, write_json};
+use crate::qualify::html;
+use crate::qualify::profile::Rule;
+use crate::qualify::records;
+use crate::qualify::run::Run;
+use crate::qualify::seen::Seen;
+use crate::qualify::verdict;
+use crate::qualify::verdict::{Criterion, Judged};
+use crate::record::environment;
+use crate::record::result::{Record, write_json};
 
 pub const JSON_FILE: &str = "qualify.json";
 pub const HTML_FILE: &str = "qualify.html";
@@ -32,7 +33,7 @@ pub struct Report<'a> {
     pub gds: &'a str,
     /// What it was held to: by name, and, of a profile, whole.
     pub rule: String,
-    pub profile: Option<&'a super::profile::Profile>,
+    pub profile: Option<&'a crate::qualify::profile::Profile>,
     pub model: &'a str,
     /// As asked for, and what the raw file and the checkpoint of it really have.
     pub size_bytes: u64,

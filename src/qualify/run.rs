@@ -6,27 +6,31 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::copies;
-use super::drives::{read_bytes, served, ways};
-use super::fio;
-use super::gpus::{QualifiedGpu, facts_now};
-use super::limits::{self, Allowed};
-use super::loads::{self, Loads};
-use super::measure::{Budget, Kind, Measured, Rounds};
-use super::place::Place;
-use super::raw::{self, RawFile};
-use super::seen::{Failure, Seen, WatchedLink};
-use super::shapes;
-use super::throttle;
-use crate::bench::record::Record;
 use crate::cli::{EngineChoice, Gpus, QualifyArgs};
 use crate::doctor;
-use crate::doctor::hardware::{self, GpuFacts, Health};
-use crate::doctor::source::Source;
+use crate::doctor::hardware;
+use crate::doctor::hardware::{GpuFacts, Health};
 use crate::doctor::storage::Drive;
-use crate::interrupt::{Cancel, Interrupted};
 use crate::load::{Destination, Options, Placement};
-use crate::text;
+use crate::node::source::Source;
+use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::text;
+use crate::qualify::copies;
+use crate::qualify::drives::{read_bytes, served, ways};
+use crate::qualify::fio;
+use crate::qualify::gpus::{QualifiedGpu, facts_now};
+use crate::qualify::limits;
+use crate::qualify::limits::Allowed;
+use crate::qualify::loads;
+use crate::qualify::loads::Loads;
+use crate::qualify::measure::{Budget, Kind, Measured, Rounds};
+use crate::qualify::place::Place;
+use crate::qualify::raw;
+use crate::qualify::raw::RawFile;
+use crate::qualify::seen::{Failure, Seen, WatchedLink};
+use crate::qualify::shapes;
+use crate::qualify::throttle;
+use crate::record::result::Record;
 
 /// What every step needs, and what they have seen so far.
 pub struct Run<'a> {
@@ -179,7 +183,7 @@ impl Run<'_> {
     }
 
     /// What a link ran at under load takes the place of the check at rest.
-    fn watched(&mut self, gpu: &QualifiedGpu, link: Result<hardware::LinkSeen, doctor::source::Unread>) {
+    fn watched(&mut self, gpu: &QualifiedGpu, link: Result<hardware::LinkSeen, crate::node::source::Unread>) {
         let (seen, facts) = match (link, &gpu.facts) {
             (Ok(seen), Some(facts)) => (seen, facts),
             (Err(why), _) => return self.seen.notes.push(format!("{}: link not watched: {why}", gpu.name)),

@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-use super::drives::{DriveWay, Served};
-use super::gpus::QualifiedGpu;
-use super::measure::{Kind, Measured};
-use crate::bench::record::Record;
 use crate::doctor::check::{Check, Status};
 use crate::doctor::hardware::LinkSeen;
 use crate::doctor::storage::Drive;
+use crate::qualify::drives::{DriveWay, Served};
+use crate::qualify::gpus::QualifiedGpu;
+use crate::qualify::measure::{Kind, Measured};
+use crate::record::result::Record;
 
 #[derive(Debug, Default, Serialize)]
 pub struct Seen {

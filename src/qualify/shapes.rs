@@ -3,10 +3,11 @@
 use anyhow::{Context, Result, bail};
 
 use crate::checkpoint::TensorSpec;
-use crate::checkpoint::input::{self, Input};
-use crate::checkpoint::synthetic;
-use crate::checkpoint::write::Source;
-use crate::interrupt::Cancel;
+use crate::origin::input;
+use crate::origin::input::Input;
+use crate::origin::synthetic;
+use crate::os::cancel::Cancel;
+use crate::write::files::Source;
 
 /// Models to make up, small to large.
 const MODELS: [&str; 4] =

@@ -1,13 +1,15 @@
 //! The criteria that are no rate: bytes, drives, links, health.
 
-use super::causes;
-use super::drives::{DriveWay, balance};
-use super::health::{self, Fact};
-use super::measure::Kind;
-use super::profile::Rule;
-use super::seen::{Failure, Seen, WatchedLink};
-use super::verdict::{Criterion, Judged};
-use crate::doctor::hardware::pci::{self, Link};
+use crate::doctor::hardware::pci;
+use crate::doctor::hardware::pci::Link;
+use crate::qualify::causes;
+use crate::qualify::drives::{DriveWay, balance};
+use crate::qualify::health;
+use crate::qualify::health::Fact;
+use crate::qualify::measure::Kind;
+use crate::qualify::profile::Rule;
+use crate::qualify::seen::{Failure, Seen, WatchedLink};
+use crate::qualify::verdict::{Criterion, Judged};
 
 const DRIVE_LINK: &str = "drive's PCIe link";
 const GPU_LINK: &str = "link under load";
@@ -156,13 +158,13 @@ fn link(link: &WatchedLink) -> Criterion {
 
 #[cfg(test)]
 mod tests {
-    use super::super::drives;
-    use super::super::profile::Profile;
-    use super::super::seen::sample::{check, good, served};
-    use super::super::verdict::verdict;
     use super::*;
     use crate::doctor::hardware::test_tree::{nvme_drives, tree};
     use crate::doctor::storage::Drive;
+    use crate::qualify::drives;
+    use crate::qualify::profile::Profile;
+    use crate::qualify::seen::sample::{check, good, served};
+    use crate::qualify::verdict::verdict;
     use anyhow::anyhow;
 
     #[test]

@@ -1,7 +1,7 @@
 //! Limits on reads that this process's groups have: `io.max`, and version 1's `blkio.throttle`.
 
 use crate::doctor::check::{Check, Status};
-use crate::doctor::source::{Source, Unread};
+use crate::node::source::{Source, Unread};
 
 const ID: &str = "machine.io-limit";
 

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::causes;
-use super::measure::{Kind, Measured, links_below};
-use super::profile::{Rule, Threshold};
-use super::seen::Seen;
-use super::state;
+use crate::qualify::causes;
+use crate::qualify::measure::{Kind, Measured, links_below};
+use crate::qualify::profile::{Rule, Threshold};
+use crate::qualify::seen::Seen;
+use crate::qualify::state;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -111,7 +111,7 @@ pub fn judge(rule: &Rule, seen: &Seen, without_gpus: bool) -> Vec<Criterion> {
 
 /// Measurements that could not be made.
 fn failures(seen: &Seen) -> Vec<Criterion> {
-    let row = |failure: &super::seen::Failure| {
+    let row = |failure: &crate::qualify::seen::Failure| {
         let judged = if failure.is_hardware { Judged::Failed } else { Judged::Unknown };
         Criterion::new(failure.kind.name(), &failure.of, failure.kind.words(), judged)
             .saying("failed", "measured")
@@ -226,10 +226,10 @@ fn rate_row(seen: &Seen, measured: &Measured, limit: f64, words: &str) -> Criter
 
 #[cfg(test)]
 mod tests {
-    use super::super::profile::{Earlier, Profile};
-    use super::super::seen::Failure;
-    use super::super::seen::sample::{good, measured};
     use super::*;
+    use crate::qualify::profile::{Earlier, Profile};
+    use crate::qualify::seen::Failure;
+    use crate::qualify::seen::sample::{good, measured};
     use anyhow::anyhow;
 
     fn profile(text: &str) -> Rule {

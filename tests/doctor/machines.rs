@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use sllm_gds::doctor::gds_ways;
-use sllm_gds::doctor::source::Source;
+use sllm_gds::node::source::Source;
 
 use crate::common::{Ran, run};
 use crate::trees::unpack;

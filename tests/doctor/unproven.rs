@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 use sllm_gds::doctor::gds_ways;
-use sllm_gds::doctor::source::Source;
+use sllm_gds::node::source::Source;
 
 use crate::machines::{change, check, doctor, edit, verdict};
 use crate::trees::unpack;

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use sllm_gds::checkpoint::save::{Layout, save};
-use sllm_gds::checkpoint::{DType, contiguous_stride, input};
-use sllm_gds::interrupt::Cancel;
+use sllm_gds::checkpoint::{DType, contiguous_stride};
+use sllm_gds::origin::input;
+use sllm_gds::os::cancel::Cancel;
+use sllm_gds::write::save::{Layout, save};
 use tempfile::TempDir;
 
 /// What every tensor must hold, by name: made without any code of the loader.

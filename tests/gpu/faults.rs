@@ -7,12 +7,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sllm_gds::cli::IoChoice;
-use sllm_gds::interrupt::{Cancel, Interrupted};
 use sllm_gds::load::engine::{Engine, Job, PathTaken, Worker};
 use sllm_gds::load::fault::{Fault, FaultStorage};
 use sllm_gds::load::pinned::{PinnedEngine, Ring};
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::{Placement, load};
+use sllm_gds::os::cancel::{Cancel, Interrupted};
 
 use crate::fixture::Pristine;
 use crate::rig::{

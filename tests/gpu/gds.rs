@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use sllm_gds::cli::EngineArgs;
-use sllm_gds::interrupt::Cancel;
 use sllm_gds::load::gds::choose::choose;
 use sllm_gds::load::gds::{Gds, Register};
 use sllm_gds::load::{Placement, load};
+use sllm_gds::os::cancel::Cancel;
 
 use crate::cli::{finish, program, run};
 use crate::rig::{Session, assert_right, fixture, large, options, scratch, session};

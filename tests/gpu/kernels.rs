@@ -1,8 +1,9 @@
 //! The kernels against the CPU.
 
-use sllm_gds::digest::{self, Digest, digest};
 use sllm_gds::gpu::kernels::{POISON, digests, poison};
 use sllm_gds::gpu::memory::DeviceBuffer;
+use sllm_gds::os::digest;
+use sllm_gds::os::digest::{Digest, digest};
 
 use crate::rig::{Session, session};
 

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use sllm_gds::checkpoint::Tensor;
 use sllm_gds::cli::IoChoice;
 use sllm_gds::gpu::kernels::MADE_BY;
-use sllm_gds::interrupt::Cancel;
 use sllm_gds::load::pinned::PinnedEngine;
 use sllm_gds::load::{LoadReport, Loaded, Placement, load};
+use sllm_gds::os::cancel::Cancel;
 
 use crate::rig::{
     Parts, assert_right, fixture, large, options, really_wrong, scratch, session, wrong_by_digest,

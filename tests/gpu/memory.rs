@@ -4,12 +4,13 @@ use std::process::Command;
 use std::sync::Arc;
 
 use sllm_gds::cli::Gpus;
+use sllm_gds::gpu;
 use sllm_gds::gpu::copies::{PieceCopy, Stream};
+use sllm_gds::gpu::kernels;
 use sllm_gds::gpu::memory::{DeviceBuffer, pin};
-use sllm_gds::gpu::{self, kernels};
-use sllm_gds::interrupt::Cancel;
 use sllm_gds::load::pinned::Ring;
 use sllm_gds::load::{Placement, load};
+use sllm_gds::os::cancel::Cancel;
 
 use crate::rig::{assert_right, fixture, large, options, scratch, session};
 

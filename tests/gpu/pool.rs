@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use sllm_gds::gpu::Gpu;
 use sllm_gds::gpu::memory::{DeviceBuffer, Pinned, pin};
-use sllm_gds::interrupt::{Cancel, Interrupted};
 use sllm_gds::load::pool::Pool;
 use sllm_gds::load::{LoadReport, Placement, pooled};
+use sllm_gds::os::cancel::{Cancel, Interrupted};
 
 use crate::fixture::{Fixture, Pristine};
 use crate::rig::{Session, assert_right, fixture, large, options, scratch, session};

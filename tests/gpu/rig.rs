@@ -6,15 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use sllm_gds::checkpoint::{Checkpoint, DType, Tensor};
 use sllm_gds::cli::{Gpus, IoChoice};
-use sllm_gds::digest::digest;
+use sllm_gds::gpu;
 use sllm_gds::gpu::memory::DeviceBuffer;
-use sllm_gds::gpu::{self, Gpu, kernels};
+use sllm_gds::gpu::{Gpu, kernels};
 use sllm_gds::load::engine::{Engine, Job};
 use sllm_gds::load::pinned::{Ring, in_parts};
 use sllm_gds::load::plan::Plan;
 use sllm_gds::load::source::Sources;
-use sllm_gds::load::verify::{self, Digests};
+use sllm_gds::load::verify;
+use sllm_gds::load::verify::Digests;
 use sllm_gds::load::{Buffer, Destination, Loaded, Options, Placement, lanes, transfer};
+use sllm_gds::os::digest::digest;
 use tempfile::TempDir;
 
 use crate::fixture::{Fixture, Made, Pristine, safetensors};
@@ -210,7 +212,7 @@ impl Parts {
         &'a mut self,
         ring: &'a Ring,
         engine: &dyn Engine,
-        cancel: &sllm_gds::interrupt::Cancel,
+        cancel: &sllm_gds::os::cancel::Cancel,
         choose: impl FnOnce(&mut Vec<Job<'a>>),
     ) -> anyhow::Result<()> {
         let mut jobs = in_parts(ring, lanes(&self.plan, &mut self.buffers, self.options.copy_bytes));

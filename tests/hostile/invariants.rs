@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use sllm_gds::checkpoint::Checkpoint;
 use sllm_gds::load::plan::Plan;
-use sllm_gds::sys::{DIRECT_ALIGN, align_up};
+use sllm_gds::os::sys::{DIRECT_ALIGN, align_up};
 
 /// Names are unique, every tensor lies within one file and behind its header, and none overlap in part.
 pub fn check_checkpoint(checkpoint: &Checkpoint) {

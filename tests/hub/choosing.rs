@@ -7,7 +7,7 @@ use crate::rig::*;
 use crate::server::Server;
 use safetensors::{Dtype, serialize, tensor::TensorView};
 use sllm_gds::checkpoint::Checkpoint;
-use sllm_gds::checkpoint::hub::fetch;
+use sllm_gds::origin::hub::fetch;
 
 /// Each safetensors file holds a tensor named as the file; any other holds its own name.
 fn repository(names: &[&str], index: Option<&[&str]>) -> Files {

@@ -2,7 +2,7 @@
 
 use crate::rig::*;
 use crate::server::{Request, Server, reply};
-use sllm_gds::checkpoint::hub::{Token, fetch};
+use sllm_gds::origin::hub::{Token, fetch};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

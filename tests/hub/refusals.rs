@@ -2,8 +2,8 @@
 
 use crate::rig::*;
 use crate::server::{Nowhere, Server, reply};
-use sllm_gds::checkpoint::hub::{Options, fetch};
-use sllm_gds::interrupt::{Cancel, Interrupted};
+use sllm_gds::origin::hub::{Options, fetch};
+use sllm_gds::os::cancel::{Cancel, Interrupted};
 use std::fs;
 
 #[test]

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use sllm_gds::checkpoint::hub::{Options, Token, fetch};
-use sllm_gds::interrupt::Cancel;
+use sllm_gds::origin::hub::{Options, Token, fetch};
+use sllm_gds::os::cancel::Cancel;
 
 use crate::server::{Reply, Request, Server, reply};
 

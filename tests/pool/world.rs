@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Result, bail};
 use sllm_gds::checkpoint::DType;
 use sllm_gds::cli::IoChoice;
-use sllm_gds::interrupt::Cancel;
 use sllm_gds::load::engine::{Job, Target};
 use sllm_gds::load::fault::{Fault, FaultStorage};
 use sllm_gds::load::host::HostEngine;
@@ -18,7 +17,8 @@ use sllm_gds::load::plan::Plan;
 use sllm_gds::load::pool::{Chunk, Filling, Model, Pool};
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::transfer;
-use sllm_gds::memory::HostBuffer;
+use sllm_gds::os::cancel::Cancel;
+use sllm_gds::os::memory::HostBuffer;
 use tempfile::TempDir;
 
 use crate::fixture::{Made, safetensors};

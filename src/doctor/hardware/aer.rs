@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::health::{Moved, moved};
-use super::pci;
 use crate::doctor::check::{Check, Status};
-use crate::doctor::source::Source;
+use crate::doctor::hardware::health::{Moved, moved};
+use crate::doctor::hardware::pci;
+use crate::node::source::Source;
 
 /// Totals of a device's AER counters since boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,11 +1,11 @@
 //! What the groups of this process allow it: memory, and CPU time.
 
-use super::gpu::bytes;
-use super::machine;
-use super::nvml::GpuFacts;
 use crate::doctor::check::{Check, Status};
-use crate::doctor::source::Source;
+use crate::doctor::hardware::gpu::bytes;
+use crate::doctor::hardware::machine;
+use crate::doctor::hardware::nvml::GpuFacts;
 use crate::node::cgroup::{CPU, MEMORY, files};
+use crate::node::source::Source;
 
 /// With fewer, the ring of pinned buffers is no longer filled at the speed of PCIe 5.
 const CPUS_WANTED: f64 = 16.0;
@@ -76,12 +76,12 @@ fn cpus_allowed(source: &Source, file: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_tree::{tree, tree_of};
     use super::*;
+    use crate::doctor::hardware::test_tree::{tree, tree_of};
 
     fn status_and_value(name: &str, id: &str) -> (Status, String) {
         let tree = tree(name);
-        let gpus = super::super::gpus(&tree.source).unwrap();
+        let gpus = crate::doctor::hardware::gpus(&tree.source).unwrap();
         let check = checks(&tree.source, &gpus).into_iter().find(|check| check.id == id).unwrap();
         (check.status, check.value)
     }

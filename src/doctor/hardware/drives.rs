@@ -1,11 +1,12 @@
 //! What NVMe drives tell of themselves.
 
-use super::pci::{self, Place};
-use super::smart;
-use super::virtualization;
 use crate::doctor::check::{Check, Status};
-use crate::doctor::source::{Source, Unread};
+use crate::doctor::hardware::pci;
+use crate::doctor::hardware::pci::Place;
+use crate::doctor::hardware::smart;
+use crate::doctor::hardware::virtualization;
 use crate::doctor::storage::Drive;
+use crate::node::source::{Source, Unread};
 
 pub fn checks(source: &Source, drive: &Drive) -> Vec<Check> {
     let Some((controller, place)) = controller_of(source, drive) else {
@@ -160,8 +161,8 @@ fn smart(source: &Source, drive: &Drive, controller: &str) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_tree::{nvme_drives, tree, tree_of, tree_with};
     use super::*;
+    use crate::doctor::hardware::test_tree::{nvme_drives, tree, tree_of, tree_with};
 
     fn status(checks: &[Check], id: &str) -> Status {
         checks.iter().find(|check| check.id == id).unwrap().status

@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::drives;
-use super::gpu::bytes;
-use super::nvml::GpuFacts;
-use super::pci;
-use super::virtualization;
 use crate::doctor::check::{Check, Status};
-use crate::doctor::source::{Source, Unread};
+use crate::doctor::hardware::drives;
+use crate::doctor::hardware::gpu::bytes;
+use crate::doctor::hardware::nvml::GpuFacts;
+use crate::doctor::hardware::pci;
+use crate::doctor::hardware::virtualization;
+use crate::node::source::{Source, Unread};
 
 pub const SUBJECT: &str = "this machine";
 
@@ -195,12 +195,12 @@ fn count_of_list(list: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_tree::tree_of;
     use super::*;
+    use crate::doctor::hardware::test_tree::tree_of;
 
     fn find(name: &str, id: &str) -> Check {
-        let tree = super::super::test_tree::tree(name);
-        let gpus = super::super::gpus(&tree.source).unwrap();
+        let tree = crate::doctor::hardware::test_tree::tree(name);
+        let gpus = crate::doctor::hardware::gpus(&tree.source).unwrap();
         checks(&tree.source, &gpus).into_iter().find(|check| check.id == id).unwrap()
     }
 

@@ -7,7 +7,7 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 use serde::{Deserialize, Serialize};
 
-use crate::doctor::source::Unread;
+use crate::node::source::Unread;
 
 /// One GPU as NVML tells it. What a GPU or driver does not support is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,12 +1,13 @@
 //! How far a GPU is from a drive: what lies between them decides whether bytes can pass directly, and how fast.
 
-use super::drives;
-use super::gpu;
-use super::nvml::GpuFacts;
-use super::pci::{self, Place};
 use crate::doctor::check::{Check, Status};
-use crate::doctor::source::Source;
+use crate::doctor::hardware::drives;
+use crate::doctor::hardware::gpu;
+use crate::doctor::hardware::nvml::GpuFacts;
+use crate::doctor::hardware::pci;
+use crate::doctor::hardware::pci::Place;
 use crate::doctor::storage::Drive;
+use crate::node::source::Source;
 
 /// The nearest thing that both hang below.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,14 +83,14 @@ fn node_distance(source: &Source, from: u32, to: u32) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_tree::{nvme_drives, tree, tree_of};
     use super::*;
+    use crate::doctor::hardware::test_tree::{nvme_drives, tree, tree_of};
 
     #[test]
     fn pairs_of_a_machine_with_two_sockets() {
         let tree = tree("bare-metal-gds");
-        let gpus = super::super::gpus(&tree.source).unwrap();
-        let pairs = super::super::pairs(&tree.source, &gpus, &nvme_drives(&tree.source));
+        let gpus = crate::doctor::hardware::gpus(&tree.source).unwrap();
+        let pairs = crate::doctor::hardware::pairs(&tree.source, &gpus, &nvme_drives(&tree.source));
         let values: Vec<(Status, &str)> =
             pairs.iter().map(|check| (check.status, check.value.as_str())).collect();
         assert_eq!(values.len(), 8);
@@ -101,11 +102,11 @@ mod tests {
     #[test]
     fn pairs_below_one_host_bridge_and_across_sockets() {
         let near = tree("p2pdma");
-        let gpus = super::super::gpus(&near.source).unwrap();
+        let gpus = crate::doctor::hardware::gpus(&near.source).unwrap();
         let pair = check(&near.source, &gpus[0], &nvme_drives(&near.source)[0]);
         assert_eq!(pair.value, "same root complex (pci0000:00)");
         let far = tree("raid0-no-p2pdma");
-        let gpus = super::super::gpus(&far.source).unwrap();
+        let gpus = crate::doctor::hardware::gpus(&far.source).unwrap();
         assert_eq!(check(&far.source, &gpus[0], &nvme_drives(&far.source)[0]).status, Status::Warn);
         let zram = Drive { name: "zram0".into(), device: "/sys/devices/virtual/block/zram0".into() };
         let none = check(&far.source, &gpus[0], &zram);

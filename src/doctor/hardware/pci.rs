@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::doctor::check::{Check, Status};
-use crate::doctor::source::Source;
+use crate::node::source::Source;
 
 /// The way from a host bridge down to a device.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::doctor::source::{Source, Unread};
-use crate::sys;
+use crate::node::source::{Source, Unread};
+use crate::os::sys;
 
 /// What a drive counts over its life. Counts of 128 bits saturate at 64.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

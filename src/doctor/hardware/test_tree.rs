@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::doctor::source::Source;
 use crate::doctor::storage::Drive;
+use crate::node::source::Source;
 
 pub struct Tree {
     pub source: Source,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::doctor::check::{Check, Status};
-use crate::doctor::source::{Source, Unread};
+use crate::node::source::{Source, Unread};
 
 /// What only this process's environment tells. Recorded as the fact `environment`.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -124,8 +124,8 @@ fn container_kind(source: &Source) -> Result<Option<&'static str>, Unread> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_tree::{tree, tree_of};
     use super::*;
+    use crate::doctor::hardware::test_tree::{tree, tree_of};
 
     #[test]
     fn trees_tell_what_they_are() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::nvml;
-use crate::doctor::source::Unread;
+use crate::doctor::hardware::nvml;
+use crate::node::source::Unread;
 
 const EVERY: Duration = Duration::from_millis(20);
 

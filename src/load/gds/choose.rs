@@ -4,12 +4,12 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::{Gds, OnError};
 use crate::cli::{EngineArgs, EngineChoice, Gpus, IoChoice};
 use crate::cufile::{Driver, DriverOptions, Library};
 use crate::doctor::gds_ways;
-use crate::doctor::source::Source;
 use crate::doctor::ways::{Way, Ways};
+use crate::load::gds::{Gds, OnError};
+use crate::node::source::Source;
 
 /// cuFile 1.14, of CUDA 12.9, lets a program set its parameters.
 const PARAMETERS_SINCE: u32 = 1140;
@@ -80,7 +80,7 @@ fn open(args: &EngineArgs, way: Option<Way>) -> Result<Gds> {
         driver: Driver::open(&library, &options)?,
         options,
         allow_compat: way.is_none(),
-        register: args.gds_register.unwrap_or(super::Register::Auto),
+        register: args.gds_register.unwrap_or(crate::load::gds::Register::Auto),
         on_error: args.on_gds_error.unwrap_or(if is_demand { OnError::Fail } else { OnError::Retry }),
         may_fall_back: !is_demand,
         proofs: Default::default(),

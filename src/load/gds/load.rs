@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Gds, GdsEngine};
-use crate::bench::record::Phases;
 use crate::checkpoint::Checkpoint;
 use crate::gpu::Gpu;
-use crate::interrupt::Cancel;
 use crate::load::engine::Engine;
+use crate::load::gds::{Gds, GdsEngine};
 use crate::load::plan::Plan;
 use crate::load::{
     Clock, LoadReport, Loaded, Options, Placement, allocate, gpus_of_lanes, lanes, poison_all, transfer,
 };
-use crate::sys;
+use crate::os::cancel::Cancel;
+use crate::os::sys;
+use crate::record::result::Phases;
 
 /// What came of it.
 pub enum Came {

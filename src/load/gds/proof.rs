@@ -10,14 +10,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::child;
 use crate::cli::Gpus;
 use crate::cufile::{Driver, DriverOptions, Handle, Library};
+use crate::gpu;
 use crate::gpu::memory::DeviceBuffer;
-use crate::gpu::{self, Gpu, direct};
-use crate::memory::HostBuffer;
-use crate::sys;
-use crate::text;
+use crate::gpu::{Gpu, direct};
+use crate::os::child;
+use crate::os::memory::HostBuffer;
+use crate::os::sys;
+use crate::os::text;
 
 /// The way that was proven.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,10 +5,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use crate::cufile::Driver;
 use crate::doctor::hardware;
-use crate::doctor::source::Source;
 use crate::gpu::Gpu;
 use crate::gpu::direct::{Registered, Span};
 use crate::load::engine::{Job, Target};
+use crate::node::source::Source;
 
 /// Slabs mapped at a time: one is read, one is being mapped.
 const WINDOW: usize = 2;
@@ -209,9 +209,9 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::DataFile;
-    use crate::interrupt::Cancel;
     use crate::load::engine::{Engine, PathTaken, Worker};
     use crate::load::transfer;
+    use crate::os::cancel::Cancel;
 
     const JOB_BYTES: u64 = 4096;
 

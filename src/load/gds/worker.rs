@@ -4,15 +4,16 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::slabs::{NoMapping, Slabs};
-use super::{GdsEngine, OnError};
 use crate::cufile::{CufileError, What};
 use crate::gpu::copies::Stream;
 use crate::gpu::{Gpu, direct};
 use crate::load::engine::{Job, Target, Worker, wrong_target};
+use crate::load::gds::slabs::{NoMapping, Slabs};
+use crate::load::gds::{GdsEngine, OnError};
 use crate::load::source::Storage;
-use crate::memory::HostBuffer;
-use crate::sys::{self, DIRECT_ALIGN, align_up};
+use crate::os::memory::HostBuffer;
+use crate::os::sys;
+use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// A read that is interrupted more often in a row than this has failed.
 const INTERRUPTIONS_MAX: u32 = 1000;

@@ -1,10 +1,10 @@
 //! What speaks for each cause: a check, a count, a time.
 
-use crate::bench::record::Record;
 use crate::doctor::check::{Check, Status};
 use crate::qualify::drives::{Served, balance};
 use crate::qualify::measure::{Kind, Measured, median};
 use crate::qualify::seen::Seen;
+use crate::record::result::Record;
 
 /// Below this share of an even spread a drive counts as idle.
 const IDLE: f64 = 0.5;

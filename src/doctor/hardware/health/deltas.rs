@@ -2,8 +2,9 @@
 
 use nvml_wrapper::error::NvmlError;
 
-use super::{DriveHealth, GpuHealth, Moved, SmartFacts, moved};
 use crate::doctor::check::{Check, Status};
+use crate::doctor::hardware::health::{DriveHealth, GpuHealth, Moved, moved};
+use crate::doctor::hardware::smart::SmartFacts;
 
 /// A counter that should stand still: how bad it is that it grew, and what to do.
 struct Counter {

@@ -1,0 +1,302 @@
+//! A checkpoint on disk, in either layout, opened and validated before anything is allocated.
+//!
+//! Its data files are laid end to end in one logical space: file `i` begins where file `i - 1` ends. A
+//! tensor is a byte range of that space. In ServerlessLLM's layout these are the offsets of its own index;
+//! in safetensors the headers are part of the space, and no tensor covers them.
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use thiserror::Error;
+
+pub use crate::checkpoint::dtype::DType;
+pub use crate::checkpoint::stamp::Stamp;
+
+/// What is wrong with a checkpoint. Code decides on these; everything else is an `anyhow` with context.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    #[error(
+        "{0} does not exist; `sllm-gds save` makes a checkpoint, and --storage-path says where they live"
+    )]
+    Missing(PathBuf),
+    #[error(
+        "{path} holds neither tensor_index.json (ServerlessLLM's layout) nor *.safetensors files; {advice}"
+    )]
+    Unknown { path: PathBuf, advice: String },
+    #[error(
+        "{0} holds only PyTorch pickles (*.bin, *.pt): unpickling runs code, so they are not read; convert them \
+         once with transformers: AutoModelForCausalLM.from_pretrained(dir).save_pretrained(new_dir)"
+    )]
+    OnlyPickles(PathBuf),
+    #[error("{path}: {what}")]
+    Malformed { path: PathBuf, what: String },
+}
+
+/// A `Malformed` error about this file.
+pub fn malformed(path: &Path, what: impl fmt::Display) -> anyhow::Error {
+    CheckpointError::Malformed { path: path.to_path_buf(), what: what.to_string() }.into()
+}
+
+/// A tensor's name, type and shape: what is known before it has a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Vec<u64>,
+}
+
+impl TensorSpec {
+    /// Bytes of the tensor's data, or `None` past 2^63 (hostile shapes).
+    pub fn bytes(&self) -> Option<u64> {
+        element_count(&self.shape).and_then(|n| self.dtype.bytes_of(n)).filter(|b| *b <= i64::MAX as u64)
+    }
+}
+
+/// Elements of a shape; 1 for a scalar; `None` on overflow.
+pub fn element_count(shape: &[u64]) -> Option<u64> {
+    shape.iter().try_fold(1u64, |product, extent| product.checked_mul(*extent))
+}
+
+/// A tensor in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Vec<u64>,
+    /// Elements between neighbours along each axis; only ServerlessLLM's index knows other than contiguous.
+    pub stride: Vec<u64>,
+    /// Where its bytes begin in the logical space.
+    pub offset: u64,
+    /// Bytes of its storage. Tied tensors share one offset.
+    pub bytes: u64,
+}
+
+/// Strides of a contiguous tensor, in elements.
+pub fn contiguous_stride(shape: &[u64]) -> Vec<u64> {
+    let mut stride = vec![1u64; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        stride[axis - 1] = stride[axis].saturating_mul(shape[axis].max(1));
+    }
+    stride
+}
+
+/// One file of weights, and where it lies in the logical space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataFile {
+    pub path: PathBuf,
+    /// Logical offset of its first byte.
+    pub base: u64,
+    /// Its size as `stat` gave it.
+    pub bytes: u64,
+    /// Bytes before its first tensor byte (a safetensors header); 0 in ServerlessLLM's layout.
+    pub header_bytes: u64,
+    /// What it was before anything was read of it.
+    pub stamp: Stamp,
+}
+
+impl DataFile {
+    /// The logical offset just past its last byte.
+    pub fn end(&self) -> u64 {
+        self.base + self.bytes
+    }
+
+    /// Refuses a file that changed since the checkpoint was opened.
+    pub fn check_unchanged(&self, handle: &File) -> Result<()> {
+        self.stamp.check(&self.path, handle)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    Sllm,
+    Safetensors,
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Layout::Sllm => "sllm",
+            Layout::Safetensors => "safetensors",
+        })
+    }
+}
+
+/// An opened checkpoint. Every tensor lies within the files as `stat` found them, which end before 2^62.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    pub dir: PathBuf,
+    pub layout: Layout,
+    pub files: Vec<DataFile>,
+    /// In the order of their offsets; names are unique.
+    pub tensors: Vec<Tensor>,
+    /// Ours only: partition sizes, groups, digests.
+    pub manifest: Option<crate::checkpoint::manifest::Manifest>,
+    /// Tensors of the index that lie past the end of the files. ServerlessLLM's saver loses what its last write holds
+    /// when that fails, and says nothing.
+    pub lost: Vec<Tensor>,
+    /// Safetensors only: how its files became the model.
+    pub chosen: Chosen,
+    /// Where its links may lead: the storage path that it was found below.
+    pub(crate) storage_path: Option<PathBuf>,
+}
+
+/// What opening a safetensors directory decided.
+#[derive(Debug, Clone, Default)]
+pub struct Chosen {
+    /// File name and text of the index that decided.
+    pub index: Option<(String, String)>,
+    /// Safetensors files beside that are no part of the model.
+    pub left_out: Vec<String>,
+    /// Tensors that a shard holds and the index places in another, as (shard, name): not read.
+    pub unread: Vec<(String, String)>,
+    /// A single file was named, not a directory.
+    pub single_file: bool,
+}
+
+impl Checkpoint {
+    /// Bytes of all files, headers and padding included: what a load reads.
+    pub fn file_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// Bytes of tensors, tied ones counted once: what a load delivers.
+    pub fn tensor_bytes(&self) -> u64 {
+        let mut covered_to = 0u64;
+        let mut sum = 0u64;
+        for tensor in &self.tensors {
+            let end = tensor.end();
+            sum += end.saturating_sub(tensor.offset.max(covered_to));
+            covered_to = covered_to.max(end);
+        }
+        sum
+    }
+
+    /// The file that holds this logical offset.
+    pub fn file_at(&self, offset: u64) -> Option<usize> {
+        let index = self.files.partition_point(|file| file.end() <= offset);
+        (index < self.files.len()).then_some(index)
+    }
+
+    /// The tensors whose bytes meet `[start, end)` of the logical space.
+    pub fn tensors_in(&self, start: u64, end: u64) -> impl Iterator<Item = &Tensor> {
+        let meets = move |t: &&Tensor| t.offset < end && t.end() > start;
+        self.tensors[self.places_near(start, end)].iter().filter(meets)
+    }
+
+    /// Where in `tensors` those stand whose bytes meet `[start, end)`, with empty ones among them. No search of all:
+    /// tensors that have bytes share all of them or none, so that of those which begin before `start` only the last
+    /// and its twins can reach beyond it.
+    pub(crate) fn places_near(&self, start: u64, end: u64) -> std::ops::Range<usize> {
+        let from = self.tensors.partition_point(|t| t.offset < start);
+        let reach = |t: &&Tensor| t.bytes == 0 || t.end() > start;
+        let before = self.tensors[..from].iter().rev().take_while(reach).count();
+        let to = self.tensors.partition_point(|t| t.offset < end);
+        from - before..to.max(from - before)
+    }
+
+    /// A file's path from the checkpoint's directory.
+    pub fn name_of(&self, file: &DataFile) -> String {
+        file.path.strip_prefix(&self.dir).unwrap_or(&file.path).to_string_lossy().into_owned()
+    }
+}
+
+/// No file system holds more. Below it a few sizes can be added without a check.
+pub(crate) const MAX_TOTAL_BYTES: u64 = 1 << 62;
+
+/// Holds for every layout: sorts the tensors and refuses what no reader could serve.
+pub(crate) fn finish(mut checkpoint: Checkpoint, index: &Path) -> Result<Checkpoint> {
+    checkpoint.tensors.sort_by(|a, b| (a.offset, a.bytes, &a.name).cmp(&(b.offset, b.bytes, &b.name)));
+    let end_of_all = checkpoint.files.last().map_or(0, DataFile::end);
+    if end_of_all > MAX_TOTAL_BYTES {
+        bail!(malformed(
+            index,
+            format!("its files claim {end_of_all} bytes, more than any file system holds")
+        ));
+    }
+    let mut covered: (u64, u64, &str) = (0, 0, "");
+    for tensor in &checkpoint.tensors {
+        let end = tensor.offset.checked_add(tensor.bytes).filter(|end| *end <= end_of_all).ok_or_else(|| {
+            malformed(
+                index,
+                format!(
+                    "tensor '{}' claims bytes {}+{}, but the files end at {end_of_all}; the files were cut short, or \
+                     the index belongs to others",
+                    tensor.name, tensor.offset, tensor.bytes
+                ),
+            )
+        })?;
+        let tied = tensor.offset == covered.0 && end == covered.1;
+        if tensor.bytes > 0 && tensor.offset < covered.1 && !tied {
+            bail!(malformed(
+                index,
+                format!("tensors '{}' and '{}' overlap at byte {}", covered.2, tensor.name, tensor.offset)
+            ));
+        }
+        if end > covered.1 {
+            covered = (tensor.offset, end, &tensor.name);
+        }
+    }
+    Ok(checkpoint)
+}
+
+impl Tensor {
+    /// The logical offset just past its last byte.
+    pub fn end(&self) -> u64 {
+        self.offset + self.bytes
+    }
+
+    /// Bytes of its elements, laid side by side. Its storage (`bytes`) may be larger: ServerlessLLM records that of
+    /// the tensor which a view was cut from. A view whose elements share bytes may need more than it has.
+    pub fn data_bytes(&self) -> u64 {
+        element_count(&self.shape).and_then(|n| self.dtype.bytes_of(n)).unwrap_or(u64::MAX)
+    }
+
+    /// Whether its data are the first [`Tensor::data_bytes`] of its storage, as they are.
+    pub fn is_contiguous(&self) -> bool {
+        let bytes = self.data_bytes();
+        bytes <= self.bytes && (bytes == 0 || stride_is_contiguous(&self.shape, &self.stride))
+    }
+}
+
+/// Axes of extent 1 may have any stride.
+fn stride_is_contiguous(shape: &[u64], stride: &[u64]) -> bool {
+    let wanted = contiguous_stride(shape);
+    shape.iter().zip(stride).zip(&wanted).all(|((extent, have), want)| *extent == 1 || have == want)
+}
+
+/// A directory's entries, sorted, so that no run depends on the file system's order.
+pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    let read = || -> std::io::Result<Vec<PathBuf>> {
+        let mut paths =
+            std::fs::read_dir(dir)?.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?;
+        paths.sort();
+        Ok(paths)
+    };
+    read().with_context(|| format!("list {}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_shapes_have_no_size() {
+        let spec = |shape: &[u64]| TensorSpec { name: "x".into(), dtype: DType::F32, shape: shape.to_vec() };
+        assert_eq!(spec(&[]).bytes(), Some(4));
+        assert_eq!(spec(&[3, 0]).bytes(), Some(0));
+        assert_eq!(spec(&[u64::MAX, 2]).bytes(), None);
+        assert_eq!(spec(&[1 << 62]).bytes(), None);
+    }
+
+    #[test]
+    fn strides() {
+        assert_eq!(contiguous_stride(&[2, 3, 4]), [12, 4, 1]);
+        assert_eq!(contiguous_stride(&[]), [0u64; 0]);
+        assert!(stride_is_contiguous(&[1, 4], &[99, 1]));
+        assert!(!stride_is_contiguous(&[4, 2], &[1, 4]));
+    }
+}

@@ -1,0 +1,144 @@
+//! `sllm-gds load`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow, bail};
+
+use crate::Outcome;
+use crate::checkpoint::Checkpoint;
+use crate::cli::{EngineArgs, EngineChoice, Gpus, LoadArgs};
+use crate::gpu;
+use crate::load::{Clock, Destination, LoadReport, Options, gds, load, verify};
+use crate::os::cancel::Cancel;
+use crate::os::text;
+
+pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
+    let path: PathBuf = Checkpoint::locate(&args.checkpoint.name, &args.checkpoint.storage_path);
+    let Ready { to, note, mut options, context_s } = prepare(args.gpus.as_ref(), &args.engine, &path)?;
+    options.poison = args.verify;
+    options.storage_path = Some(args.checkpoint.storage_path.clone());
+    let (loaded, report) = load(&path, &to, &options, cancel)?;
+    loaded.checkpoint.notes().iter().for_each(|note| text::tell(format_args!("note: {note}")));
+    let verified = match args.verify {
+        false => None,
+        true => {
+            let (expected, against) = verify::expected(&loaded.checkpoint, cancel)?;
+            Some((verify::check(&loaded, &expected, cancel)?, against))
+        }
+    };
+    let good = verified.as_ref().is_none_or(|(checked, _)| checked.wrong.is_empty());
+    if args.json {
+        let mut value = serde_json::to_value(&report)?;
+        value["note"] = note.into();
+        value["destinations"] = to.labels().into();
+        value["context_s"] = context_s.into();
+        value["verified"] = verified.as_ref().map(|_| good).into();
+        value["verified_against"] = verified.as_ref().map(|(_, against)| *against).into();
+        let checked = verified.map(|(checked, _)| checked).unwrap_or_default();
+        let kernel = (checked.kernel_s > 0.0).then_some(checked.kernel_bytes as f64 / checked.kernel_s / 1e9);
+        value["digest_kernel_gb_per_s"] = kernel.into();
+        value["mismatches"] = checked.wrong.into();
+        text::say_json(&serde_json::to_string_pretty(&value)?);
+    } else {
+        if let Some(note) = &note {
+            text::say(note);
+        }
+        text::say_page(&in_words(&report));
+        if let Destination::Gpus(gpus, placement) = &to {
+            text::say(format_args!(
+                "to        {gpus:?}, {placement:?}; contexts up in {context_s:.2} s, not counted above"
+            ));
+        }
+        if let Some((checked, against)) = &verified {
+            text::tell_findings(&checked.wrong);
+            text::say(format_args!("verified  {} ({against})", if good { "every tensor" } else { "FAILED" }));
+        }
+    }
+    Ok(if good { Outcome::Yes } else { Outcome::No })
+}
+
+/// Where to load to and how: contexts are up and, where cuFile was chosen, its driver is open.
+pub struct Ready {
+    pub to: Destination,
+    /// What the user may not expect.
+    pub note: Option<String>,
+    pub options: Options,
+    /// Seconds for both, side by side: what a server pays once.
+    pub context_s: f64,
+}
+
+/// Settles where to load to and by which engine. `path` is where the checkpoints lie.
+pub fn prepare(gpus: Option<&Gpus>, args: &EngineArgs, path: &Path) -> Result<Ready> {
+    gds::choose::check(args)?;
+    let mut clock = Clock::start();
+    // Without a GPU there is nothing to open cuFile for, and an error need not wait for it.
+    let has_gpu = gpu::count().is_ok();
+    let (destination, choice) = std::thread::scope(|scope| {
+        let choice = scope.spawn(|| match has_gpu {
+            true => gds::choose::choose(args, gpus, path),
+            false => Ok(Err(None)),
+        });
+        let destination = destination(gpus, args);
+        (destination, choice.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (to, note) = destination?;
+    let choice = match &to {
+        Destination::Host => Err(None),
+        Destination::Gpus(..) => choice?,
+    };
+    let context_s = clock.lap();
+    let options = Options::new(args, &to, choice)?;
+    Ok(Ready { to, note, options, context_s })
+}
+
+/// Settles where to load to: opens the GPUs that were asked for, or says why host memory it is. Returns the
+/// line to tell the user when that is not what they might expect.
+fn destination(gpus: Option<&Gpus>, args: &EngineArgs) -> Result<(Destination, Option<String>)> {
+    let host = |note: Option<String>| Ok((Destination::Host, note));
+    match (args.engine, gpus) {
+        (EngineChoice::Host, None | Some(Gpus::None)) => host(None),
+        (EngineChoice::Host, Some(_)) => {
+            bail!("--engine host loads into host memory: leave --gpus out, or say none")
+        }
+        (EngineChoice::Pinned | EngineChoice::Gds, Some(Gpus::None)) => {
+            bail!("--engine pinned and gds load to GPUs, and --gpus says none")
+        }
+        (EngineChoice::Auto, Some(Gpus::None)) => host(None),
+        (EngineChoice::Auto, None) if gpu::count().is_err() => {
+            let why = gpu::count().err().unwrap_or_default();
+            host(Some(format!("no CUDA device ({why}): loading into host memory")))
+        }
+        (EngineChoice::Auto | EngineChoice::Pinned | EngineChoice::Gds, list) => {
+            let hint = "to load into host memory, say --gpus none";
+            gpu::count().map_err(|why| anyhow!("no CUDA device: {why}; {hint}"))?;
+            // One GPU is what a load without further words goes to, as with any other CUDA program.
+            let first = Gpus::List(vec!["0".into()]);
+            let opened = gpu::open(list.unwrap_or(&first));
+            let gpus = opened.map_err(|why| anyhow!("{why}; {hint}"))?;
+            Ok((Destination::Gpus(gpus, args.placement), None))
+        }
+    }
+}
+
+fn in_words(r: &LoadReport) -> String {
+    let p = &r.phases;
+    let ms = |s: f64| format!("{:.1} ms", s * 1e3);
+    format!(
+        "loaded    {} bytes in {:.4} s: {:.2} GB/s\npath      {} ({})\nphases    open {}, plan {}, allocate {}, \
+         register {}, transfer {}\nreads     {} bytes with {} threads of {} KiB chunks, {} MiB pinned\n",
+        r.bytes,
+        r.elapsed_s,
+        r.gb_per_s,
+        r.path,
+        r.path_reason,
+        ms(p.open_s),
+        ms(p.plan_s),
+        ms(p.allocate_s),
+        ms(p.register_s),
+        ms(p.transfer_s),
+        r.read_bytes,
+        r.threads,
+        r.chunk_bytes >> 10,
+        r.staging_bytes >> 20
+    )
+}

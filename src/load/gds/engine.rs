@@ -1,0 +1,255 @@
+//! The engine `gds`: storage → GPU memory by cuFile, which is direct where nvidia-fs or the kernel's P2PDMA is there,
+//! and a read with a copy behind it (compatibility mode) where not.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use anyhow::{Context, Result};
+
+use crate::checkpoint::Checkpoint;
+use crate::cli::IoChoice;
+use crate::cufile::{Driver, DriverOptions, Handle};
+use crate::gpu::Gpu;
+use crate::load::engine::{Engine, Job, PathTaken, Worker};
+use crate::load::gds::proof::Way;
+use crate::load::gds::slabs::Slabs;
+use crate::load::gds::worker::GdsWorker;
+use crate::load::source::{Sources, Storage};
+use crate::os::sys;
+
+/// How to load by cuFile.
+#[derive(Debug, Clone)]
+pub struct Gds {
+    pub driver: Arc<Driver>,
+    /// What it was opened with.
+    pub options: DriverOptions,
+    pub allow_compat: bool,
+    pub register: Register,
+    pub on_error: OnError,
+    /// Whether another engine may take over before the first byte, where the way is not proven.
+    pub may_fall_back: bool,
+    /// What was proven so far, by the device that files lie on.
+    pub proofs: Arc<Mutex<HashMap<u64, Way>>>,
+}
+
+impl Gds {
+    /// Settles which way reads of this checkpoint go, in a child process, once for each device. A mixture is no proof.
+    pub fn prove(&self, checkpoint: &Checkpoint, gpus: &[Arc<Gpu>]) -> Way {
+        let mut proofs = self.proofs.lock().unwrap_or_else(|e| e.into_inner());
+        let mut ways = Vec::new();
+        for file in checkpoint.files.iter().filter(|f| f.bytes > 0) {
+            let Ok(facts) = std::fs::metadata(&file.path) else {
+                return Way::Unproven(format!("{} can't be looked at", file.path.display()));
+            };
+            let way = proofs.entry(facts.dev()).or_insert_with(|| {
+                crate::load::gds::proof::ask(&crate::load::gds::proof::Request {
+                    files: vec![std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone())],
+                    gpus: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
+                    allow_compat: self.options.allow_compat,
+                    use_p2pdma: self.options.use_p2pdma,
+                })
+            });
+            ways.push(way.clone());
+        }
+        match ways.iter().find(|way| !way.is_direct()).or(ways.first()) {
+            Some(way) if way.is_direct() && ways.iter().any(|other| other != way) => {
+                Way::Unproven("the checkpoint's files lie on devices with different ways".into())
+            }
+            Some(way) => way.clone(),
+            None => Way::Unproven("there was nothing to read".into()),
+        }
+    }
+}
+
+/// Which device memory to register with cuFile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Register {
+    /// Where drives write to it: all of it, or slabs where it can't all be mapped. In compatibility mode none
+    Auto,
+    Whole,
+    /// Piece by piece, the next while one is read
+    Slabs,
+    None,
+}
+
+/// What to do when a read by cuFile fails half-way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnError {
+    /// Fail the load
+    Fail,
+    /// Read that chunk through host memory
+    Retry,
+}
+
+struct GdsFile {
+    handle: Handle,
+    /// Whether it goes past the page cache: not with `--io buffered`, nor where the file system refuses.
+    past_cache: bool,
+    /// For ranges that the page cache holds: compatibility mode can use it, and is faster so.
+    cached: Option<Handle>,
+}
+
+/// Shared by all threads of a load. `'a` is what its destinations live for.
+pub struct GdsEngine<'a> {
+    files: Vec<GdsFile>,
+    /// The same files by ordinary reads: for what cuFile failed at, and to ask the page cache.
+    pub(super) sources: Sources,
+    /// The GPUs of each lane; none where it is host memory.
+    pub(super) lanes: Vec<Vec<Arc<Gpu>>>,
+    /// One for each lane; empty where nothing is registered.
+    pub(super) slabs: Vec<Slabs<'a>>,
+    pub(super) on_error: OnError,
+    way: OnceLock<Way>,
+    pub(super) direct_bytes: AtomicU64,
+    pub(super) buffered_bytes: AtomicU64,
+    pub(super) retried: Mutex<Retried>,
+}
+
+#[derive(Default)]
+pub(super) struct Retried {
+    pub(super) bytes: u64,
+    pub(super) first_error: Option<String>,
+}
+
+impl<'a> GdsEngine<'a> {
+    /// Registers every file with cuFile. In compatibility mode `io` chooses between page cache and `O_DIRECT` as for
+    /// other engines.
+    pub fn open(
+        gds: &Gds,
+        checkpoint: &Checkpoint,
+        io: IoChoice,
+        lanes: Vec<Vec<Arc<Gpu>>>,
+    ) -> Result<GdsEngine<'a>> {
+        let sources = Sources::open(checkpoint, io)?;
+        let mut files = Vec::new();
+        for file in &checkpoint.files {
+            let register = |opened: io::Result<std::fs::File>| -> Result<Handle> {
+                let at = || format!("register {} with cuFile", file.path.display());
+                Handle::register(&gds.driver, opened.with_context(at)?).with_context(at)
+            };
+            let (handle, past_cache) = match (io, sys::open_direct(&file.path)) {
+                (IoChoice::Buffered, _) => (register(sys::open_regular(&file.path))?, false),
+                // A file system without O_DIRECT: cuFile finds a way or says why not.
+                (_, Err(e)) if e.raw_os_error() == Some(libc::EINVAL) => {
+                    (register(sys::open_regular(&file.path))?, false)
+                }
+                (_, opened) => (register(opened)?, true),
+            };
+            let cached = match past_cache && gds.allow_compat && io == IoChoice::Auto {
+                true => Some(register(sys::open_regular(&file.path))?),
+                false => None,
+            };
+            files.push(GdsFile { handle, past_cache, cached });
+        }
+        Ok(GdsEngine {
+            files,
+            sources,
+            lanes,
+            slabs: Vec::new(),
+            on_error: gds.on_error,
+            way: OnceLock::new(),
+            direct_bytes: AtomicU64::new(0),
+            buffered_bytes: AtomicU64::new(0),
+            retried: Mutex::default(),
+        })
+    }
+
+    /// The files as cuFile knows them, for a proof in this process.
+    pub fn handles(&self) -> Vec<&Handle> {
+        self.files.iter().map(|f| &f.handle).collect()
+    }
+
+    /// Keeps what was proven of the reads.
+    pub fn settle(&self, way: Way) -> &Way {
+        self.way.get_or_init(|| way)
+    }
+
+    /// Registers the memory of these jobs as asked. `is_direct`: whether drives will write to it.
+    pub fn register(&mut self, gds: &Gds, jobs: &[Vec<Job<'a>>], is_direct: bool) -> Result<()> {
+        let slabs = |bytes: u64| -> Vec<Slabs<'a>> {
+            let lanes = self.lanes.iter().zip(jobs).filter(|(gpus, _)| !gpus.is_empty());
+            lanes.map(|(gpus, jobs)| Slabs::new(&gds.driver, &gpus[0], jobs, bytes)).collect()
+        };
+        let slab_bytes = || crate::load::gds::slabs::slab_bytes(self.lanes.iter().flatten());
+        self.slabs = match gds.register {
+            Register::None => Vec::new(),
+            Register::Auto if !is_direct => Vec::new(),
+            Register::Slabs => slabs(slab_bytes()),
+            Register::Auto | Register::Whole => {
+                let whole = slabs(u64::MAX);
+                match (whole.iter().try_for_each(Slabs::map_all), gds.register) {
+                    (Ok(()), _) => whole,
+                    // What is mapped goes with `whole` before slabs are.
+                    (Err(_), Register::Auto) => {
+                        drop(whole);
+                        slabs(slab_bytes())
+                    }
+                    (Err(error), _) => {
+                        return Err(error.context(
+                            "register all device memory with cuFile (BAR1 may be too small: --gds-register slabs)",
+                        ));
+                    }
+                }
+            }
+        };
+        Ok(())
+    }
+
+    /// Maps slabs ahead of the readers until all is mapped or [`GdsEngine::stop`] is called: for a thread of its own.
+    pub fn map_ahead(&self) {
+        std::thread::scope(|scope| {
+            for slabs in self.slabs.iter().filter(|s| s.waits()) {
+                scope.spawn(|| slabs.map_ahead());
+            }
+        });
+    }
+
+    /// The handle for a range, and whether it goes past the page cache.
+    pub(super) fn handle(&self, file: usize, offset: u64, bytes: u64) -> (&Handle, bool) {
+        let GdsFile { handle, past_cache, cached } = &self.files[file];
+        match cached {
+            Some(cached) if self.sources.is_cached(file, offset, bytes) => (cached, false),
+            _ => (handle, *past_cache),
+        }
+    }
+}
+
+impl Engine for GdsEngine<'_> {
+    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>> {
+        Ok(Box::new(GdsWorker::new(self, lane)?))
+    }
+
+    fn stop(&self) {
+        self.slabs.iter().for_each(Slabs::stop);
+    }
+
+    fn outcome(&self) -> PathTaken {
+        let retried = self.retried.lock().unwrap_or_else(|e| e.into_inner());
+        let way = self.way.get();
+        let mut reason = match way {
+            Some(Way::Nvfs) => "a probe's reads were counted as nvidia-fs's".to_string(),
+            Some(Way::P2pdma) => "a probe's reads were counted as P2PDMA".to_string(),
+            Some(Way::Compat) => "cuFile reads through host memory: GDS is not real here".to_string(),
+            Some(Way::Unproven(why)) => format!("the way is not proven: {why}"),
+            None => "the way is not proven: nothing was counted".to_string(),
+        };
+        if let Some(error) = &retried.first_error {
+            reason.push_str(&format!("; {} bytes went through host memory instead: {error}", retried.bytes));
+        }
+        let path = match retried.bytes {
+            0 => way.map_or("gds-unproven", Way::name),
+            _ => "gds-mixed",
+        };
+        // What came by ordinary reads counts by how they went.
+        let others = self.sources.outcome("");
+        PathTaken {
+            path: path.to_string(),
+            reason,
+            direct_bytes: self.direct_bytes.load(Ordering::Relaxed) + others.direct_bytes,
+            buffered_bytes: self.buffered_bytes.load(Ordering::Relaxed) + others.buffered_bytes,
+        }
+    }
+}

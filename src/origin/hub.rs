@@ -1,0 +1,15 @@
+//! origin::hub
+
+/// What the hub's interface offers.
+pub mod api;
+/// One file's bytes: resumed, checked, put in place.
+pub mod blob;
+/// The layout of the cache on disk.
+pub mod cache;
+/// Requests, redirects, retries, and what the hub's refusals mean.
+pub mod client;
+mod fetch;
+/// URLs and their owners.
+pub mod url;
+
+pub use fetch::*;

@@ -1,0 +1,8 @@
+//! origin::synthetic
+
+pub mod families;
+mod model;
+pub mod normal;
+pub mod values;
+
+pub use model::*;

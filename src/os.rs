@@ -1,0 +1,18 @@
+//! What the operating system gives: system calls, host memory, page cache, digests, cancellation.
+
+/// Ctrl-C, once for the whole process.
+pub mod cancel;
+/// This program again, as a child with a time limit.
+pub mod child;
+/// Block digests of bytes in host memory.
+pub mod digest;
+/// Host buffers.
+pub mod memory;
+/// Hidden directories that killed processes leave, told from those of living ones.
+pub mod remains;
+/// What the page cache holds of a file.
+pub mod residency;
+/// System calls that std does not have.
+pub mod sys;
+/// Text for the terminal: others' names can't paint it.
+pub mod text;

@@ -1,0 +1,100 @@
+//! Host buffers: anonymous memory in huge pages where the kernel has them.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use memmap2::{Advice, MmapMut, MmapOptions};
+
+use crate::node::cgroup;
+use crate::os::sys::{DIRECT_ALIGN, align_up};
+
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Zeroed host memory whose first byte is aligned to 2 MiB and whose length is a multiple of 4 KiB.
+pub struct HostBuffer {
+    map: MmapMut,
+    start: usize,
+    bytes: usize,
+}
+
+impl HostBuffer {
+    /// Reserves at least `bytes`; pages come with the first write. Refuses what memory can't hold, since the
+    /// kernel would grant it and kill the process later.
+    pub fn new(bytes: u64) -> Result<HostBuffer> {
+        if let Some(free_bytes) = available_bytes()
+            && bytes > free_bytes
+        {
+            bail!(
+                "the load needs {bytes} bytes of host memory and {free_bytes} are available, the limits of its container \
+                 or service counted: raise these, close other programs, or load a smaller checkpoint"
+            );
+        }
+        let length =
+            usize::try_from(align_up(bytes, DIRECT_ALIGN)).context("the buffer exceeds the address space")?;
+        let map = MmapOptions::new()
+            .len(length + HUGE_PAGE_BYTES)
+            .map_anon()
+            .with_context(|| format!("reserve {bytes} bytes of host memory"))?;
+        // A kernel without huge pages serves small ones.
+        let _ = map.advise(Advice::HugePage);
+        let start = map.as_ptr().align_offset(HUGE_PAGE_BYTES);
+        Ok(HostBuffer { map, start, bytes: length })
+    }
+
+    /// Brings every page in now, with this many threads: page faults are what pinning waits for.
+    pub fn prefault(&mut self, threads: usize) {
+        let memory = self.as_mut_slice();
+        let share = memory.len().div_ceil(threads.max(1)).next_multiple_of(HUGE_PAGE_BYTES);
+        let touch =
+            |part: &mut [u8]| part.iter_mut().step_by(DIRECT_ALIGN as usize).for_each(|byte| *byte = 0);
+        if memory.len() <= share {
+            return touch(memory);
+        }
+        std::thread::scope(|scope| {
+            for part in memory.chunks_mut(share) {
+                scope.spawn(move || touch(part));
+            }
+        });
+    }
+
+    pub fn as_slice(&self) -> &[u8] {
+        &self.map[self.start..self.start + self.bytes]
+    }
+
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.map[self.start..self.start + self.bytes]
+    }
+}
+
+/// Bytes of memory that can still be had: of the machine, and within the limits of this process's groups, past which a
+/// container's processes are killed.
+pub fn available_bytes() -> Option<u64> {
+    machine_bytes().into_iter().chain(cgroup::available_bytes(Path::new("/"))).min()
+}
+
+/// `MemAvailable` of `/proc/meminfo`, in bytes.
+fn machine_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aligned_zeroed_and_writable_to_the_last_byte() {
+        let mut buffer = HostBuffer::new(10_000).unwrap();
+        assert_eq!(buffer.as_slice().len(), 12_288);
+        assert_eq!(buffer.as_slice().as_ptr() as usize % HUGE_PAGE_BYTES, 0);
+        assert!(buffer.as_slice().iter().all(|b| *b == 0));
+        buffer.as_mut_slice()[12_287] = 1;
+    }
+
+    #[test]
+    fn more_than_memory_is_refused() {
+        let error = HostBuffer::new(1 << 50).err().unwrap().to_string();
+        assert!(error.contains("available"), "{error}");
+    }
+}

@@ -1,0 +1,4 @@
+//! What every page needs.
+
+/// What every page needs.
+pub mod escape;

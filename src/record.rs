@@ -1,0 +1,8 @@
+//! The result file: what `bench` writes and `analyze` reads.
+
+/// The machine a run ran on.
+pub mod environment;
+/// The middle of some figures.
+pub mod median;
+/// The result file.
+pub mod result;

@@ -1,0 +1,133 @@
+//! The result file: what `bench` writes and `analyze` reads. They share nothing else.
+//!
+//! One file per model, format, count and mode: `results/{model}_{format}_{count}_{mode}.json`, an array
+//! of records. `model_name` and `loading_time` are ServerlessLLM's own keys; all others are ours, and a
+//! reader must do without them. The environment of a run stands once, in `environment.json` beside.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::os::sys;
+
+/// Above this share of resident bytes before a load that was meant to be cold, the record says `warm`.
+pub const COLD_RESIDENT_MAX: f64 = 0.01;
+
+/// One measured load. Seconds are wall-clock, bytes are bytes, fractions lie in 0..=1.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// `{model}_{replica}`, as ServerlessLLM writes it.
+    pub model_name: String,
+    /// From the call to the last byte in place; absent when the load failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loading_time: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// `sllm`, `safetensors`, `safetensors-direct`, or a peer's name.
+    pub format: String,
+    /// `cached` or `random`.
+    pub mode: String,
+    /// What was asked for: `auto`, `host`, `baseline-rust`, `baseline-python`, …
+    pub engine: String,
+    /// What was got: `host-direct`, `host-buffered`, `host-mixed`, `mmap-copy`, …
+    pub path: String,
+    /// Why that path was taken, in words.
+    pub path_reason: String,
+    /// Bytes of tensors delivered.
+    pub bytes: u64,
+    /// Destinations: `["host"]`, or GPU indices as given.
+    pub gpus: Vec<String>,
+    pub replica: u64,
+    /// Counts from 0 over the measured loads of this format.
+    pub iteration: u64,
+    /// Seconds since the Unix epoch when the load was called.
+    pub started_at_s: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phases: Option<Phases>,
+    /// Share of the checkpoint's bytes in the page cache just before the load; absent when it can't be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resident_before: Option<f64>,
+    /// `warm` or `cold`, from `resident_before`; `unknown` when it can't be told.
+    pub cache_state: String,
+    /// Whether this load was meant to find the page cache empty.
+    pub meant_cold: bool,
+    /// True when every tensor's digest was right; absent when it was not checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<bool>,
+    /// Seconds the verification took, not part of `loading_time`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify_s: Option<f64>,
+    pub chunk_bytes: u64,
+    pub threads: u64,
+    /// Names the run; the same in `environment.json`.
+    pub run_id: String,
+}
+
+/// Where a load's time went. The phases of one load, in seconds; `transfer_s` ends with the last byte.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Phases {
+    pub open_s: f64,
+    pub plan_s: f64,
+    pub allocate_s: f64,
+    /// What the transfer waited for pinned memory; pinning goes on beside the phases around it.
+    pub register_s: f64,
+    pub transfer_s: f64,
+}
+
+/// Where the records of one model, format, count and mode stand.
+pub fn result_path(results: &Path, model: &str, format: &str, count: u64, mode: &str) -> PathBuf {
+    results.join(format!("{}_{format}_{count}_{mode}.json", model.replace('/', "_")))
+}
+
+/// Makes the results directory and keeps other runs out of it while the file lives: they would lose each other's
+/// records. Fails before any work where results could not be written.
+pub fn claim(results: &Path) -> Result<fs::File> {
+    let remedy = || format!("write results to {}; name another --results", results.display());
+    fs::create_dir_all(results).with_context(remedy)?;
+    tempfile::Builder::new().prefix(".sllm-gds-").tempfile_in(results).with_context(remedy)?;
+    let dir = fs::File::open(results).with_context(remedy)?;
+    match dir.try_lock() {
+        Ok(()) => Ok(dir),
+        Err(fs::TryLockError::WouldBlock) => anyhow::bail!(
+            "another bench writes to {}: wait for it, or name another --results",
+            results.display()
+        ),
+        Err(fs::TryLockError::Error(e)) if sys::has_no_locks(&e) => {
+            crate::os::text::tell(format_args!(
+                "note: the file system of {} has no locks ({e}): let no other bench or qualify write there meanwhile",
+                results.display()
+            ));
+            Ok(dir)
+        }
+        Err(fs::TryLockError::Error(e)) => {
+            Err(e).with_context(|| format!("lock {}; name another --results", results.display()))
+        }
+    }
+}
+
+/// Replaces `path` with these records in one step, so that a reader never sees half an array.
+pub fn write_records(path: &Path, records: &[Record]) -> Result<()> {
+    write_json(path, &records)
+}
+
+/// Writes any JSON file whole: to a temporary file beside it, synced, then renamed.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(dir).with_context(|| format!("create the results directory {}", dir.display()))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".sllm-gds-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(dir)
+        .with_context(|| format!("create a temporary file in {}", dir.display()))?;
+    serde_json::to_writer_pretty(&mut file, value).with_context(|| format!("write {}", path.display()))?;
+    file.write_all(b"\n")
+        .and_then(|()| file.as_file().sync_all())
+        .with_context(|| format!("write {}", path.display()))?;
+    file.persist(path).with_context(|| format!("rename into {}", path.display()))?;
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! Files written whole: laid out first, then filled by many threads, chunk by chunk, past the page cache.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
+
+use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::digest;
+use crate::os::digest::{CHUNK_BYTES, Digest};
+use crate::os::memory::HostBuffer;
+use crate::os::sys;
+use crate::os::sys::{DIRECT_ALIGN, align_up};
+
+/// A file to be: its pieces in order, zeros between them.
+pub struct NewFile {
+    /// Its path from the new directory.
+    pub name: String,
+    pub bytes: u64,
+    pub pieces: Vec<Piece>,
+}
+
+pub struct Piece {
+    pub offset: u64,
+    pub bytes: u64,
+    pub content: Content,
+}
+
+pub enum Content {
+    /// Index of a tensor of the [`Source`].
+    Tensor(usize),
+    Literal(Vec<u8>),
+}
+
+/// Where tensors' bytes come from; asked by many threads at once.
+pub trait Source: Sync {
+    /// Fills `out` with the tensor's bytes from `offset` on.
+    fn fill(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<()>;
+
+    /// Refuses where what was read may be half old, half new; asked when all is read.
+    fn check_unchanged(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Digests made on the way: of each file's chunks, and of each tensor.
+pub struct Written {
+    pub chunks: Vec<Vec<Digest>>,
+    pub tensors: Vec<Digest>,
+}
+
+/// Reader and writer threads: enough to keep a drive busy, few enough to stay under 1 GiB of chunks.
+fn writer_threads() -> usize {
+    (4 * std::thread::available_parallelism().map_or(2, |n| n.get())).clamp(8, 16)
+}
+
+/// Writes and syncs `files` into `dir`. `tensor_bytes` gives each tensor's size.
+pub fn write_files(
+    dir: &Path,
+    files: &[NewFile],
+    source: &dyn Source,
+    tensor_bytes: &[u64],
+    cancel: &Cancel,
+    bar: &ProgressBar,
+) -> Result<Written> {
+    let handles = files.iter().map(|file| create(dir, file)).collect::<Result<Vec<_>>>()?;
+    let jobs: Vec<(usize, u64)> = files
+        .iter()
+        .enumerate()
+        .flat_map(|(i, file)| (0..file.bytes.div_ceil(CHUNK_BYTES)).map(move |c| (i, c * CHUNK_BYTES)))
+        .collect();
+    let work = Work {
+        files,
+        handles: &handles,
+        source,
+        jobs: &jobs,
+        next: AtomicUsize::new(0),
+        chunk_sums: jobs.iter().map(|_| AtomicU64::new(0)).collect(),
+        tensor_sums: tensor_bytes.iter().map(|_| AtomicU64::new(0)).collect(),
+        failure: Mutex::new(None),
+        cancel,
+        bar,
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..writer_threads().min(jobs.len()) {
+            scope.spawn(|| work.run());
+        }
+    });
+    if let Some(error) = work.failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
+        return Err(error);
+    }
+    source.check_unchanged()?;
+    for ((handle, path), file) in handles.iter().zip(files) {
+        let sync = || handle.set_len(file.bytes).and_then(|()| handle.sync_all());
+        sync().with_context(|| format!("sync {}", path.display()))?;
+    }
+    let mut chunks: Vec<Vec<Digest>> = files.iter().map(|_| Vec::new()).collect();
+    for ((file, offset), sum) in jobs.iter().zip(work.chunk_sums) {
+        let bytes = CHUNK_BYTES.min(files[*file].bytes - offset);
+        chunks[*file].push(digest::finish(sum.into_inner(), bytes));
+    }
+    let tensor_sums = work.tensor_sums.into_iter().zip(tensor_bytes);
+    let tensors = tensor_sums.map(|(sum, bytes)| digest::finish(sum.into_inner(), *bytes)).collect();
+    Ok(Written { chunks, tensors })
+}
+
+/// Some file systems take `O_DIRECT` when the file is opened and refuse the write, and a short write leaves a rest that is
+/// not aligned: what is refused so goes through the page cache.
+fn write_chunk(handle: &File, chunk: &[u8], offset: u64) -> std::io::Result<()> {
+    match handle.write_all_at(chunk, offset) {
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {
+            sys::use_page_cache(handle)?;
+            handle.write_all_at(chunk, offset)
+        }
+        written => written,
+    }
+}
+
+fn create(dir: &Path, file: &NewFile) -> Result<(File, PathBuf)> {
+    let path = dir.join(&file.name);
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    }
+    let handle = sys::create_direct(&path).with_context(|| format!("create {}", path.display()))?;
+    sys::preallocate(&handle, align_up(file.bytes, DIRECT_ALIGN))
+        .with_context(|| format!("reserve {} bytes for {}", file.bytes, path.display()))?;
+    Ok((handle, path))
+}
+
+struct Work<'a> {
+    files: &'a [NewFile],
+    handles: &'a [(File, PathBuf)],
+    source: &'a dyn Source,
+    /// File and offset of each chunk.
+    jobs: &'a [(usize, u64)],
+    next: AtomicUsize,
+    chunk_sums: Vec<AtomicU64>,
+    tensor_sums: Vec<AtomicU64>,
+    /// The first failure; it stops everybody.
+    failure: Mutex<Option<anyhow::Error>>,
+    cancel: &'a Cancel,
+    bar: &'a ProgressBar,
+}
+
+impl Work<'_> {
+    fn run(&self) {
+        if let Err(error) = self.take_chunks() {
+            self.failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+            self.next.store(self.jobs.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn take_chunks(&self) -> Result<()> {
+        let mut buffer = HostBuffer::new(CHUNK_BYTES)?;
+        loop {
+            let job = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some((file, offset)) = self.jobs.get(job).copied() else { return Ok(()) };
+            if self.cancel.is_set() {
+                bail!(Interrupted);
+            }
+            let bytes = CHUNK_BYTES.min(self.files[file].bytes - offset);
+            let chunk = &mut buffer.as_mut_slice()[..align_up(bytes, DIRECT_ALIGN) as usize];
+            self.fill(file, offset, chunk)?;
+            self.chunk_sums[job].store(digest::partial(&chunk[..bytes as usize], 0), Ordering::Relaxed);
+            let (handle, path) = &self.handles[file];
+            write_chunk(handle, chunk, offset)
+                .with_context(|| format!("write {} bytes at {offset} of {}", chunk.len(), path.display()))?;
+            self.bar.inc(bytes);
+        }
+    }
+
+    /// Fills one chunk from the pieces that meet it, zeros between.
+    fn fill(&self, file: usize, chunk_offset: u64, chunk: &mut [u8]) -> Result<()> {
+        let chunk_end = chunk_offset + chunk.len() as u64;
+        let pieces = &self.files[file].pieces;
+        let first = pieces.partition_point(|p| p.offset + p.bytes <= chunk_offset);
+        let mut filled = 0usize;
+        for piece in pieces[first..].iter().take_while(|p| p.offset < chunk_end) {
+            let start = piece.offset.max(chunk_offset);
+            let end = (piece.offset + piece.bytes).min(chunk_end);
+            let (from, to) = ((start - chunk_offset) as usize, (end - chunk_offset) as usize);
+            let at = start - piece.offset;
+            chunk[filled..from].fill(0);
+            match &piece.content {
+                Content::Literal(text) => chunk[from..to].copy_from_slice(&text[at as usize..][..to - from]),
+                Content::Tensor(tensor) => {
+                    self.source.fill(*tensor, at, &mut chunk[from..to])?;
+                    let sum = self.part_of_digest(*tensor, piece.bytes, at, &chunk[from..to])?;
+                    self.tensor_sums[*tensor].fetch_add(sum, Ordering::Relaxed);
+                }
+            }
+            filled = to;
+        }
+        chunk[filled..].fill(0);
+        Ok(())
+    }
+
+    /// The sum over the words that begin in this part of a tensor, from its byte `at` on. A word that a chunk's border
+    /// cuts (the tensors of a safetensors file begin anywhere) is asked of the source once more.
+    fn part_of_digest(&self, tensor: usize, tensor_bytes: u64, at: u64, part: &[u8]) -> Result<u64> {
+        let end = at + part.len() as u64;
+        let first_word = at.next_multiple_of(8);
+        if first_word >= end {
+            return Ok(0);
+        }
+        let words = &part[(first_word - at) as usize..];
+        if end.is_multiple_of(8) || end == tensor_bytes {
+            return Ok(digest::partial(words, first_word));
+        }
+        let (whole, cut) = words.split_at(words.len() / 8 * 8);
+        let cut_start = end - cut.len() as u64;
+        let mut word = [0u8; 8];
+        let word_bytes = 8.min(tensor_bytes - cut_start) as usize;
+        word[..cut.len()].copy_from_slice(cut);
+        self.source.fill(tensor, end, &mut word[cut.len()..word_bytes])?;
+        let sum = digest::partial(&word[..word_bytes], cut_start);
+        Ok(digest::partial(whole, first_word).wrapping_add(sum))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Ramp;
+
+    impl Source for Ramp {
+        fn fill(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<()> {
+            for (i, byte) in out.iter_mut().enumerate() {
+                *byte = ((offset + i as u64) as usize * 31 + tensor) as u8 | 1;
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn pieces_land_in_place_with_zeros_between_and_digests_of_both_kinds() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let size = CHUNK_BYTES + 5000;
+        let pieces = vec![
+            Piece { offset: 0, bytes: 3, content: Content::Literal(b"abc".to_vec()) },
+            // No multiple of 8: the chunks' border cuts a word in two.
+            Piece { offset: 259, bytes: CHUNK_BYTES, content: Content::Tensor(0) },
+            Piece { offset: CHUNK_BYTES + 512, bytes: 13, content: Content::Tensor(1) },
+        ];
+        let file = NewFile { name: "x".into(), bytes: size, pieces };
+        let bar = ProgressBar::hidden();
+        let written =
+            write_files(dir.path(), &[file], &Ramp, &[CHUNK_BYTES, 13], &Cancel::new(), &bar).unwrap();
+        let bytes = std::fs::read(dir.path().join("x")).unwrap();
+        assert_eq!(bytes.len() as u64, size);
+        let mut wanted = vec![0u8; size as usize];
+        wanted[..3].copy_from_slice(b"abc");
+        Ramp.fill(0, 0, &mut wanted[259..259 + CHUNK_BYTES as usize]).unwrap();
+        Ramp.fill(1, 0, &mut wanted[CHUNK_BYTES as usize + 512..][..13]).unwrap();
+        assert!(bytes == wanted);
+        let chunks: Vec<Digest> = wanted.chunks(CHUNK_BYTES as usize).map(digest::digest).collect();
+        assert_eq!(written.chunks, [chunks]);
+        assert_eq!(written.tensors[0], digest::digest(&wanted[259..][..CHUNK_BYTES as usize]));
+        assert_eq!(written.tensors[1], digest::digest(&wanted[CHUNK_BYTES as usize + 512..][..13]));
+    }
+
+    #[test]
+    fn a_failing_source_fails_the_whole() {
+        struct Broken;
+        impl Source for Broken {
+            fn fill(&self, _: usize, _: u64, _: &mut [u8]) -> Result<()> {
+                bail!("no such luck")
+            }
+        }
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let pieces = vec![Piece { offset: 0, bytes: 8, content: Content::Tensor(0) }];
+        let file = NewFile { name: "x".into(), bytes: 4096, pieces };
+        let result = write_files(dir.path(), &[file], &Broken, &[8], &Cancel::new(), &ProgressBar::hidden());
+        assert_eq!(result.err().unwrap().to_string(), "no such luck");
+    }
+}

@@ -1,0 +1,291 @@
+//! `save` and `export`: a source of tensors laid out in new files, whole or not at all.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::manifest;
+use crate::checkpoint::manifest::{Manifest, Partition};
+use crate::checkpoint::modules::{cut, module_of, order};
+use crate::checkpoint::sllm::{INDEX_FILE, IndexEntry, partition_name, to_torch};
+use crate::cli::SaveArgs;
+use crate::cli::progress;
+use crate::origin::input;
+use crate::origin::input::Input;
+use crate::os::cancel::Cancel;
+use crate::os::digest::Digest;
+use crate::os::sys;
+use crate::os::sys::{DIRECT_ALIGN, align_up};
+use crate::os::text;
+use crate::write::files::{Content, NewFile, Piece, Written, write_files};
+use crate::write::sidecars;
+use crate::write::sidecars::write_synced;
+use crate::write::staging::Staging;
+use crate::write::target;
+
+/// Tensors begin at multiples of this, so that any kernel can read them with its widest loads.
+pub const TENSOR_ALIGN: u64 = 256;
+
+/// What one save did.
+#[derive(Debug, Serialize)]
+pub struct Saved {
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub tensors: usize,
+    pub partitions: usize,
+    pub groups: usize,
+    pub elapsed_s: f64,
+    pub gb_per_s: f64,
+}
+
+pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
+    let input = input::open(&args.model, args.seed, args.hf_token.as_deref(), cancel)?;
+    let name = args.name.clone().unwrap_or_else(|| input.default_name.clone());
+    let targets: Vec<PathBuf> = match args.replicas {
+        None => vec![target::place(&args.storage_path, &name)?],
+        Some(n) => (0..n)
+            .map(|i| target::place(&args.storage_path, &format!("{name}_{i}")))
+            .collect::<Result<Vec<_>>>()?,
+    };
+    let layout = Layout::new(&input, args.partitions as usize, args.max_partition_size)?;
+    for target in &targets {
+        target::check_apart(target, &input.places)?;
+        target::check_free(target, args.overwrite)?;
+    }
+    let each = layout.bytes().saturating_add(input.sidecar_bytes());
+    check_space(&args.storage_path, each.saturating_mul(targets.len() as u64), "--storage-path")?;
+    sidecars::tell(&input.notes, &input.sidecars.left_out);
+    let mut saved = Vec::new();
+    for target in &targets {
+        saved.push(save(&input, &layout, target, args.overwrite, cancel)?);
+    }
+    if args.json {
+        let report = serde_json::json!({ "saved": saved, "left_out": input.sidecars.left_out });
+        text::say_json(&serde_json::to_string_pretty(&report)?);
+        return Ok(Outcome::Yes);
+    }
+    for s in &saved {
+        text::say(format_args!(
+            "saved {} tensors, {} bytes in {} partitions and {} groups to {}: {:.2} s, {:.2} GB/s",
+            s.tensors,
+            s.bytes,
+            s.partitions,
+            s.groups,
+            s.path.display(),
+            s.elapsed_s,
+            s.gb_per_s
+        ));
+    }
+    Ok(Outcome::Yes)
+}
+
+/// Refuses what does not fit, with both numbers and the option that names another place. A margin is left for
+/// indices and the file system's own.
+pub fn check_space(storage_path: &Path, needed_bytes: u64, option: &str) -> Result<()> {
+    let mut place = storage_path;
+    while !place.exists() {
+        place = match place.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+    }
+    let free_bytes =
+        sys::free_bytes(place).with_context(|| format!("ask for free space at {}", place.display()))?;
+    let needed_bytes = needed_bytes.saturating_add(64 << 20);
+    if needed_bytes > free_bytes {
+        bail!(
+            "{} has {free_bytes} bytes free, and {needed_bytes} are needed, 64 MiB of them in reserve for the file system: \
+             make room, or name another {option}",
+            place.display()
+        );
+    }
+    Ok(())
+}
+
+/// Adds needed and free bytes to the error of a disk that filled up under way.
+pub(super) fn explain_full_disk(error: anyhow::Error, dir: &Path, needed_bytes: u64) -> anyhow::Error {
+    let is_full = |e: &std::io::Error| e.kind() == std::io::ErrorKind::StorageFull;
+    let full = error.chain().any(|e| e.downcast_ref().is_some_and(is_full));
+    match sys::free_bytes(dir) {
+        Ok(free_bytes) if full => error.context(format!(
+            "the disk filled up: {needed_bytes} bytes were needed in all, {free_bytes} are free beside what was written \
+             so far (now removed)"
+        )),
+        _ => error,
+    }
+}
+
+/// Where every tensor goes: pure data, made before anything is written.
+pub struct Layout {
+    files: Vec<NewFile>,
+    groups: Vec<Vec<usize>>,
+    /// Offset of each input tensor over all partitions.
+    offsets: Vec<u64>,
+}
+
+impl Layout {
+    pub fn new(input: &Input, groups: usize, max_partition_bytes: u64) -> Result<Layout> {
+        let names: Vec<&str> = input.tensors.iter().map(|t| t.name.as_str()).collect();
+        let own: Vec<usize> =
+            order(&names).into_iter().filter(|i| input.tensors[*i].tied_to.is_none()).collect();
+        let sized: Vec<(&str, u64)> =
+            own.iter().map(|i| (module_of(names[*i]), input.tensors[*i].bytes)).collect();
+        let ends = if own.is_empty() { bail!("the model has no tensors") } else { cut(&sized, groups)? };
+        let mut layout = Layout { files: Vec::new(), groups: Vec::new(), offsets: vec![0; names.len()] };
+        let mut start = 0usize;
+        let mut base = 0u64;
+        for end in ends {
+            let first = layout.files.len();
+            for tensor in &own[start..end] {
+                let bytes = input.tensors[*tensor].bytes;
+                let with_it = |f: &NewFile| align_up(align_up(f.bytes, TENSOR_ALIGN) + bytes, DIRECT_ALIGN);
+                let full = layout.files.last().is_some_and(|f| with_it(f) > max_partition_bytes);
+                if layout.files.len() == first || (full && layout.files.last().is_some_and(|f| f.bytes > 0)) {
+                    base += layout.close();
+                    let name = partition_name(layout.files.len());
+                    layout.files.push(NewFile { name, bytes: 0, pieces: Vec::new() });
+                }
+                layout.place(*tensor, bytes, base);
+            }
+            layout.groups.push((first..layout.files.len()).collect());
+            start = end;
+        }
+        layout.close();
+        for (i, tensor) in input.tensors.iter().enumerate() {
+            if let Some(first) = tensor.tied_to {
+                layout.offsets[i] = layout.offsets[first];
+            }
+        }
+        Ok(layout)
+    }
+
+    /// Pads the last partition to a multiple of 4 KiB (at least one, so that none is empty); its bytes.
+    fn close(&mut self) -> u64 {
+        self.files.last_mut().map_or(0, |file| {
+            file.bytes = align_up(file.bytes.max(1), DIRECT_ALIGN);
+            file.bytes
+        })
+    }
+
+    fn place(&mut self, tensor: usize, bytes: u64, base: u64) {
+        if let Some(file) = self.files.last_mut() {
+            let offset = align_up(file.bytes, TENSOR_ALIGN);
+            file.pieces.push(Piece { offset, bytes, content: Content::Tensor(tensor) });
+            file.bytes = offset + bytes;
+            self.offsets[tensor] = base + offset;
+        }
+    }
+
+    /// Bytes of all partitions.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.bytes).sum()
+    }
+}
+
+/// Saves one checkpoint at `target`.
+pub fn save(
+    input: &Input,
+    layout: &Layout,
+    target: &Path,
+    overwrite: bool,
+    cancel: &Cancel,
+) -> Result<Saved> {
+    let started = Instant::now();
+    // What the index can't hold is refused before the first byte.
+    let index = index(input, layout)?;
+    let staging = Staging::new(target, overwrite)?;
+    let bar = progress::bytes_bar(layout.bytes(), &format!("save {}", target.display()));
+    // Each tied tensor reads as zero bytes here; its digest is its twin's.
+    let tensor_bytes: Vec<u64> = input.tensors.iter().map(|t| t.bytes).collect();
+    let written =
+        write_files(staging.path(), &layout.files, input.source.as_ref(), &tensor_bytes, cancel, &bar);
+    let explain = |e| explain_full_disk(e, staging.path(), layout.bytes());
+    let written = written.map_err(explain).with_context(|| format!("save {}", target.display()))?;
+    check_against_source(input, &written.tensors)?;
+    sidecars::copy(&input.sidecars.carried, staging.path(), cancel)?;
+    let manifest = manifest(input, layout, written);
+    write_synced(&staging.path().join(manifest::FILE), &serde_json::to_vec(&manifest)?)?;
+    write_synced(&staging.path().join(INDEX_FILE), &serde_json::to_vec(&index)?)?;
+    check_opens(staging.path(), input.tensors.len())?;
+    staging.publish()?;
+    bar.finish_and_clear();
+    let elapsed_s = started.elapsed().as_secs_f64();
+    Ok(Saved {
+        path: target.to_path_buf(),
+        bytes: layout.bytes(),
+        tensors: input.tensors.len(),
+        partitions: layout.files.len(),
+        groups: layout.groups.len(),
+        elapsed_s,
+        gb_per_s: layout.bytes() as f64 / elapsed_s / 1e9,
+    })
+}
+
+/// ServerlessLLM's index of these tensors.
+fn index(input: &Input, layout: &Layout) -> Result<serde_json::Map<String, serde_json::Value>> {
+    let mut index = serde_json::Map::new();
+    for (tensor, offset) in input.tensors.iter().zip(&layout.offsets) {
+        let torch = to_torch(tensor.dtype, &tensor.shape, &tensor.stride).zip(tensor.dtype.torch_name());
+        let Some(((shape, stride), dtype)) = torch else {
+            bail!(
+                "tensor '{}' is {} {:?}, for which torch, and so ServerlessLLM's index, has no type: load the safetensors \
+                 files as they are",
+                tensor.name,
+                tensor.dtype.safetensors_name(),
+                tensor.shape
+            );
+        };
+        let entry: IndexEntry = (*offset, tensor.bytes, shape, stride, dtype.to_string());
+        index.insert(tensor.name.clone(), serde_json::to_value(entry)?);
+    }
+    Ok(index)
+}
+
+fn manifest(input: &Input, layout: &Layout, written: Written) -> Manifest {
+    let digest_of = |i: usize| written.tensors[input.tensors[i].tied_to.unwrap_or(i)];
+    let digests: BTreeMap<String, Digest> =
+        input.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), digest_of(i))).collect();
+    let partitions = layout.files.iter().zip(written.chunks).map(|(file, digests)| Partition {
+        file: file.name.clone(),
+        bytes: file.bytes,
+        digests,
+    });
+    let mut manifest = Manifest::new(partitions.collect(), layout.groups.clone(), digests);
+    manifest.made_from = input.made_from.clone();
+    manifest.source = input.origin.clone();
+    manifest.beside = Some(input.sidecars.carried.iter().map(|sidecar| sidecar.name.clone()).collect());
+    manifest
+}
+
+/// What is written must open: better no checkpoint than one that nobody can read.
+pub(super) fn check_opens(written: &Path, tensors: usize) -> Result<()> {
+    let found = Checkpoint::open(written).context("what was written does not open, and is removed again")?;
+    if found.tensors.len() != tensors {
+        bail!(
+            "{} of {tensors} tensors can be read back; what was written is removed again",
+            found.tensors.len()
+        );
+    }
+    Ok(())
+}
+
+/// Refuses to pass damage on under digests of its own.
+fn check_against_source(input: &Input, digests: &[Digest]) -> Result<()> {
+    let Some(expected) = &input.expected else { return Ok(()) };
+    for (i, tensor) in input.tensors.iter().enumerate() {
+        let found = digests[tensor.tied_to.unwrap_or(i)];
+        if expected.get(&tensor.name) != Some(&found) {
+            bail!(
+                "{} is damaged: tensor '{}' is not what its manifest says (`sllm-gds verify` tells where)",
+                input.made_from,
+                tensor.name
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Files that go beside the weights: found with a checkpoint, and copied into a new one.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::checkpoint::{Checkpoint, Layout, Stamp, beside, listing, manifest, sllm};
+use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::{sys, text};
+
+/// A file that goes beside the weights.
+pub struct Sidecar {
+    /// Its path from the checkpoint's directory.
+    pub name: String,
+    pub content: Content,
+}
+
+pub enum Content {
+    /// A file, as it was when the weights were opened.
+    Copy(PathBuf, Stamp),
+    Text(String),
+}
+
+impl Sidecar {
+    pub fn bytes(&self) -> u64 {
+        match &self.content {
+            Content::Copy(_, stamp) => stamp.bytes(),
+            Content::Text(text) => text.len() as u64,
+        }
+    }
+}
+
+/// What lies beside a checkpoint's weights.
+#[derive(Default)]
+pub struct Sidecars {
+    pub carried: Vec<Sidecar>,
+    /// Names of what is not carried along.
+    pub left_out: Vec<String>,
+}
+
+/// Finds what goes beside a checkpoint's weights. A link that leads nowhere or out of bounds is refused.
+pub fn of(checkpoint: &Checkpoint) -> Result<Sidecars> {
+    let bounds = listing::Bounds::new(&checkpoint.dir, checkpoint.storage_path.as_deref())?;
+    let found = if checkpoint.chosen.single_file {
+        let mut carried = listing::top(&checkpoint.dir)?;
+        carried.retain(|name| beside::is_config_or_tokenizer(name));
+        beside::Beside { carried, left_out: Vec::new() }
+    } else {
+        let below = listing::files_below(&checkpoint.dir)?;
+        let mut found = beside::beside(&below.names, &own_files(checkpoint), &checkpoint.chosen.left_out);
+        found.left_out.extend(below.unreadable);
+        found
+    };
+    let mut sidecars = Sidecars { carried: Vec::new(), left_out: found.left_out };
+    for name in found.carried {
+        let path = checkpoint.dir.join(&name);
+        bounds.check(&path)?;
+        let about = path.metadata().with_context(|| format!("stat {}", path.display()))?;
+        match about.is_file() {
+            true => sidecars.carried.push(Sidecar { name, content: Content::Copy(path, Stamp::of(&about)) }),
+            // A socket or a pipe; folders are not entered twice.
+            false if !about.is_dir() => sidecars.left_out.push(name),
+            false => {}
+        }
+    }
+    Ok(sidecars)
+}
+
+/// The files that a save wrote beside the weights and that are gone.
+pub fn missing(checkpoint: &Checkpoint) -> Vec<String> {
+    let recorded = checkpoint.manifest.as_ref().and_then(|manifest| manifest.beside.as_ref());
+    let gone = |name: &&String| !checkpoint.dir.join(name).is_file();
+    recorded.into_iter().flatten().filter(gone).cloned().collect()
+}
+
+/// A checkpoint's own files by their names, as a listing of its directory has them.
+fn own_files(checkpoint: &Checkpoint) -> Vec<String> {
+    let mut files: Vec<String> = checkpoint.files.iter().map(|file| checkpoint.name_of(file)).collect();
+    if checkpoint.layout == Layout::Sllm {
+        files.extend([sllm::INDEX_FILE.to_string(), manifest::FILE.to_string()]);
+    }
+    files.extend(checkpoint.chosen.index.iter().map(|(file, _)| file.clone()));
+    files
+}
+
+/// Says what does not become part of a new checkpoint, and why.
+pub fn tell(notes: &[String], left_out: &[String]) {
+    for note in notes {
+        text::tell(format_args!("note: {note}"));
+    }
+    if !left_out.is_empty() {
+        text::tell(format_args!(
+            "note: left out (other weights, other forms of them, remains, no plain files): {}",
+            beside::summary(left_out)
+        ));
+    }
+}
+
+/// Copies the files beside the weights, never over a file that is there.
+pub(super) fn copy(sidecars: &[Sidecar], dir: &Path, cancel: &Cancel) -> Result<()> {
+    for sidecar in sidecars {
+        let to = dir.join(&sidecar.name);
+        if let Some(parent) = to.parent() {
+            std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+        }
+        match &sidecar.content {
+            Content::Text(text) => write_synced(&to, text.as_bytes())?,
+            Content::Copy(from, stamp) => copy_file(from, stamp, &to, cancel)?,
+        }
+    }
+    sync_folders(dir, sidecars.iter().map(|sidecar| sidecar.name.as_str()))
+}
+
+/// Makes the entries of the folders durable that these paths go through.
+pub(super) fn sync_folders<'a>(dir: &Path, names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let folders: BTreeSet<&Path> = names
+        .flat_map(|name| Path::new(name).ancestors().skip(1))
+        .filter(|p| !p.as_os_str().is_empty())
+        .collect();
+    for folder in folders {
+        let path = dir.join(folder);
+        sys::sync_dir(&path).with_context(|| format!("sync {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Streamed: a file beside the weights may be large. One that changed since the weights were opened may belong to others.
+fn copy_file(from: &Path, stamp: &Stamp, to: &Path, cancel: &Cancel) -> Result<()> {
+    const BLOCK_BYTES: u64 = 16 << 20;
+    let mut source = sys::open_regular(from).with_context(|| format!("open {}", from.display()))?;
+    let mut target = create_new(to)?;
+    loop {
+        if cancel.is_set() {
+            bail!(Interrupted);
+        }
+        let block = std::io::copy(&mut Read::by_ref(&mut source).take(BLOCK_BYTES), &mut target);
+        if block.with_context(|| format!("copy {} to {}", from.display(), to.display()))? == 0 {
+            break;
+        }
+    }
+    stamp.check(from, &source)?;
+    target.sync_all().with_context(|| format!("sync {}", to.display()))
+}
+
+fn create_new(path: &Path) -> Result<File> {
+    let created = File::options().write(true).create_new(true).open(path);
+    created.with_context(|| format!("create {}, which must not be there yet", path.display()))
+}
+
+pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = create_new(path)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| format!("write {}", path.display()))
+}

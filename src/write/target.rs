@@ -1,0 +1,240 @@
+//! Whether a target may be written to: not over anything but a checkpoint, and never over what is read.
+
+use std::collections::HashSet;
+use std::fs::Metadata;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+
+use crate::checkpoint::{Checkpoint, Layout, beside, manifest, select, shard_sets, sllm};
+use crate::os::sys;
+
+/// Joins a name such as `facebook/opt-125m` below a directory, and refuses names that would leave it.
+pub fn place(storage_path: &Path, name: &str) -> Result<PathBuf> {
+    let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+    // A part that is named as a file of a checkpoint would make its parent one.
+    let own = |part: &str| beside::is_own(part) || part.ends_with(select::SUFFIX) || part.trim().is_empty();
+    let dotted = name.starts_with('.') || name.contains("/.") || name.ends_with('/');
+    if !plain || dotted || name.chars().any(char::is_control) || name.split('/').any(own) {
+        bail!(
+            "'{name}' can't name a checkpoint: use letters, digits and single slashes, as in facebook/opt-125m"
+        );
+    }
+    Ok(storage_path.join(name))
+}
+
+/// What stands at a target, links followed; `None` where nothing does. Not being allowed to look is an error.
+pub(super) fn standing(target: &Path) -> Result<Option<Metadata>> {
+    let look = || format!("look whether {} exists", target.display());
+    match target.symlink_metadata() {
+        Ok(metadata) if !metadata.is_symlink() => Ok(Some(metadata)),
+        Ok(_) => match target.metadata() {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                bail!(
+                    "{} is a symbolic link that leads nowhere: remove it, or choose another name",
+                    target.display()
+                )
+            }
+            found => found.map(Some).with_context(look),
+        },
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(look),
+    }
+}
+
+/// Refuses a target that stands already, unless it is a checkpoint (or an empty directory) that may be
+/// replaced. Nothing else is ever replaced.
+pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
+    // A checkpoint in a checkpoint's folder would be in the way of whoever replaces that.
+    if let Some(outer) = target.ancestors().skip(1).find(|above| above.join(sllm::INDEX_FILE).is_file()) {
+        bail!("{} would lie in the checkpoint {}: choose another name", target.display(), outer.display());
+    }
+    if standing(target)?.is_none() {
+        return Ok(());
+    }
+    if sys::is_mount_point(target).with_context(|| format!("look at {}", target.display()))? {
+        bail!(
+            "{} is a mount point, which can't be replaced: name a directory below it, such as {}",
+            target.display(),
+            target.join("model").display()
+        );
+    }
+    if !overwrite {
+        bail!("{} exists: choose another name, or replace it with --overwrite", target.display());
+    }
+    if !target.is_dir() {
+        bail!("{} is a file", target.display());
+    }
+    let files = everything_below(target)?;
+    let recorded = recorded_files(target);
+    let is_known = |name: &String| match &recorded {
+        Some(recorded) => recorded.contains(name.as_str()),
+        None => beside::is_a_checkpoints(name),
+    };
+    if recorded.is_none() && !files.is_empty() {
+        check_one_model(target)?;
+    }
+    let has_weights = files.iter().any(|n| n.ends_with(select::SUFFIX) || beside::is_own(n));
+    let other = files.iter().find(|name| !is_known(name)).or(files.first().filter(|_| !has_weights));
+    if let Some(other) = other {
+        bail!(
+            "{} holds other things than one checkpoint, such as {other}, and --overwrite does not delete those: remove \
+             it yourself, or choose another name",
+            target.display()
+        );
+    }
+    Ok(())
+}
+
+/// Of a directory that no manifest describes, refuses what is not surely one model: several files that nothing joins, files
+/// beside the model, one that does not open, and one that a link leads to.
+fn check_one_model(target: &Path) -> Result<()> {
+    let keep = |what: String| {
+        anyhow!(
+            "{} {what}, and --overwrite does not delete those: remove it yourself, or choose another name",
+            target.display()
+        )
+    };
+    if target.is_symlink() {
+        return Err(keep(format!(
+            "is a link to files that no save wrote, in {}",
+            target.canonicalize()?.display()
+        )));
+    }
+    let found = match Checkpoint::open(target) {
+        Ok(found) => found,
+        Err(why) => return Err(keep(format!("holds other things than one checkpoint ({why:#})"))),
+    };
+    if let Some(name) = found.chosen.left_out.first() {
+        return Err(keep(format!("holds other things than one checkpoint, such as {name}")));
+    }
+    let joined = found.files.len() == 1
+        || found.layout == Layout::Sllm
+        || found.chosen.index.is_some()
+        || found.files.iter().all(|file| shard_sets::is_numbered(&found.name_of(file)));
+    if !joined {
+        return Err(keep(format!(
+            "holds {} weight files that no index joins to one model",
+            found.files.len()
+        )));
+    }
+    Ok(())
+}
+
+/// All files and links below, hidden ones too, by their paths; of an empty folder its own, with a `/`.
+fn everything_below(dir: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut left = vec![(dir.to_path_buf(), String::new())];
+    while let Some((dir, prefix)) = left.pop() {
+        let entries = crate::checkpoint::list(&dir)?;
+        if entries.is_empty() && !prefix.is_empty() {
+            found.push(prefix.clone());
+        }
+        for path in entries {
+            let name = format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy());
+            match path.symlink_metadata().is_ok_and(|about| about.is_dir()) {
+                true => left.push((path, format!("{name}/"))),
+                false => found.push(name),
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// What a save wrote into a directory, by its manifest; `None` where no manifest says.
+fn recorded_files(dir: &Path) -> Option<HashSet<String>> {
+    #[derive(Deserialize)]
+    struct Part {
+        file: String,
+    }
+    #[derive(Deserialize)]
+    struct Recorded {
+        partitions: Vec<Part>,
+        beside: Vec<String>,
+    }
+    let recorded: Recorded = crate::checkpoint::json::read(&dir.join(manifest::FILE)).ok()?;
+    let parts = recorded.partitions.into_iter().map(|part| part.file);
+    let own = [manifest::FILE, sllm::INDEX_FILE].map(str::to_string);
+    Some(parts.chain(recorded.beside).chain(own).collect())
+}
+
+/// Refuses a target that is the source, holds it or lies in it: writing there would replace what is read.
+pub fn check_apart(target: &Path, sources: &[PathBuf]) -> Result<()> {
+    // A link that leads nowhere has no place.
+    standing(target)?;
+    let target_real = real_place(target)?;
+    for source in sources {
+        let source_real = source.canonicalize().with_context(|| format!("resolve {}", source.display()))?;
+        let how = if source_real == target_real {
+            "is"
+        } else if is_within(&source_real, &target_real) {
+            "holds"
+        } else if is_within(&target_real, &source_real) {
+            "lies in"
+        } else {
+            continue;
+        };
+        bail!(
+            "{} {how} {}, from which is read: name another place (--storage-path, --name or --to); nothing was changed",
+            target.display(),
+            source.display()
+        );
+    }
+    Ok(())
+}
+
+/// Where a path leads that may not be there yet.
+fn real_place(path: &Path) -> Result<PathBuf> {
+    let mut missing = Vec::new();
+    let mut at = path;
+    loop {
+        match at.canonicalize() {
+            Ok(mut real) => {
+                real.extend(missing.iter().rev());
+                return Ok(real);
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound && !at.is_symlink() => {}
+            Err(e) => return Err(e).with_context(|| format!("resolve {}", at.display())),
+        }
+        missing.push(at.file_name().with_context(|| format!("{} names no directory", path.display()))?);
+        at = crate::write::staging::parent_of(at);
+    }
+}
+
+/// Whether `path` lies below `dir`, by name or, as with bind mounts, by what a folder is.
+fn is_within(path: &Path, dir: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().ok().map(|about| (about.dev(), about.ino()));
+    let wanted = identity(dir);
+    path.starts_with(dir) || path.ancestors().any(|above| wanted.is_some() && identity(above) == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_below_the_storage_path() {
+        for bad in [
+            " ",
+            "a/tensor.data_1",
+            "model.safetensors",
+            "a\nb",
+            "",
+            ".",
+            "..",
+            "../x",
+            "/x",
+            "a/../b",
+            ".hidden",
+            "a/",
+            "a/.x",
+        ] {
+            assert!(place(Path::new("m"), bad).is_err(), "{bad}");
+        }
+        assert_eq!(place(Path::new("m"), "a/b").unwrap(), Path::new("m/a/b"));
+    }
+}
