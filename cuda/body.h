@@ -72,4 +72,19 @@ SG_FN void sg_fill_part(uint8_t *at, uint64_t bytes, uint64_t word, uint64_t thr
       at[i] = (uint8_t)(word >> (8 * (i - 8 * words)));
 }
 
+/* One thread's share of copying `bytes` bytes between any two addresses. Of `from` only aligned words that hold one of
+ * the bytes are read. */
+SG_FN void sg_move_run(uint8_t *to, const uint8_t *from, uint64_t bytes, uint32_t thread, uint32_t threads) {
+  const uint64_t before = (8u - (uintptr_t)to) & 7u;
+  const uint64_t head = before < bytes ? before : bytes;
+  const uint64_t words = (bytes - head) / 8;
+  uint64_t i;
+  for (i = thread; i < head; i += threads)
+    to[i] = from[i];
+  for (i = thread; i < words; i += threads)
+    ((uint64_t *)(to + head))[i] = sg_load_word(from + head + 8 * i);
+  for (i = head + 8 * words + thread; i < bytes; i += threads)
+    to[i] = from[i];
+}
+
 #endif

@@ -31,3 +31,25 @@ extern "C" __global__ void sg_fill(uint8_t *at, uint64_t bytes, uint64_t word) {
   const uint64_t thread = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
   sg_fill_part(at, bytes, word, thread, (uint64_t)gridDim.x * blockDim.x);
 }
+
+// Bytes of the staging buffer and where they land: `rows` of `bytes` each.
+struct Move {
+  uint64_t from;
+  uint64_t to;
+  uint64_t from_stride;
+  uint64_t to_stride;
+  uint32_t bytes;
+  uint32_t rows;
+};
+
+// One block a move. A single row is shared by the block; of several, each goes to a warp.
+extern "C" __global__ void sg_scatter(const uint8_t *base, const Move *moves) {
+  const Move move = moves[blockIdx.x];
+  if (move.rows == 1) {
+    sg_move_run((uint8_t *)move.to, base + move.from, move.bytes, threadIdx.x, blockDim.x);
+    return;
+  }
+  for (uint32_t row = threadIdx.x / 32; row < move.rows; row += blockDim.x / 32)
+    sg_move_run((uint8_t *)(move.to + row * move.to_stride), base + move.from + row * move.from_stride, move.bytes,
+                threadIdx.x % 32, 32);
+}

@@ -13,6 +13,8 @@ pub mod load;
 pub mod progress;
 /// The end of a run: table and plot.
 pub mod summary;
+/// The switches that errors mean.
+pub mod switches;
 /// Sizes, shares, times, GPU lists.
 mod words;
 

@@ -1,13 +1,19 @@
-//! gpu
+//! CUDA devices: contexts, memory, copies, kernels.
 
 /// Copies to devices.
 pub mod copies;
-pub(crate) mod device;
+mod device;
 /// Reads by cuFile into device memory.
 pub mod direct;
 /// Kernels over device memory.
 pub mod kernels;
 /// Device memory and pinned host memory.
 pub mod memory;
+mod module;
+/// Where the bytes of a buffer land.
+pub mod scatter;
+/// Buffers of the ring.
+pub mod slot;
 
-pub use device::*;
+pub use device::{Device, Gpu, GpuError, count, devices, open, open_all};
+pub use module::MADE_BY;

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use sllm_gds::cli::switches::with_switches;
 use sllm_gds::cli::{Cli, Command, DoctorArgs};
 use sllm_gds::os::cancel::{Cancel, Interrupted};
 use sllm_gds::os::{sys, text};
@@ -81,7 +82,7 @@ fn main() -> ExitCode {
             ExitCode::from(130)
         }
         Err(error) => {
-            text::tell(format_args!("error: {error:#}"));
+            text::tell(format_args!("error: {}", with_switches(&format!("{error:#}"))));
             ExitCode::from(2)
         }
     }

@@ -5,14 +5,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sllm_gds::checkpoint::Checkpoint;
-use sllm_gds::cli::IoChoice;
+use sllm_gds::load::IoChoice;
 use sllm_gds::load::fault::{Fault, FaultStorage, Injected};
 use sllm_gds::load::host::HostEngine;
-use sllm_gds::load::plan::Plan;
+use sllm_gds::load::plan::{Plan, Spacing};
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::verify;
 use sllm_gds::load::verify::Digests;
-use sllm_gds::load::{Buffer, Options, lanes, transfer};
+use sllm_gds::load::{Buffer, Options, in_place, transfer};
 use sllm_gds::os::cancel::Cancel;
 use sllm_gds::os::digest::digest;
 use sllm_gds::os::memory::HostBuffer;
@@ -100,7 +100,7 @@ fn run(
     let engine = HostEngine::new(&storage);
     let result = transfer(
         &checkpoint.files,
-        lanes(plan, buffers, setup.options.chunk_bytes),
+        in_place(plan, buffers, setup.options.chunk_bytes),
         &engine,
         setup.options.threads,
         &Cancel::new(),
@@ -182,7 +182,9 @@ fn cases(fixture: &Fixture) -> (Vec<Case>, Digests) {
     let dirs = [fixture.safetensors(), fixture.ours(), fixture.foreign()];
     let open = |dir| {
         let checkpoint = Checkpoint::open(dir).unwrap();
-        let plans = (1..=3).map(|destinations| Plan::new(&checkpoint, destinations).unwrap()).collect();
+        let plans = (1..=3)
+            .map(|destinations| Plan::new(&checkpoint, destinations, Spacing::AsInFile).unwrap())
+            .collect();
         Case { checkpoint, plans }
     };
     let cases: Vec<Case> = dirs.iter().map(|dir| open(dir)).collect();

@@ -9,11 +9,11 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use sllm_gds::checkpoint::Checkpoint;
-use sllm_gds::cli::IoChoice;
+use sllm_gds::load::IoChoice;
 use sllm_gds::load::host::HostEngine;
-use sllm_gds::load::plan::Plan;
+use sllm_gds::load::plan::{Plan, Spacing};
 use sllm_gds::load::source::Sources;
-use sllm_gds::load::{Buffer, Destination, Loaded, Options, lanes, load, transfer};
+use sllm_gds::load::{Buffer, Destination, Loaded, Options, in_place, load, transfer};
 use sllm_gds::os::cancel::Cancel;
 use sllm_gds::os::memory::HostBuffer;
 
@@ -48,11 +48,11 @@ fn load_while(dir: &Path, io: IoChoice, meddle: impl FnOnce()) -> Result<Loaded,
     let checkpoint = Checkpoint::open(dir).unwrap();
     let sources = Sources::open(&checkpoint, io).unwrap();
     let engine = HostEngine::new(&sources);
-    let plan = Plan::new(&checkpoint, 1).unwrap();
+    let plan = Plan::new(&checkpoint, 1, Spacing::AsInFile).unwrap();
     let mut buffers: Vec<Buffer> =
         plan.destination_bytes.iter().map(|b| Buffer::Host(HostBuffer::new(*b).unwrap())).collect();
     meddle();
-    let moved = transfer(&checkpoint.files, lanes(&plan, &mut buffers, 4096), &engine, 2, &Cancel::new());
+    let moved = transfer(&checkpoint.files, in_place(&plan, &mut buffers, 4096), &engine, 2, &Cancel::new());
     moved.map(|()| Loaded { checkpoint, plan, buffers }).map_err(|e| format!("{e:#}"))
 }
 

@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use sllm_gds::checkpoint::Checkpoint;
-use sllm_gds::cli::IoChoice;
 use sllm_gds::cufile::Driver;
 use sllm_gds::load::engine::{Engine, PathTaken};
+use sllm_gds::load::gds::memory::of_host;
 use sllm_gds::load::gds::proof::prove;
-use sllm_gds::load::gds::{Gds, GdsEngine, OnError, Register};
-use sllm_gds::load::plan::Plan;
+use sllm_gds::load::gds::{Gds, GdsEngine};
+use sllm_gds::load::plan::{Plan, Spacing};
 use sllm_gds::load::verify;
 use sllm_gds::load::verify::Digests;
-use sllm_gds::load::{Buffer, Loaded, lanes, transfer};
+use sllm_gds::load::{Buffer, IoChoice, Loaded, OnError, Register, in_place, transfer};
 use sllm_gds::os::cancel::Cancel;
 use sllm_gds::os::digest::digest;
 use sllm_gds::os::memory::HostBuffer;
@@ -45,7 +45,7 @@ struct Ran {
 /// error.
 fn load(fixture: &Fixture, path: &std::path::Path, gds: &Gds, chunk_bytes: u64, destinations: usize) -> Ran {
     let checkpoint = Checkpoint::open(path).unwrap();
-    let plan = Plan::new(&checkpoint, destinations).unwrap();
+    let plan = Plan::new(&checkpoint, destinations, Spacing::AsInFile).unwrap();
     let poisoned = |bytes: &u64| {
         let mut buffer = HostBuffer::new(*bytes).unwrap();
         buffer.as_mut_slice().fill(0xA5);
@@ -53,7 +53,7 @@ fn load(fixture: &Fixture, path: &std::path::Path, gds: &Gds, chunk_bytes: u64, 
     };
     let mut buffers: Vec<Buffer> = plan.destination_bytes.iter().map(poisoned).collect();
     let engine = GdsEngine::open(gds, &checkpoint, IoChoice::Auto, vec![Vec::new(); destinations]).unwrap();
-    let jobs = lanes(&plan, &mut buffers, chunk_bytes);
+    let jobs = of_host(in_place(&plan, &mut buffers, chunk_bytes));
     let result = transfer(&checkpoint.files, jobs, &engine, 3, &Cancel::new());
     engine.settle(prove(&gds.driver, &engine.handles(), &[]));
     let taken = engine.outcome();

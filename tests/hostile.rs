@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use sllm_gds::checkpoint::Checkpoint;
 use sllm_gds::cli::inspect;
-use sllm_gds::cli::{CheckpointArg, InspectArgs, IoChoice, VerifyArgs};
-use sllm_gds::load::plan::Plan;
+use sllm_gds::cli::{CheckpointArg, InspectArgs, VerifyArgs};
+use sllm_gds::load::IoChoice;
+use sllm_gds::load::plan::{Plan, Spacing};
 use sllm_gds::load::stored;
 use sllm_gds::load::{Destination, Options, load};
 use sllm_gds::origin::input::TensorReader;
@@ -85,8 +86,10 @@ fn open(path: &Path) -> Option<Checkpoint> {
         Ok(checkpoint) => {
             invariants::check_checkpoint(&checkpoint);
             for destinations in 1..=4 {
-                if let Ok(plan) = Plan::new(&checkpoint, destinations) {
-                    invariants::check_plan(&checkpoint, &plan);
+                for spacing in [Spacing::AsInFile, Spacing::Aligned] {
+                    if let Ok(plan) = Plan::new(&checkpoint, destinations, spacing) {
+                        invariants::check_plan(&checkpoint, &plan, spacing);
+                    }
                 }
             }
             Some(checkpoint)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
 use sllm_gds::checkpoint::Checkpoint;
-use sllm_gds::load::plan::Plan;
+use sllm_gds::load::plan::{Plan, Spacing};
 use sllm_gds::load::pool::{Asked, Filling, Model, Pool};
 use sllm_gds::os::memory::HostBuffer;
 
@@ -27,8 +27,8 @@ use world::{
 
 /// Chunks of a model: known from its plan.
 fn chunks(world: &World, m: usize, destinations: usize) -> usize {
-    let plan = Plan::new(&Checkpoint::open(&world.dir(m)).unwrap(), destinations).unwrap();
-    plan.segments.iter().map(|s| s.bytes.div_ceil(CHUNK_BYTES) as usize).sum()
+    let plan = Plan::new(&Checkpoint::open(&world.dir(m)).unwrap(), destinations, Spacing::Aligned).unwrap();
+    plan.cut_count(CHUNK_BYTES)
 }
 
 fn missing<'a>(pool: &'a Pool<Counted>, dir: &Path) -> Box<Filling<'a, Counted>> {

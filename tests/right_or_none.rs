@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use sllm_gds::checkpoint::Checkpoint;
-use sllm_gds::cli::IoChoice;
+use sllm_gds::load::IoChoice;
 use sllm_gds::load::{Destination, Options, load};
 use sllm_gds::origin::input;
 use sllm_gds::os::cancel::Cancel;

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use sllm_gds::checkpoint::Checkpoint;
-use sllm_gds::load::plan::Plan;
+use sllm_gds::load::plan::{Plan, Spacing};
 use tempfile::TempDir;
 
 #[path = "../../tests/hostile/invariants.rs"]
@@ -98,8 +98,10 @@ fuzz_target!(|data: &[u8]| {
     let Ok(checkpoint) = Checkpoint::open(&path) else { return };
     invariants::check_checkpoint(&checkpoint);
     for destinations in 1..=4 {
-        if let Ok(plan) = Plan::new(&checkpoint, destinations) {
-            invariants::check_plan(&checkpoint, &plan);
+        for spacing in [Spacing::AsInFile, Spacing::Aligned] {
+            if let Ok(plan) = Plan::new(&checkpoint, destinations, spacing) {
+                invariants::check_plan(&checkpoint, &plan, spacing);
+            }
         }
     }
 });

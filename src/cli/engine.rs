@@ -1,10 +1,12 @@
 //! How to load: engine, page cache, threads, sizes, cuFile's registration.
 
+use anyhow::{Result, bail};
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
 use crate::cli::parse_size;
-use crate::load::Placement;
-use crate::load::gds::{OnError, Register};
+pub use crate::load::{EngineChoice, IoChoice};
+use crate::load::{OnError, Placement, Register, Settings};
 
 /// The knobs of the loader, the same wherever something is loaded.
 #[derive(Debug, Clone, Args)]
@@ -40,21 +42,77 @@ pub struct EngineArgs {
     pub on_gds_error: Option<OnError>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum EngineChoice {
-    /// The fastest that is proven to work here
-    Auto,
-    /// Storage straight to the GPU by cuFile, or not at all
-    Gds,
-    /// Storage, pinned ring, GPU
-    Pinned,
-    /// Into host memory
-    Host,
+impl EngineArgs {
+    /// The same without the command line.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            engine: self.engine,
+            io: self.io,
+            chunk_bytes: self.chunk_size,
+            threads: self.num_threads.map(|threads| threads as usize),
+            copy_bytes: self.copy_size,
+            ring_bytes: self.ring_size,
+            allow_compat: self.allow_compat,
+            register: self.gds_register,
+            on_gds_error: self.on_gds_error,
+        }
+    }
+
+    /// Refuses options that would do nothing.
+    pub fn check(&self) -> Result<()> {
+        if self.engine != EngineChoice::Gds && (self.allow_compat || self.gds_register.is_some()) {
+            bail!("--allow-compat and --gds-register are for --engine gds");
+        }
+        if !matches!(self.engine, EngineChoice::Gds | EngineChoice::Auto) && self.on_gds_error.is_some() {
+            bail!("--on-gds-error is for --engine gds and auto");
+        }
+        Ok(())
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum IoChoice {
-    Auto,
-    Direct,
-    Buffered,
+/// The words of the loader's own choices on the command line.
+macro_rules! words {
+    ($choice:ty { $($variant:ident = $word:literal $(: $help:literal)?,)* }) => {
+        impl ValueEnum for $choice {
+            fn value_variants<'a>() -> &'a [Self] {
+                &[$(<$choice>::$variant),*]
+            }
+
+            fn to_possible_value(&self) -> Option<PossibleValue> {
+                Some(match self {
+                    $(<$choice>::$variant => PossibleValue::new($word)$(.help($help))?,)*
+                })
+            }
+        }
+    };
 }
+
+words!(EngineChoice {
+    Auto = "auto": "The fastest that is proven to work here",
+    Gds = "gds": "Storage straight to the GPU by cuFile, or not at all",
+    Pinned = "pinned": "Storage, pinned ring, GPU",
+    Host = "host": "Into host memory",
+});
+
+words!(IoChoice {
+    Auto = "auto",
+    Direct = "direct",
+    Buffered = "buffered",
+});
+
+words!(Placement {
+    Balanced = "balanced": "Group by group where it was saved with as many, else cut by bytes at module boundaries",
+    Replicate = "replicate": "Everything to each: read once, copied to all",
+});
+
+words!(Register {
+    Auto = "auto": "Where drives write to it: all of it, or slabs where it can't all be mapped. In compatibility mode none",
+    Whole = "whole",
+    Slabs = "slabs": "Piece by piece, the next while one is read",
+    None = "none",
+});
+
+words!(OnError {
+    Fail = "fail": "Fail the load",
+    Retry = "retry": "Read that chunk through host memory",
+});

@@ -69,13 +69,14 @@ pub struct Ready {
 
 /// Settles where to load to and by which engine. `path` is where the checkpoints lie.
 pub fn prepare(gpus: Option<&Gpus>, args: &EngineArgs, path: &Path) -> Result<Ready> {
-    gds::choose::check(args)?;
+    args.check()?;
+    let settings = args.settings();
     let mut clock = Clock::start();
     // Without a GPU there is nothing to open cuFile for, and an error need not wait for it.
     let has_gpu = gpu::count().is_ok();
     let (destination, choice) = std::thread::scope(|scope| {
-        let choice = scope.spawn(|| match has_gpu {
-            true => gds::choose::choose(args, gpus, path),
+        let choice = scope.spawn(|| match has_gpu && !matches!(gpus, Some(Gpus::None)) {
+            true => gds::choose::choose(&settings, path),
             false => Ok(Err(None)),
         });
         let destination = destination(gpus, args);
@@ -87,7 +88,7 @@ pub fn prepare(gpus: Option<&Gpus>, args: &EngineArgs, path: &Path) -> Result<Re
         Destination::Gpus(..) => choice?,
     };
     let context_s = clock.lap();
-    let options = Options::new(args, &to, choice)?;
+    let options = Options::new(&settings, &to, choice)?;
     Ok(Ready { to, note, options, context_s })
 }
 
@@ -112,8 +113,12 @@ fn destination(gpus: Option<&Gpus>, args: &EngineArgs) -> Result<(Destination, O
             let hint = "to load into host memory, say --gpus none";
             gpu::count().map_err(|why| anyhow!("no CUDA device: {why}; {hint}"))?;
             // One GPU is what a load without further words goes to, as with any other CUDA program.
-            let first = Gpus::List(vec!["0".into()]);
-            let opened = gpu::open(list.unwrap_or(&first));
+            let opened = match list {
+                None => gpu::open(&["0".into()]),
+                Some(Gpus::List(labels)) => gpu::open(labels),
+                Some(Gpus::All) => gpu::open_all(),
+                Some(Gpus::None) => Ok(Vec::new()),
+            };
             let gpus = opened.map_err(|why| anyhow!("{why}; {hint}"))?;
             Ok((Destination::Gpus(gpus, args.placement), None))
         }

@@ -2,11 +2,11 @@
 //! (checked). cudarc panics where libcuda or a symbol is missing, so everything here probes first.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cudarc::driver::{CudaContext, result, sys};
 
-use crate::cli::Gpus;
+use crate::gpu::module::{self, MADE_BY, Module};
 
 /// What went wrong, with the device and the driver's own name for it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -29,7 +29,7 @@ pub struct Gpu {
     /// NUMA node of its PCIe slot, where the system tells.
     pub numa_node: Option<u32>,
     /// Before the context: fields go in this order, and a module must not outlive its context.
-    pub(super) module: crate::gpu::kernels::ModuleCell,
+    module: OnceLock<Result<Module, (String, String)>>,
     pub(super) context: Arc<CudaContext>,
 }
 
@@ -50,7 +50,7 @@ impl Gpu {
         let name = context.name().map_err(fail("ask for its name"))?;
         let memory_bytes = context.total_mem().map_err(fail("ask for its memory"))? as u64;
         let numa_node = numa_node(&context);
-        let module = crate::gpu::kernels::ModuleCell::default();
+        let module = OnceLock::new();
         Ok(Gpu {
             label: label.to_string(),
             index: ordinal,
@@ -77,6 +77,17 @@ impl Gpu {
     /// Waits for everything on this device.
     pub fn synchronize(&self) -> Result<(), GpuError> {
         self.context.synchronize().map_err(self.fail("finish its work"))
+    }
+
+    /// The kernels, loaded at first use.
+    pub(super) fn module(&self) -> Result<&Module, GpuError> {
+        self.make_current()?;
+        let loaded = self.module.get_or_init(|| module::load().map_err(|(what, e)| (what, cause(e))));
+        loaded.as_ref().map_err(|(what, cause)| GpuError {
+            gpu: self.label.clone(),
+            what: format!("{what} (kernels by {MADE_BY})"),
+            cause: cause.clone(),
+        })
     }
 
     /// An error that is not the driver's.
@@ -156,18 +167,12 @@ fn uuid_text(uuid: sys::CUuuid) -> String {
     )
 }
 
-/// Opens the GPUs that a list names, in its order; one named twice is opened once and stands twice.
-pub fn open(list: &Gpus) -> Result<Vec<Arc<Gpu>>, String> {
-    let devices = match list {
-        Gpus::None => return Ok(Vec::new()),
-        Gpus::All | Gpus::List(_) => devices()?,
-    };
-    let labels: Vec<String> = match list {
-        Gpus::List(labels) => labels.clone(),
-        _ => devices.iter().map(|d| d.index.to_string()).collect(),
-    };
+/// Opens the GPUs with these labels (indices under CUDA_VISIBLE_DEVICES, or UUIDs), in this order; one named twice is
+/// opened once and stands twice.
+pub fn open(labels: &[String]) -> Result<Vec<Arc<Gpu>>, String> {
+    let devices = if labels.is_empty() { Vec::new() } else { devices()? };
     let mut gpus: Vec<Arc<Gpu>> = Vec::new();
-    for label in &labels {
+    for label in labels {
         let index = index_of(label, &devices)?;
         let gpu = match gpus.iter().find(|gpu| gpu.index == index) {
             Some(opened) => opened.clone(),
@@ -176,6 +181,12 @@ pub fn open(list: &Gpus) -> Result<Vec<Arc<Gpu>>, String> {
         gpus.push(gpu);
     }
     Ok(gpus)
+}
+
+/// Opens all that there are.
+pub fn open_all() -> Result<Vec<Arc<Gpu>>, String> {
+    let labels: Vec<String> = (0..count()?).map(|index| index.to_string()).collect();
+    open(&labels)
 }
 
 fn index_of(label: &str, devices: &[Device]) -> Result<usize, String> {

@@ -89,7 +89,7 @@ impl Drop for Registered<'_> {
 /// straight into it.
 pub fn read(
     handle: &Handle,
-    target: &mut DeviceSlice<'_>,
+    target: &DeviceSlice<'_>,
     offset: u64,
     bytes: u64,
     file_offset: u64,
@@ -107,7 +107,7 @@ pub fn read(
         }
         None => target.address(),
     };
-    // SAFETY: the range lies within a live allocation that `target` has to itself for the call; `base` is the start of
+    // SAFETY: the range lies within a live allocation, which `target` keeps for the call; `base` is the start of
     // the registration around it, or an address of the same allocation.
     unsafe { handle.read_raw(base, address - base, bytes, file_offset) }
 }

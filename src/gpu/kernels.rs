@@ -1,20 +1,13 @@
 //! The kernels of `cuda/`: digests of device memory, and poison for it.
 
-use std::ffi::CString;
-use std::sync::OnceLock;
+use cudarc::driver::result;
 
-use cudarc::driver::{result, sys};
-
+use crate::gpu::copies::Stream;
 use crate::gpu::memory::DeviceBuffer;
+use crate::gpu::scatter::Piece;
 use crate::gpu::{Gpu, GpuError};
 use crate::os::digest;
 use crate::os::digest::Digest;
-
-/// A fat binary made by nvcc, or PTX that ends in NUL: the driver tells them apart.
-const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.bin"));
-
-/// How the kernels came into this binary.
-pub const MADE_BY: &str = env!("SLLM_GDS_KERNELS");
 
 /// Bytes that one thread block digests: a multiple of 8. Small enough that a tensor keeps the GPU busy.
 const PART_BYTES: u64 = 256 << 10;
@@ -22,29 +15,6 @@ const THREADS: u32 = 256;
 
 /// What poisoned memory holds: bytes that no weight tensor is likely to hold twice in a row.
 pub const POISON: u64 = 0xa5c3_96e1_5a3c_691e;
-
-/// The loaded module of a GPU, made at first use.
-#[derive(Default)]
-pub(super) struct ModuleCell(OnceLock<Result<Module, (String, String)>>);
-
-struct Module {
-    module: sys::CUmodule,
-    digest: sys::CUfunction,
-    fill: sys::CUfunction,
-}
-
-// SAFETY: module and function handles of the driver may be used from any thread with the context current.
-unsafe impl Send for Module {}
-// SAFETY: as above; they are never changed after loading.
-unsafe impl Sync for Module {}
-
-impl Drop for Module {
-    fn drop(&mut self) {
-        // SAFETY: loaded once, unloaded once, while its Gpu still holds the context. Should that not be current
-        // on this thread, the call fails and the module goes with its context.
-        let _ = unsafe { result::module::unload(self.module) };
-    }
-}
 
 /// `struct Part` of cuda/kernels.cu.
 #[repr(C)]
@@ -56,33 +26,70 @@ struct Part {
     tensor: u32,
 }
 
-impl Gpu {
-    fn module(&self) -> Result<&Module, GpuError> {
-        self.context.bind_to_thread().map_err(self.fail("make its context current"))?;
-        let loaded =
-            self.module.0.get_or_init(|| load().map_err(|(what, e)| (what, crate::gpu::device::cause(e))));
-        loaded.as_ref().map_err(|(what, cause)| GpuError {
-            gpu: self.label.clone(),
-            what: format!("{what} (kernels by {MADE_BY})"),
-            cause: cause.clone(),
-        })
+/// `struct Move` of cuda/kernels.cu: rows of a buffer, and where on the device they go.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Move {
+    from: u64,
+    to: u64,
+    from_stride: u64,
+    to_stride: u64,
+    bytes: u32,
+    rows: u32,
+}
+
+/// Bytes that one thread block moves.
+const MOVE_BYTES: u64 = 64 << 10;
+
+impl Move {
+    /// A piece that lands at `address`, in moves of up to [`MOVE_BYTES`].
+    pub(super) fn all_of(piece: &Piece, address: u64) -> Vec<Move> {
+        let move_of = |from: u64, to: u64, bytes: u64, rows: u64| Move {
+            from: piece.from + from,
+            to: address + to,
+            from_stride: piece.from_stride,
+            to_stride: piece.to_stride,
+            bytes: bytes as u32,
+            rows: rows as u32,
+        };
+        let rows_each = (MOVE_BYTES / piece.bytes.max(1)).max(1);
+        let mut moves = Vec::new();
+        for row in (0..piece.rows).step_by(rows_each as usize) {
+            let rows = rows_each.min(piece.rows - row);
+            let (from, to) = (row * piece.from_stride, row * piece.to_stride);
+            if piece.bytes <= MOVE_BYTES {
+                moves.push(move_of(from, to, piece.bytes, rows));
+                continue;
+            }
+            // Rows longer than a move: one at a time, in parts.
+            for start in (0..piece.bytes).step_by(MOVE_BYTES as usize) {
+                moves.push(move_of(from + start, to + start, MOVE_BYTES.min(piece.bytes - start), 1));
+            }
+        }
+        moves
     }
 }
 
-fn load() -> Result<Module, (String, result::DriverError)> {
-    let step = |what: &str| {
-        let what = what.to_string();
-        move |e| (what, e)
-    };
-    // SAFETY: the image is a fat binary, or PTX that ends in NUL, made by build.rs; it outlives the call.
-    let module =
-        unsafe { result::module::load_data(IMAGE.as_ptr().cast()) }.map_err(step("load the kernels"))?;
-    let function = |name: &str| {
-        let name = CString::new(name).unwrap_or_default();
-        // SAFETY: the module was just loaded and is not unloaded before its functions are forgotten.
-        unsafe { result::module::get_function(module, name) }.map_err(step("find a kernel"))
-    };
-    Ok(Module { module, digest: function("sg_digest")?, fill: function("sg_fill")? })
+/// Queues the kernel that takes `moves` moves of a table, each from `base` to its place.
+///
+/// # Safety
+/// The table has that many moves; each reads within `base` and writes to memory that stays allocated until the stream has
+/// come past this; so do both buffers.
+pub(super) unsafe fn scatter(
+    stream: &Stream,
+    base: &DeviceBuffer,
+    table: &DeviceBuffer,
+    moves: usize,
+) -> Result<(), GpuError> {
+    let gpu = &stream.gpu;
+    let module = gpu.module()?;
+    let (mut base, mut table) = (base.address(), table.address());
+    let mut arguments = [arg(&mut base), arg(&mut table)];
+    let grid = (moves as u32, 1, 1);
+    let queue = stream.stream.cu_stream();
+    // SAFETY: the kernel takes these two addresses; the rest is our own contract.
+    unsafe { result::launch_kernel(module.scatter, grid, (THREADS, 1, 1), 0, queue, &mut arguments) }
+        .map_err(gpu.fail("start the scatter kernel"))
 }
 
 /// Fills a whole buffer with [`POISON`], so that bytes which are never written can't pass for loaded ones.
@@ -165,6 +172,11 @@ fn arg<T>(value: &mut T) -> *mut std::ffi::c_void {
     (value as *mut T).cast()
 }
 
+pub(super) fn move_bytes(moves: &[Move]) -> &[u8] {
+    // SAFETY: `Move` is repr(C) of four u64 and two u32: 40 bytes, no padding, every byte initialised.
+    unsafe { std::slice::from_raw_parts(moves.as_ptr().cast(), std::mem::size_of_val(moves)) }
+}
+
 fn as_bytes(parts: &[Part]) -> &[u8] {
     // SAFETY: `Part` is repr(C) of two u64 and two u32: 24 bytes, no padding, every byte initialised.
     unsafe { std::slice::from_raw_parts(parts.as_ptr().cast(), std::mem::size_of_val(parts)) }
@@ -178,6 +190,7 @@ mod tests {
     unsafe extern "C" {
         fn sg_host_digest(part: *const u8, bytes: u64, first_word: u64, threads: u32) -> u64;
         fn sg_host_fill(at: *mut u8, bytes: u64, word: u64, threads: u64);
+        fn sg_host_move(to: *mut u8, from: *const u8, bytes: u64, threads: u32);
     }
 
     proptest! {
@@ -192,6 +205,38 @@ mod tests {
             // SAFETY: the part has at least 8 bytes of room behind it, and a Vec's start is 8-aligned or better.
             let sum = unsafe { sg_host_digest(part.as_ptr(), part.len() as u64, start, threads) };
             prop_assert_eq!(sum, digest::partial(part, start * 8));
+        }
+
+        #[test]
+        fn the_scatter_kernels_body_moves_every_byte_and_no_other(
+            source in prop::collection::vec(any::<u8>(), 24..300), from in 0usize..16, to in 0usize..16,
+            threads in 1u32..70,
+        ) {
+            let run = &source[from.min(source.len() - 8)..source.len() - 8];
+            let mut memory = [0xa5u8; 400];
+            // SAFETY: the run has at least 8 bytes of room behind it and begins in a Vec, 8-aligned or better; at most
+            // 300 bytes are written from byte 16 on.
+            unsafe { sg_host_move(memory[to..].as_mut_ptr(), run.as_ptr(), run.len() as u64, threads) };
+            prop_assert_eq!(&memory[to..to + run.len()], run);
+            let others = memory[..to].iter().chain(&memory[to + run.len()..]);
+            prop_assert!(others.copied().all(|byte| byte == 0xa5));
+        }
+
+        #[test]
+        fn moves_cover_a_piece_once(bytes in 1u64..200_000, rows in 1u64..40, more in 0u64..300) {
+            let piece = Piece { rows, from_stride: bytes + more, to_stride: bytes, ..Piece::run(5, bytes, 0, 0) };
+            let mut found: Vec<(u64, u64, u64)> = Vec::new();
+            for one in Move::all_of(&piece, 1 << 40) {
+                prop_assert!(u64::from(one.bytes) * u64::from(one.rows) <= MOVE_BYTES);
+                let row = |r| (one.from + r * one.from_stride, one.to + r * one.to_stride, u64::from(one.bytes));
+                found.extend((0..u64::from(one.rows)).map(row));
+            }
+            let total: u64 = found.iter().map(|(_, _, bytes)| bytes).sum();
+            prop_assert_eq!(total, bytes * rows);
+            for (from, to, _) in found {
+                let (row, at) = ((from - 5) / (bytes + more), (from - 5) % (bytes + more));
+                prop_assert_eq!(to, (1 << 40) + row * bytes + at);
+            }
         }
 
         #[test]

@@ -95,7 +95,9 @@ impl Drop for DeviceBuffer {
     }
 }
 
-/// An exclusive range of device memory. Splitting is the only way to get a second one.
+/// A range of device memory that is written to, and not freed meanwhile. Rust sees none of its bytes: two that overlap would
+/// mix them up, and harm nothing else. Whole buffers and their splits never do; who takes parts answers for it.
+#[derive(Debug)]
 pub struct DeviceSlice<'a> {
     /// Where its allocation begins.
     pub(super) allocation: u64,
@@ -123,6 +125,17 @@ impl<'a> DeviceSlice<'a> {
         )
     }
 
+    /// A range of it; shorter where it ends before that.
+    pub fn part(&self, offset: u64, bytes: u64) -> DeviceSlice<'a> {
+        let offset = offset.min(self.bytes);
+        DeviceSlice {
+            allocation: self.allocation,
+            address: self.address + offset,
+            bytes: bytes.min(self.bytes - offset),
+            owner: PhantomData,
+        }
+    }
+
     /// Copies `bytes` to `offset`, and returns when `bytes` may change again; [`Gpu::synchronize`] tells when they
     /// have arrived. How the baseline and tests write.
     pub fn write(&mut self, gpu: &Gpu, offset: u64, bytes: &[u8]) -> Result<(), GpuError> {
@@ -131,7 +144,7 @@ impl<'a> DeviceSlice<'a> {
             return Err(GpuError { gpu, what, cause: format!("the range has {} bytes", self.bytes) });
         }
         gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
-        // SAFETY: the range is exclusively ours and within a live allocation; the call returns when it is done
+        // SAFETY: the range lies within a live allocation; the call returns when it is done
         // with `bytes`.
         unsafe { result::memcpy_htod_sync(self.address + offset, bytes) }
             .map_err(gpu.fail("copy to the device"))
@@ -179,14 +192,14 @@ impl Pinned {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
     }
 
-    /// The `bytes` bytes from its start on, of it and of the pieces behind it.
+    /// The `bytes` bytes from its byte `from` on, of it and of the pieces behind it.
     ///
     /// # Safety
     /// Pieces of the same arena that are borrowed as long, each right behind the one before, cover them.
-    pub(super) unsafe fn as_slice_past_its_end(&self, bytes: usize) -> &[u8] {
+    pub(super) unsafe fn as_slice_past_its_end(&self, from: usize, bytes: usize) -> &[u8] {
         // SAFETY: by the contract one initialised range within the arena, which `start` points into, and nobody has a
         // piece of it exclusively.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), bytes) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(from), bytes) }
     }
 
     /// Takes the first `bytes` bytes off it, or all where there are fewer.
@@ -222,7 +235,7 @@ const ARENA_BYTES: u64 = 256 << 20;
 pub fn check_room(gpu: &Gpu, bytes: u64) -> Result<(), GpuError> {
     match available_bytes() {
         Some(free) if bytes > free => Err(gpu.error(
-            &format!("pin {bytes} bytes of host memory (ask for less with --ring-size, --mem-pool-size)"),
+            &format!("pin {bytes} bytes of host memory (ask for a smaller ring or pool)"),
             &format!("{free} bytes are available"),
         )),
         _ => Ok(()),
@@ -281,7 +294,7 @@ fn pin_arena(
     };
     let what = format!(
         "pin {total} bytes of host memory (if they are locked or limited, raise `ulimit -l` and the container's \
-         memory limit, or ask for less with --num-threads, --chunk-size, --mem-pool-size)"
+         memory limit, or ask for a smaller ring or pool)"
     );
     code.result().map_err(gpu.fail(&what))?;
     let arena = Arc::new(PinnedArena { gpu: gpu.clone(), buffer });

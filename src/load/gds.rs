@@ -1,15 +1,18 @@
-//! load::gds
+//! Storage straight to GPU memory, by cuFile.
 
 /// Whether to take cuFile at all.
 pub mod choose;
-mod engine;
+/// Files registered with cuFile, and what was proven of them.
+pub mod engine;
 /// Loads by cuFile.
 pub mod load;
+/// What reads by cuFile fill.
+pub mod memory;
 /// Which way the bytes go, by counters.
 pub mod proof;
 /// Registered device memory.
 pub mod slabs;
 /// One thread's reads.
-mod worker;
+pub mod worker;
 
-pub use engine::*;
+pub use engine::{Gds, GdsEngine};

@@ -1,22 +1,28 @@
 //! The engine `host`: storage straight into host memory.
 
 use std::io;
+use std::marker::PhantomData;
 
-use crate::load::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
+use crate::load::engine::{Engine, Job, PathTaken, Worker};
 use crate::load::source::Storage;
 
-pub struct HostEngine<'s> {
+/// Fills memory that lives during `'a`.
+pub struct HostEngine<'s, 'a> {
     storage: &'s dyn Storage,
+    memory: PhantomData<fn(&'a mut [u8])>,
 }
 
-impl<'s> HostEngine<'s> {
-    pub fn new(storage: &'s dyn Storage) -> HostEngine<'s> {
-        HostEngine { storage }
+impl<'s> HostEngine<'s, '_> {
+    pub fn new(storage: &'s dyn Storage) -> Self {
+        HostEngine { storage, memory: PhantomData }
     }
 }
 
-impl Engine for HostEngine<'_> {
-    fn worker(&self, _lane: usize) -> io::Result<Box<dyn Worker + '_>> {
+impl<'a> Engine for HostEngine<'_, 'a> {
+    /// As long as the job's bytes, rounded up to 4 KiB.
+    type Memory = &'a mut [u8];
+
+    fn worker(&self, _lane: usize) -> io::Result<Box<dyn Worker<&'a mut [u8]> + '_>> {
         Ok(Box::new(HostWorker(self.storage)))
     }
 
@@ -25,16 +31,12 @@ impl Engine for HostEngine<'_> {
     }
 }
 
-struct HostWorker<'a>(&'a dyn Storage);
+struct HostWorker<'s>(&'s dyn Storage);
 
-impl Worker for HostWorker<'_> {
-    fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
-        match &mut job.target {
-            Target::Host(room) => {
-                self.0.read(job.file, job.file_offset + done, job.bytes - done, &mut room[done as usize..])
-            }
-            Target::Devices(_) | Target::Part(_) | Target::Staged(..) => Err(wrong_target("host")),
-        }
+impl Worker<&mut [u8]> for HostWorker<'_> {
+    fn read(&mut self, job: &mut Job<&mut [u8]>, done: u64) -> io::Result<u64> {
+        let room = &mut job.memory[done as usize..];
+        self.0.read(job.file, job.file_offset + done, job.bytes - done, room)
     }
 
     fn finish(&mut self) -> io::Result<()> {

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use crate::cli::{EngineArgs, IoChoice};
-use crate::load::{Destination, gds, shape};
+use crate::load::gds::choose::Choice;
+use crate::load::loaded::Destination;
+use crate::load::settings::{IoChoice, Settings};
+use crate::load::shape;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// How to load.
@@ -21,7 +23,7 @@ pub struct Options {
     /// Pinned slots that the threads of a lane share, one for each copy that is filled or under way. GPU loads only.
     pub slots: usize,
     /// By cuFile, where that was chosen; else why not, when the user may want to know.
-    pub gds: gds::choose::Choice,
+    pub gds: Choice,
     /// Poison device memory before the transfer, so that what is never written can't pass. Not on the clock.
     pub poison: bool,
     /// Links inside a checkpoint may lead anywhere below this.
@@ -37,28 +39,28 @@ const GDS_CHUNK_BYTES: u64 = 8 << 20;
 const GDS_THREADS: usize = 8;
 
 impl Options {
-    pub fn new(args: &EngineArgs, destination: &Destination, gds: gds::choose::Choice) -> Result<Options> {
+    pub fn new(settings: &Settings, destination: &Destination, gds: Choice) -> Result<Options> {
         let default_chunk_bytes = match destination {
             Destination::Host => HOST_CHUNK_BYTES,
             Destination::Gpus(..) if gds.is_ok() => GDS_CHUNK_BYTES,
             Destination::Gpus(..) => RING_CHUNK_BYTES,
         };
-        let chunk_bytes = args.chunk_size.unwrap_or(default_chunk_bytes);
+        let chunk_bytes = settings.chunk_bytes.unwrap_or(default_chunk_bytes);
         if chunk_bytes > shape::MOST_BYTES_AT_ONCE {
-            bail!("--chunk-size {chunk_bytes} is more than 1 GiB; 4MB to 16MB are usual");
+            bail!("a chunk size of {chunk_bytes} bytes is more than 1 GiB; 4MB to 16MB are usual");
         }
         let chunk_bytes = align_up(chunk_bytes, DIRECT_ALIGN);
         let (copy_bytes, slots) = match destination {
             Destination::Host => (0, 0),
-            Destination::Gpus(..) => shape::ring(args, chunk_bytes)?,
+            Destination::Gpus(..) => shape::ring(settings, chunk_bytes)?,
         };
-        let threads = match (args.num_threads, &gds) {
-            (Some(threads), _) => threads as usize,
+        let threads = match (settings.threads, &gds) {
+            (Some(threads), _) => threads,
             (None, Ok(_)) => GDS_THREADS,
             (None, Err(_)) => default_threads(destination),
         };
         Ok(Options {
-            io: args.io,
+            io: settings.io,
             chunk_bytes,
             threads,
             copy_bytes,

@@ -9,15 +9,18 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::marker::PhantomData;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use crate::gpu::copies::{Slot, Stream};
-use crate::gpu::memory::{DeviceSlice, Pinned, check_room, pin};
+use crate::gpu::copies::Stream;
+use crate::gpu::memory::{Pinned, check_room, pin};
+use crate::gpu::scatter::{Piece, Targets};
+use crate::gpu::slot::Slot;
 use crate::gpu::{Gpu, GpuError};
-use crate::load::Options;
-use crate::load::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
-use crate::load::group;
-use crate::load::group::Lender;
+use crate::load::engine::{Engine, Job, PathTaken, Worker};
+use crate::load::group::{self, Lender};
+use crate::load::jobs::Landing;
+use crate::load::options::Options;
 use crate::load::source::Storage;
 use crate::os::sys;
 
@@ -29,6 +32,7 @@ pub struct Ring {
 }
 
 struct Lane {
+    /// Those that its copies may go to, each once; memory is pinned near the first.
     gpus: Vec<Arc<Gpu>>,
     state: Mutex<LaneState>,
     changed: Condvar,
@@ -61,7 +65,16 @@ const BATCHES: usize = 4;
 impl Ring {
     /// An empty ring for these lanes, each the GPUs that get the same bytes.
     pub fn new(lanes: Vec<Vec<Arc<Gpu>>>, options: &Options) -> Ring {
-        let lane = |gpus| Lane { gpus, state: Mutex::default(), changed: Condvar::new() };
+        let lane = |mut gpus: Vec<Arc<Gpu>>| {
+            let mut seen = Vec::new();
+            gpus.retain(|gpu| {
+                !seen.contains(&gpu.index) && {
+                    seen.push(gpu.index);
+                    true
+                }
+            });
+            Lane { gpus, state: Mutex::default(), changed: Condvar::new() }
+        };
         Ring { lanes: lanes.into_iter().map(lane).collect(), options: options.clone() }
     }
 
@@ -244,10 +257,11 @@ impl Drop for Ended<'_> {
     }
 }
 
-/// One copy of up to a slot's bytes, to each of the targets.
+/// One copy of up to a slot's bytes, to the places of its pieces.
 pub struct Copying<'a> {
     lane: &'a Lane,
-    targets: Vec<DeviceSlice<'a>>,
+    targets: Arc<Targets<'a>>,
+    pieces: Vec<Piece>,
     bytes: u64,
 }
 
@@ -267,48 +281,52 @@ impl<'a> Lender for Copying<'a> {
     }
 }
 
-/// Cuts jobs of up to a copy's bytes into parts of a chunk each, which any threads of the lane may read.
-pub fn in_parts<'a>(ring: &'a Ring, lanes: Vec<Vec<Job<'a>>>) -> Vec<Vec<Job<'a>>> {
-    let cut = |(lane, jobs): (usize, Vec<Job<'a>>)| match ring.lanes.get(lane) {
-        Some(lane) => {
-            jobs.into_iter().flat_map(|job| parts_of(job, lane, ring.options.chunk_bytes)).collect()
-        }
-        None => jobs,
+/// Cuts jobs of up to a copy's bytes into parts of a chunk each, which any threads of the lane may read. There are as many
+/// lanes as the ring has.
+pub fn in_parts<'a>(ring: &'a Ring, lanes: Vec<Vec<Job<Landing<'a>>>>) -> Vec<Vec<Job<Part<'a>>>> {
+    let chunk_bytes = ring.options.chunk_bytes;
+    let cut = |(lane, jobs): (&'a Lane, Vec<Job<Landing<'a>>>)| -> Vec<Job<Part<'a>>> {
+        jobs.into_iter().flat_map(|job| parts_of(job, lane, chunk_bytes)).collect()
     };
-    // A lane that the ring lacks is left as it is, for the engine to refuse.
-    lanes.into_iter().enumerate().map(cut).collect()
+    ring.lanes.iter().zip(lanes).map(cut).collect()
 }
 
-fn parts_of<'a>(job: Job<'a>, lane: &'a Lane, chunk_bytes: u64) -> Vec<Job<'a>> {
-    let Target::Devices(targets) = job.target else { return vec![job] };
+/// What a reader of the ring fills.
+pub type Part<'a> = group::Part<Copying<'a>>;
+
+fn parts_of<'a>(job: Job<Landing<'a>>, lane: &'a Lane, chunk_bytes: u64) -> Vec<Job<Part<'a>>> {
+    let Landing { targets, pieces } = job.memory;
     let chunk_bytes = sys::align_up(chunk_bytes.max(1), sys::DIRECT_ALIGN);
     let starts = || (0..job.bytes.div_ceil(chunk_bytes)).map(|i| i * chunk_bytes);
     let bytes_from = |start: u64| chunk_bytes.min(job.bytes - start);
     let sizes = starts().map(|start| sys::align_up(bytes_from(start), sys::DIRECT_ALIGN) as usize).collect();
-    let parts = group::parts(Copying { lane, targets, bytes: job.bytes }, sizes);
+    let parts = group::parts(Copying { lane, targets, pieces, bytes: job.bytes }, sizes);
     let part_job = |(start, part)| Job {
         file: job.file,
         file_offset: job.file_offset + start,
         bytes: bytes_from(start),
-        target: Target::Part(part),
+        memory: part,
     };
     starts().zip(parts).map(part_job).collect()
 }
 
 /// Reads jobs that [`in_parts`] has cut.
-pub struct PinnedEngine<'r> {
+pub struct PinnedEngine<'r, 'a> {
     storage: &'r dyn Storage,
     ring: &'r Ring,
+    memory: PhantomData<fn(Part<'a>)>,
 }
 
-impl<'r> PinnedEngine<'r> {
-    pub fn new(storage: &'r dyn Storage, ring: &'r Ring) -> PinnedEngine<'r> {
-        PinnedEngine { storage, ring }
+impl<'r> PinnedEngine<'r, '_> {
+    pub fn new(storage: &'r dyn Storage, ring: &'r Ring) -> Self {
+        PinnedEngine { storage, ring, memory: PhantomData }
     }
 }
 
-impl Engine for PinnedEngine<'_> {
-    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>> {
+impl<'a> Engine for PinnedEngine<'_, 'a> {
+    type Memory = Part<'a>;
+
+    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker<Part<'a>> + '_>> {
         let lane = &self.ring.lanes[lane];
         sys::run_near(lane.gpus[0].numa_node);
         let streams = lane.streams().map_err(io::Error::other)?;
@@ -325,17 +343,20 @@ struct PinnedWorker<'a> {
     streams: Arc<[Stream]>,
 }
 
-impl Worker for PinnedWorker<'_> {
-    fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
-        let Target::Part(part) = &mut job.target else { return Err(wrong_target("pinned")) };
+impl<'a> Worker<Part<'a>> for PinnedWorker<'_> {
+    fn read(&mut self, job: &mut Job<Part<'a>>, done: u64) -> io::Result<u64> {
+        let part = &mut job.memory;
         let left = job.bytes - done;
         let room = &mut part.piece()?.as_mut_slice()[done as usize..];
         let n = self.storage.read(job.file, job.file_offset + done, left, room)?;
         if n == left
             && let Some(mut whole) = part.hand_in()?
         {
-            let Copying { targets, bytes, .. } = part.lender();
-            whole.slot()?.copy_to(&self.streams, targets, *bytes as usize).map_err(io::Error::other)?;
+            let Copying { targets, pieces, bytes, .. } = part.lender();
+            whole
+                .slot()?
+                .copy_to(&self.streams, targets, pieces, *bytes as usize)
+                .map_err(io::Error::other)?;
         }
         Ok(n)
     }

@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 
 use crate::checkpoint::{Checkpoint, list};
 use crate::gpu::memory::Pinned;
-use crate::load::plan::Plan;
+use crate::load::plan::{Plan, Spacing};
 use crate::os::memory::{HostBuffer, available_bytes};
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
@@ -124,14 +124,14 @@ impl<C: Chunk> Pool<C> {
         let chunk_bytes = align_up(chunk_bytes.max(1), DIRECT_ALIGN);
         if bytes < chunk_bytes {
             bail!(
-                "a pool of {bytes} bytes holds no chunk of {chunk_bytes}: raise --mem-pool-size, or lower --chunk-size"
+                "a pool of {bytes} bytes holds no chunk of {chunk_bytes}: raise the pool size, or lower the chunk size"
             );
         }
         if let Some(free) = available_bytes()
             && bytes > free
         {
             bail!(
-                "a pool of {bytes} bytes was asked for and {free} bytes of memory are available: lower --mem-pool-size"
+                "a pool of {bytes} bytes was asked for and {free} bytes of memory are available: lower the pool size"
             );
         }
         let state = State { free: Vec::new(), made: 0, models: HashMap::new(), clock: 0 };
@@ -195,11 +195,11 @@ impl<C: Chunk> Pool<C> {
         // Looked at before the checkpoint is: what changes from here on shows at the next ask.
         let identity = identity(&claim.key)?;
         let checkpoint = Checkpoint::open_whole(path)?;
-        let plan = Plan::new(&checkpoint, destinations)?;
-        let needed: usize = plan.segments.iter().map(|s| s.bytes.div_ceil(self.chunk_bytes) as usize).sum();
+        let plan = Plan::new(&checkpoint, destinations, Spacing::Aligned)?;
+        let needed = plan.cut_count(self.chunk_bytes);
         if needed > self.capacity {
             return Ok(Asked::TooSmall(format!(
-                "the pool has {} chunks of {} bytes and the checkpoint needs {needed}: raise --mem-pool-size",
+                "the pool has {} chunks of {} bytes and the checkpoint needs {needed}: raise the pool size",
                 self.capacity, self.chunk_bytes
             )));
         }

@@ -2,26 +2,29 @@
 //! chunk copied on as soon as it is full.
 
 use std::io;
+use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
 
 use crate::checkpoint::Checkpoint;
-use crate::gpu::Gpu;
 use crate::gpu::copies::{PieceCopy, Stream};
 use crate::gpu::memory::{DeviceSlice, Pinned};
-use crate::load::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
+use crate::gpu::{Gpu, GpuError};
+use crate::load::engine::{Engine, Job, PathTaken, Worker};
+use crate::load::jobs::{Landing, targets, to_devices};
+use crate::load::loaded::{Buffer, Loaded, Placement};
+use crate::load::options::Options;
 use crate::load::plan::Plan;
 use crate::load::pool::{Asked, Chunk, Filling, Model, Pool};
+use crate::load::prepare::{allocate, gpus_of_lanes, poison_all};
+use crate::load::report::{Clock, LoadReport, Phases};
+use crate::load::run::load_to_gpus;
 use crate::load::source::{Sources, Storage};
-use crate::load::{
-    Buffer, Clock, LoadReport, Loaded, Options, Placement, allocate, gpus_of_lanes, load_to_gpus, poison_all,
-    transfer,
-};
+use crate::load::transfer::transfer;
 use crate::os::cancel::Cancel;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
-use crate::record::result::Phases;
 
 /// Loads to GPUs by way of the pool; past it where the checkpoint does not fit, which the report says.
 pub fn load(
@@ -45,22 +48,6 @@ pub fn load(
     }
 }
 
-/// Device slices for each chunk of the plan, by lane, with the bytes that a chunk holds.
-fn slices<'a>(
-    plan: &Plan,
-    buffers: &'a mut [Buffer],
-    chunk_bytes: u64,
-) -> Vec<Vec<(u64, Vec<DeviceSlice<'a>>)>> {
-    let of_job = |job: Job<'a>| match job.target {
-        Target::Devices(slices) => (job.bytes, slices),
-        Target::Host(_) | Target::Part(_) | Target::Staged(..) => (job.bytes, Vec::new()),
-    };
-    crate::load::lanes(plan, buffers, chunk_bytes)
-        .into_iter()
-        .map(|l| l.into_iter().map(of_job).collect())
-        .collect()
-}
-
 fn from_pool(
     model: &Model<Pinned>,
     lanes: &[Vec<Arc<Gpu>>],
@@ -71,31 +58,20 @@ fn from_pool(
     let mut buffers = allocate(&model.plan, lanes)?;
     phases.allocate_s = clock.lap();
     poison_all(&mut buffers, options, &mut clock)?;
-    let mut chunks = model.chunks.iter();
-    let by_lane = slices(&model.plan, &mut buffers, model_chunk_bytes(model));
-    let work: Vec<Vec<(u64, Vec<DeviceSlice>, &Pinned)>> = by_lane
-        .into_iter()
-        .map(|lane| lane.into_iter().zip(chunks.by_ref()).map(|((n, s), c)| (n, s, c)).collect())
-        .collect();
+    let jobs = to_devices(&model.plan, targets(&model.plan, &mut buffers), model_chunk_bytes(model));
+    let jobs: Vec<Job<Landing<'_>>> = jobs.into_iter().flatten().collect();
     std::thread::scope(|scope| -> Result<()> {
         let mut copiers = Vec::new();
-        for (gpus, copies) in lanes.iter().zip(&work) {
-            for (i, gpu) in gpus.iter().enumerate() {
-                copiers.push(scope.spawn(move || {
-                    let mine: Vec<PieceCopy> = copies
-                        .iter()
-                        .map(|(n, slices, c)| PieceCopy { target: &slices[i], source: c, bytes: *n as usize })
-                        .collect();
-                    Stream::new(gpu)?.copy_pieces(&mine)
-                }));
-            }
+        for gpu in each_once(lanes) {
+            let (jobs, chunks) = (&jobs, &model.chunks);
+            copiers.push(scope.spawn(move || copy_chunks(gpu, jobs, chunks)));
         }
         for copier in copiers {
             copier.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
         Ok(())
     })?;
-    drop(work);
+    drop(jobs);
     phases.transfer_s = clock.lap();
     let path = PathTaken {
         path: "pool".into(),
@@ -114,6 +90,27 @@ fn from_pool(
     )?;
     report.read_bytes = 0;
     Ok((loaded, report))
+}
+
+/// The GPUs of all lanes, each once.
+fn each_once(lanes: &[Vec<Arc<Gpu>>]) -> Vec<&Arc<Gpu>> {
+    let mut gpus: Vec<&Arc<Gpu>> = lanes.iter().flatten().collect();
+    gpus.sort_by_key(|gpu| gpu.index);
+    gpus.dedup_by_key(|gpu| gpu.index);
+    gpus
+}
+
+/// Copies all that lands on one GPU from the pool's chunks, one a job.
+fn copy_chunks(gpu: &Arc<Gpu>, jobs: &[Job<Landing<'_>>], chunks: &[Pinned]) -> Result<()> {
+    let mut copies = Vec::new();
+    for (job, source) in jobs.iter().zip(chunks) {
+        for piece in job.memory.pieces.iter().flat_map(|piece| piece.runs()) {
+            let here = job.memory.targets.of(&piece)?.filter(|(other, _)| other.index == gpu.index);
+            let (from, bytes) = (piece.from as usize, piece.bytes as usize);
+            copies.extend(here.map(|(_, target)| PieceCopy { target, source, from, bytes }));
+        }
+    }
+    Ok(Stream::new(gpu)?.copy_pieces(&copies)?)
 }
 
 /// The pool cut the checkpoint into chunks of its own size; all but a segment's last are that long.
@@ -135,8 +132,9 @@ fn fill(
     phases.allocate_s = clock.lap();
     poison_all(&mut buffers, options, &mut clock)?;
     let chunk_bytes = filling.chunks.first().map_or(DIRECT_ALIGN, |c| c.as_slice().len() as u64);
-    let engine = FillEngine { storage: &sources, lanes: lanes.to_vec() };
-    let jobs = staged_jobs(&filling.plan, &mut buffers, &mut filling.chunks, chunk_bytes);
+    let engine = FillEngine { storage: &sources, lanes: lanes.to_vec(), memory: PhantomData };
+    let jobs = to_devices(&filling.plan, targets(&filling.plan, &mut buffers), chunk_bytes);
+    let jobs = staged(jobs, &mut filling.chunks);
     transfer(&filling.checkpoint.files, jobs, &engine, options.threads, cancel)?;
     // Before it is kept: later loads would be given the same.
     sources.check_unchanged(&filling.checkpoint)?;
@@ -146,19 +144,23 @@ fn fill(
     finished(model.checkpoint.clone(), model.plan.clone(), buffers, options, phases, clock.total(), taken)
 }
 
+/// Into pinned memory that stays, and from there to devices: how the pool is filled.
+struct Staged<'a> {
+    chunk: &'a mut [u8],
+    landing: Landing<'a>,
+}
+
 /// The plan's jobs, each with its pool chunk between the file and the devices.
-fn staged_jobs<'a, C: Chunk>(
-    plan: &Plan,
-    buffers: &'a mut [Buffer],
-    chunks: &'a mut [C],
-    chunk_bytes: u64,
-) -> Vec<Vec<Job<'a>>> {
+fn staged<'a, C: Chunk>(jobs: Vec<Vec<Job<Landing<'a>>>>, chunks: &'a mut [C]) -> Vec<Vec<Job<Staged<'a>>>> {
     let mut chunks = chunks.iter_mut();
-    let mut lanes = crate::load::lanes(plan, buffers, chunk_bytes);
-    for job in lanes.iter_mut().flatten() {
-        let (Some(chunk), Target::Devices(slices)) = (chunks.next(), &mut job.target) else { continue };
-        let room = &mut chunk.as_mut_slice()[..align_up(job.bytes, DIRECT_ALIGN) as usize];
-        job.target = Target::Staged(room, std::mem::take(slices));
+    let mut lanes = Vec::new();
+    for lane in jobs {
+        let lane = lane.into_iter().zip(chunks.by_ref()).map(|(job, chunk)| {
+            let Job { file, file_offset, bytes, memory: landing } = job;
+            let chunk = &mut chunk.as_mut_slice()[..align_up(bytes, DIRECT_ALIGN) as usize];
+            Job { file, file_offset, bytes, memory: Staged { chunk, landing } }
+        });
+        lanes.push(lane.collect());
     }
     lanes
 }
@@ -176,17 +178,20 @@ fn finished(
     Ok((Loaded { checkpoint, plan, buffers }, report))
 }
 
-struct FillEngine<'s> {
+struct FillEngine<'s, 'a> {
     storage: &'s dyn Storage,
     lanes: Vec<Vec<Arc<Gpu>>>,
+    memory: PhantomData<fn(Staged<'a>)>,
 }
 
-impl Engine for FillEngine<'_> {
-    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>> {
-        let gpus = &self.lanes[lane];
-        crate::os::sys::run_near(gpus[0].numa_node);
-        let streams =
-            gpus.iter().map(Stream::new).collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
+impl<'a> Engine for FillEngine<'_, 'a> {
+    type Memory = Staged<'a>;
+
+    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker<Staged<'a>> + '_>> {
+        let gpus = each_once(&self.lanes[lane..=lane]);
+        crate::os::sys::run_near(self.lanes[lane][0].numa_node);
+        let streams = gpus.into_iter().map(|gpu| Ok((gpu.index, Stream::new(gpu)?)));
+        let streams = streams.collect::<Result<Vec<_>, GpuError>>().map_err(io::Error::other)?;
         Ok(Box::new(FillWorker { storage: self.storage, streams }))
     }
 
@@ -195,26 +200,39 @@ impl Engine for FillEngine<'_> {
     }
 }
 
-struct FillWorker<'a> {
-    storage: &'a dyn Storage,
-    streams: Vec<Stream>,
+struct FillWorker<'s> {
+    storage: &'s dyn Storage,
+    streams: Vec<(usize, Stream)>,
 }
 
-impl Worker for FillWorker<'_> {
-    fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
-        let Target::Staged(room, slices) = &mut job.target else { return Err(wrong_target("pool-fill")) };
+impl<'a> Worker<Staged<'a>> for FillWorker<'_> {
+    fn read(&mut self, job: &mut Job<Staged<'a>>, done: u64) -> io::Result<u64> {
+        let Staged { chunk, landing } = &mut job.memory;
         let left = job.bytes - done;
-        let n = self.storage.read(job.file, job.file_offset + done, left, &mut room[done as usize..])?;
+        let n = self.storage.read(job.file, job.file_offset + done, left, &mut chunk[done as usize..])?;
         if n == left {
-            // The chunk is full. Other threads read on while this one waits for its copy.
-            for (stream, slice) in self.streams.iter().zip(slices.iter()) {
-                stream.copy_all(&[(slice, &room[..job.bytes as usize])]).map_err(io::Error::other)?;
-            }
+            // The chunk is full. Other threads read on while this one waits for its copies.
+            self.copy(chunk, landing).map_err(io::Error::other)?;
         }
         Ok(n)
     }
 
     fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl FillWorker<'_> {
+    fn copy(&self, chunk: &[u8], landing: &Landing<'_>) -> Result<(), GpuError> {
+        for (index, stream) in &self.streams {
+            let mut copies: Vec<(DeviceSlice<'_>, &[u8])> = Vec::new();
+            for piece in landing.pieces.iter().flat_map(|piece| piece.runs()) {
+                let here = landing.targets.of(&piece)?.filter(|(gpu, _)| gpu.index == *index);
+                let source = &chunk[piece.from as usize..][..piece.bytes as usize];
+                copies.extend(here.map(|(_, target)| (target, source)));
+            }
+            stream.copy_all(&copies.iter().map(|(target, source)| (target, *source)).collect::<Vec<_>>())?;
+        }
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::cli::EngineArgs;
+use crate::load::settings::Settings;
 
 /// Each copy costs some 3 µs beside its bytes, which is 4 % of one of 4 MiB and 1 % of this.
 const COPY_BYTES: u64 = 16 << 20;
@@ -15,23 +15,23 @@ pub const MOST_BYTES_AT_ONCE: u64 = 1 << 30;
 const MOST_SLOTS: u64 = 65_536;
 
 /// Bytes of a copy, and how many of them the ring holds. `chunk_bytes` is a multiple of 4 KiB, up to a GiB.
-pub fn ring(args: &EngineArgs, chunk_bytes: u64) -> Result<(u64, usize)> {
-    let copy_bytes = args.copy_size.unwrap_or(COPY_BYTES);
+pub fn ring(settings: &Settings, chunk_bytes: u64) -> Result<(u64, usize)> {
+    let copy_bytes = settings.copy_bytes.unwrap_or(COPY_BYTES);
     if copy_bytes > MOST_BYTES_AT_ONCE {
-        bail!("--copy-size {copy_bytes} is more than 1 GiB; 8MB to 32MB are usual");
+        bail!("a copy size of {copy_bytes} bytes is more than 1 GiB; 8MB to 32MB are usual");
     }
     let copy_bytes = copy_bytes.next_multiple_of(chunk_bytes);
     // Whoever asks for large chunks and no more gets a ring that works: one copy filled, another under way.
-    let ring_bytes = args.ring_size.unwrap_or(RING_BYTES.max(2 * copy_bytes));
+    let ring_bytes = settings.ring_bytes.unwrap_or(RING_BYTES.max(2 * copy_bytes));
     let slots = ring_bytes / copy_bytes;
     if slots == 0 {
         bail!(
-            "--ring-size {ring_bytes} holds no copy of {copy_bytes} bytes: raise it, or lower --copy-size or --chunk-size"
+            "a ring size of {ring_bytes} bytes holds no copy of {copy_bytes}: raise it, or lower the copy size or the chunk size"
         );
     }
     if slots > MOST_SLOTS {
         bail!(
-            "--ring-size {ring_bytes} holds {slots} copies of {copy_bytes} bytes, and {MOST_SLOTS} are the most"
+            "a ring size of {ring_bytes} bytes holds {slots} copies of {copy_bytes}, and {MOST_SLOTS} are the most"
         );
     }
     Ok((copy_bytes, slots as usize))
@@ -40,25 +40,12 @@ pub fn ring(args: &EngineArgs, chunk_bytes: u64) -> Result<(u64, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{EngineChoice, IoChoice};
-    use crate::load::Placement;
 
     const MIB: u64 = 1 << 20;
 
     fn shape(chunk: u64, copy_size: Option<u64>, ring_size: Option<u64>) -> Result<(u64, usize), String> {
-        let args = EngineArgs {
-            engine: EngineChoice::Auto,
-            io: IoChoice::Auto,
-            chunk_size: None,
-            num_threads: None,
-            copy_size,
-            ring_size,
-            placement: Placement::Balanced,
-            allow_compat: false,
-            gds_register: None,
-            on_gds_error: None,
-        };
-        ring(&args, chunk).map_err(|e| format!("{e:#}"))
+        let settings = Settings { copy_bytes: copy_size, ring_bytes: ring_size, ..Settings::default() };
+        ring(&settings, chunk).map_err(|e| format!("{e:#}"))
     }
 
     #[test]
@@ -76,9 +63,9 @@ mod tests {
             let error = shape(chunk, copy, ring).unwrap_err();
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         };
-        refused(4 * MIB, None, Some(4 * MIB), ["--ring-size 4194304", "no copy of 16777216"]);
-        refused(16 * MIB, Some(MIB), Some(8 * MIB), ["no copy of 16777216", "--chunk-size"]);
-        refused(4096, Some(u64::MAX), None, ["--copy-size", "1 GiB"]);
-        refused(4096, Some(1), Some(u64::MAX), ["--ring-size", "65536 are the most"]);
+        refused(4 * MIB, None, Some(4 * MIB), ["ring size of 4194304", "no copy of 16777216"]);
+        refused(16 * MIB, Some(MIB), Some(8 * MIB), ["no copy of 16777216", "chunk size"]);
+        refused(4096, Some(u64::MAX), None, ["copy size", "1 GiB"]);
+        refused(4096, Some(1), Some(u64::MAX), ["ring size", "65536 are the most"]);
     }
 }

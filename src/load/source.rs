@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use anyhow::{Context, Result};
 
 use crate::checkpoint::{Checkpoint, malformed};
-use crate::cli::IoChoice;
 use crate::load::engine::PathTaken;
+use crate::load::settings::IoChoice;
 use crate::os::residency::{Residency, Way};
 use crate::os::sys;
 use crate::os::sys::DIRECT_ALIGN;
@@ -159,12 +159,14 @@ impl Storage for Sources {
             _ => "mixed",
         };
         let reason = match self.io {
-            IoChoice::Buffered => "--io buffered".to_string(),
-            IoChoice::Direct if refused => "--io direct, but the file system refuses O_DIRECT".to_string(),
-            IoChoice::Direct if buffered_bytes > 0 => {
-                format!("--io direct; {buffered_bytes} bytes were not aligned to 4 KiB")
+            IoChoice::Buffered => "buffered reads were asked for".to_string(),
+            IoChoice::Direct if refused => {
+                "direct reads were asked for, but the file system refuses O_DIRECT".to_string()
             }
-            IoChoice::Direct => "--io direct".to_string(),
+            IoChoice::Direct if buffered_bytes > 0 => {
+                format!("direct reads were asked for; {buffered_bytes} bytes were not aligned to 4 KiB")
+            }
+            IoChoice::Direct => "direct reads were asked for".to_string(),
             IoChoice::Auto if refused => "the file system refuses O_DIRECT".to_string(),
             IoChoice::Auto if buffered_bytes == 0 => {
                 format!("the page cache held too little of any range{}", self.how_residency_is_known())

@@ -6,23 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::checkpoint::DataFile;
-use crate::load::Buffer;
-use crate::load::engine::{Engine, Job, Target};
-use crate::load::plan::Plan;
+use crate::load::engine::{Engine, Job};
 use crate::os::cancel::{Cancel, Interrupted};
-use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// Moves every job with `engine`, `threads` to a lane. The first failure stops all threads and is returned.
-pub fn transfer(
+pub fn transfer<E: Engine>(
     files: &[DataFile],
-    lanes: Vec<Vec<Job<'_>>>,
-    engine: &dyn Engine,
+    lanes: Vec<Vec<Job<E::Memory>>>,
+    engine: &E,
     threads: usize,
     cancel: &Cancel,
 ) -> Result<()> {
     let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
     let stop = AtomicBool::new(false);
-    let lanes: Vec<(usize, Queue)> =
+    let lanes: Vec<(usize, Queue<E::Memory>)> =
         lanes.into_iter().map(|l| (l.len(), Mutex::new(l.into_iter()))).collect();
     std::thread::scope(|scope| {
         for (lane, (jobs, queue)) in lanes.iter().enumerate() {
@@ -40,18 +37,18 @@ pub fn transfer(
 }
 
 /// The jobs of a lane that no thread has taken.
-type Queue<'a> = Mutex<std::vec::IntoIter<Job<'a>>>;
+type Queue<M> = Mutex<std::vec::IntoIter<Job<M>>>;
 
 /// A thread at work. If it ends early, by an error or a panic, or because somebody else failed, the others stop, and
 /// the rest of the lane's jobs go: they may have parts of memory that others wait for.
-struct AtWork<'q, 'a> {
-    engine: &'q dyn Engine,
-    queue: &'q Queue<'a>,
+struct AtWork<'q, E: Engine> {
+    engine: &'q E,
+    queue: &'q Queue<E::Memory>,
     stop: &'q AtomicBool,
     finished: bool,
 }
 
-impl Drop for AtWork<'_, '_> {
+impl<E: Engine> Drop for AtWork<'_, E> {
     fn drop(&mut self) {
         if !self.finished {
             self.stop.store(true, Ordering::Relaxed);
@@ -63,11 +60,11 @@ impl Drop for AtWork<'_, '_> {
 }
 
 /// One thread: job after job, until none is left or somebody failed.
-fn work(
+fn work<E: Engine>(
     files: &[DataFile],
-    engine: &dyn Engine,
+    engine: &E,
     lane: usize,
-    queue: &Queue<'_>,
+    queue: &Queue<E::Memory>,
     stop: &AtomicBool,
     cancel: &Cancel,
 ) -> Result<()> {
@@ -104,47 +101,6 @@ fn work(
     Ok(())
 }
 
-/// A lane of jobs for each destination of the plan. Segments are cut into chunks, each with its own piece of
-/// memory: no two can overlap.
-pub fn lanes<'a>(plan: &Plan, buffers: &'a mut [Buffer], chunk_bytes: u64) -> Vec<Vec<Job<'a>>> {
-    let chunk_bytes = align_up(chunk_bytes.max(1), DIRECT_ALIGN);
-    let replicated = plan.destination_bytes.len() < buffers.len();
-    let mut rests: Vec<Target<'a>> = Vec::new();
-    for buffer in buffers {
-        let room = match buffer {
-            Buffer::Device(device) => device.as_mut_slice(),
-            Buffer::Host(host) => {
-                rests.push(Target::Host(host.as_mut_slice()));
-                continue;
-            }
-        };
-        match rests.last_mut() {
-            Some(Target::Devices(all)) if replicated => all.push(room),
-            _ => rests.push(Target::Devices(vec![room])),
-        }
-    }
-    let lane = |(destination, mut rest): (usize, Target<'a>)| {
-        let mut jobs = Vec::new();
-        let mut rest_offset = 0u64;
-        for segment in plan.segments.iter().filter(|s| s.destination == destination) {
-            let (_, after_gap) = rest.split_at(segment.dest_offset - rest_offset);
-            let (mut room, after) = after_gap.split_at(align_up(segment.bytes, DIRECT_ALIGN));
-            rest = after;
-            rest_offset = segment.dest_offset + align_up(segment.bytes, DIRECT_ALIGN);
-            let mut done = 0u64;
-            while done < segment.bytes {
-                let bytes = chunk_bytes.min(segment.bytes - done);
-                let (target, room_left) = room.split_at(align_up(bytes, DIRECT_ALIGN));
-                room = room_left;
-                jobs.push(Job { file: segment.file, file_offset: segment.file_offset + done, bytes, target });
-                done += bytes;
-            }
-        }
-        jobs
-    };
-    rests.into_iter().enumerate().map(lane).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -164,7 +120,9 @@ mod tests {
     const TOO_OFTEN: usize = 1 << 24;
 
     impl Engine for Failing {
-        fn worker(&self, _lane: usize) -> io::Result<Box<dyn Worker + '_>> {
+        type Memory = ();
+
+        fn worker(&self, _lane: usize) -> io::Result<Box<dyn Worker<()> + '_>> {
             Ok(Box::new(FailingWorker(self)))
         }
         fn outcome(&self) -> PathTaken {
@@ -174,8 +132,8 @@ mod tests {
 
     struct FailingWorker<'a>(&'a Failing);
 
-    impl Worker for FailingWorker<'_> {
-        fn read(&mut self, job: &mut Job<'_>, _done: u64) -> io::Result<u64> {
+    impl Worker<()> for FailingWorker<'_> {
+        fn read(&mut self, job: &mut Job<()>, _done: u64) -> io::Result<u64> {
             let reads = self.0.reads.fetch_add(1, Ordering::SeqCst);
             if job.file_offset > 0 {
                 std::thread::yield_now();
@@ -202,7 +160,7 @@ mod tests {
         for panics in [false, true] {
             for lanes in [1, 3] {
                 let engine = Failing { panics, reads: AtomicUsize::new(0) };
-                let job = |file_offset| Job { file: 0, file_offset, bytes: 1, target: Target::Host(&mut []) };
+                let job = |file_offset| Job { file: 0, file_offset, bytes: 1, memory: () };
                 let jobs = (0..lanes).map(|lane| (lane..9).map(job).collect()).collect();
                 let ran =
                     catch_unwind(AssertUnwindSafe(|| transfer(&files, jobs, &engine, 3, &Cancel::new())));

@@ -43,7 +43,7 @@ pub fn describe(path: &Path) -> Value {
         "memory_bytes": kib("/proc/meminfo", "MemTotal"),
         "transparent_hugepage": text("/sys/kernel/mm/transparent_hugepage/enabled"),
         "gpus": gpus,
-        "kernels": crate::gpu::kernels::MADE_BY,
+        "kernels": crate::gpu::MADE_BY,
         "nvidia_driver": text("/proc/driver/nvidia/version").and_then(|t| t.lines().next().map(str::to_string)),
         "storage": storage(path),
     })

@@ -4,6 +4,7 @@
 //! of records. `model_name` and `loading_time` are ServerlessLLM's own keys; all others are ours, and a
 //! reader must do without them. The environment of a run stands once, in `environment.json` beside.
 
+pub use crate::load::report::Phases;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -65,18 +66,6 @@ pub struct Record {
     pub threads: u64,
     /// Names the run; the same in `environment.json`.
     pub run_id: String,
-}
-
-/// Where a load's time went. The phases of one load, in seconds; `transfer_s` ends with the last byte.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Phases {
-    pub open_s: f64,
-    pub plan_s: f64,
-    pub allocate_s: f64,
-    /// What the transfer waited for pinned memory; pinning goes on beside the phases around it.
-    pub register_s: f64,
-    pub transfer_s: f64,
 }
 
 /// Where the records of one model, format, count and mode stand.

@@ -4,12 +4,13 @@ use std::fs::OpenOptions;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sllm_gds::cli::IoChoice;
+use sllm_gds::load::IoChoice;
 use sllm_gds::load::engine::{Engine, Job, PathTaken, Worker};
 use sllm_gds::load::fault::{Fault, FaultStorage};
-use sllm_gds::load::pinned::{PinnedEngine, Ring};
+use sllm_gds::load::pinned::{Part, PinnedEngine, Ring};
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::{Placement, load};
 use sllm_gds::os::cancel::{Cancel, Interrupted};
@@ -22,18 +23,20 @@ use crate::rig::{
 /// Wraps an engine and calls `before` with the number of each read.
 struct Hook<E, F> {
     inner: E,
-    reads: AtomicU64,
+    reads: Arc<AtomicU64>,
     before: F,
 }
 
 impl<E: Engine, F: Fn(u64) -> io::Result<()> + Sync> Hook<E, F> {
     fn new(inner: E, before: F) -> Hook<E, F> {
-        Hook { inner, reads: AtomicU64::new(0), before }
+        Hook { inner, reads: Arc::default(), before }
     }
 }
 
 impl<E: Engine, F: Fn(u64) -> io::Result<()> + Sync> Engine for Hook<E, F> {
-    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>> {
+    type Memory = E::Memory;
+
+    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker<E::Memory> + '_>> {
         Ok(Box::new(HookWorker { inner: self.inner.worker(lane)?, hook: self }))
     }
     fn outcome(&self) -> PathTaken {
@@ -41,13 +44,13 @@ impl<E: Engine, F: Fn(u64) -> io::Result<()> + Sync> Engine for Hook<E, F> {
     }
 }
 
-struct HookWorker<'a, E, F> {
-    inner: Box<dyn Worker + 'a>,
+struct HookWorker<'a, E: Engine, F> {
+    inner: Box<dyn Worker<E::Memory> + 'a>,
     hook: &'a Hook<E, F>,
 }
 
-impl<E: Engine, F: Fn(u64) -> io::Result<()> + Sync> Worker for HookWorker<'_, E, F> {
-    fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
+impl<E: Engine, F: Fn(u64) -> io::Result<()> + Sync> Worker<E::Memory> for HookWorker<'_, E, F> {
+    fn read(&mut self, job: &mut Job<E::Memory>, done: u64) -> io::Result<u64> {
         (self.hook.before)(self.hook.reads.fetch_add(1, Ordering::SeqCst))?;
         self.inner.read(job, done)
     }
@@ -63,7 +66,7 @@ fn slots(seed: u64) -> usize {
     SLOTS[seed as usize % SLOTS.len()]
 }
 
-fn all(_: &mut Vec<Job<'_>>) {}
+fn all(_: &mut Vec<Job<Part<'_>>>) {}
 
 /// A load that failed lost no slot: with the same ring the next one works.
 fn assert_ring_works(parts: &mut Parts, ring: &Ring, sources: &Sources) {
@@ -196,12 +199,14 @@ fn half_way(
             let mut parts = Parts::new(&session.gpu, &path, &options(64 << 10, 4, slots));
             let cancel = Cancel::new();
             let (ring, sources) = (parts.ring(), parts.sources());
-            let engine = Hook::new(PinnedEngine::new(&sources, &ring), |n| before(n, &cancel));
+            let reads = Arc::new(AtomicU64::new(0));
             let mut jobs_in_all = 0;
             let ran = catch_unwind(AssertUnwindSafe(|| {
+                let mut engine = Hook::new(PinnedEngine::new(&sources, &ring), |n| before(n, &cancel));
+                engine.reads = reads.clone();
                 parts.run(&ring, &engine, &cancel, |jobs| jobs_in_all = jobs.len() as u64)
             }));
-            check(ran, engine.reads.load(Ordering::SeqCst), jobs_in_all);
+            check(ran, reads.load(Ordering::SeqCst), jobs_in_all);
             assert_ring_works(&mut parts, &ring, &sources);
             assert_right(&parts.loaded(), &pristine);
         });

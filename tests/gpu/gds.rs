@@ -4,28 +4,21 @@
 use std::path::Path;
 use std::process::Command;
 
-use sllm_gds::cli::EngineArgs;
+use sllm_gds::load::gds::Gds;
 use sllm_gds::load::gds::choose::choose;
-use sllm_gds::load::gds::{Gds, Register};
-use sllm_gds::load::{Placement, load};
+use sllm_gds::load::{EngineChoice, Placement, Register, Settings, load};
 use sllm_gds::os::cancel::Cancel;
 
 use crate::cli::{finish, program, run};
 use crate::rig::{Session, assert_right, fixture, large, options, scratch, session};
 
-#[derive(clap::Parser)]
-struct Words {
-    #[command(flatten)]
-    engine: EngineArgs,
-}
-
 /// Compatibility mode for files under `dir`, or `None`, said, where this machine has none.
 fn compat(dir: &Path) -> Option<Gds> {
-    let words: Words = clap::Parser::parse_from(["test", "--engine", "gds", "--allow-compat"]);
-    let chosen = choose(&words.engine, None, dir);
+    let settings = Settings { engine: EngineChoice::Gds, allow_compat: true, ..Settings::default() };
+    let chosen = choose(&settings, dir);
     match chosen {
         Ok(Ok(gds)) => Some(gds),
-        Ok(Err(why)) => panic!("--engine gds was not taken: {why:?}"),
+        Ok(Err(why)) => panic!("the engine gds was not taken: {why:?}"),
         Err(error) => {
             println!("skipped: {error:#}");
             None

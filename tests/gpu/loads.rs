@@ -1,16 +1,18 @@
 //! Loads that go well, in every layout, by every way, to one GPU and to several.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
-use sllm_gds::checkpoint::Tensor;
-use sllm_gds::cli::IoChoice;
-use sllm_gds::gpu::kernels::MADE_BY;
+use sllm_gds::checkpoint::{Checkpoint, Tensor};
+use sllm_gds::gpu::MADE_BY;
+use sllm_gds::load::IoChoice;
 use sllm_gds::load::pinned::PinnedEngine;
 use sllm_gds::load::{LoadReport, Loaded, Placement, load};
 use sllm_gds::os::cancel::Cancel;
 
 use crate::rig::{
-    Parts, assert_right, fixture, large, options, really_wrong, scratch, session, wrong_by_digest,
+    Parts, assert_right, fixture, large, many_small, options, really_wrong, scratch, session, wrong_by_digest,
 };
 
 #[test]
@@ -142,7 +144,7 @@ fn bytes_that_were_never_written_are_caught_by_the_tensors_names() {
                 done.unwrap();
                 let loaded = parts.loaded();
                 // Where one part is missing the whole copy is.
-                let segment = loaded.plan.segments.iter().find(|s| s.file == left_out.0).unwrap();
+                let segment = loaded.plan.extents.iter().find(|s| s.file == left_out.0).unwrap();
                 let in_segment = left_out.1 - segment.file_offset;
                 let copy_offset = in_segment - in_segment % options.copy_bytes;
                 let bytes = options.copy_bytes.min(segment.bytes - copy_offset);
@@ -162,5 +164,35 @@ fn bytes_that_were_never_written_are_caught_by_the_tensors_names() {
             }
         }
         assert!(caught > 30, "only {caught} tensors were left out");
+    }
+}
+
+/// Pads the header with spaces, as writers may.
+fn begin_data_at_8_of_16(path: &Path) {
+    let bytes = fs::read(path).unwrap();
+    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let (header, data) = bytes[8..].split_at(header_bytes);
+    let header = [header, " ".repeat((16 - header_bytes % 16) % 16).as_bytes()].concat();
+    fs::write(path, [&(header.len() as u64).to_le_bytes()[..], &header, data].concat()).unwrap();
+    assert_eq!(Checkpoint::open(path).unwrap().files[0].header_bytes % 16, 8);
+}
+
+/// Where safetensors' data begin anywhere, and sizes are odd: every tensor still lies at a multiple of 256 on the GPU
+/// (`assert_right` looks), whoever reads it, and whether a copy has few pieces or many.
+#[test]
+fn tensors_of_odd_sizes_are_aligned_on_the_gpu() {
+    let Some(session) = session() else { return };
+    let dir = scratch();
+    for (path, pristine) in [large(dir.path()), many_small(dir.path())] {
+        begin_data_at_8_of_16(&path);
+        for (count, placement) in
+            [(1, Placement::Balanced), (3, Placement::Balanced), (2, Placement::Replicate)]
+        {
+            for chunk_bytes in [4096, 64 << 10, 1 << 20] {
+                let to = session.times(count, placement);
+                let (loaded, _) = load(&path, &to, &options(chunk_bytes, 4, 3), &Cancel::new()).unwrap();
+                assert_right(&loaded, &pristine);
+            }
+        }
     }
 }

@@ -3,7 +3,6 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use sllm_gds::cli::Gpus;
 use sllm_gds::gpu;
 use sllm_gds::gpu::copies::{PieceCopy, Stream};
 use sllm_gds::gpu::kernels;
@@ -125,21 +124,19 @@ fn pieces_arrive_in_any_order_and_length() {
         let mut buffer = DeviceBuffer::new(&session.gpu, (PIECES * PIECE) as u64).unwrap();
         let mut rest = buffer.as_mut_slice();
         rest.write(&session.gpu, 0, &[0; PIECES * PIECE]).unwrap();
-        let mut targets = Vec::new();
-        for _ in 0..PIECES {
-            let (first, after) = rest.split_at(PIECE as u64);
-            targets.push(first);
+        let mut copies = Vec::new();
+        for (source, bytes) in sources.iter().zip(&lengths) {
+            let (target, after) = rest.split_at(PIECE as u64);
             rest = after;
+            // In two copies, which are neighbours on both sides.
+            let middle = bytes / 3;
+            for (from, bytes) in [(0, middle), (middle, bytes - middle)] {
+                let target = target.part(from as u64, bytes as u64);
+                copies.push(PieceCopy { target, source: &pieces[*source], from, bytes });
+            }
         }
-        let copies: Vec<PieceCopy> = targets
-            .iter()
-            .zip(&sources)
-            .zip(&lengths)
-            .map(|((target, source), bytes)| PieceCopy { target, source: &pieces[*source], bytes: *bytes })
-            .collect();
         stream.copy_pieces(&copies).unwrap();
         drop(copies);
-        drop(targets);
         let mut found = vec![0u8; PIECES * PIECE];
         buffer.read(0, &mut found).unwrap();
         for (i, part) in found.chunks(PIECE).enumerate() {
@@ -149,10 +146,10 @@ fn pieces_arrive_in_any_order_and_length() {
         }
     }
     let mut short = DeviceBuffer::new(&session.gpu, 100).unwrap();
-    let target = short.as_mut_slice();
-    assert!(stream.copy_pieces(&[PieceCopy { target: &target, source: &pieces[0], bytes: 101 }]).is_err());
-    let long = PieceCopy { target: &target, source: &pieces[0], bytes: PIECE + 1 };
-    assert!(stream.copy_pieces(&[long]).is_err());
+    for (from, bytes) in [(0, 101), (0, PIECE + 1), (PIECE - 10, 11)] {
+        let copy = PieceCopy { target: short.as_mut_slice(), source: &pieces[0], from, bytes };
+        assert!(stream.copy_pieces(&[copy]).is_err());
+    }
 }
 
 #[test]
@@ -191,13 +188,13 @@ fn a_ring_that_memory_cannot_hold_is_an_error() {
 fn gpus_by_index_and_uuid_and_wrong_names() {
     let Some(_session) = session() else { return };
     let devices = gpu::devices().unwrap();
-    let open = |names: &[&str]| gpu::open(&Gpus::List(names.iter().map(|n| n.to_string()).collect()));
+    let open = |names: &[&str]| gpu::open(&names.iter().map(|n| n.to_string()).collect::<Vec<_>>());
     let uuid = &devices[0].uuid;
     let gpus = open(&["0", uuid, "0"]).unwrap();
     assert!(gpus.iter().all(|gpu| Arc::ptr_eq(gpu, &gpus[0])), "one context, however it is named");
     assert_eq!((gpus[0].index, gpus[0].memory_bytes), (0, devices[0].memory_bytes));
-    assert_eq!(gpu::open(&Gpus::All).unwrap().len(), devices.len());
-    assert!(gpu::open(&Gpus::None).unwrap().is_empty());
+    assert_eq!(gpu::open_all().unwrap().len(), devices.len());
+    assert!(gpu::open(&[]).unwrap().is_empty());
     let zeros = "00000000-0000-0000-0000-000000000000";
     for name in
         ["4096", "99999999999999999999999", &format!("GPU-{zeros}"), &format!("MIG-{zeros}"), "", "-1"]
@@ -225,7 +222,7 @@ fn contexts_come_and_go() {
     }
     let (_dir, fixture) = fixture();
     for _ in 0..4 {
-        let gpus = gpu::open(&Gpus::List(vec!["0".into(), "0".into()])).unwrap();
+        let gpus = gpu::open(&["0".into(), "0".into()]).unwrap();
         let mut buffer = DeviceBuffer::new(&gpus[0], 1 << 20).unwrap();
         kernels::poison(&mut buffer).unwrap();
         let to = sllm_gds::load::Destination::Gpus(gpus, Placement::Balanced);

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use sllm_gds::checkpoint::{Checkpoint, DType, Tensor};
-use sllm_gds::cli::{Gpus, IoChoice};
 use sllm_gds::gpu;
 use sllm_gds::gpu::memory::DeviceBuffer;
 use sllm_gds::gpu::{Gpu, kernels};
+use sllm_gds::load::IoChoice;
 use sllm_gds::load::engine::{Engine, Job};
-use sllm_gds::load::pinned::{Ring, in_parts};
-use sllm_gds::load::plan::Plan;
+use sllm_gds::load::jobs::{targets, to_devices};
+use sllm_gds::load::pinned::{Part, Ring, in_parts};
+use sllm_gds::load::plan::{Plan, Spacing, TENSOR_ALIGN};
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::verify;
 use sllm_gds::load::verify::Digests;
-use sllm_gds::load::{Buffer, Destination, Loaded, Options, Placement, lanes, transfer};
+use sllm_gds::load::{Buffer, Destination, Loaded, Options, Placement, transfer};
 use sllm_gds::os::digest::digest;
 use tempfile::TempDir;
 
@@ -44,7 +45,7 @@ pub fn session() -> Option<Session> {
     }
     let alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
     // One context for all tests, so that none pays for another's.
-    let gpu = GPU.get_or_init(|| gpu::open(&Gpus::List(vec!["0".into()])).unwrap().remove(0));
+    let gpu = GPU.get_or_init(|| gpu::open(&["0".into()]).unwrap().remove(0));
     Some(Session { gpu: gpu.clone(), _alone: alone })
 }
 
@@ -116,6 +117,21 @@ pub fn large(dir: &Path) -> (PathBuf, Pristine) {
     (path, made.into_iter().map(|t| (t.name, t.bytes)).collect())
 }
 
+/// Many small tensors of odd sizes in one safetensors file: each copy has more pieces than go one by one.
+pub fn many_small(dir: &Path) -> (PathBuf, Pristine) {
+    let mut rng = fastrand::Rng::with_seed(12);
+    let mut tensor = |i: usize| {
+        let mut made = vec![0u8; rng.usize(1..3000)];
+        rng.fill(&mut made);
+        let (name, shape) = (format!("layers.{i}.w"), vec![made.len() as u64]);
+        Made { name, dtype: DType::U8, shape, bytes: made }
+    };
+    let made: Vec<Made> = (0..3000).map(&mut tensor).collect();
+    let path = dir.join("many.safetensors");
+    std::fs::write(&path, safetensors(&made)).unwrap();
+    (path, made.into_iter().map(|t| (t.name, t.bytes)).collect())
+}
+
 /// Three chunks to a copy, so that several threads fill one wherever something is loaded.
 pub fn options(chunk_bytes: u64, threads: usize, slots: usize) -> Options {
     Options {
@@ -148,6 +164,11 @@ pub fn assert_right(loaded: &Loaded, pristine: &Pristine) {
             let view = loaded.view(i, copy);
             let device = device(view.buffer);
             assert_eq!(view.device_address(), Some(device.address() + view.offset));
+            assert!(
+                view.device_address().unwrap().is_multiple_of(TENSOR_ALIGN),
+                "'{}' is not aligned",
+                tensor.name
+            );
             assert!(view.host_bytes().is_none());
             let mut bytes = vec![0u8; tensor.bytes as usize];
             device.read(view.offset, &mut bytes).unwrap();
@@ -188,7 +209,7 @@ impl Parts {
     /// One poisoned destination.
     pub fn new(gpu: &Arc<Gpu>, path: &Path, options: &Options) -> Parts {
         let checkpoint = Checkpoint::open(path).unwrap();
-        let plan = Plan::new(&checkpoint, 1).unwrap();
+        let plan = Plan::new(&checkpoint, 1, Spacing::Aligned).unwrap();
         let mut buffer = DeviceBuffer::new(gpu, plan.destination_bytes[0]).unwrap();
         kernels::poison(&mut buffer).unwrap();
         let (buffers, gpu) = (vec![Buffer::Device(buffer)], gpu.clone());
@@ -211,11 +232,12 @@ impl Parts {
     pub fn run<'a>(
         &'a mut self,
         ring: &'a Ring,
-        engine: &dyn Engine,
+        engine: &impl Engine<Memory = Part<'a>>,
         cancel: &sllm_gds::os::cancel::Cancel,
-        choose: impl FnOnce(&mut Vec<Job<'a>>),
+        choose: impl FnOnce(&mut Vec<Job<Part<'a>>>),
     ) -> anyhow::Result<()> {
-        let mut jobs = in_parts(ring, lanes(&self.plan, &mut self.buffers, self.options.copy_bytes));
+        let targets = targets(&self.plan, &mut self.buffers);
+        let mut jobs = in_parts(ring, to_devices(&self.plan, targets, self.options.copy_bytes));
         choose(&mut jobs[0]);
         transfer(&self.checkpoint.files, jobs, engine, self.options.threads, cancel)
     }

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use sllm_gds::checkpoint::Checkpoint;
-use sllm_gds::load::plan::Plan;
-use sllm_gds::os::sys::{DIRECT_ALIGN, align_up};
+use sllm_gds::load::plan::{Plan, Spacing, TENSOR_ALIGN};
+use sllm_gds::os::sys::DIRECT_ALIGN;
 
 /// Names are unique, every tensor lies within one file and behind its header, and none overlap in part.
 pub fn check_checkpoint(checkpoint: &Checkpoint) {
@@ -41,29 +41,39 @@ pub fn check_checkpoint(checkpoint: &Checkpoint) {
     assert!(checkpoint.tensor_bytes() <= checkpoint.file_bytes());
 }
 
-/// Segments lie within their files and destinations, none overlap, and each tensor is covered once, where its
-/// place says.
-pub fn check_plan(checkpoint: &Checkpoint, plan: &Plan) {
-    for s in &plan.segments {
-        let (file, room) = (&checkpoint.files[s.file], plan.destination_bytes[s.destination]);
-        assert!(s.bytes > 0 && s.file_offset % DIRECT_ALIGN == 0 && s.dest_offset % DIRECT_ALIGN == 0);
-        assert!(s.file_offset.checked_add(s.bytes).is_some_and(|end| end <= file.bytes));
-        assert!(s.dest_offset.checked_add(align_up(s.bytes, DIRECT_ALIGN)).is_some_and(|end| end <= room));
+/// Extents lie within their files, pieces within their extents and destinations, none overlap, and each tensor is covered
+/// once, where its place says.
+pub fn check_plan(checkpoint: &Checkpoint, plan: &Plan, spacing: Spacing) {
+    let mut landed: Vec<Vec<(u64, u64)>> = plan.destination_bytes.iter().map(|_| Vec::new()).collect();
+    // From the checkpoint's logical space: start, end, destination, offset there.
+    let mut moved: Vec<(u64, u64, usize, u64)> = Vec::new();
+    for extent in &plan.extents {
+        let file = &checkpoint.files[extent.file];
+        assert!(extent.bytes > 0 && extent.file_offset % DIRECT_ALIGN == 0);
+        assert!(extent.file_offset.checked_add(extent.bytes).is_some_and(|end| end <= file.bytes));
+        for piece in &plan.pieces[extent.pieces.clone()] {
+            assert!(piece.from_end().is_some_and(|end| end <= extent.bytes) && piece.bytes > 0);
+            assert!(piece.to_end().is_some_and(|end| end <= plan.destination_bytes[piece.destination]));
+            landed[piece.destination].push((piece.to, piece.to_end().unwrap()));
+            let start = file.base + extent.file_offset + piece.from;
+            moved.push((start, start + piece.bytes, piece.destination, piece.to));
+        }
     }
-    for pair in plan.segments.windows(2).filter(|p| p[0].destination == p[1].destination) {
-        assert!(pair[0].dest_offset + align_up(pair[0].bytes, DIRECT_ALIGN) <= pair[1].dest_offset);
+    for places in &mut landed {
+        places.sort();
+        assert!(places.windows(2).all(|pair| pair[0].1 <= pair[1].0), "pieces overlap");
     }
     assert_eq!(plan.places.len(), checkpoint.tensors.len());
     for (tensor, place) in checkpoint.tensors.iter().zip(&plan.places) {
-        let held = plan.segments.iter().filter(|s| {
-            let start = checkpoint.files[s.file].base + s.file_offset;
-            s.destination == place.destination
-                && start <= tensor.offset
-                && tensor.end() <= start + s.bytes
-                && s.dest_offset + (tensor.offset - start) == place.offset
-        });
+        let holds = |(start, end, destination, to): &&(u64, u64, usize, u64)| {
+            *destination == place.destination
+                && *start <= tensor.offset
+                && tensor.end() <= *end
+                && to + (tensor.offset - start) == place.offset
+        };
         if tensor.bytes > 0 {
-            assert_eq!(held.count(), 1, "'{}' is not covered once", tensor.name);
+            assert_eq!(moved.iter().filter(holds).count(), 1, "'{}' is not covered once", tensor.name);
+            assert!(spacing == Spacing::AsInFile || place.offset % TENSOR_ALIGN == 0, "'{}'", tensor.name);
         } else {
             assert!(place.offset <= plan.destination_bytes[place.destination]);
         }

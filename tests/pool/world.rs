@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, bail};
 use sllm_gds::checkpoint::DType;
-use sllm_gds::cli::IoChoice;
-use sllm_gds::load::engine::{Job, Target};
+use sllm_gds::load::IoChoice;
+use sllm_gds::load::engine::Job;
 use sllm_gds::load::fault::{Fault, FaultStorage};
 use sllm_gds::load::host::HostEngine;
-use sllm_gds::load::plan::Plan;
+use sllm_gds::load::plan::Cut;
 use sllm_gds::load::pool::{Chunk, Filling, Model, Pool};
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::transfer;
@@ -152,26 +152,6 @@ fn tensors(m: usize, version: u64) -> Vec<Made> {
     (0..6).map(tensor).collect()
 }
 
-/// The chunks that a plan cuts its segments into: file, offset there, bytes, destination and offset there.
-fn pieces<'a>(plan: &'a Plan) -> impl Iterator<Item = Piece> + 'a {
-    plan.segments.iter().flat_map(|s| {
-        (0..s.bytes.div_ceil(CHUNK_BYTES)).map(move |i| {
-            let done = i * CHUNK_BYTES;
-            let bytes = CHUNK_BYTES.min(s.bytes - done);
-            let (file_offset, dest_offset) = (s.file_offset + done, s.dest_offset + done);
-            Piece { file: s.file, file_offset, bytes, destination: s.destination, dest_offset }
-        })
-    })
-}
-
-struct Piece {
-    file: usize,
-    file_offset: u64,
-    bytes: u64,
-    destination: usize,
-    dest_offset: u64,
-}
-
 /// Reads the checkpoint into the chunks, where one read in `one_in` fails loudly (0: none does).
 pub fn fill(filling: &mut Filling<'_, Counted>, seed: u64, one_in: u64, threads: usize) -> Result<()> {
     let sources = Sources::open(&filling.checkpoint, IoChoice::Buffered)?;
@@ -182,12 +162,12 @@ pub fn fill(filling: &mut Filling<'_, Counted>, seed: u64, one_in: u64, threads:
     let storage = FaultStorage::new(&sources, seed, one_in.max(2), faults);
     let engine = HostEngine::new(&storage);
     let mut chunks = filling.chunks.iter_mut();
-    let job = |p: Piece| {
-        let target = Target::Host(chunks.next().expect("a chunk a piece").as_mut_slice());
-        Job { file: p.file, file_offset: p.file_offset, bytes: p.bytes, target }
+    let job = |Cut { file, file_offset, bytes, .. }: Cut| {
+        let memory = chunks.next().expect("a chunk a cut").as_mut_slice();
+        Job { file, file_offset, bytes, memory }
     };
-    let jobs: Vec<Job> = pieces(&filling.plan).map(job).collect();
-    assert!(chunks.next().is_none(), "more chunks than pieces");
+    let jobs: Vec<Job<&mut [u8]>> = filling.plan.cuts(CHUNK_BYTES).map(job).collect();
+    assert!(chunks.next().is_none(), "more chunks than cuts");
     transfer(&filling.checkpoint.files, vec![jobs], &engine, threads, &Cancel::new())
 }
 
@@ -195,10 +175,12 @@ pub fn fill(filling: &mut Filling<'_, Counted>, seed: u64, one_in: u64, threads:
 pub fn check(model: &Model<Counted>, wanted: &[Made]) {
     let mut memory: Vec<Vec<u8>> =
         model.plan.destination_bytes.iter().map(|bytes| vec![0u8; *bytes as usize]).collect();
-    assert_eq!(pieces(&model.plan).count(), model.chunks.len());
-    for (p, chunk) in pieces(&model.plan).zip(&model.chunks) {
-        let bytes = &chunk.as_slice()[..p.bytes as usize];
-        memory[p.destination][p.dest_offset as usize..][..bytes.len()].copy_from_slice(bytes);
+    assert_eq!(model.plan.cut_count(CHUNK_BYTES), model.chunks.len());
+    for (cut, chunk) in model.plan.cuts(CHUNK_BYTES).zip(&model.chunks) {
+        for run in cut.pieces.iter().flat_map(|piece| piece.runs()) {
+            let bytes = &chunk.as_slice()[run.from as usize..][..run.bytes as usize];
+            memory[run.destination][run.to as usize..][..bytes.len()].copy_from_slice(bytes);
+        }
     }
     assert_eq!(model.checkpoint.tensors.len(), wanted.len());
     for (tensor, place) in model.checkpoint.tensors.iter().zip(&model.plan.places) {

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::cli::{EngineArgs, EngineChoice, Gpus, IoChoice};
 use crate::cufile::{Driver, DriverOptions, Library};
 use crate::doctor::gds_ways;
 use crate::doctor::ways::{Way, Ways};
-use crate::load::gds::{Gds, OnError};
+use crate::load::gds::engine::Gds;
+use crate::load::settings::{EngineChoice, IoChoice, OnError, Register, Settings};
 use crate::node::source::Source;
 
 /// cuFile 1.14, of CUDA 12.9, lets a program set its parameters.
@@ -17,27 +17,16 @@ const PARAMETERS_SINCE: u32 = 1140;
 /// By cuFile; or not, and why, when the user may want to know.
 pub type Choice = Result<Gds, Option<String>>;
 
-/// Refuses options that would do nothing.
-pub fn check(args: &EngineArgs) -> Result<()> {
-    if args.engine != EngineChoice::Gds && (args.allow_compat || args.gds_register.is_some()) {
-        bail!("--allow-compat and --gds-register are for --engine gds");
-    }
-    if !matches!(args.engine, EngineChoice::Gds | EngineChoice::Auto) && args.on_gds_error.is_some() {
-        bail!("--on-gds-error is for --engine gds and auto");
-    }
-    Ok(())
-}
-
-/// Opens cuFile where these options want it and `path` can have it. `--engine gds` is a demand: what stands in its way
+/// Opens cuFile where these options want it and `path` can have it. [`EngineChoice::Gds`] is a demand: what stands in its way
 /// is an error. `auto` takes cuFile only where it reads directly; its own compatibility mode is slower than the ring.
-pub fn choose(args: &EngineArgs, gpus: Option<&Gpus>, path: &Path) -> Result<Choice> {
-    if !matches!(args.engine, EngineChoice::Gds | EngineChoice::Auto) || matches!(gpus, Some(Gpus::None)) {
+pub fn choose(settings: &Settings, path: &Path) -> Result<Choice> {
+    if !matches!(settings.engine, EngineChoice::Gds | EngineChoice::Auto) {
         return Ok(Err(None));
     }
-    match decide(args, &gds_ways(&Source::live(false), path), path)? {
+    match decide(settings, &gds_ways(&Source::live(false), path), path)? {
         Decision::Not(why) => Ok(Err(Some(format!("no GDS: {why}")))),
-        Decision::Open(way) if args.engine == EngineChoice::Gds => open(args, way).map(Ok),
-        Decision::Open(way) => Ok(open(args, way).map_err(|why| Some(format!("no GDS: {why:#}")))),
+        Decision::Open(way) if settings.engine == EngineChoice::Gds => open(settings, way).map(Ok),
+        Decision::Open(way) => Ok(open(settings, way).map_err(|why| Some(format!("no GDS: {why:#}")))),
     }
 }
 
@@ -48,26 +37,26 @@ enum Decision {
     Open(Option<Way>),
 }
 
-fn decide(args: &EngineArgs, ways: &Ways, path: &Path) -> Result<Decision> {
-    match (args.engine, ways.open()) {
+fn decide(settings: &Settings, ways: &Ways, path: &Path) -> Result<Decision> {
+    match (settings.engine, ways.open()) {
         (EngineChoice::Auto, None) => Ok(Decision::Not(in_short(ways))),
-        (EngineChoice::Auto, Some(_)) if args.io == IoChoice::Buffered => {
-            Ok(Decision::Not("--io buffered".into()))
+        (EngineChoice::Auto, Some(_)) if settings.io == IoChoice::Buffered => {
+            Ok(Decision::Not("buffered reads were asked for".into()))
         }
-        (_, None) if !args.allow_compat => bail!(
-            "--engine gds: GPUDirect Storage is not possible for {}: {}. Mend that (`sllm-gds doctor {0}` says how), take \
-             --engine auto or pinned, or take cuFile's compatibility mode as it is with --allow-compat",
+        (_, None) if !settings.allow_compat => bail!(
+            "GPUDirect Storage was asked for, and is not possible for {}: {}. Mend that (`sllm-gds doctor {0}` says how), \
+             take the engine auto or pinned, or allow cuFile's compatibility mode",
             path.display(),
             in_full(ways)
         ),
-        (_, Some(_)) if args.io == IoChoice::Buffered => {
-            bail!("--engine gds reads past the page cache: leave --io buffered out")
+        (_, Some(_)) if settings.io == IoChoice::Buffered => {
+            bail!("GPUDirect Storage reads past the page cache: buffered reads can't be asked for with it")
         }
         (_, way) => Ok(Decision::Open(way)),
     }
 }
 
-fn open(args: &EngineArgs, way: Option<Way>) -> Result<Gds> {
+fn open(settings: &Settings, way: Option<Way>) -> Result<Gds> {
     let library = Library::load()?;
     let mut options = DriverOptions::default();
     // Before that, cuFile's own configuration decides, and the proof tells what came of it.
@@ -75,13 +64,13 @@ fn open(args: &EngineArgs, way: Option<Way>) -> Result<Gds> {
         options.allow_compat = Some(way.is_none());
         options.use_p2pdma = (way == Some(Way::P2pdma)).then_some(true);
     }
-    let is_demand = args.engine == EngineChoice::Gds;
+    let is_demand = settings.engine == EngineChoice::Gds;
     Ok(Gds {
         driver: Driver::open(&library, &options)?,
         options,
         allow_compat: way.is_none(),
-        register: args.gds_register.unwrap_or(crate::load::gds::Register::Auto),
-        on_error: args.on_gds_error.unwrap_or(if is_demand { OnError::Fail } else { OnError::Retry }),
+        register: settings.register.unwrap_or(Register::Auto),
+        on_error: settings.on_gds_error.unwrap_or(if is_demand { OnError::Fail } else { OnError::Retry }),
         may_fall_back: !is_demand,
         proofs: Default::default(),
     })
@@ -104,17 +93,26 @@ fn in_full(ways: &Ways) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
 
-    #[derive(clap::Parser)]
-    struct Words {
-        #[command(flatten)]
-        engine: EngineArgs,
+    const AUTO: Settings = settings(EngineChoice::Auto);
+    const GDS: Settings = settings(EngineChoice::Gds);
+
+    const fn settings(engine: EngineChoice) -> Settings {
+        Settings {
+            engine,
+            io: IoChoice::Auto,
+            chunk_bytes: None,
+            threads: None,
+            copy_bytes: None,
+            ring_bytes: None,
+            allow_compat: false,
+            register: None,
+            on_gds_error: None,
+        }
     }
 
-    fn decide_by(words: &[&str], ways: &Ways) -> Result<Decision> {
-        let words = Words::parse_from([&["test"], words].concat());
-        decide(&words.engine, ways, Path::new("/mnt/m"))
+    fn decide_by(settings: Settings, ways: &Ways) -> Result<Decision> {
+        decide(&settings, ways, Path::new("/mnt/m"))
     }
 
     fn shut() -> Ways {
@@ -127,26 +125,29 @@ mod tests {
 
     #[test]
     fn auto_takes_cufile_only_where_a_way_is_open() {
-        assert_eq!(decide_by(&[], &shut()).unwrap(), Decision::Not("nvidia-fs is not loaded".into()));
+        assert_eq!(decide_by(AUTO, &shut()).unwrap(), Decision::Not("nvidia-fs is not loaded".into()));
         let open = Ways { nvidia_fs: Ok(()), ..shut() };
-        assert_eq!(decide_by(&[], &open).unwrap(), Decision::Open(Some(Way::NvidiaFs)));
-        assert_eq!(decide_by(&["--io", "buffered"], &open).unwrap(), Decision::Not("--io buffered".into()));
+        assert_eq!(decide_by(AUTO, &open).unwrap(), Decision::Open(Some(Way::NvidiaFs)));
+        assert_eq!(
+            decide_by(Settings { io: IoChoice::Buffered, ..AUTO }, &open).unwrap(),
+            Decision::Not("buffered reads were asked for".into())
+        );
         let both = Ways { p2pdma: Ok(()), ..open };
-        assert_eq!(decide_by(&[], &both).unwrap(), Decision::Open(Some(Way::P2pdma)));
+        assert_eq!(decide_by(AUTO, &both).unwrap(), Decision::Open(Some(Way::P2pdma)));
     }
 
     #[test]
     fn gds_is_a_demand() {
-        let error = decide_by(&["--engine", "gds"], &shut()).unwrap_err().to_string();
-        for part in ["/mnt/m", "nvidia-fs is not loaded", "no NVMe drive", "--allow-compat", "doctor"] {
+        let error = decide_by(GDS, &shut()).unwrap_err().to_string();
+        for part in ["/mnt/m", "nvidia-fs is not loaded", "no NVMe drive", "compatibility mode", "doctor"] {
             assert!(error.contains(part), "{error}");
         }
-        let compat = decide_by(&["--engine", "gds", "--allow-compat"], &shut()).unwrap();
+        let compat = decide_by(Settings { allow_compat: true, ..GDS }, &shut()).unwrap();
         assert_eq!(compat, Decision::Open(None));
         // Where a way is open, compatibility mode is not what was asked for.
         let open = Ways { nvidia_fs: Ok(()), ..shut() };
-        let direct = decide_by(&["--engine", "gds", "--allow-compat"], &open).unwrap();
+        let direct = decide_by(Settings { allow_compat: true, ..GDS }, &open).unwrap();
         assert_eq!(direct, Decision::Open(Some(Way::NvidiaFs)));
-        assert!(decide_by(&["--engine", "gds", "--io", "buffered"], &open).is_err());
+        assert!(decide_by(Settings { io: IoChoice::Buffered, ..GDS }, &open).is_err());
     }
 }

@@ -4,20 +4,20 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::{Context, Result};
 
 use crate::checkpoint::Checkpoint;
-use crate::cli::IoChoice;
 use crate::cufile::{Driver, DriverOptions, Handle};
 use crate::gpu::Gpu;
-use crate::load::engine::{Engine, Job, PathTaken, Worker};
+use crate::load::engine::Job;
+use crate::load::gds::memory::Memory;
 use crate::load::gds::proof::Way;
-use crate::load::gds::slabs::Slabs;
-use crate::load::gds::worker::GdsWorker;
-use crate::load::source::{Sources, Storage};
+use crate::load::gds::slabs::{self, Slabs};
+use crate::load::settings::{IoChoice, OnError, Register};
+use crate::load::source::Sources;
 use crate::os::sys;
 
 /// How to load by cuFile.
@@ -64,26 +64,6 @@ impl Gds {
     }
 }
 
-/// Which device memory to register with cuFile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Register {
-    /// Where drives write to it: all of it, or slabs where it can't all be mapped. In compatibility mode none
-    Auto,
-    Whole,
-    /// Piece by piece, the next while one is read
-    Slabs,
-    None,
-}
-
-/// What to do when a read by cuFile fails half-way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum OnError {
-    /// Fail the load
-    Fail,
-    /// Read that chunk through host memory
-    Retry,
-}
-
 struct GdsFile {
     handle: Handle,
     /// Whether it goes past the page cache: not with `--io buffered`, nor where the file system refuses.
@@ -102,7 +82,7 @@ pub struct GdsEngine<'a> {
     /// One for each lane; empty where nothing is registered.
     pub(super) slabs: Vec<Slabs<'a>>,
     pub(super) on_error: OnError,
-    way: OnceLock<Way>,
+    pub(super) way: OnceLock<Way>,
     pub(super) direct_bytes: AtomicU64,
     pub(super) buffered_bytes: AtomicU64,
     pub(super) retried: Mutex<Retried>,
@@ -168,12 +148,12 @@ impl<'a> GdsEngine<'a> {
     }
 
     /// Registers the memory of these jobs as asked. `is_direct`: whether drives will write to it.
-    pub fn register(&mut self, gds: &Gds, jobs: &[Vec<Job<'a>>], is_direct: bool) -> Result<()> {
+    pub fn register(&mut self, gds: &Gds, jobs: &[Vec<Job<Memory<'a>>>], is_direct: bool) -> Result<()> {
         let slabs = |bytes: u64| -> Vec<Slabs<'a>> {
             let lanes = self.lanes.iter().zip(jobs).filter(|(gpus, _)| !gpus.is_empty());
             lanes.map(|(gpus, jobs)| Slabs::new(&gds.driver, &gpus[0], jobs, bytes)).collect()
         };
-        let slab_bytes = || crate::load::gds::slabs::slab_bytes(self.lanes.iter().flatten());
+        let slab_bytes = || slabs::slab_bytes(self.lanes.iter().flatten());
         self.slabs = match gds.register {
             Register::None => Vec::new(),
             Register::Auto if !is_direct => Vec::new(),
@@ -189,7 +169,7 @@ impl<'a> GdsEngine<'a> {
                     }
                     (Err(error), _) => {
                         return Err(error.context(
-                            "register all device memory with cuFile (BAR1 may be too small: --gds-register slabs)",
+                            "register all device memory with cuFile (BAR1 may be too small: register slabs)",
                         ));
                     }
                 }
@@ -213,43 +193,6 @@ impl<'a> GdsEngine<'a> {
         match cached {
             Some(cached) if self.sources.is_cached(file, offset, bytes) => (cached, false),
             _ => (handle, *past_cache),
-        }
-    }
-}
-
-impl Engine for GdsEngine<'_> {
-    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker + '_>> {
-        Ok(Box::new(GdsWorker::new(self, lane)?))
-    }
-
-    fn stop(&self) {
-        self.slabs.iter().for_each(Slabs::stop);
-    }
-
-    fn outcome(&self) -> PathTaken {
-        let retried = self.retried.lock().unwrap_or_else(|e| e.into_inner());
-        let way = self.way.get();
-        let mut reason = match way {
-            Some(Way::Nvfs) => "a probe's reads were counted as nvidia-fs's".to_string(),
-            Some(Way::P2pdma) => "a probe's reads were counted as P2PDMA".to_string(),
-            Some(Way::Compat) => "cuFile reads through host memory: GDS is not real here".to_string(),
-            Some(Way::Unproven(why)) => format!("the way is not proven: {why}"),
-            None => "the way is not proven: nothing was counted".to_string(),
-        };
-        if let Some(error) = &retried.first_error {
-            reason.push_str(&format!("; {} bytes went through host memory instead: {error}", retried.bytes));
-        }
-        let path = match retried.bytes {
-            0 => way.map_or("gds-unproven", Way::name),
-            _ => "gds-mixed",
-        };
-        // What came by ordinary reads counts by how they went.
-        let others = self.sources.outcome("");
-        PathTaken {
-            path: path.to_string(),
-            reason,
-            direct_bytes: self.direct_bytes.load(Ordering::Relaxed) + others.direct_bytes,
-            buffered_bytes: self.buffered_bytes.load(Ordering::Relaxed) + others.buffered_bytes,
         }
     }
 }

@@ -8,14 +8,17 @@ use anyhow::{Context, Result, bail};
 use crate::checkpoint::Checkpoint;
 use crate::gpu::Gpu;
 use crate::load::engine::Engine;
-use crate::load::gds::{Gds, GdsEngine};
-use crate::load::plan::Plan;
-use crate::load::{
-    Clock, LoadReport, Loaded, Options, Placement, allocate, gpus_of_lanes, lanes, poison_all, transfer,
-};
+use crate::load::gds::engine::{Gds, GdsEngine};
+use crate::load::gds::memory::of_landings;
+use crate::load::jobs::{targets, to_devices};
+use crate::load::loaded::{Loaded, Placement};
+use crate::load::options::Options;
+use crate::load::plan::{Plan, Spacing};
+use crate::load::prepare::{allocate, gpus_of_lanes, poison_all};
+use crate::load::report::{Clock, LoadReport, Phases};
+use crate::load::transfer::transfer;
 use crate::os::cancel::Cancel;
 use crate::os::sys;
-use crate::record::result::Phases;
 
 /// What came of it.
 pub enum Came {
@@ -50,17 +53,17 @@ pub fn load(
             }
             bail!(
                 "GPUDirect Storage was asked for, and its reads do not go straight to the GPU: {why}. See `sllm-gds doctor`; \
-                 --allow-compat takes them as they are, --engine auto takes the fastest that is real"
+                 allow compatibility mode to take them as they are, or take the engine auto, the fastest that is real"
             );
         }
         clock.skip();
     }
-    let plan = Plan::new(&checkpoint, gpus_of_lane.len())?;
+    let plan = Plan::new(&checkpoint, gpus_of_lane.len(), Spacing::Aligned)?;
     phases.plan_s = clock.lap();
     buffers = allocate(&plan, &gpus_of_lane)?;
     phases.allocate_s = clock.lap();
     poison_all(&mut buffers, options, &mut clock)?;
-    let jobs = lanes(&plan, &mut buffers, options.chunk_bytes);
+    let jobs = of_landings(to_devices(&plan, targets(&plan, &mut buffers), options.chunk_bytes));
     engine.register(gds, &jobs, !gds.allow_compat)?;
     phases.register_s = clock.lap();
     std::thread::scope(|scope| {

@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::Gpus;
 use crate::cufile::{Driver, DriverOptions, Handle, Library};
 use crate::gpu;
 use crate::gpu::memory::DeviceBuffer;
@@ -88,7 +87,7 @@ pub fn answer(request: &str) -> Result<()> {
 }
 
 fn prove_here(request: &Request) -> Result<Way> {
-    let gpus = gpu::open(&Gpus::List(request.gpus.clone())).map_err(anyhow::Error::msg)?;
+    let gpus = gpu::open(&request.gpus).map_err(anyhow::Error::msg)?;
     let options = DriverOptions {
         allow_compat: request.allow_compat,
         use_p2pdma: request.use_p2pdma,
@@ -140,7 +139,7 @@ fn read_all(files: &[&Handle], gpus: &[Arc<Gpu>]) -> Result<u64> {
         for gpu in gpus {
             gpu.make_current()?;
             let mut room = DeviceBuffer::new(gpu, bytes)?;
-            direct::read(handle, &mut room.as_mut_slice(), 0, bytes, 0, None)?;
+            direct::read(handle, &room.as_mut_slice(), 0, bytes, 0, None)?;
             reads += 1;
         }
     }

@@ -7,7 +7,8 @@ use crate::cufile::Driver;
 use crate::doctor::hardware;
 use crate::gpu::Gpu;
 use crate::gpu::direct::{Registered, Span};
-use crate::load::engine::{Job, Target};
+use crate::load::engine::Job;
+use crate::load::gds::memory::Memory;
 use crate::node::source::Source;
 
 /// Slabs mapped at a time: one is read, one is being mapped.
@@ -63,10 +64,10 @@ enum Mapping<M> {
 
 impl<'a> Slabs<'a> {
     /// Cuts the memory of a lane's jobs into slabs of up to `slab_bytes`, none mapped yet.
-    pub fn new(driver: &Arc<Driver>, gpu: &Arc<Gpu>, jobs: &[Job<'a>], slab_bytes: u64) -> Slabs<'a> {
-        let first = |job: &Job<'a>| match &job.target {
-            Target::Devices(slices) => slices.first().map(Span::of),
-            _ => None,
+    pub fn new(driver: &Arc<Driver>, gpu: &Arc<Gpu>, jobs: &[Job<Memory<'a>>], slab_bytes: u64) -> Slabs<'a> {
+        let first = |job: &Job<Memory<'a>>| match &job.memory {
+            Memory::InPlace(slices) => slices.first().map(Span::of),
+            Memory::Host(_) | Memory::Staged(_) => None,
         };
         let (driver, gpu) = (driver.clone(), gpu.clone());
         let map = move |span: &Span<'a>| Registered::new(&driver, &gpu, span);
@@ -224,7 +225,9 @@ mod tests {
     struct Waiter<'e>(&'e Waiting);
 
     impl Engine for Waiting {
-        fn worker(&self, _lane: usize) -> io::Result<Box<dyn Worker + '_>> {
+        type Memory = ();
+
+        fn worker(&self, _lane: usize) -> io::Result<Box<dyn Worker<()> + '_>> {
             Ok(Box::new(Waiter(self)))
         }
 
@@ -237,8 +240,8 @@ mod tests {
         }
     }
 
-    impl Worker for Waiter<'_> {
-        fn read(&mut self, job: &mut Job<'_>, _done: u64) -> io::Result<u64> {
+    impl Worker<()> for Waiter<'_> {
+        fn read(&mut self, job: &mut Job<()>, _done: u64) -> io::Result<u64> {
             match self.0.slabs.mapping(job.file_offset) {
                 Err(NoMapping::Stopped) => return Err(io::ErrorKind::Interrupted.into()),
                 Err(NoMapping::Failed(why)) => return Err(io::Error::other(why)),
@@ -265,12 +268,7 @@ mod tests {
         };
         let slabs = Slabs::of(spans, 4 * JOB_BYTES, Box::new(map));
         let engine = Waiting { slabs, fails: fails.iter().copied().collect() };
-        let job = |job: u64| Job {
-            file: 0,
-            file_offset: job * JOB_BYTES,
-            bytes: JOB_BYTES,
-            target: Target::Host(Default::default()),
-        };
+        let job = |job: u64| Job { file: 0, file_offset: job * JOB_BYTES, bytes: JOB_BYTES, memory: () };
         let file = DataFile {
             path: "f".into(),
             base: 0,

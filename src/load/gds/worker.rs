@@ -6,10 +6,15 @@ use std::sync::atomic::Ordering;
 
 use crate::cufile::{CufileError, What};
 use crate::gpu::copies::Stream;
-use crate::gpu::{Gpu, direct};
-use crate::load::engine::{Job, Target, Worker, wrong_target};
+use crate::gpu::memory::{DeviceBuffer, DeviceSlice};
+use crate::gpu::{Gpu, GpuError, direct};
+use crate::load::engine::{Engine, Job, PathTaken, Worker};
+use crate::load::gds::engine::GdsEngine;
+use crate::load::gds::memory::Memory;
+use crate::load::gds::proof::Way;
 use crate::load::gds::slabs::{NoMapping, Slabs};
-use crate::load::gds::{GdsEngine, OnError};
+use crate::load::jobs::Landing;
+use crate::load::settings::OnError;
 use crate::load::source::Storage;
 use crate::os::memory::HostBuffer;
 use crate::os::sys;
@@ -18,11 +23,53 @@ use crate::os::sys::{DIRECT_ALIGN, align_up};
 /// A read that is interrupted more often in a row than this has failed.
 const INTERRUPTIONS_MAX: u32 = 1000;
 
+impl<'a> Engine for GdsEngine<'a> {
+    type Memory = Memory<'a>;
+
+    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker<Memory<'a>> + '_>> {
+        Ok(Box::new(GdsWorker::new(self, lane)?))
+    }
+
+    fn stop(&self) {
+        self.slabs.iter().for_each(Slabs::stop);
+    }
+
+    fn outcome(&self) -> PathTaken {
+        let retried = self.retried.lock().unwrap_or_else(|e| e.into_inner());
+        let way = self.way.get();
+        let mut reason = match way {
+            Some(Way::Nvfs) => "a probe's reads were counted as nvidia-fs's".to_string(),
+            Some(Way::P2pdma) => "a probe's reads were counted as P2PDMA".to_string(),
+            Some(Way::Compat) => "cuFile reads through host memory: GDS is not real here".to_string(),
+            Some(Way::Unproven(why)) => format!("the way is not proven: {why}"),
+            None => "the way is not proven: nothing was counted".to_string(),
+        };
+        if let Some(error) = &retried.first_error {
+            reason.push_str(&format!("; {} bytes went through host memory instead: {error}", retried.bytes));
+        }
+        let path = match retried.bytes {
+            0 => way.map_or("gds-unproven", Way::name),
+            _ => "gds-mixed",
+        };
+        // What came by ordinary reads counts by how they went.
+        let others = self.sources.outcome("");
+        PathTaken {
+            path: path.to_string(),
+            reason,
+            direct_bytes: self.direct_bytes.load(Ordering::Relaxed) + others.direct_bytes,
+            buffered_bytes: self.buffered_bytes.load(Ordering::Relaxed) + others.buffered_bytes,
+        }
+    }
+}
+
 pub struct GdsWorker<'e, 'a> {
     engine: &'e GdsEngine<'a>,
     gpus: &'e [Arc<Gpu>],
     slabs: Option<&'e Slabs<'a>>,
-    to_others: Option<Stream>,
+    /// For copies from the first GPU on to their places and to the other GPUs.
+    onward: Option<Stream>,
+    /// Device memory that reads come to first, made when it is wanted.
+    staging: Option<DeviceBuffer>,
     /// Host memory for what cuFile failed at, made when it is wanted.
     bounce: Option<HostBuffer>,
     /// In a row.
@@ -32,20 +79,19 @@ pub struct GdsWorker<'e, 'a> {
 impl<'e, 'a> GdsWorker<'e, 'a> {
     pub fn new(engine: &'e GdsEngine<'a>, lane: usize) -> io::Result<Self> {
         let gpus = engine.lanes.get(lane).map(Vec::as_slice).unwrap_or_default();
+        let mut onward = None;
         if let Some(gpu) = gpus.first() {
             sys::run_near(gpu.numa_node);
             gpu.make_current().map_err(io::Error::other)?;
+            onward = Some(Stream::new(gpu).map_err(io::Error::other)?);
         }
-        // Copies on to the other GPUs of a replicated load start at the first one.
-        let to_others =
-            (gpus.len() > 1).then(|| Stream::new(&gpus[0])).transpose().map_err(io::Error::other)?;
         let slabs = engine.slabs.get(lane);
-        Ok(GdsWorker { engine, gpus, slabs, to_others, bounce: None, interruptions: 0 })
+        Ok(GdsWorker { engine, gpus, slabs, onward, staging: None, bounce: None, interruptions: 0 })
     }
 }
 
-impl Worker for GdsWorker<'_, '_> {
-    fn read(&mut self, job: &mut Job<'_>, done: u64) -> io::Result<u64> {
+impl<'a> Worker<Memory<'a>> for GdsWorker<'_, 'a> {
+    fn read(&mut self, job: &mut Job<Memory<'a>>, done: u64) -> io::Result<u64> {
         let n = match self.by_cufile(job, done) {
             Ok(n) => n,
             // The loop knows by now that it is to end.
@@ -60,9 +106,9 @@ impl Worker for GdsWorker<'_, '_> {
             Err(Unread::Failed(error)) => return Err(io::Error::other(error)),
         };
         self.interruptions = 0;
-        self.copy_to_others(job, done, n)?;
+        self.send_on(job, done, n).map_err(io::Error::other)?;
         if done + n == job.bytes
-            && let (Some(slabs), Target::Devices(slices)) = (self.slabs, &job.target)
+            && let (Some(slabs), Memory::InPlace(slices)) = (self.slabs, &job.memory)
         {
             slabs.full(&direct::Span::of(&slices[0]));
         }
@@ -70,20 +116,20 @@ impl Worker for GdsWorker<'_, '_> {
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.to_others.iter().try_for_each(Stream::synchronize).map_err(io::Error::other)
+        self.onward.iter().try_for_each(Stream::synchronize).map_err(io::Error::other)
     }
 }
 
-impl GdsWorker<'_, '_> {
-    fn by_cufile(&self, job: &mut Job<'_>, done: u64) -> Result<u64, Unread> {
+impl<'a> GdsWorker<'_, 'a> {
+    fn by_cufile(&mut self, job: &mut Job<Memory<'a>>, done: u64) -> Result<u64, Unread> {
         let (offset, bytes) = (job.file_offset + done, job.bytes - done);
         let (handle, past_cache) = self.engine.handle(job.file, offset, bytes);
-        let n = match &mut job.target {
-            Target::Host(room) => {
+        let n = match &mut job.memory {
+            Memory::Host(room) => {
                 handle.read_host(&mut room[done as usize..(done + bytes) as usize], offset)?
             }
-            Target::Devices(slices) => {
-                let target = &mut slices[0];
+            Memory::InPlace(slices) => {
+                let target = &slices[0];
                 let mapping = self.slabs.map(|s| s.mapping(target.address())).transpose();
                 let mapping = mapping.map_err(|e| match e {
                     NoMapping::Stopped => Unread::Stopped,
@@ -91,8 +137,13 @@ impl GdsWorker<'_, '_> {
                 })?;
                 direct::read(handle, target, done, bytes, offset, mapping.as_deref())?
             }
-            Target::Part(_) | Target::Staged(..) => {
-                return Err(not_called("the engine was given memory that it can't fill".into()));
+            Memory::Staged(_) => {
+                let staging = self.staging.take();
+                let mut staging = large_enough(staging, &self.gpus[0], job.bytes)
+                    .map_err(|error| not_called(error.to_string()))?;
+                let read = direct::read(handle, &staging.as_mut_slice(), done, bytes, offset, None);
+                self.staging = Some(staging);
+                read?
             }
         };
         // What comes short goes on at an aligned place, or every read after it would be unaligned.
@@ -106,24 +157,21 @@ impl GdsWorker<'_, '_> {
     }
 
     /// The rest of a job by an ordinary read, and a copy where it belongs on a GPU.
-    fn by_host(&mut self, job: &mut Job<'_>, done: u64, error: &CufileError) -> io::Result<u64> {
-        let sources = &self.engine.sources;
+    fn by_host(&mut self, job: &mut Job<Memory<'a>>, done: u64, error: &CufileError) -> io::Result<u64> {
         let (offset, bytes) = (job.file_offset + done, job.bytes - done);
-        let n = match &mut job.target {
-            Target::Host(room) => sources.read(job.file, offset, bytes, &mut room[done as usize..])?,
-            Target::Devices(slices) => {
-                let room_bytes = align_up(bytes, DIRECT_ALIGN);
-                let bounce = match &mut self.bounce {
-                    Some(bounce) if bounce.as_slice().len() as u64 >= room_bytes => bounce,
-                    bounce => bounce.insert(HostBuffer::new(room_bytes).map_err(io::Error::other)?),
-                };
-                let room = &mut bounce.as_mut_slice()[..room_bytes as usize];
-                let n = sources.read(job.file, offset, bytes, room)?;
-                slices[0].write(&self.gpus[0], done, &room[..n as usize]).map_err(io::Error::other)?;
-                self.gpus[0].synchronize().map_err(io::Error::other)?;
-                n
+        let n = match &mut job.memory {
+            Memory::Host(room) => {
+                self.engine.sources.read(job.file, offset, bytes, &mut room[done as usize..])?
             }
-            Target::Part(_) | Target::Staged(..) => return Err(wrong_target("gds")),
+            Memory::InPlace(slices) => self.by_bounce(&mut slices[0], job.file, offset, done, bytes)?,
+            Memory::Staged(_) => {
+                let staging = self.staging.take();
+                let mut staging =
+                    large_enough(staging, &self.gpus[0], job.bytes).map_err(io::Error::other)?;
+                let read = self.by_bounce(&mut staging.as_mut_slice(), job.file, offset, done, bytes);
+                self.staging = Some(staging);
+                read?
+            }
         };
         let mut retried = self.engine.retried.lock().unwrap_or_else(|e| e.into_inner());
         retried.bytes += n;
@@ -131,15 +179,71 @@ impl GdsWorker<'_, '_> {
         Ok(n)
     }
 
-    fn copy_to_others(&self, job: &mut Job<'_>, done: u64, bytes: u64) -> io::Result<()> {
-        let (Some(stream), Target::Devices(slices)) = (&self.to_others, &mut job.target) else {
-            return Ok(());
+    /// Reads `bytes` bytes of a file from `offset` on to `done` of a target, by host memory.
+    fn by_bounce(
+        &mut self,
+        target: &mut DeviceSlice<'_>,
+        file: usize,
+        offset: u64,
+        done: u64,
+        bytes: u64,
+    ) -> io::Result<u64> {
+        let room_bytes = align_up(bytes, DIRECT_ALIGN);
+        let bounce = match &mut self.bounce {
+            Some(bounce) if bounce.as_slice().len() as u64 >= room_bytes => bounce,
+            bounce => bounce.insert(HostBuffer::new(room_bytes).map_err(io::Error::other)?),
         };
-        let Some((first, others)) = slices.split_first_mut() else { return Ok(()) };
-        others
-            .iter_mut()
-            .try_for_each(|other| stream.copy_between(first, other, done, bytes))
-            .map_err(io::Error::other)
+        let room = &mut bounce.as_mut_slice()[..room_bytes as usize];
+        let n = self.engine.sources.read(file, offset, bytes, room)?;
+        target.write(&self.gpus[0], done, &room[..n as usize]).map_err(io::Error::other)?;
+        self.gpus[0].synchronize().map_err(io::Error::other)?;
+        Ok(n)
+    }
+
+    /// Sends what came on: from where it was read to its places, and to the other GPUs.
+    fn send_on(&mut self, job: &mut Job<Memory<'a>>, done: u64, bytes: u64) -> Result<(), GpuError> {
+        let Some(stream) = &self.onward else { return Ok(()) };
+        match &mut job.memory {
+            Memory::Host(_) => Ok(()),
+            Memory::InPlace(slices) => {
+                let Some((first, others)) = slices.split_first() else { return Ok(()) };
+                let (first, end) = (first.part(done, bytes), bytes);
+                others.iter().try_for_each(|other| stream.copy_between(&first, &other.part(done, end)))
+            }
+            Memory::Staged(landing) => {
+                let Some(staging) = &mut self.staging else { return Ok(()) };
+                copy_pieces(stream, &staging.as_mut_slice(), landing, done, done + bytes)?;
+                // The next read comes to the same memory.
+                stream.synchronize()
+            }
+        }
+    }
+}
+
+/// Copies what lies in `[start, end)` of the staged bytes to its places.
+fn copy_pieces(
+    stream: &Stream,
+    staging: &DeviceSlice<'_>,
+    landing: &Landing<'_>,
+    start: u64,
+    end: u64,
+) -> Result<(), GpuError> {
+    for piece in landing.pieces.iter().flat_map(|piece| piece.within(start, end)) {
+        for run in piece.runs() {
+            let source = staging.part(start + run.from, run.bytes);
+            for (_, target) in landing.targets.of(&run)? {
+                stream.copy_between(&source, &target)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Device memory for a read of `bytes` bytes: what there is, or new.
+fn large_enough(made: Option<DeviceBuffer>, gpu: &Arc<Gpu>, bytes: u64) -> Result<DeviceBuffer, GpuError> {
+    match made {
+        Some(made) if made.bytes() >= bytes => Ok(made),
+        _ => DeviceBuffer::new(gpu, align_up(bytes, DIRECT_ALIGN)),
     }
 }
 
@@ -150,7 +254,7 @@ fn not_called(cause: String) -> Unread {
         what: What::Refused,
         cuda: None,
         cause: cause.into(),
-        remedy: "load with --engine pinned".into(),
+        remedy: "load with the engine pinned".into(),
         log: Vec::new(),
     })
 }
@@ -171,7 +275,7 @@ impl From<CufileError> for Unread {
 impl Drop for GdsWorker<'_, '_> {
     /// After a failure copies may still be under way; they end here, while their targets are borrowed.
     fn drop(&mut self) {
-        if let Some(stream) = &self.to_others {
+        if let Some(stream) = &self.onward {
             let _ = stream.synchronize();
         }
     }

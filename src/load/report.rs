@@ -1,0 +1,108 @@
+//! What a load did, and how long each part of it took.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::Checkpoint;
+use crate::load::engine::PathTaken;
+use crate::load::options::Options;
+use crate::load::plan::Plan;
+
+/// Where a load's time went. The phases of one load, in seconds; `transfer_s` ends with the last byte.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Phases {
+    pub open_s: f64,
+    pub plan_s: f64,
+    pub allocate_s: f64,
+    /// What the transfer waited for pinned memory; pinning goes on beside the phases around it.
+    pub register_s: f64,
+    pub transfer_s: f64,
+}
+
+/// What a load did.
+#[derive(Debug, Clone, Serialize)]
+pub struct LoadReport {
+    /// Bytes of tensors delivered, and bytes read for them.
+    pub bytes: u64,
+    pub read_bytes: u64,
+    /// From the call to the last byte in place.
+    pub elapsed_s: f64,
+    pub gb_per_s: f64,
+    pub phases: Phases,
+    /// The path that the bytes took, and why.
+    pub path: String,
+    pub path_reason: String,
+    pub direct_bytes: u64,
+    pub buffered_bytes: u64,
+    pub chunk_bytes: u64,
+    /// Bytes of one copy through the ring; 0 for other loads.
+    pub copy_bytes: u64,
+    /// Reader threads of each destination.
+    pub threads: usize,
+    /// Pinned host memory that the ring took; 0 for host loads.
+    pub staging_bytes: u64,
+}
+
+impl LoadReport {
+    pub(super) fn new(
+        checkpoint: &Checkpoint,
+        plan: &Plan,
+        options: &Options,
+        phases: Phases,
+        elapsed_s: f64,
+        taken: PathTaken,
+    ) -> LoadReport {
+        let bytes = checkpoint.tensor_bytes();
+        LoadReport {
+            bytes,
+            read_bytes: plan.bytes(),
+            elapsed_s,
+            gb_per_s: bytes as f64 / elapsed_s / 1e9,
+            phases,
+            path: taken.path,
+            path_reason: taken.reason,
+            direct_bytes: taken.direct_bytes,
+            buffered_bytes: taken.buffered_bytes,
+            chunk_bytes: options.chunk_bytes,
+            copy_bytes: 0,
+            threads: options.threads,
+            staging_bytes: 0,
+        }
+    }
+}
+
+/// A stopwatch that counts laps.
+pub struct Clock {
+    started: Instant,
+    lap: Instant,
+}
+
+impl Clock {
+    pub fn start() -> Clock {
+        let now = Instant::now();
+        Clock { started: now, lap: now }
+    }
+
+    /// Seconds since the last lap.
+    pub fn lap(&mut self) -> f64 {
+        // One look at the clock: between two the time would belong to no lap.
+        let now = Instant::now();
+        let lap_s = now.duration_since(self.lap).as_secs_f64();
+        self.lap = now;
+        lap_s
+    }
+
+    /// Leaves the time since the last lap out of everything.
+    pub fn skip(&mut self) {
+        let skipped = self.lap.elapsed();
+        self.started += skipped;
+        self.lap += skipped;
+    }
+
+    /// Seconds since the start, up to the last lap.
+    pub fn total(&self) -> f64 {
+        self.lap.duration_since(self.started).as_secs_f64()
+    }
+}

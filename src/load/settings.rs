@@ -1,0 +1,79 @@
+//! What a load was asked for.
+
+/// How to load. What is `None` has a default that fits the destination.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    pub engine: EngineChoice,
+    pub io: IoChoice,
+    /// Bytes of one read.
+    pub chunk_bytes: Option<u64>,
+    /// Reader threads of each destination.
+    pub threads: Option<usize>,
+    /// Bytes of one copy to a GPU, rounded up to whole chunks.
+    pub copy_bytes: Option<u64>,
+    /// Pinned memory of each destination: as many copies as fit.
+    pub ring_bytes: Option<u64>,
+    /// With [`EngineChoice::Gds`]: take cuFile's compatibility mode where nothing direct is possible.
+    pub allow_compat: bool,
+    /// With [`EngineChoice::Gds`]: which device memory to register with cuFile.
+    pub register: Option<Register>,
+    /// When a read by cuFile fails half-way: fails where cuFile was demanded, else reads that chunk another way.
+    pub on_gds_error: Option<OnError>,
+}
+
+/// Who moves the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EngineChoice {
+    /// The fastest that is proven to work here.
+    #[default]
+    Auto,
+    /// Storage straight to the GPU by cuFile, or not at all.
+    Gds,
+    /// Storage, pinned ring, GPU.
+    Pinned,
+    /// Into host memory.
+    Host,
+}
+
+impl EngineChoice {
+    /// As the command line and records name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            EngineChoice::Auto => "auto",
+            EngineChoice::Gds => "gds",
+            EngineChoice::Pinned => "pinned",
+            EngineChoice::Host => "host",
+        }
+    }
+}
+
+/// Through the page cache or past it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IoChoice {
+    /// Asks the page cache range by range.
+    #[default]
+    Auto,
+    Direct,
+    Buffered,
+}
+
+/// Which device memory to register with cuFile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Register {
+    /// Where drives write to it: all of it, or slabs where it can't all be mapped. In compatibility mode none.
+    #[default]
+    Auto,
+    Whole,
+    /// Piece by piece, the next while one is read.
+    Slabs,
+    None,
+}
+
+/// What to do when a read by cuFile fails half-way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// Fail the load.
+    Fail,
+    /// Read that chunk through host memory.
+    Retry,
+}
