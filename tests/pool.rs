@@ -287,7 +287,7 @@ fn models_in_use_stay_and_nothing_is_turned_out_in_vain() {
     assert_eq!(too_small(&pool, &world.dir(3)), "checkpoints in use fill the pool");
     assert!(find(&pool, &world.dir(1)).is_some(), "it would not have been enough");
     let why = too_small(&pool, &world.dir(TOO_LARGE));
-    assert!(why.contains(&format!("{} chunks of 4096", pool.capacity)) && why.contains("--mem-pool-size"));
+    assert!(why.contains(&format!("{} chunks of 4096", pool.capacity)) && why.contains("pool size"));
     check(&in_use, &world.tensors(4));
     drop(in_use);
     bring_in(&pool, &world, 3);
@@ -367,7 +367,7 @@ fn prefaulting_makes_what_is_missing_and_no_more() {
 fn a_pool_needs_room_for_a_chunk_and_no_more_than_there_is() {
     let make = || Box::new(|_, _, _| -> anyhow::Result<Vec<HostBuffer>> { anyhow::bail!("not asked for") });
     let error = |bytes, chunk_bytes| Pool::new(bytes, chunk_bytes, make()).err().unwrap().to_string();
-    assert!(error(4095, 4096).contains("--mem-pool-size"));
+    assert!(error(4095, 4096).contains("pool size"));
     assert!(error(4095, 1).contains("holds no chunk of 4096"));
     assert!(error(0, 0).contains("holds no chunk"));
     assert!(error(1 << 60, 4096).contains("available"));
