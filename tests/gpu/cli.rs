@@ -162,11 +162,12 @@ fn a_ring_without_room_for_one_copy_is_one_clear_error_and_any_other_works() {
     let load =
         |args: &[&str]| run(root, &[&["load", "ours", "--gpus", "0", "--verify", "--json"], args].concat());
     load(&["--ring-size", "4MB"]).expect(2).one_error(&[
-        "--ring-size 4194304",
+        "ring size of 4194304",
+        "--ring-size",
         "--copy-size",
         "--chunk-size",
     ]);
-    load(&["--copy-size", "2GB"]).expect(2).one_error(&["--copy-size 2147483648", "1 GiB"]);
+    load(&["--copy-size", "2GB"]).expect(2).one_error(&["copy size of 2147483648", "1 GiB", "--copy-size"]);
     for (args, copy_bytes, staging_bytes) in [
         (&[][..], 16 << 20, 64 << 20),
         (&["--chunk-size", "4096", "--copy-size", "5000", "--ring-size", "8192"], 8192, 8192),

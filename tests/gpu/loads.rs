@@ -8,11 +8,12 @@ use sllm_gds::checkpoint::{Checkpoint, Tensor};
 use sllm_gds::gpu::MADE_BY;
 use sllm_gds::load::IoChoice;
 use sllm_gds::load::pinned::PinnedEngine;
-use sllm_gds::load::{LoadReport, Loaded, Placement, load};
+use sllm_gds::load::{Destination, LoadReport, Loaded, Placement, load};
 use sllm_gds::os::cancel::Cancel;
 
 use crate::rig::{
-    Parts, assert_right, fixture, large, many_small, options, really_wrong, scratch, session, wrong_by_digest,
+    Parts, assert_right, both, device, fixture, large, many_small, options, really_wrong, scratch, session,
+    wrong_by_digest,
 };
 
 #[test]
@@ -192,6 +193,29 @@ fn tensors_of_odd_sizes_are_aligned_on_the_gpu() {
                 let to = session.times(count, placement);
                 let (loaded, _) = load(&path, &to, &options(chunk_bytes, 4, 3), &Cancel::new()).unwrap();
                 assert_right(&loaded, &pristine);
+            }
+        }
+    }
+}
+
+#[test]
+fn two_gpus_get_their_shares_or_a_copy_each() {
+    let Some(session) = session() else { return };
+    let Some(gpus) = both(&session) else { return };
+    let (dir, fixture) = fixture();
+    let (many, pristine) = many_small(dir.path());
+    let ours =
+        [fixture.ours(), fixture.safetensors(), fixture.foreign()].map(|path| (path, &fixture.pristine));
+    for (path, pristine) in ours.into_iter().chain([(many, &pristine)]) {
+        for placement in [Placement::Balanced, Placement::Replicate] {
+            for order in [[0, 1], [1, 0]] {
+                let to = Destination::Gpus(order.map(|i| gpus[i].clone()).to_vec(), placement);
+                let (loaded, _) = load(&path, &to, &options(64 << 10, 4, 3), &Cancel::new()).unwrap();
+                assert_right(&loaded, pristine);
+                let on: Vec<usize> = loaded.buffers.iter().map(|buffer| device(buffer).gpu().index).collect();
+                assert_eq!(on, order, "{placement:?}");
+                let bytes: Vec<u64> = loaded.buffers.iter().map(|buffer| device(buffer).bytes()).collect();
+                assert!(bytes.iter().all(|bytes| *bytes > 0), "{bytes:?}");
             }
         }
     }

@@ -178,7 +178,7 @@ fn a_ring_that_memory_cannot_hold_is_an_error() {
         let ring = Ring::new(lanes, &options(1 << 30, 1024, 65_536));
         ring.fill();
         let error = ring.wait_for_first().unwrap_err().to_string();
-        for part in ["GPU 0", "bytes of host memory", "--ring-size"] {
+        for part in ["GPU 0", "bytes of host memory", "smaller ring"] {
             assert!(error.contains(part), "{error}");
         }
     });

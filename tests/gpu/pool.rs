@@ -117,7 +117,7 @@ fn a_pool_that_is_too_small_is_passed_by_and_the_report_says_so() {
     for (count, placement) in [(1, Placement::Balanced), (2, Placement::Replicate)] {
         let report = load(&session, &pool, (&path, &pristine), count, placement);
         assert!(report.path.starts_with("pinned-"), "{}", report.path);
-        for part in ["not through the pool", "4 chunks", "--mem-pool-size"] {
+        for part in ["not through the pool", "4 chunks", "raise the pool size"] {
             assert!(report.path_reason.contains(part), "{}", report.path_reason);
         }
     }

@@ -49,6 +49,18 @@ pub fn session() -> Option<Session> {
     Some(Session { gpu: gpu.clone(), _alone: alone })
 }
 
+/// Both of two GPUs, or `None`, said, where there is only one; an error where two are needed.
+pub fn both(session: &Session) -> Option<[Arc<Gpu>; 2]> {
+    static SECOND: OnceLock<Arc<Gpu>> = OnceLock::new();
+    if gpu::count().is_ok_and(|count| count < 2) {
+        assert!(std::env::var(NEED).as_deref() != Ok("2"), "{NEED} is 2, and there is one GPU");
+        eprintln!("skipped: there is one GPU, and two are needed");
+        return None;
+    }
+    let second = SECOND.get_or_init(|| gpu::open(&["1".into()]).unwrap().remove(0));
+    Some([session.gpu.clone(), second.clone()])
+}
+
 impl Session {
     pub fn free_bytes(&self) -> u64 {
         self.gpu.memory_info().unwrap().0

@@ -44,7 +44,7 @@ fn decide(settings: &Settings, ways: &Ways, path: &Path) -> Result<Decision> {
             Ok(Decision::Not("buffered reads were asked for".into()))
         }
         (_, None) if !settings.allow_compat => bail!(
-            "GPUDirect Storage was asked for, and is not possible for {}: {}. Mend that (`sllm-gds doctor {0}` says how), \
+            "GPUDirect Storage is not possible for {}, and it was asked for: {}. Mend that (`sllm-gds doctor {0}` says how), \
              take the engine auto or pinned, or allow cuFile's compatibility mode",
             path.display(),
             in_full(ways)
