@@ -13,15 +13,17 @@ mod error;
 mod io;
 mod library;
 mod log;
+mod options;
 /// Where libcufile may lie.
 pub mod places;
 mod raw;
 mod stats;
 
 pub use crate::cufile::codes::{CODES, Code};
-pub use crate::cufile::driver::{Driver, DriverOptions, DriverProperties};
+pub use crate::cufile::driver::{Driver, DriverProperties};
 pub use crate::cufile::error::{CufileError, What};
 pub use crate::cufile::io::{Handle, Registration};
 pub use crate::cufile::library::Library;
 pub use crate::cufile::log::{LogLine, claim_log};
+pub use crate::cufile::options::DriverOptions;
 pub use crate::cufile::stats::{GpuReads, PathCounts, ReadStats};

@@ -3,63 +3,17 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crate::cufile::error::{CufileError, What};
-use crate::cufile::library::Library;
+use crate::cufile::library::{Library, State};
 use crate::cufile::log::LogLine;
+use crate::cufile::options::DriverOptions;
 use crate::cufile::raw;
 
 const OPEN: &str = "cuFileDriverOpen";
-
-/// How the driver is opened. What is `None` stays as cuFile's configuration has it; what is `Some` wants 1.14.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DriverOptions {
-    /// Largest piece that cuFile reads at once; in KiB, rounded down.
-    pub max_direct_io_bytes: Option<u64>,
-    /// Bounce buffers of one GPU, and of one registered buffer.
-    pub max_device_cache_bytes: Option<u64>,
-    pub per_buffer_cache_bytes: Option<u64>,
-    /// GPU memory that may be pinned.
-    pub max_pinned_bytes: Option<u64>,
-    /// POSIX reads and copies where there is no direct path.
-    pub allow_compat: Option<bool>,
-    /// The kernel's PCI P2PDMA, which needs no nvidia-fs.
-    pub use_p2pdma: Option<bool>,
-    /// `O_DIRECT` in compatibility mode whatever the file was opened with.
-    pub force_direct: Option<bool>,
-    /// Opening takes 0.2 to 2 s; what takes longer than this is given up.
-    pub open_limit: Duration,
-    /// Versions from 1.16 on spin for ever where this file is missing, so that it is looked for first. Elsewhere
-    /// than `/proc/modules` only in tests.
-    pub proc_modules: PathBuf,
-}
-
-impl Default for DriverOptions {
-    fn default() -> Self {
-        Self {
-            max_direct_io_bytes: None,
-            max_device_cache_bytes: None,
-            per_buffer_cache_bytes: None,
-            max_pinned_bytes: None,
-            allow_compat: None,
-            use_p2pdma: None,
-            force_direct: None,
-            open_limit: Duration::from_secs(60),
-            proc_modules: "/proc/modules".into(),
-        }
-    }
-}
-
-/// Whether a library's driver is open. `Open` stands until it is closed, even when nobody holds it any more.
-pub(super) enum State {
-    Closed,
-    Open(Weak<Driver>, DriverOptions),
-    /// A thread is still inside the call, and will be for ever. It was waited for this long.
-    Stuck(Duration),
-}
 
 /// The open driver. Files and registered memory hold it; when the last is gone, it closes.
 #[derive(Debug)]
@@ -75,7 +29,7 @@ impl Driver {
         let mut state = library.state();
         while let State::Open(driver, with) = &*state {
             let same = with == options;
-            match driver.upgrade() {
+            match driver.upgrade().and_then(|driver| driver.downcast::<Driver>().ok()) {
                 Some(driver) => {
                     // Before the driver, which takes the lock to close if it is the last one.
                     drop(state);
@@ -100,7 +54,8 @@ impl Driver {
         match open_within(library, options.open_limit)? {
             Some(Ok(())) => {
                 let driver = Arc::new(Self { library: Arc::clone(library) });
-                *state = State::Open(Arc::downgrade(&driver), options.clone());
+                let weak = Arc::downgrade(&driver);
+                *state = State::Open(weak, options.clone());
                 Ok(driver)
             }
             Some(Err(error)) => Err(library.explain(error)),

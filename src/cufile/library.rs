@@ -1,15 +1,17 @@
 //! Finding and loading `libcufile.so.0`.
 
+use std::any::Any;
 use std::env;
 use std::ffi::{CStr, OsStr, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use crate::cufile::checked::{Calls, dotted};
-use crate::cufile::driver::State;
 use crate::cufile::error::{CufileError, What};
 use crate::cufile::log::Log;
+use crate::cufile::options::DriverOptions;
 use crate::cufile::places;
 use crate::cufile::places::NAME;
 use crate::cufile::raw;
@@ -23,6 +25,15 @@ pub struct Library {
     /// Signalled when the driver was closed.
     pub(super) closed: Condvar,
     log: OnceLock<Log>,
+}
+
+/// Whether a library's driver is open. `Open` (a `Driver`, and how it was opened) stands until
+/// it is closed, even when nobody holds it any more.
+pub(super) enum State {
+    Closed,
+    Open(Weak<dyn Any + Send + Sync>, DriverOptions),
+    /// A thread is still inside the call, and will be for ever. It was waited for this long.
+    Stuck(Duration),
 }
 
 /// Every library in use, by the address of a function of it: loading one twice must not give it two drivers.
