@@ -1,35 +1,58 @@
 //! The loader: a plan in, bytes in place and a report out.
 
 /// Two checkpoints, tensor by tensor.
+#[doc(hidden)]
 pub mod compare;
 /// What an engine is.
+#[doc(hidden)]
 pub mod engine;
+/// Why a load failed.
+pub mod error;
 /// Storage faults from a seed, for tests.
+#[doc(hidden)]
 pub mod fault;
 /// Storage straight to GPU memory, by cuFile.
+#[doc(hidden)]
 pub mod gds;
 /// Copies that several readers fill.
+#[doc(hidden)]
 pub mod group;
 /// Storage into host memory.
+#[doc(hidden)]
 pub mod host;
 /// A plan's reads, with the memory that they fill.
+#[doc(hidden)]
 pub mod jobs;
 /// A checkpoint in memory.
+#[doc(hidden)]
 pub mod loaded;
+/// The loader that others hold.
+pub mod loader;
+/// A loaded model.
+pub mod model;
 /// How to load.
+#[doc(hidden)]
 pub mod options;
 /// Storage to GPU memory through a pinned ring.
+#[doc(hidden)]
 pub mod pinned;
 /// Which bytes go where.
+#[doc(hidden)]
 pub mod plan;
 /// Host memory that keeps loaded checkpoints.
+#[doc(hidden)]
 pub mod pool;
 /// Loads through the pool.
+#[doc(hidden)]
 pub mod pooled;
 /// What loads to GPUs begin with.
 mod prepare;
 /// What a load did.
 pub mod report;
+/// What a loader is asked for.
+pub mod request;
+/// Rings that are kept.
+mod rings;
 /// From the call to the last byte.
 mod run;
 /// What a load was asked for.
@@ -37,19 +60,27 @@ pub mod settings;
 /// How large copies and the ring are.
 mod shape;
 /// Files read through or past the page cache.
+#[doc(hidden)]
 pub mod source;
 /// `verify`: digests from disk, and comparison.
+#[doc(hidden)]
 pub mod stored;
 /// The one loop that moves bytes.
+#[doc(hidden)]
 pub mod transfer;
 /// Digests of what lies in the destination.
+#[doc(hidden)]
 pub mod verify;
 
+pub use error::Error;
 pub use jobs::in_place;
 pub use loaded::{Buffer, Destination, Loaded, Placement, View};
+pub use loader::{Builder, Loader};
+pub use model::{Device, Model, Weight};
 pub use options::Options;
 pub(crate) use options::default_threads;
 pub use report::{Clock, LoadReport, Phases};
+pub use request::{Request, Select, To};
 pub use run::load;
 pub use settings::{EngineChoice, IoChoice, OnError, Register, Settings};
 pub use transfer::transfer;

@@ -32,6 +32,7 @@ fn gds(driver: &Arc<Driver>, on_error: OnError) -> Gds {
         register: Register::Auto,
         on_error,
         may_fall_back: false,
+        helper: None,
         proofs: Default::default(),
     }
 }
@@ -60,9 +61,13 @@ fn load(fixture: &Fixture, path: &std::path::Path, gds: &Gds, chunk_bytes: u64, 
     drop(engine);
     let expected: Digests = fixture.pristine.iter().map(|(name, b)| (name.clone(), digest(b))).collect();
     let result = match result {
-        Ok(()) => {
-            Ok(verify::check(&Loaded { checkpoint, plan, buffers }, &expected, &Cancel::new()).unwrap().wrong)
-        }
+        Ok(()) => Ok(verify::check(
+            &Loaded { checkpoint: checkpoint.into(), plan, buffers },
+            &expected,
+            &Cancel::new(),
+        )
+        .unwrap()
+        .wrong),
         Err(error) => Err(format!("{error:#}")),
     };
     Ran { result, taken }

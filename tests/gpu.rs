@@ -15,6 +15,8 @@ mod faults;
 mod gds;
 #[path = "gpu/kernels.rs"]
 mod kernels;
+#[path = "gpu/loader.rs"]
+mod loader;
 #[path = "gpu/loads.rs"]
 mod loads;
 #[path = "gpu/memory.rs"]

@@ -55,6 +55,7 @@ impl EngineArgs {
             allow_compat: self.allow_compat,
             register: self.gds_register,
             on_gds_error: self.on_gds_error,
+            helper: std::env::current_exe().ok(),
         }
     }
 

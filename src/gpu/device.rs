@@ -15,6 +15,19 @@ pub struct GpuError {
     pub(super) gpu: String,
     pub(super) what: String,
     pub(super) cause: String,
+    /// Where memory is short: bytes that were asked for, and those that are free.
+    pub(super) lacks: Option<(u64, Option<u64>)>,
+}
+
+impl GpuError {
+    /// Where memory is short: bytes that were asked for, and those that are free, where that is known.
+    pub fn lacks(&self) -> Option<(u64, Option<u64>)> {
+        self.lacks
+    }
+
+    pub(super) fn lacking(self, needed_bytes: u64, free_bytes: Option<u64>) -> GpuError {
+        GpuError { lacks: Some((needed_bytes, free_bytes)), ..self }
+    }
 }
 
 /// One GPU with its context up.
@@ -44,7 +57,7 @@ impl Gpu {
         let (ordinal, uuid) = (device.index, device.uuid.clone());
         let fail = |what: &str| {
             let (gpu, what) = (label.to_string(), what.to_string());
-            move |e| GpuError { gpu, what, cause: cause(e) }
+            move |e| GpuError { gpu, what, cause: cause(e), lacks: None }
         };
         let context = CudaContext::new(ordinal).map_err(fail("make a context"))?;
         let name = context.name().map_err(fail("ask for its name"))?;
@@ -87,18 +100,19 @@ impl Gpu {
             gpu: self.label.clone(),
             what: format!("{what} (kernels by {MADE_BY})"),
             cause: cause.clone(),
+            lacks: None,
         })
     }
 
     /// An error that is not the driver's.
     pub fn error(&self, what: &str, cause: &str) -> GpuError {
-        GpuError { gpu: self.label.clone(), what: what.to_string(), cause: cause.to_string() }
+        GpuError { gpu: self.label.clone(), what: what.to_string(), cause: cause.to_string(), lacks: None }
     }
 
     /// Makes an error of a driver's answer.
     pub(super) fn fail(&self, what: &str) -> impl FnOnce(result::DriverError) -> GpuError + use<> {
         let (gpu, what) = (self.label.clone(), what.to_string());
-        move |e| GpuError { gpu, what, cause: cause(e) }
+        move |e| GpuError { gpu, what, cause: cause(e), lacks: None }
     }
 }
 

@@ -150,8 +150,8 @@ fn parts(gpu: &Gpu, buffer_bytes: u64, ranges: &[(u64, u64)]) -> Result<Vec<Part
     let mut parts = Vec::new();
     for (tensor, (offset, bytes)) in ranges.iter().enumerate() {
         if offset.checked_add(*bytes).is_none_or(|end| end > buffer_bytes) {
-            let (gpu, what) = (gpu.label.clone(), format!("digest {bytes} bytes at {offset}"));
-            return Err(GpuError { gpu, what, cause: format!("the buffer has {buffer_bytes} bytes") });
+            let what = format!("digest {bytes} bytes at {offset}");
+            return Err(gpu.error(&what, &format!("the buffer has {buffer_bytes} bytes")));
         }
         let mut start = 0u64;
         while start < *bytes {

@@ -37,12 +37,13 @@ impl DeviceBuffer {
                 Ok(DeviceBuffer { gpu: gpu.clone(), allocation, address, bytes })
             }
             Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                let free = gpu.memory_info().map_or("unknown".to_string(), |(free, _)| free.to_string());
+                let free_bytes = gpu.memory_info().map(|(free, _)| free).ok();
+                let free = free_bytes.map_or("unknown".to_string(), |free| free.to_string());
                 let what = format!(
                     "{bytes} bytes of device memory are needed and {free} are free: end other processes on this GPU \
                      (nvidia-smi), name more GPUs, or load a smaller checkpoint"
                 );
-                Err(gpu.fail(&what)(e))
+                Err(gpu.fail(&what)(e).lacking(bytes, free_bytes))
             }
             Err(e) => Err(gpu.fail(&format!("allocate {bytes} bytes"))(e)),
         }
@@ -75,8 +76,8 @@ impl DeviceBuffer {
     pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), GpuError> {
         let end = offset.checked_add(out.len() as u64);
         if end.is_none_or(|end| end > self.bytes) {
-            let (gpu, what) = (self.gpu.label.clone(), format!("read {} bytes at {offset}", out.len()));
-            return Err(GpuError { gpu, what, cause: format!("the buffer has {} bytes", self.bytes) });
+            let what = format!("read {} bytes at {offset}", out.len());
+            return Err(self.gpu.error(&what, &format!("the buffer has {} bytes", self.bytes)));
         }
         self.gpu.context.bind_to_thread().map_err(self.gpu.fail("make its context current"))?;
         // SAFETY: the range lies within this live allocation, and the call returns when the bytes are in `out`.
@@ -140,8 +141,8 @@ impl<'a> DeviceSlice<'a> {
     /// have arrived. How the baseline and tests write.
     pub fn write(&mut self, gpu: &Gpu, offset: u64, bytes: &[u8]) -> Result<(), GpuError> {
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.bytes) {
-            let (gpu, what) = (gpu.label.clone(), format!("write {} bytes at {offset}", bytes.len()));
-            return Err(GpuError { gpu, what, cause: format!("the range has {} bytes", self.bytes) });
+            let what = format!("write {} bytes at {offset}", bytes.len());
+            return Err(gpu.error(&what, &format!("the range has {} bytes", self.bytes)));
         }
         gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
         // SAFETY: the range lies within a live allocation; the call returns when it is done
@@ -234,10 +235,12 @@ const ARENA_BYTES: u64 = 256 << 20;
 /// Refuses to pin more than there is, before any page is touched: piece by piece each would seem to fit.
 pub fn check_room(gpu: &Gpu, bytes: u64) -> Result<(), GpuError> {
     match available_bytes() {
-        Some(free) if bytes > free => Err(gpu.error(
-            &format!("pin {bytes} bytes of host memory (ask for a smaller ring or pool)"),
-            &format!("{free} bytes are available"),
-        )),
+        Some(free) if bytes > free => Err(gpu
+            .error(
+                &format!("pin {bytes} bytes of host memory (ask for a smaller ring or pool)"),
+                &format!("{free} bytes are available"),
+            )
+            .lacking(bytes, Some(free))),
         _ => Ok(()),
     }
 }
@@ -281,9 +284,9 @@ fn pin_arena(
     count: usize,
     threads: usize,
 ) -> Result<Vec<Pinned>, GpuError> {
-    let no_memory = |what: String| GpuError { gpu: gpu.label.clone(), what, cause: "no host memory".into() };
+    let no_memory = |what: String| gpu.error(&what, "no host memory");
     let total = piece_bytes.saturating_mul(count as u64);
-    let mut buffer = HostBuffer::new(total).map_err(|e| no_memory(format!("{e:#}")))?;
+    let mut buffer = HostBuffer::new(total).map_err(|e| no_memory(format!("{e:#}")).lacking(total, None))?;
     buffer.prefault(threads);
     gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
     let memory = buffer.as_mut_slice();

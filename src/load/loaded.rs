@@ -62,7 +62,7 @@ impl Buffer {
 
 /// A checkpoint in memory. Tensors are views: name, type, shape from the checkpoint, place from the plan.
 pub struct Loaded {
-    pub checkpoint: Checkpoint,
+    pub checkpoint: Arc<Checkpoint>,
     pub plan: Plan,
     /// One for each destination of the plan; of a replicated load, one for each GPU, all alike.
     pub buffers: Vec<Buffer>,

@@ -65,17 +65,31 @@ const BATCHES: usize = 4;
 impl Ring {
     /// An empty ring for these lanes, each the GPUs that get the same bytes.
     pub fn new(lanes: Vec<Vec<Arc<Gpu>>>, options: &Options) -> Ring {
-        let lane = |mut gpus: Vec<Arc<Gpu>>| {
-            let mut seen = Vec::new();
-            gpus.retain(|gpu| {
-                !seen.contains(&gpu.index) && {
-                    seen.push(gpu.index);
-                    true
-                }
-            });
-            Lane { gpus, state: Mutex::default(), changed: Condvar::new() }
+        let lane = |gpus: Vec<Arc<Gpu>>| Lane {
+            gpus: each_once(&gpus),
+            state: Mutex::default(),
+            changed: Condvar::new(),
         };
         Ring { lanes: lanes.into_iter().map(lane).collect(), options: options.clone() }
+    }
+
+    /// Whether it serves a load to these lanes as it is.
+    pub fn fits(&self, lanes: &[Vec<Arc<Gpu>>], options: &Options) -> bool {
+        let same = |(lane, gpus): (&Lane, &Vec<Arc<Gpu>>)| {
+            lane.gpus.iter().map(|gpu| gpu.index).eq(each_once(gpus).iter().map(|gpu| gpu.index))
+        };
+        let sizes = |o: &Options| (o.chunk_bytes, o.copy_bytes, o.slots);
+        self.lanes.len() == lanes.len()
+            && self.lanes.iter().zip(lanes).all(same)
+            && sizes(&self.options) == sizes(options)
+    }
+
+    /// Whether all its memory is pinned, and nothing went wrong with it.
+    pub fn is_filled(&self) -> bool {
+        self.lanes.iter().all(|lane| {
+            let state = lane.lock();
+            state.filling == Filling::Ended && state.failed.is_none()
+        })
     }
 
     /// Pins everything: on the NUMA node of each lane's GPU, lanes side by side. Call it on a thread of its own;
@@ -111,6 +125,17 @@ impl Ring {
         let slots = self.lanes.len() * self.options.slots;
         (slots as u64).saturating_mul(self.options.copy_bytes)
     }
+}
+
+/// The same GPUs in the same order, each once.
+fn each_once(gpus: &[Arc<Gpu>]) -> Vec<Arc<Gpu>> {
+    let mut found: Vec<Arc<Gpu>> = Vec::new();
+    for gpu in gpus {
+        if found.iter().all(|other| other.index != gpu.index) {
+            found.push(gpu.clone());
+        }
+    }
+    found
 }
 
 /// Pinning stands still.

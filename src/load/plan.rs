@@ -9,7 +9,7 @@ use std::ops::Range;
 use anyhow::{Result, bail};
 
 use crate::checkpoint::modules::{cut, module_of};
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::{Checkpoint, DataFile, Tensor};
 pub use crate::gpu::scatter::Piece;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
@@ -89,14 +89,14 @@ impl Plan {
         };
         for destination in 0..destinations {
             for file in 0..checkpoint.files.len() {
-                plan.add_extent(checkpoint, &owner, destination, file, spacing);
+                plan.add_file(checkpoint, &owner, destination, file, spacing);
             }
         }
         Ok(plan)
     }
 
-    /// Adds the smallest aligned run of `file` that holds this destination's tensors, and places them.
-    fn add_extent(
+    /// Adds what holds this destination's tensors of a file, and places them.
+    fn add_file(
         &mut self,
         checkpoint: &Checkpoint,
         owner: &[usize],
@@ -112,6 +112,20 @@ impl Plan {
             .take_while(|(_, t)| t.offset < data.end())
             .filter(|(i, t)| owner[*i] == destination && within(t))
             .collect();
+        for run in runs(&mine) {
+            self.add_run(data, run, destination, file, spacing);
+        }
+    }
+
+    /// Adds the smallest aligned extent that holds tensors which lie close to each other, and places them.
+    fn add_run(
+        &mut self,
+        data: &DataFile,
+        mine: &[(usize, &Tensor)],
+        destination: usize,
+        file: usize,
+        spacing: Spacing,
+    ) {
         let Some((_, first)) = mine.first() else { return };
         let last_end = mine.iter().map(|(_, t)| t.end()).max().unwrap_or(first.end());
         let start = (first.offset - data.base) & !(DIRECT_ALIGN - 1);
@@ -121,14 +135,14 @@ impl Plan {
         let aligned = |t: &Tensor| (t.offset - data.base - start).is_multiple_of(TENSOR_ALIGN);
         let end = match spacing == Spacing::AsInFile || mine.iter().all(|(_, t)| aligned(t)) {
             true => {
-                for (i, tensor) in &mine {
+                for (i, tensor) in mine {
                     self.places[*i] =
                         Place { destination, offset: base + (tensor.offset - data.base - start) };
                 }
                 self.pieces.push(Piece::run(0, bytes, destination, base));
                 base + bytes
             }
-            false => self.add_shifted(&mine, data.base + start, destination, base),
+            false => self.add_shifted(mine, data.base + start, destination, base),
         };
         self.destination_bytes[destination] = align_up(end, DIRECT_ALIGN);
         let pieces = first_piece..self.pieces.len();
@@ -198,6 +212,15 @@ impl Plan {
     pub fn bytes(&self) -> u64 {
         self.extents.iter().map(|extent| extent.bytes).sum()
     }
+}
+
+/// Reading this much for nothing costs less than a read of its own.
+const GAP_BYTES: u64 = 64 << 10;
+
+/// Cuts tensors, in the order in which they lie, where more than [`GAP_BYTES`] between two are not wanted, with a page to
+/// spare, so that no two extents share one.
+fn runs<'t>(tensors: &'t [(usize, &'t Tensor)]) -> impl Iterator<Item = &'t [(usize, &'t Tensor)]> {
+    tensors.chunk_by(|(_, a), (_, b)| b.offset <= a.end().saturating_add(GAP_BYTES))
 }
 
 /// What of these pieces, which ascend and do not overlap in what they come from, lies in a window.

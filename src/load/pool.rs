@@ -68,7 +68,7 @@ enum Entry<C> {
 
 /// A checkpoint in the pool: its bytes chunk by chunk, in the order of the plan's chunks.
 pub struct Model<C> {
-    pub checkpoint: Checkpoint,
+    pub checkpoint: Arc<Checkpoint>,
     pub plan: Plan,
     pub chunks: Vec<C>,
     identity: Vec<Identity>,
@@ -98,7 +98,7 @@ pub enum Asked<'a, C: Chunk> {
 /// have one: two that wait for each other would wait for ever.
 pub struct Filling<'a, C: Chunk> {
     claim: Claim<'a, C>,
-    pub checkpoint: Checkpoint,
+    pub checkpoint: Arc<Checkpoint>,
     pub plan: Plan,
     /// Whole chunks, one for each chunk of the plan. Leave all of them in place.
     pub chunks: Vec<C>,
@@ -194,7 +194,7 @@ impl<C: Chunk> Pool<C> {
     ) -> Result<Asked<'a, C>> {
         // Looked at before the checkpoint is: what changes from here on shows at the next ask.
         let identity = identity(&claim.key)?;
-        let checkpoint = Checkpoint::open_whole(path)?;
+        let checkpoint = Arc::new(Checkpoint::open_whole(path)?);
         let plan = Plan::new(&checkpoint, destinations, Spacing::Aligned)?;
         let needed = plan.cut_count(self.chunk_bytes);
         if needed > self.capacity {

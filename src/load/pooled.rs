@@ -20,6 +20,7 @@ use crate::load::plan::Plan;
 use crate::load::pool::{Asked, Chunk, Filling, Model, Pool};
 use crate::load::prepare::{allocate, gpus_of_lanes, poison_all};
 use crate::load::report::{Clock, LoadReport, Phases};
+use crate::load::rings::Rings;
 use crate::load::run::load_to_gpus;
 use crate::load::source::{Sources, Storage};
 use crate::load::transfer::transfer;
@@ -41,7 +42,9 @@ pub fn load(
         Asked::Held(model) => from_pool(&model, &lanes, options, clock),
         Asked::Missing(filling) => fill(*filling, &lanes, options, cancel, clock),
         Asked::TooSmall(why) => {
-            let (loaded, mut report) = load_to_gpus(path, gpus, placement, options, cancel)?;
+            let open = || Ok(Arc::new(Checkpoint::open_whole(path)?));
+            let rings = Rings::default();
+            let (loaded, mut report) = load_to_gpus(&open, gpus, placement, options, &rings, cancel)?;
             report.path_reason = format!("not through the pool: {why}; {}", report.path_reason);
             Ok((loaded, report))
         }
@@ -166,7 +169,7 @@ fn staged<'a, C: Chunk>(jobs: Vec<Vec<Job<Landing<'a>>>>, chunks: &'a mut [C]) -
 }
 
 fn finished(
-    checkpoint: Checkpoint,
+    checkpoint: Arc<Checkpoint>,
     plan: Plan,
     buffers: Vec<Buffer>,
     options: &Options,

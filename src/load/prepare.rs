@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use crate::checkpoint::Checkpoint;
 use crate::gpu::memory::DeviceBuffer;
 use crate::gpu::{Gpu, kernels};
 use crate::load::loaded::{Buffer, Placement};
 use crate::load::options::Options;
 use crate::load::plan::Plan;
 use crate::load::report::Clock;
+
+/// Gives the checkpoint to load: one that is open, or one that is opened now, on the clock.
+pub type Open<'o> = dyn Fn() -> Result<Arc<Checkpoint>> + 'o;
 
 /// The GPUs of each lane: one, or all of them where each gets everything.
 pub(super) fn gpus_of_lanes(gpus: &[Arc<Gpu>], placement: Placement) -> Vec<Vec<Arc<Gpu>>> {

@@ -13,29 +13,40 @@ use crate::load::plan::Plan;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Phases {
+    /// Opening the files, and the checkpoint where the load opened it.
     pub open_s: f64,
+    /// Settling which bytes go where.
     pub plan_s: f64,
+    /// Allocating the destinations' memory.
     pub allocate_s: f64,
     /// What the transfer waited for pinned memory; pinning goes on beside the phases around it.
     pub register_s: f64,
+    /// Moving the bytes: it ends with the last one in place.
     pub transfer_s: f64,
 }
 
 /// What a load did.
 #[derive(Debug, Clone, Serialize)]
 pub struct LoadReport {
-    /// Bytes of tensors delivered, and bytes read for them.
+    /// Bytes of tensors delivered.
     pub bytes: u64,
+    /// Bytes read for them; 0 where the pool held them.
     pub read_bytes: u64,
     /// From the call to the last byte in place.
     pub elapsed_s: f64,
+    /// `bytes` over `elapsed_s`, in 10^9 bytes a second.
     pub gb_per_s: f64,
+    /// Where the time went.
     pub phases: Phases,
-    /// The path that the bytes took, and why.
+    /// The path that the bytes took, such as `pinned-direct`.
     pub path: String,
+    /// Why that one, in words.
     pub path_reason: String,
+    /// Bytes that were read past the page cache.
     pub direct_bytes: u64,
+    /// Bytes that were read through it.
     pub buffered_bytes: u64,
+    /// Bytes of one read.
     pub chunk_bytes: u64,
     /// Bytes of one copy through the ring; 0 for other loads.
     pub copy_bytes: u64,
@@ -80,6 +91,7 @@ pub struct Clock {
 }
 
 impl Clock {
+    /// Starts it.
     pub fn start() -> Clock {
         let now = Instant::now();
         Clock { started: now, lap: now }

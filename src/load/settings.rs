@@ -1,9 +1,13 @@
 //! What a load was asked for.
 
+use std::path::PathBuf;
+
 /// How to load. What is `None` has a default that fits the destination.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
+    /// Who moves the bytes.
     pub engine: EngineChoice,
+    /// Through the page cache or past it.
     pub io: IoChoice,
     /// Bytes of one read.
     pub chunk_bytes: Option<u64>,
@@ -19,6 +23,9 @@ pub struct Settings {
     pub register: Option<Register>,
     /// When a read by cuFile fails half-way: fails where cuFile was demanded, else reads that chunk another way.
     pub on_gds_error: Option<OnError>,
+    /// The program that proves which way reads by cuFile go, `sllm-gds`: cuFile's counters can crash the process that
+    /// stops them. Without one no way is proven.
+    pub helper: Option<PathBuf>,
 }
 
 /// Who moves the bytes.
@@ -53,7 +60,9 @@ pub enum IoChoice {
     /// Asks the page cache range by range.
     #[default]
     Auto,
+    /// Always past it (`O_DIRECT`), where the file system allows that.
     Direct,
+    /// Always through it.
     Buffered,
 }
 
@@ -63,9 +72,11 @@ pub enum Register {
     /// Where drives write to it: all of it, or slabs where it can't all be mapped. In compatibility mode none.
     #[default]
     Auto,
+    /// All of it at once.
     Whole,
     /// Piece by piece, the next while one is read.
     Slabs,
+    /// None: cuFile has buffers of its own.
     None,
 }
 

@@ -1,13 +1,26 @@
 //! The one loop that moves bytes, whatever the engine: threads, short reads, `EINTR`, cancellation, first error.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::checkpoint::DataFile;
 use crate::load::engine::{Engine, Job};
 use crate::os::cancel::{Cancel, Interrupted};
+
+/// A read that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("read {bytes} bytes at {offset} of {}", path.display())]
+pub struct ReadError {
+    pub path: PathBuf,
+    pub offset: u64,
+    /// What was asked for.
+    pub bytes: u64,
+    pub source: io::Error,
+}
 
 /// Moves every job with `engine`, `threads` to a lane. The first failure stops all threads and is returned.
 pub fn transfer<E: Engine>(
@@ -88,10 +101,9 @@ fn work<E: Engine>(
                     job.bytes - done
                 ),
                 Ok(n) => done += n,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => {
-                    let what = format!("read {} bytes at {at} of {}", job.bytes - done, path.display());
-                    return Err(anyhow!(e).context(what));
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    bail!(ReadError { path: path.clone(), offset: at, bytes: job.bytes - done, source })
                 }
             }
         }
@@ -103,7 +115,6 @@ fn work<E: Engine>(
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
     use std::sync::atomic::AtomicUsize;
 

@@ -1,6 +1,7 @@
 //! This program again, as a child with a time limit: for calls into libraries that may hang or crash.
 
 use std::io::{self, Read};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -22,10 +23,14 @@ const MARK: &str = "SLLM_GDS_CHILD";
 /// Runs this program with these arguments, hidden subcommands of `sllm-gds`, and stops it at the limit. What it leaves
 /// in its temporary directory is removed. It ends with this process ([`end_with_parent`]).
 pub fn run(args: &[&str], limit: Duration) -> io::Result<Ended> {
+    run_program(&std::env::current_exe()?, args, limit)
+}
+
+/// The same with a program that knows those subcommands: `sllm-gds`, where this one does not.
+pub fn run_program(program: &Path, args: &[&str], limit: Duration) -> io::Result<Ended> {
     if std::env::var_os(MARK).is_some() {
         return Err(io::Error::other("this is such a child already"));
     }
-    let program = std::env::current_exe()?;
     let directory = tempfile::tempdir()?;
     let started = Instant::now();
     let mut child = Command::new(program)

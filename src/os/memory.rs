@@ -10,6 +10,17 @@ use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
+/// Less memory is there than was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the load needs {needed_bytes} bytes of host memory and {free_bytes} are available, the limits of its container or \
+     service counted: raise these, close other programs, or load a smaller checkpoint"
+)]
+pub struct NoMemory {
+    pub needed_bytes: u64,
+    pub free_bytes: u64,
+}
+
 /// Zeroed host memory whose first byte is aligned to 2 MiB and whose length is a multiple of 4 KiB.
 pub struct HostBuffer {
     map: MmapMut,
@@ -24,10 +35,7 @@ impl HostBuffer {
         if let Some(free_bytes) = available_bytes()
             && bytes > free_bytes
         {
-            bail!(
-                "the load needs {bytes} bytes of host memory and {free_bytes} are available, the limits of its container \
-                 or service counted: raise these, close other programs, or load a smaller checkpoint"
-            );
+            bail!(NoMemory { needed_bytes: bytes, free_bytes });
         }
         let length =
             usize::try_from(align_up(bytes, DIRECT_ALIGN)).context("the buffer exceeds the address space")?;

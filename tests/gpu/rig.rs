@@ -255,6 +255,6 @@ impl Parts {
     }
 
     pub fn loaded(self) -> Loaded {
-        Loaded { checkpoint: self.checkpoint, plan: self.plan, buffers: self.buffers }
+        Loaded { checkpoint: self.checkpoint.into(), plan: self.plan, buffers: self.buffers }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -31,6 +32,8 @@ pub struct Gds {
     pub on_error: OnError,
     /// Whether another engine may take over before the first byte, where the way is not proven.
     pub may_fall_back: bool,
+    /// The program that proves ways, `sllm-gds`; none is proven without it.
+    pub helper: Option<PathBuf>,
     /// What was proven so far, by the device that files lie on.
     pub proofs: Arc<Mutex<HashMap<u64, Way>>>,
 }
@@ -45,12 +48,15 @@ impl Gds {
                 return Way::Unproven(format!("{} can't be looked at", file.path.display()));
             };
             let way = proofs.entry(facts.dev()).or_insert_with(|| {
-                crate::load::gds::proof::ask(&crate::load::gds::proof::Request {
-                    files: vec![std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone())],
-                    gpus: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
-                    allow_compat: self.options.allow_compat,
-                    use_p2pdma: self.options.use_p2pdma,
-                })
+                crate::load::gds::proof::ask(
+                    self.helper.as_deref(),
+                    &crate::load::gds::proof::Request {
+                        files: vec![std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone())],
+                        gpus: gpus.iter().map(|gpu| gpu.uuid.clone()).collect(),
+                        allow_compat: self.options.allow_compat,
+                        use_p2pdma: self.options.use_p2pdma,
+                    },
+                )
             });
             ways.push(way.clone());
         }

@@ -1,11 +1,9 @@
 //! A load by cuFile, from the call to the last byte in place.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-use crate::checkpoint::Checkpoint;
 use crate::gpu::Gpu;
 use crate::load::engine::Engine;
 use crate::load::gds::engine::{Gds, GdsEngine};
@@ -14,7 +12,7 @@ use crate::load::jobs::{targets, to_devices};
 use crate::load::loaded::{Loaded, Placement};
 use crate::load::options::Options;
 use crate::load::plan::{Plan, Spacing};
-use crate::load::prepare::{allocate, gpus_of_lanes, poison_all};
+use crate::load::prepare::{Open, allocate, gpus_of_lanes, poison_all};
 use crate::load::report::{Clock, LoadReport, Phases};
 use crate::load::transfer::transfer;
 use crate::os::cancel::Cancel;
@@ -30,7 +28,7 @@ pub enum Came {
 /// Loads to GPUs by cuFile. The proof of its way, which reads a little of each file, and poisoning are not on the clock;
 /// the driver is open already.
 pub fn load(
-    path: &Path,
+    checkpoint: &Open<'_>,
     gpus: &[Arc<Gpu>],
     placement: Placement,
     options: &Options,
@@ -40,7 +38,7 @@ pub fn load(
     let mut clock = Clock::start();
     let mut phases = Phases::default();
     let gpus_of_lane = gpus_of_lanes(gpus, placement);
-    let checkpoint = Checkpoint::open_below(path, options.storage_path.as_deref())?.whole()?;
+    let checkpoint = checkpoint()?;
     let mut buffers;
     let mut engine = GdsEngine::open(gds, &checkpoint, options.io, gpus_of_lane.clone())?;
     phases.open_s = clock.lap();

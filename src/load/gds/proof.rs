@@ -3,7 +3,7 @@
 //! It is settled in a child process. cuFile's own counters can't be trusted with ours: when they are stopped, a thread
 //! of libcufile 1.15 may write to memory that is gone (seen as a crash of about one load in fifty).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,10 +63,14 @@ pub struct Request {
 /// Opening the driver and making a context take a second or two.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Asks a child, `sllm-gds prove-gds REQUEST`.
-pub fn ask(request: &Request) -> Way {
+/// Asks a child, `HELPER prove-gds REQUEST`. Without a helper nothing is proven: the program that has this crate built in
+/// may be any, and is never started again.
+pub fn ask(helper: Option<&Path>, request: &Request) -> Way {
+    let Some(helper) = helper else {
+        return Way::Unproven("no helper program was given that could prove it: name sllm-gds's".into());
+    };
     let text = serde_json::to_string(request).unwrap_or_default();
-    let ended = match child::run(&["prove-gds", &text], LIMIT) {
+    let ended = match child::run_program(helper, &["prove-gds", &text], LIMIT) {
         Ok(ended) => ended,
         Err(error) => return Way::Unproven(format!("the proof did not start: {error}")),
     };

@@ -1,0 +1,127 @@
+//! What went wrong with a load, as a program decides on it.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::checkpoint::CheckpointError;
+use crate::gpu::GpuError;
+use crate::load::transfer::ReadError;
+use crate::os::cancel::Interrupted;
+use crate::os::memory::NoMemory;
+
+/// Why a load failed. The text of each says what, where, why and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no such checkpoint, tensor or GPU.
+    #[error("{0}")]
+    NotFound(String),
+    /// The checkpoint's files do not fit together, or are none.
+    #[error("{0}")]
+    Checkpoint(String),
+    /// A file could not be read.
+    #[error("{message}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// From its first byte.
+        offset: u64,
+        /// What the system said.
+        source: io::Error,
+        /// All of it in words.
+        message: String,
+    },
+    /// Bytes arrived that are not those that were written.
+    #[error("{} of the tensors arrived damaged: {}", tensors.len(), tensors.join("; "))]
+    Corrupt {
+        /// A line for each, with its name and digests.
+        tensors: Vec<String>,
+    },
+    /// Host or device memory is short.
+    #[error("{message}")]
+    OutOfMemory {
+        /// Bytes that were asked for.
+        needed_bytes: u64,
+        /// Bytes that could be had, where that is known.
+        free_bytes: Option<u64>,
+        /// All of it in words.
+        message: String,
+    },
+    /// The CUDA driver refused something.
+    #[error("{0}")]
+    Cuda(String),
+    /// The loader won't do this: a setting makes no sense, or a process forked.
+    #[error("{0}")]
+    Refused(String),
+    /// It was cancelled.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl From<anyhow::Error> for Error {
+    fn from(error: anyhow::Error) -> Error {
+        let message = format!("{error:#}");
+        if let Some(memory) = found::<NoMemory>(&error) {
+            let (needed_bytes, free_bytes) = (memory.needed_bytes, Some(memory.free_bytes));
+            return Error::OutOfMemory { needed_bytes, free_bytes, message };
+        }
+        if found::<Interrupted>(&error).is_some() {
+            return Error::Interrupted;
+        }
+        if let Some(gpu) = found::<GpuError>(&error) {
+            return match gpu.lacks() {
+                Some((needed_bytes, free_bytes)) => Error::OutOfMemory { needed_bytes, free_bytes, message },
+                None => Error::Cuda(message),
+            };
+        }
+        match found::<CheckpointError>(&error) {
+            Some(CheckpointError::Missing(_)) => return Error::NotFound(message),
+            Some(_) => return Error::Checkpoint(message),
+            None => {}
+        }
+        match error.downcast::<ReadError>() {
+            Ok(ReadError { path, offset, source, .. }) => Error::Io { path, offset, source, message },
+            Err(_) => Error::Refused(message),
+        }
+    }
+}
+
+/// An error of this type in the chain; within an I/O error, too, which engines wrap theirs in.
+fn found<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
+    error.chain().find_map(|cause| {
+        let within = || cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<E>();
+        cause.downcast_ref::<E>().or_else(within)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_apart_through_their_context() {
+        let kind = |error: anyhow::Error| Error::from(error.context("load x"));
+        assert!(matches!(kind(Interrupted.into()), Error::Interrupted));
+        assert!(matches!(kind(CheckpointError::Missing("x".into()).into()), Error::NotFound(_)));
+        let malformed = CheckpointError::Malformed { path: "x".into(), what: "cut".into() };
+        assert!(matches!(kind(malformed.into()), Error::Checkpoint(text) if text.contains("cut")));
+        let memory = NoMemory { needed_bytes: 9, free_bytes: 1 };
+        let Error::OutOfMemory { needed_bytes: 9, free_bytes: Some(1), .. } = kind(memory.into()) else {
+            panic!()
+        };
+        let within = Err::<(), _>(io::Error::other(Interrupted)).context("a thread").unwrap_err();
+        assert!(matches!(kind(within), Error::Interrupted));
+        let source = io::Error::from_raw_os_error(libc::EIO);
+        let read = ReadError { path: "f".into(), offset: 4096, bytes: 10, source };
+        match kind(read.into()) {
+            Error::Io { path, offset: 4096, source, message } => {
+                assert_eq!((path, source.raw_os_error()), ("f".into(), Some(libc::EIO)));
+                assert!(message.contains("read 10 bytes at 4096 of f"), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(kind(anyhow::anyhow!("no")), Error::Refused(_)));
+    }
+}

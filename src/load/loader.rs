@@ -1,0 +1,189 @@
+//! The loader that others hold: what it keeps makes the next load cheaper.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context;
+
+use crate::checkpoint::Checkpoint;
+use crate::gpu::{self, Gpu};
+use crate::load::error::Error;
+use crate::load::gds::choose::{self, Choice};
+use crate::load::loaded::{Destination, Placement};
+use crate::load::model::Model;
+use crate::load::options::Options;
+use crate::load::request::{Request, To};
+use crate::load::rings::Rings;
+use crate::load::run::load_opened;
+use crate::load::settings::{EngineChoice, IoChoice, Settings};
+use crate::load::verify;
+
+/// Loads checkpoints. Loads may run side by side, from any threads: they share CUDA contexts, pinned memory and streams,
+/// which live as long as the loader. It changes nothing of its process: no signal handler, no environment variable.
+pub struct Loader {
+    settings: Settings,
+    rings: Rings,
+    /// GPUs that were opened so far.
+    gpus: Mutex<Vec<Arc<Gpu>>>,
+    /// Whether cuFile is taken, by the device that files lie on.
+    gds: Mutex<HashMap<u64, Choice>>,
+    /// The process that made it: CUDA does not survive a fork.
+    process: u32,
+}
+
+/// The settings of a loader to be built.
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    settings: Settings,
+}
+
+impl Builder {
+    /// Through the page cache, past it, or as the page cache has it range by range (the default).
+    pub fn io(mut self, io: IoChoice) -> Builder {
+        self.settings.io = io;
+        self
+    }
+
+    /// Who moves the bytes; the fastest that is proven to work where that is left open (the default).
+    pub fn engine(mut self, engine: EngineChoice) -> Builder {
+        self.settings.engine = engine;
+        self
+    }
+
+    /// Reader threads of each destination [default: 4 to 16, by cores].
+    pub fn threads(mut self, threads: usize) -> Builder {
+        self.settings.threads = Some(threads);
+        self
+    }
+
+    /// Bytes of one read [default: 16 MiB to host memory, 2 MiB through the pinned ring, 8 MiB by cuFile].
+    pub fn chunk_bytes(mut self, bytes: u64) -> Builder {
+        self.settings.chunk_bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes of one copy to a GPU [default: 16 MiB].
+    pub fn copy_bytes(mut self, bytes: u64) -> Builder {
+        self.settings.copy_bytes = Some(bytes);
+        self
+    }
+
+    /// Pinned memory of each destination of a load [default: 64 MiB].
+    pub fn ring_bytes(mut self, bytes: u64) -> Builder {
+        self.settings.ring_bytes = Some(bytes);
+        self
+    }
+
+    /// The program that proves which way reads by cuFile go: `sllm-gds`, started for a moment as a child. Without one no
+    /// child is started, and GPUDirect Storage counts as not proven, so that the ring is taken.
+    pub fn gds_helper(mut self, program: impl Into<PathBuf>) -> Builder {
+        self.settings.helper = Some(program.into());
+        self
+    }
+
+    /// The loader. Nothing is opened or pinned before its first load.
+    pub fn build(self) -> Result<Loader, Error> {
+        // Settings that make no sense are refused here, for both kinds of destinations.
+        for destination in [Destination::Host, Destination::Gpus(Vec::new(), Placement::Balanced)] {
+            Options::new(&self.settings, &destination, Err(None))?;
+        }
+        Ok(Loader {
+            settings: self.settings,
+            rings: Rings::default(),
+            gpus: Mutex::default(),
+            gds: Mutex::default(),
+            process: std::process::id(),
+        })
+    }
+}
+
+impl Loader {
+    /// A loader with settings of its own; `Loader::builder().build()` has the defaults.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Loads a checkpoint, and returns when every byte is in its place.
+    pub fn load(&self, checkpoint: &Checkpoint, request: &Request) -> Result<Model, Error> {
+        if std::process::id() != self.process {
+            let why = "this process was forked from the one that made the loader, and CUDA does not survive that: \
+                       start processes by spawn, or build a loader in each";
+            return Err(Error::Refused(why.into()));
+        }
+        let chosen = match request.select.apply(checkpoint)? {
+            Some(chosen) => chosen,
+            None => checkpoint.clone(),
+        };
+        let chosen = Arc::new(chosen.whole()?);
+        let to = self.destination(&request.to)?;
+        let gds = self.gds(&to, &chosen.dir)?;
+        let options = Options::new(&self.settings, &to, gds)?;
+        let open = || Ok(chosen.clone());
+        let (loaded, report) = load_opened(&open, &to, &options, &self.rings, &request.cancel)
+            .with_context(|| format!("load {}", checkpoint.dir.display()))?;
+        if request.verify {
+            let (expected, _) = verify::expected(&loaded.checkpoint, &request.cancel)?;
+            let tensors = verify::check(&loaded, &expected, &request.cancel)?.wrong;
+            if !tensors.is_empty() {
+                return Err(Error::Corrupt { tensors });
+            }
+        }
+        Ok(Model::new(loaded, report))
+    }
+
+    fn destination(&self, to: &To) -> Result<Destination, Error> {
+        let placed = |labels: &[String], placement| Ok(Destination::Gpus(self.open(labels)?, placement));
+        match (to, self.settings.engine) {
+            (To::Host, EngineChoice::Pinned | EngineChoice::Gds) => Err(Error::Refused(
+                "the engines pinned and gds load to GPUs, and host memory was named".into(),
+            )),
+            (To::Host, _) => Ok(Destination::Host),
+            (_, EngineChoice::Host) => {
+                Err(Error::Refused("the engine host loads into host memory, and GPUs were named".into()))
+            }
+            (To::Balanced(labels) | To::Replicate(labels), _) if labels.is_empty() => {
+                Err(Error::Refused("no GPU is named to load to".into()))
+            }
+            (To::Gpu(label), _) => placed(std::slice::from_ref(label), Placement::Balanced),
+            (To::Balanced(labels), _) => placed(labels, Placement::Balanced),
+            (To::Replicate(labels), _) => placed(labels, Placement::Replicate),
+        }
+    }
+
+    /// Opens GPUs by their labels; those that were opened before are the same.
+    fn open(&self, labels: &[String]) -> Result<Vec<Arc<Gpu>>, Error> {
+        let mut opened = self.gpus.lock().unwrap_or_else(|e| e.into_inner());
+        let mut found = Vec::new();
+        for label in labels {
+            let gpu = match opened.iter().find(|gpu| gpu.label == *label) {
+                Some(gpu) => gpu.clone(),
+                None => {
+                    let made = gpu::open(std::slice::from_ref(label)).map_err(Error::NotFound)?;
+                    opened.extend(made.iter().cloned());
+                    made.into_iter()
+                        .next()
+                        .ok_or_else(|| Error::NotFound(format!("there is no GPU {label}")))?
+                }
+            };
+            found.push(gpu);
+        }
+        Ok(found)
+    }
+
+    /// Whether cuFile is taken for files there: asked once for each device.
+    fn gds(&self, to: &Destination, dir: &Path) -> Result<Choice, Error> {
+        if matches!(to, Destination::Host) {
+            return Ok(Err(None));
+        }
+        let device = std::fs::metadata(dir).map_or(0, |about| about.dev());
+        let mut known = self.gds.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(choice) = known.get(&device) {
+            return Ok(choice.clone());
+        }
+        let choice = choose::choose(&self.settings, dir)?;
+        known.insert(device, choice.clone());
+        Ok(choice)
+    }
+}

@@ -1,0 +1,138 @@
+//! A loaded model: its tensors by name.
+
+use std::collections::HashMap;
+
+use crate::checkpoint::DType;
+use crate::load::error::Error;
+use crate::load::loaded::{Buffer, Loaded};
+use crate::load::report::LoadReport;
+
+/// A checkpoint in memory. Dropped, it frees that memory.
+pub struct Model {
+    loaded: Loaded,
+    by_name: HashMap<String, usize>,
+    report: LoadReport,
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Device {
+    /// Host memory.
+    Host,
+    /// The GPU with this index under CUDA_VISIBLE_DEVICES.
+    Gpu(usize),
+}
+
+/// One tensor of a model: a view, valid as long as the model.
+#[derive(Debug, Clone, Copy)]
+pub struct Weight<'m> {
+    /// As the checkpoint has it.
+    pub name: &'m str,
+    /// The type of its elements.
+    pub dtype: DType,
+    /// Elements along each axis; empty for a scalar.
+    pub shape: &'m [u64],
+    /// Elements from one to the next along each axis.
+    pub strides: &'m [u64],
+    /// Bytes of its storage.
+    pub bytes: u64,
+    /// Where it lies.
+    pub device: Device,
+    /// The address of its first byte there; on a GPU a multiple of 256.
+    pub address: u64,
+    host: Option<&'m [u8]>,
+}
+
+impl<'m> Weight<'m> {
+    /// Its bytes, where they lie in host memory.
+    pub fn host_bytes(&self) -> Option<&'m [u8]> {
+        self.host
+    }
+}
+
+impl Model {
+    pub(super) fn new(loaded: Loaded, report: LoadReport) -> Model {
+        let names = loaded.checkpoint.tensors.iter().enumerate();
+        let by_name = names.map(|(i, tensor)| (tensor.name.clone(), i)).collect();
+        Model { loaded, by_name, report }
+    }
+
+    /// How many tensors it has.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether it has no tensor at all.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// The names of its tensors, in the order in which they lie in the checkpoint.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.loaded.checkpoint.tensors.iter().map(|tensor| tensor.name.as_str())
+    }
+
+    /// The tensor of this name; of a replicated load, on the first GPU. [`Error::NotFound`] where there is none.
+    pub fn get(&self, name: &str) -> Result<Weight<'_>, Error> {
+        self.get_copy(name, 0)
+    }
+
+    /// The same on the GPU that stands at `copy` in [`To::Replicate`](crate::To::Replicate).
+    pub fn get_copy(&self, name: &str, copy: usize) -> Result<Weight<'_>, Error> {
+        let index = self.by_name.get(name).copied();
+        let index = index.ok_or_else(|| {
+            Error::NotFound(format!("{} has no tensor '{name}'", self.loaded.checkpoint.dir.display()))
+        })?;
+        let copies = if self.loaded.is_replicated() { self.loaded.buffers.len() } else { 1 };
+        if copy >= copies {
+            return Err(Error::NotFound(format!(
+                "there is no copy {copy} of '{name}': the load made {copies}"
+            )));
+        }
+        let view = self.loaded.view(index, copy);
+        let host = view.host_bytes();
+        let (device, address) = match view.buffer {
+            Buffer::Host(_) => (Device::Host, host.map_or(0, |bytes| bytes.as_ptr() as u64)),
+            Buffer::Device(buffer) => (Device::Gpu(buffer.gpu().index), buffer.address() + view.offset),
+        };
+        let tensor = view.tensor;
+        Ok(Weight {
+            name: &tensor.name,
+            dtype: tensor.dtype,
+            shape: &tensor.shape,
+            strides: &tensor.stride,
+            bytes: tensor.bytes,
+            device,
+            address,
+            host,
+        })
+    }
+
+    /// Copies a tensor's bytes to the host, wherever it lies. `out` is exactly as long.
+    pub fn read(&self, name: &str, out: &mut [u8]) -> Result<(), Error> {
+        let weight = self.get(name)?;
+        if out.len() as u64 != weight.bytes {
+            let have = out.len();
+            return Err(Error::Refused(format!(
+                "'{name}' has {} bytes, and there is room for {have}",
+                weight.bytes
+            )));
+        }
+        match weight.host {
+            Some(bytes) => out.copy_from_slice(bytes),
+            None => {
+                let view = self.loaded.view(self.by_name[name], 0);
+                if let Buffer::Device(buffer) = view.buffer {
+                    buffer.read(view.offset, out).map_err(anyhow::Error::from)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How fast it was loaded, by which path, and why by that.
+    pub fn report(&self) -> &LoadReport {
+        &self.report
+    }
+}
