@@ -14,6 +14,8 @@ pub mod group;
 pub mod host;
 /// How to load.
 pub(crate) mod options;
+/// Where the time of a load goes.
+pub mod phases;
 /// Storage to GPU memory through a pinned ring.
 pub mod pinned;
 /// Which bytes go where.

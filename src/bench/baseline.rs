@@ -11,11 +11,11 @@ use safetensors::SafeTensors;
 use crate::bench::{Done, InPlace};
 use crate::gpu::kernels;
 use crate::gpu::memory::DeviceBuffer;
+use crate::load::phases::Phases;
 use crate::load::verify;
 use crate::load::verify::Digests;
 use crate::load::{Clock, Destination};
 use crate::os::cancel::Cancel;
-use crate::record::result::Phases;
 
 /// A tensor in memory of its own.
 pub enum Bytes {

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use crate::bench::{Done, InPlace};
 use crate::cli::Format;
 use crate::load::Destination;
+use crate::load::phases::Phases;
 use crate::load::verify;
 use crate::load::verify::Digests;
-use crate::record::result::Phases;
 
 const LOADERS: &str = include_str!("../../benchmarks/peers/loaders.py");
 const SERVE: &str = include_str!("serve.py");

@@ -152,7 +152,7 @@ pub struct Run<'a> {
 /// What a load of any kind leaves: the figures for its record, and what to verify.
 pub(crate) struct Done {
     pub(super) elapsed_s: f64,
-    pub(super) phases: crate::record::result::Phases,
+    pub(super) phases: crate::load::phases::Phases,
     pub(super) bytes: u64,
     pub(super) path: String,
     pub(super) path_reason: String,

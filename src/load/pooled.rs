@@ -12,6 +12,7 @@ use crate::gpu::Gpu;
 use crate::gpu::copies::{PieceCopy, Stream};
 use crate::gpu::memory::{DeviceSlice, Pinned};
 use crate::load::engine::{Engine, Job, PathTaken, Target, Worker, wrong_target};
+use crate::load::phases::Phases;
 use crate::load::plan::Plan;
 use crate::load::pool::{Asked, Chunk, Filling, Model, Pool};
 use crate::load::source::{Sources, Storage};
@@ -21,7 +22,6 @@ use crate::load::{
 };
 use crate::os::cancel::Cancel;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
-use crate::record::result::Phases;
 
 /// Loads to GPUs by way of the pool; past it where the checkpoint does not fit, which the report says.
 pub fn load(

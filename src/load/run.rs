@@ -13,11 +13,11 @@ use crate::gpu::{Gpu, kernels};
 use crate::load::engine::{Engine, PathTaken};
 pub use crate::load::options::Options;
 pub(crate) use crate::load::options::default_threads;
+use crate::load::phases::Phases;
 use crate::load::plan::Plan;
 pub use crate::load::transfer::{lanes, transfer};
 use crate::os::cancel::Cancel;
 use crate::os::memory::HostBuffer;
-use crate::record::result::Phases;
 
 /// Where to load to.
 #[derive(Clone)]

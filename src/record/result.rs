@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+pub use crate::load::phases::Phases;
 use crate::os::sys;
 
 /// Above this share of resident bytes before a load that was meant to be cold, the record says `warm`.
@@ -65,18 +66,6 @@ pub struct Record {
     pub threads: u64,
     /// Names the run; the same in `environment.json`.
     pub run_id: String,
-}
-
-/// Where a load's time went. The phases of one load, in seconds; `transfer_s` ends with the last byte.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Phases {
-    pub open_s: f64,
-    pub plan_s: f64,
-    pub allocate_s: f64,
-    /// What the transfer waited for pinned memory; pinning goes on beside the phases around it.
-    pub register_s: f64,
-    pub transfer_s: f64,
 }
 
 /// Where the records of one model, format, count and mode stand.

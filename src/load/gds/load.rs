@@ -9,13 +9,13 @@ use crate::checkpoint::Checkpoint;
 use crate::gpu::Gpu;
 use crate::load::engine::Engine;
 use crate::load::gds::{Gds, GdsEngine};
+use crate::load::phases::Phases;
 use crate::load::plan::Plan;
 use crate::load::{
     Clock, LoadReport, Loaded, Options, Placement, allocate, gpus_of_lanes, lanes, poison_all, transfer,
 };
 use crate::os::cancel::Cancel;
 use crate::os::sys;
-use crate::record::result::Phases;
 
 /// What came of it.
 pub enum Came {
