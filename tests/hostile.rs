@@ -6,16 +6,15 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use sllm_gds::checkpoint::Checkpoint;
+use sllm_gds::checkpoint::reader::{TensorReader, TensorSource};
 use sllm_gds::cli::inspect;
 use sllm_gds::cli::{CheckpointArg, InspectArgs, IoChoice, VerifyArgs};
 use sllm_gds::load::plan::Plan;
 use sllm_gds::load::stored;
 use sllm_gds::load::{Destination, Options, load};
-use sllm_gds::origin::input::TensorReader;
 use sllm_gds::os::cancel::Cancel;
 use sllm_gds::os::sys;
 use sllm_gds::write::export;
-use sllm_gds::write::files::Source;
 
 #[path = "faults/fixture.rs"]
 mod fixture;

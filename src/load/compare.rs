@@ -5,13 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use crate::checkpoint::reader::{TensorReader, TensorSource};
 use crate::checkpoint::sllm::to_torch;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::cli::progress;
-use crate::origin::input::TensorReader;
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::text;
-use crate::write::files::Source;
 
 /// Bytes compared at a time; a multiple of every element's size.
 const BLOCK_BYTES: u64 = 4 << 20;

@@ -6,14 +6,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use anyhow::{Result, bail};
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::reader::{TensorReader, TensorSource};
 use crate::gpu::kernels;
 use crate::gpu::memory::DeviceBuffer;
 use crate::load::{Buffer, Loaded, View};
-use crate::origin::input::TensorReader;
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::digest;
 use crate::os::digest::Digest;
-use crate::write::files::Source;
 
 /// Bytes that one thread digests at a time: a multiple of 8.
 const PART_BYTES: u64 = 16 << 20;
@@ -38,7 +37,7 @@ pub fn reread(checkpoint: &Checkpoint, cancel: &Cancel) -> Result<Digests> {
 }
 
 /// Digests of tensors of these sizes, from one read of each.
-pub fn read_digests(sizes: &[u64], source: &dyn Source, cancel: &Cancel) -> Result<Vec<Digest>> {
+pub fn read_digests(sizes: &[u64], source: &dyn TensorSource, cancel: &Cancel) -> Result<Vec<Digest>> {
     in_parts(sizes, cancel, |tensor, offset, bytes| {
         let mut part = vec![0u8; bytes as usize];
         source.fill(tensor, offset, &mut part)?;

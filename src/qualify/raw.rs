@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::checkpoint::reader::TensorSource;
 use crate::checkpoint::sllm::partition_name;
 use crate::checkpoint::{DType, contiguous_stride};
 use crate::origin::input::{Input, InputTensor};
@@ -19,7 +20,6 @@ use crate::os::memory::HostBuffer;
 use crate::os::residency;
 use crate::os::sys;
 use crate::qualify::measure::{Rounds, not_cold, repeat};
-use crate::write::files::Source;
 use crate::write::save::{Layout, save};
 
 /// Tensors of the file: enough to share out to many GPUs evenly.
@@ -62,7 +62,7 @@ pub fn lay_out(room: &Path, bytes: u64, cancel: &Cancel) -> Result<RawFile> {
 /// Bytes that no drive or file system can make smaller.
 struct Random;
 
-impl Source for Random {
+impl TensorSource for Random {
     fn fill(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<()> {
         fastrand::Rng::with_seed((tensor as u64) << 44 ^ offset).fill(out);
         Ok(())

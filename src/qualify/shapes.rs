@@ -3,11 +3,11 @@
 use anyhow::{Context, Result, bail};
 
 use crate::checkpoint::TensorSpec;
+use crate::checkpoint::reader::TensorSource;
 use crate::origin::input;
 use crate::origin::input::Input;
 use crate::origin::synthetic;
 use crate::os::cancel::Cancel;
-use crate::write::files::Source;
 
 /// Models to make up, small to large.
 const MODELS: [&str; 4] =
@@ -100,11 +100,11 @@ impl Shapes {
 
 /// Some tensors of a model, numbered anew.
 struct Cut {
-    whole: Box<dyn Source>,
+    whole: Box<dyn TensorSource>,
     kept: Vec<usize>,
 }
 
-impl Source for Cut {
+impl TensorSource for Cut {
     fn fill(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<()> {
         let of_whole =
             self.kept.get(tensor).with_context(|| format!("the cut model has no tensor {tensor}"))?;

@@ -8,16 +8,16 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::Outcome;
+use crate::checkpoint::reader::{TensorReader, TensorSource};
 use crate::checkpoint::{Checkpoint, MAX_TOTAL_BYTES, Tensor, manifest, safetensors, select, shard_sets};
 use crate::cli::ExportArgs;
 use crate::cli::progress;
 use crate::load::verify::read_digests;
-use crate::origin::input;
-use crate::origin::input::TensorReader;
 use crate::os::cancel::Cancel;
 use crate::os::digest::Digest;
 use crate::os::text;
-use crate::write::files::{Content, NewFile, Piece, Source, write_files};
+use crate::write::files::{Content, NewFile, Piece, write_files};
+use crate::write::input;
 use crate::write::save::{check_opens, check_space, explain_full_disk};
 use crate::write::sidecars;
 use crate::write::sidecars::{sync_folders, write_synced};
@@ -162,7 +162,7 @@ fn check_copied(reader: &TensorReader, copied: &[Digest], cancel: &Cancel) -> Re
 /// One tensor of a source.
 struct Only<'a>(&'a TensorReader, usize);
 
-impl Source for Only<'_> {
+impl TensorSource for Only<'_> {
     fn fill(&self, _: usize, offset: u64, out: &mut [u8]) -> Result<()> {
         self.0.fill(self.1, offset, out)
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 
+use crate::checkpoint::reader::TensorSource;
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::digest;
 use crate::os::digest::{CHUNK_BYTES, Digest};
@@ -31,20 +32,9 @@ pub struct Piece {
 }
 
 pub enum Content {
-    /// Index of a tensor of the [`Source`].
+    /// Index of a tensor of the [`TensorSource`].
     Tensor(usize),
     Literal(Vec<u8>),
-}
-
-/// Where tensors' bytes come from; asked by many threads at once.
-pub trait Source: Sync {
-    /// Fills `out` with the tensor's bytes from `offset` on.
-    fn fill(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<()>;
-
-    /// Refuses where what was read may be half old, half new; asked when all is read.
-    fn check_unchanged(&self) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// Digests made on the way: of each file's chunks, and of each tensor.
@@ -62,7 +52,7 @@ fn writer_threads() -> usize {
 pub fn write_files(
     dir: &Path,
     files: &[NewFile],
-    source: &dyn Source,
+    source: &dyn TensorSource,
     tensor_bytes: &[u64],
     cancel: &Cancel,
     bar: &ProgressBar,
@@ -134,7 +124,7 @@ fn create(dir: &Path, file: &NewFile) -> Result<(File, PathBuf)> {
 struct Work<'a> {
     files: &'a [NewFile],
     handles: &'a [(File, PathBuf)],
-    source: &'a dyn Source,
+    source: &'a dyn TensorSource,
     /// File and offset of each chunk.
     jobs: &'a [(usize, u64)],
     next: AtomicUsize,
@@ -228,7 +218,7 @@ mod tests {
 
     struct Ramp;
 
-    impl Source for Ramp {
+    impl TensorSource for Ramp {
         fn fill(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<()> {
             for (i, byte) in out.iter_mut().enumerate() {
                 *byte = ((offset + i as u64) as usize * 31 + tensor) as u8 | 1;
@@ -267,7 +257,7 @@ mod tests {
     #[test]
     fn a_failing_source_fails_the_whole() {
         struct Broken;
-        impl Source for Broken {
+        impl TensorSource for Broken {
             fn fill(&self, _: usize, _: u64, _: &mut [u8]) -> Result<()> {
                 bail!("no such luck")
             }
