@@ -8,6 +8,8 @@ pub mod child;
 pub mod digest;
 /// Host buffers.
 pub mod memory;
+/// Numbered work on several threads.
+pub mod parallel;
 /// Hidden directories that killed processes leave, told from those of living ones.
 pub mod remains;
 /// What the page cache holds of a file.

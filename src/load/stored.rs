@@ -1,7 +1,7 @@
 //! `sllm-gds verify`: digests recomputed from disk, and comparison with another checkpoint.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 
@@ -13,9 +13,10 @@ use crate::cli::{IoChoice, VerifyArgs};
 use crate::load::compare;
 use crate::load::source::{Sources, Storage};
 use crate::load::{Destination, default_threads};
-use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::cancel::Cancel;
 use crate::os::digest;
 use crate::os::memory::HostBuffer;
+use crate::os::parallel;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 use crate::os::text;
 use crate::write::sidecars;
@@ -89,39 +90,24 @@ pub(super) fn digests(checkpoint: &Checkpoint, manifest: &Manifest, cancel: &Can
     let tensor_sums: Vec<AtomicU64> = checkpoint.tensors.iter().map(|_| AtomicU64::new(0)).collect();
     // With file and chunk, for their order.
     let problems: Mutex<Vec<((usize, u64), String)>> = Mutex::new(Vec::new());
-    let next = AtomicUsize::new(0);
-    let run = || -> Result<()> {
-        let mut buffer = HostBuffer::new(manifest.chunk_bytes)?;
-        while let Some((file, chunk)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
-            if cancel.is_set() {
-                bail!(Interrupted);
-            }
-            let offset = chunk * manifest.chunk_bytes;
-            let bytes = manifest.chunk_bytes.min(checkpoint.files[file].bytes - offset);
-            read_chunk(checkpoint, &sources, file, offset, bytes, buffer.as_mut_slice())?;
-            let read = &buffer.as_slice()[..bytes as usize];
-            add_tensor_parts(checkpoint, file, offset, read, &tensor_sums);
-            let (found, wanted) = (digest::digest(read), manifest.partitions[file].digests[chunk as usize]);
-            if found != wanted {
-                let what = describe(checkpoint, file, chunk, offset, bytes);
-                let text = format!("{what}: digest {found}, expected {wanted}");
-                problems.lock().unwrap_or_else(|e| e.into_inner()).push(((file, chunk), text));
-            }
-            bar.inc(bytes);
+    let check = |buffer: &mut HostBuffer, number: usize| -> Result<()> {
+        let (file, chunk) = jobs[number];
+        let offset = chunk * manifest.chunk_bytes;
+        let bytes = manifest.chunk_bytes.min(checkpoint.files[file].bytes - offset);
+        read_chunk(checkpoint, &sources, file, offset, bytes, buffer.as_mut_slice())?;
+        let read = &buffer.as_slice()[..bytes as usize];
+        add_tensor_parts(checkpoint, file, offset, read, &tensor_sums);
+        let (found, wanted) = (digest::digest(read), manifest.partitions[file].digests[chunk as usize]);
+        if found != wanted {
+            let what = describe(checkpoint, file, chunk, offset, bytes);
+            let text = format!("{what}: digest {found}, expected {wanted}");
+            problems.lock().unwrap_or_else(|e| e.into_inner()).push(((file, chunk), text));
         }
+        bar.inc(bytes);
         Ok(())
     };
-    std::thread::scope(|scope| {
-        let handles: Vec<_> =
-            (0..default_threads(&Destination::Host).min(jobs.len())).map(|_| scope.spawn(run)).collect();
-        for handle in handles {
-            match handle.join() {
-                Ok(result) => result?,
-                Err(_) => bail!("a verifying thread died; please report this"),
-            }
-        }
-        Ok(())
-    })?;
+    let threads = default_threads(&Destination::Host);
+    parallel::for_each(jobs.len(), threads, cancel, || HostBuffer::new(manifest.chunk_bytes), check)?;
     bar.finish_and_clear();
     let mut problems = problems.into_inner().unwrap_or_else(|e| e.into_inner());
     problems.sort();

@@ -43,6 +43,11 @@ impl Cancel {
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// An error once it is set.
+    pub fn check(&self) -> Result<(), Interrupted> {
+        if self.is_set() { Err(Interrupted) } else { Ok(()) }
+    }
 }
 
 /// The error of work that stopped because it was asked to; `main` exits with 130 on it.

@@ -3,17 +3,17 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 
 use crate::checkpoint::reader::TensorSource;
-use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::cancel::Cancel;
 use crate::os::digest;
 use crate::os::digest::{CHUNK_BYTES, Digest};
 use crate::os::memory::HostBuffer;
+use crate::os::parallel;
 use crate::os::sys;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
@@ -68,21 +68,12 @@ pub fn write_files(
         handles: &handles,
         source,
         jobs: &jobs,
-        next: AtomicUsize::new(0),
         chunk_sums: jobs.iter().map(|_| AtomicU64::new(0)).collect(),
         tensor_sums: tensor_bytes.iter().map(|_| AtomicU64::new(0)).collect(),
-        failure: Mutex::new(None),
-        cancel,
         bar,
     };
-    std::thread::scope(|scope| {
-        for _ in 0..writer_threads().min(jobs.len()) {
-            scope.spawn(|| work.run());
-        }
-    });
-    if let Some(error) = work.failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
-        return Err(error);
-    }
+    let buffer = || HostBuffer::new(CHUNK_BYTES);
+    parallel::for_each(jobs.len(), writer_threads(), cancel, buffer, |buffer, job| work.write(buffer, job))?;
     source.check_unchanged()?;
     for ((handle, path), file) in handles.iter().zip(files) {
         let sync = || handle.set_len(file.bytes).and_then(|()| handle.sync_all());
@@ -127,40 +118,24 @@ struct Work<'a> {
     source: &'a dyn TensorSource,
     /// File and offset of each chunk.
     jobs: &'a [(usize, u64)],
-    next: AtomicUsize,
     chunk_sums: Vec<AtomicU64>,
     tensor_sums: Vec<AtomicU64>,
-    /// The first failure; it stops everybody.
-    failure: Mutex<Option<anyhow::Error>>,
-    cancel: &'a Cancel,
     bar: &'a ProgressBar,
 }
 
 impl Work<'_> {
-    fn run(&self) {
-        if let Err(error) = self.take_chunks() {
-            self.failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
-            self.next.store(self.jobs.len(), Ordering::Relaxed);
-        }
-    }
-
-    fn take_chunks(&self) -> Result<()> {
-        let mut buffer = HostBuffer::new(CHUNK_BYTES)?;
-        loop {
-            let job = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some((file, offset)) = self.jobs.get(job).copied() else { return Ok(()) };
-            if self.cancel.is_set() {
-                bail!(Interrupted);
-            }
-            let bytes = CHUNK_BYTES.min(self.files[file].bytes - offset);
-            let chunk = &mut buffer.as_mut_slice()[..align_up(bytes, DIRECT_ALIGN) as usize];
-            self.fill(file, offset, chunk)?;
-            self.chunk_sums[job].store(digest::partial(&chunk[..bytes as usize], 0), Ordering::Relaxed);
-            let (handle, path) = &self.handles[file];
-            write_chunk(handle, chunk, offset)
-                .with_context(|| format!("write {} bytes at {offset} of {}", chunk.len(), path.display()))?;
-            self.bar.inc(bytes);
-        }
+    /// Makes and writes one chunk.
+    fn write(&self, buffer: &mut HostBuffer, job: usize) -> Result<()> {
+        let (file, offset) = self.jobs[job];
+        let bytes = CHUNK_BYTES.min(self.files[file].bytes - offset);
+        let chunk = &mut buffer.as_mut_slice()[..align_up(bytes, DIRECT_ALIGN) as usize];
+        self.fill(file, offset, chunk)?;
+        self.chunk_sums[job].store(digest::partial(&chunk[..bytes as usize], 0), Ordering::Relaxed);
+        let (handle, path) = &self.handles[file];
+        write_chunk(handle, chunk, offset)
+            .with_context(|| format!("write {} bytes at {offset} of {}", chunk.len(), path.display()))?;
+        self.bar.inc(bytes);
+        Ok(())
     }
 
     /// Fills one chunk from the pieces that meet it, zeros between.
@@ -214,6 +189,8 @@ impl Work<'_> {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
+
     use super::*;
 
     struct Ramp;
