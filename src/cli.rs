@@ -1,19 +1,44 @@
 //! cli
 
 mod args;
+/// `bench`: loads measured in turns.
+mod bench;
+/// How a command finds a checkpoint.
+mod checkpoint;
+/// What can be asked, and who answers.
+mod command;
 /// Shell completions and man pages, from the command line's own types.
-pub mod complete;
+mod complete;
 /// How to load.
 mod engine;
+/// `export`: back to safetensors.
+mod export;
 /// `inspect`: what a checkpoint holds.
 pub mod inspect;
 /// `sllm-gds load`.
 pub mod load;
+/// Everything that is printed.
+pub mod print;
+/// What the program changes of its process.
+pub mod process;
 /// Progress on a terminal, silence in a pipe.
-pub mod progress;
-/// The end of a run: table and plot.
-pub mod summary;
+mod progress;
+/// `save`: a checkpoint in the partitioned layout.
+mod save;
+/// `verify`: digests from disk, and comparison.
+pub mod verify;
 /// Sizes, shares, times, GPU lists.
 mod words;
 
+pub use crate::Outcome;
 pub use args::*;
+pub use bench::BenchArgs;
+pub use checkpoint::CheckpointArg;
+pub use command::{Cli, Command};
+pub use complete::{CompletionsArgs, ManArgs};
+pub use engine::{EngineArgs, EngineChoice, IoChoice};
+pub use export::ExportArgs;
+pub use inspect::InspectArgs;
+pub use save::SaveArgs;
+pub use verify::VerifyArgs;
+pub use words::{Gpus, parse_duration, parse_gpus, parse_percent, parse_size, parse_tolerance};

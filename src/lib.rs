@@ -3,7 +3,7 @@
 //! The path of a byte: [`cli`] → [`checkpoint`] → [`load`] (plan → engine → [`memory`]) → [`digest`].
 //! The path of a measurement: [`cli`] → [`bench`] → `results/*.json` → `analyze`.
 
-// What is printed past `text` could carry others' escapes to the terminal.
+// What is printed past `cli::print` could carry others' escapes to the terminal.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 /// Result files to tables, speedups and plots.

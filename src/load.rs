@@ -29,7 +29,7 @@ mod run;
 pub(crate) mod shape;
 /// Files read through or past the page cache.
 pub mod source;
-/// `verify`: digests from disk, and comparison.
+/// Digests recomputed from disk.
 pub mod stored;
 /// The one loop that moves bytes.
 pub(crate) mod transfer;

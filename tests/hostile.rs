@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use sllm_gds::checkpoint::Checkpoint;
 use sllm_gds::checkpoint::reader::{TensorReader, TensorSource};
-use sllm_gds::cli::inspect;
 use sllm_gds::cli::{CheckpointArg, InspectArgs, IoChoice, VerifyArgs};
+use sllm_gds::cli::{inspect, verify};
 use sllm_gds::load::plan::Plan;
-use sllm_gds::load::stored;
 use sllm_gds::load::{Destination, Options, load};
 use sllm_gds::os::cancel::Cancel;
+use sllm_gds::os::progress::Progress;
 use sllm_gds::os::sys;
 use sllm_gds::write::export;
 
@@ -128,11 +128,13 @@ fn open_and_use(path: &Path) -> bool {
         );
     }
     // Hostile digests and views that safetensors can't hold make these fail, which is right.
-    let _ = stored::run(&VerifyArgs { checkpoint: arg(), against: None, json: true }, &cancel);
+    let _ = verify::run(&VerifyArgs { checkpoint: arg(), against: None, json: true }, &cancel);
     for max_shard_bytes in [None, Some(10_000)] {
         let to = tempfile::tempdir_in(path.parent().unwrap()).unwrap();
         let to = to.path().join("exported");
-        if export::export(checkpoint.clone(), &to, max_shard_bytes, false, &cancel).is_ok() {
+        if export::export(checkpoint.clone(), &to, max_shard_bytes, false, &cancel, &Progress::silent())
+            .is_ok()
+        {
             let exported = open(&to).expect("what was exported opens");
             assert_eq!(exported.tensors.len(), checkpoint.tensors.len());
         }
@@ -273,7 +275,9 @@ fn files_that_claim_exabytes() {
         load(&dir, &Destination::Host, &options, &Cancel::new()).map(|_| ()).map_err(refused).unwrap_err();
     assert!(text.contains("available"), "{text}");
     let to = fixture.root.path().join("exported");
-    let text = export::export(checkpoint, &to, None, false, &Cancel::new()).map_err(refused).unwrap_err();
+    let text = export::export(checkpoint, &to, None, false, &Cancel::new(), &Progress::silent())
+        .map_err(refused)
+        .unwrap_err();
     assert!(text.contains("bytes free"), "{text}");
     // Eight names for 2 EiB come to 2^64 when each is written out.
     assert!(claim("tensor.data_0", b"", 1 << 61));
@@ -283,7 +287,8 @@ fn files_that_claim_exabytes() {
     fs::write(dir.join("tensor_index.json"), index).unwrap();
     let tied = open(&dir).unwrap();
     for max_shard_bytes in [None, Some(u64::MAX)] {
-        let result = export::export(tied.clone(), &to, max_shard_bytes, false, &Cancel::new());
+        let result =
+            export::export(tied.clone(), &to, max_shard_bytes, false, &Cancel::new(), &Progress::silent());
         assert!(result.map_err(refused).unwrap_err().contains("more than any file system holds"));
     }
 }

@@ -10,13 +10,20 @@ use crate::checkpoint::reader::{TensorReader, TensorSource};
 use crate::checkpoint::{Checkpoint, contiguous_stride};
 use crate::origin::{hub, synthetic};
 use crate::os::cancel::Cancel;
+use crate::os::progress::Progress;
 pub use crate::write::input::{Identity, Input, InputTensor};
 use crate::write::input::{origin, places};
 use crate::write::sidecars;
 use crate::write::sidecars::Sidecar;
 
-/// Opens what `--model` names.
-pub fn open(model: &str, seed: u64, hf_token: Option<&str>, cancel: &Cancel) -> Result<Input> {
+/// Opens the model that these words name: a directory, a hub id, or `synthetic:` and an id.
+pub fn open(
+    model: &str,
+    seed: u64,
+    hf_token: Option<&str>,
+    cancel: &Cancel,
+    progress: &Progress,
+) -> Result<Input> {
     if let Some(spec) = model.strip_prefix(synthetic::PREFIX) {
         return made_up(synthetic::model(spec)?, seed);
     }
@@ -38,6 +45,7 @@ pub fn open(model: &str, seed: u64, hf_token: Option<&str>, cancel: &Cancel) -> 
     }
     let mut options = hub::Options::from_env(hf_token)?;
     options.cancel = cancel.clone();
+    options.progress = progress.clone();
     let snapshot = hub::fetch(model, &options)?;
     let id = model.split_once('@').map_or(model, |(id, _)| id);
     // A branch moves on; the snapshot's directory is named by the commit.

@@ -17,6 +17,7 @@ use crate::checkpoint::{DType, contiguous_stride};
 use crate::origin::input::{Input, InputTensor};
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::memory::HostBuffer;
+use crate::os::progress::Progress;
 use crate::os::residency;
 use crate::os::sys;
 use crate::qualify::measure::{Rounds, not_cold, repeat};
@@ -54,7 +55,7 @@ pub fn lay_out(room: &Path, bytes: u64, cancel: &Cancel) -> Result<RawFile> {
     let tensors = (0..TENSORS).map(tensor).collect();
     let input = Input::made_up("random".into(), "random bytes".into(), tensors, Box::new(Random));
     let checkpoint = room.join("random");
-    save(&input, &Layout::new(&input, 1, u64::MAX)?, &checkpoint, false, cancel)?;
+    save(&input, &Layout::new(&input, 1, u64::MAX)?, &checkpoint, false, cancel, &Progress::silent())?;
     let path = checkpoint.join(partition_name(0));
     Ok(RawFile { checkpoint, path, bytes })
 }

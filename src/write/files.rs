@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
-use indicatif::ProgressBar;
 
 use crate::checkpoint::reader::TensorSource;
 use crate::os::cancel::Cancel;
@@ -14,6 +13,7 @@ use crate::os::digest;
 use crate::os::digest::{CHUNK_BYTES, Digest};
 use crate::os::memory::HostBuffer;
 use crate::os::parallel;
+use crate::os::progress::Meter;
 use crate::os::sys;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
@@ -55,7 +55,7 @@ pub fn write_files(
     source: &dyn TensorSource,
     tensor_bytes: &[u64],
     cancel: &Cancel,
-    bar: &ProgressBar,
+    meter: &Meter,
 ) -> Result<Written> {
     let handles = files.iter().map(|file| create(dir, file)).collect::<Result<Vec<_>>>()?;
     let jobs: Vec<(usize, u64)> = files
@@ -70,7 +70,7 @@ pub fn write_files(
         jobs: &jobs,
         chunk_sums: jobs.iter().map(|_| AtomicU64::new(0)).collect(),
         tensor_sums: tensor_bytes.iter().map(|_| AtomicU64::new(0)).collect(),
-        bar,
+        meter,
     };
     let buffer = || HostBuffer::new(CHUNK_BYTES);
     parallel::for_each(jobs.len(), writer_threads(), cancel, buffer, |buffer, job| work.write(buffer, job))?;
@@ -120,7 +120,7 @@ struct Work<'a> {
     jobs: &'a [(usize, u64)],
     chunk_sums: Vec<AtomicU64>,
     tensor_sums: Vec<AtomicU64>,
-    bar: &'a ProgressBar,
+    meter: &'a Meter,
 }
 
 impl Work<'_> {
@@ -134,7 +134,7 @@ impl Work<'_> {
         let (handle, path) = &self.handles[file];
         write_chunk(handle, chunk, offset)
             .with_context(|| format!("write {} bytes at {offset} of {}", chunk.len(), path.display()))?;
-        self.bar.inc(bytes);
+        self.meter.advance(bytes);
         Ok(())
     }
 
@@ -215,9 +215,9 @@ mod tests {
             Piece { offset: CHUNK_BYTES + 512, bytes: 13, content: Content::Tensor(1) },
         ];
         let file = NewFile { name: "x".into(), bytes: size, pieces };
-        let bar = ProgressBar::hidden();
+        let meter = Meter::silent();
         let written =
-            write_files(dir.path(), &[file], &Ramp, &[CHUNK_BYTES, 13], &Cancel::new(), &bar).unwrap();
+            write_files(dir.path(), &[file], &Ramp, &[CHUNK_BYTES, 13], &Cancel::new(), &meter).unwrap();
         let bytes = std::fs::read(dir.path().join("x")).unwrap();
         assert_eq!(bytes.len() as u64, size);
         let mut wanted = vec![0u8; size as usize];
@@ -242,7 +242,7 @@ mod tests {
         let dir = tempfile::tempdir_in(".").unwrap();
         let pieces = vec![Piece { offset: 0, bytes: 8, content: Content::Tensor(0) }];
         let file = NewFile { name: "x".into(), bytes: 4096, pieces };
-        let result = write_files(dir.path(), &[file], &Broken, &[8], &Cancel::new(), &ProgressBar::hidden());
+        let result = write_files(dir.path(), &[file], &Broken, &[8], &Cancel::new(), &Meter::silent());
         assert_eq!(result.err().unwrap().to_string(), "no such luck");
     }
 }
