@@ -10,6 +10,7 @@
 #[cfg(feature = "analyze")]
 pub mod analyze;
 /// Loads measured in turns against SafeTensors.
+#[cfg(feature = "cli")]
 pub mod bench;
 /// What a checkpoint is: layouts, manifest, types, and which files are the model.
 pub mod checkpoint;
@@ -30,10 +31,13 @@ pub mod origin;
 /// System calls, host memory, page cache, digests, cancellation.
 pub mod os;
 /// What every page needs.
+#[cfg(feature = "cli")]
 pub mod page;
 /// A node held against what its parts allow, a profile, or an earlier node.
+#[cfg(feature = "cli")]
 pub mod qualify;
 /// The result file.
+#[cfg(feature = "cli")]
 pub mod record;
 /// New checkpoints on disk, whole or not at all.
 pub mod write;

@@ -1,4 +1,5 @@
 //! Model directories as users reported them, made anew: what is right, or a refusal that says what to do.
+#![cfg(feature = "cli")]
 
 use std::collections::BTreeMap;
 use std::fs;

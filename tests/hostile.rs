@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use sllm_gds::checkpoint::Checkpoint;
 use sllm_gds::checkpoint::reader::{TensorReader, TensorSource};
-use sllm_gds::cli::{CheckpointArg, InspectArgs, IoChoice, VerifyArgs};
-use sllm_gds::cli::{inspect, verify};
+use sllm_gds::cli::IoChoice;
+#[cfg(feature = "cli")]
+use sllm_gds::cli::{CheckpointArg, InspectArgs, VerifyArgs, inspect, verify};
 use sllm_gds::load::plan::Plan;
 use sllm_gds::load::{Destination, Options, load};
 use sllm_gds::os::cancel::Cancel;
@@ -98,14 +99,22 @@ fn open(path: &Path) -> Option<Checkpoint> {
     }
 }
 
-/// Opens, and does with it all that the command line can.
-fn open_and_use(path: &Path) -> bool {
-    let Some(checkpoint) = open(path) else { return false };
-    let cancel = Cancel::new();
+#[cfg(feature = "cli")]
+fn inspect_and_verify(path: &Path, cancel: &Cancel) {
     let arg = || CheckpointArg { name: path.to_str().unwrap().into(), storage_path: "/".into() };
     for json in [false, true] {
         inspect::run(&InspectArgs { checkpoint: arg(), json }).unwrap();
     }
+    // Hostile digests make this fail, which is right.
+    let _ = verify::run(&VerifyArgs { checkpoint: arg(), against: None, json: true }, cancel);
+}
+
+/// Opens, and does with it all that the command line can.
+fn open_and_use(path: &Path) -> bool {
+    let Some(checkpoint) = open(path) else { return false };
+    let cancel = Cancel::new();
+    #[cfg(feature = "cli")]
+    inspect_and_verify(path, &cancel);
     let options = Options {
         io: IoChoice::Buffered,
         chunk_bytes: 8192,
@@ -127,8 +136,7 @@ fn open_and_use(path: &Path) -> bool {
             tensor.name
         );
     }
-    // Hostile digests and views that safetensors can't hold make these fail, which is right.
-    let _ = verify::run(&VerifyArgs { checkpoint: arg(), against: None, json: true }, &cancel);
+    // Views that safetensors can't hold make these fail, which is right.
     for max_shard_bytes in [None, Some(10_000)] {
         let to = tempfile::tempdir_in(path.parent().unwrap()).unwrap();
         let to = to.path().join("exported");
@@ -229,9 +237,8 @@ fn very_many_names_for_the_same_bytes() {
     }
     let checkpoint = open(&fixture.foreign()).unwrap();
     assert_eq!((checkpoint.tensors.len(), checkpoint.tensor_bytes()), (20_000, 9113));
-    let name = fixture.foreign().to_str().unwrap().to_string();
-    let args = InspectArgs { checkpoint: CheckpointArg { name, storage_path: "/".into() }, json: true };
-    inspect::run(&args).unwrap();
+    #[cfg(feature = "cli")]
+    inspect_and_verify(&fixture.foreign(), &Cancel::new());
 }
 
 /// Where sparse files can be so large (tmpfs, XFS), sizes alone overflow sums.

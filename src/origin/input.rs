@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::checkpoint::reader::{TensorReader, TensorSource};
 use crate::checkpoint::{Checkpoint, contiguous_stride};
-use crate::origin::{hub, synthetic};
+use crate::origin::synthetic;
 use crate::os::cancel::Cancel;
 use crate::os::progress::Progress;
 pub use crate::write::input::{Identity, Input, InputTensor};
@@ -38,6 +38,12 @@ pub fn open(
         let name = name.map_or("model".into(), |n| n.to_string_lossy().into_owned());
         return on_disk(checkpoint, name, whole.display().to_string(), Identity::Bytes);
     }
+    from_hub(model, hf_token, cancel, progress)
+}
+
+#[cfg(feature = "hub")]
+fn from_hub(model: &str, hf_token: Option<&str>, cancel: &Cancel, progress: &Progress) -> Result<Input> {
+    use crate::origin::hub;
     if !hub::is_id(model) {
         bail!(
             "'{model}' is neither a directory nor a hub id; to make a model up, write synthetic:facebook/opt-125m"
@@ -51,6 +57,14 @@ pub fn open(
     // A branch moves on; the snapshot's directory is named by the commit.
     let commit = snapshot.file_name().unwrap_or_default().to_string_lossy().into_owned();
     on_disk(Checkpoint::open_whole(&snapshot)?, id.to_string(), format!("{id}@{commit}"), Identity::Words)
+}
+
+#[cfg(not(feature = "hub"))]
+fn from_hub(model: &str, _: Option<&str>, _: &Cancel, _: &Progress) -> Result<Input> {
+    bail!(
+        "there is no directory '{model}', and this build can't ask the hub (it lacks the feature `hub`); to make a model \
+         up, write synthetic:facebook/opt-125m"
+    )
 }
 
 fn made_up(model: synthetic::Model, seed: u64) -> Result<Input> {
