@@ -4,6 +4,10 @@
 mod baseline;
 /// Evicting files and measuring residency.
 pub mod cache;
+/// What a load leaves.
+mod done;
+/// Modes, formats, baselines.
+pub mod format;
 /// The checkpoints of a run, made where they are missing.
 mod prepare;
 /// SafeTensors and its peers as Python users load them.

@@ -14,6 +14,8 @@ pub mod manifest;
 pub mod modules;
 /// Telling layouts apart, and what is wrong where none is found.
 pub(crate) mod open;
+/// Tensors' bytes from a checkpoint's files.
+pub mod reader;
 /// Reading and indexing safetensors files and directories.
 pub mod safetensors;
 /// Which files of a listing are the model.

@@ -22,7 +22,7 @@
 //! the program `sllm-gds` and for tests: hidden from these pages, and changed at will.
 
 #![deny(missing_docs)]
-// What is printed past `text` could carry others' escapes to the terminal.
+// What is printed past `cli::print` could carry others' escapes to the terminal.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub use checkpoint::{Checkpoint, DType};
@@ -37,6 +37,7 @@ pub use os::cancel::Cancel;
 #[doc(hidden)]
 pub mod analyze;
 /// Loads measured in turns against SafeTensors.
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod bench;
 /// What a checkpoint is: layouts, manifest, types, and which files are the model.
@@ -66,28 +67,17 @@ pub mod origin;
 #[doc(hidden)]
 pub mod os;
 /// What every page needs.
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod page;
 /// A node held against what its parts allow, a profile, or an earlier node.
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod qualify;
 /// The result file.
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod record;
 /// New checkpoints on disk, whole or not at all.
 #[doc(hidden)]
 pub mod write;
-
-#[doc(hidden)]
-/// What a command came to; `main` turns it into the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Exit code 0.
-    Yes,
-    /// Exit code 1: it ran, and the answer is no (a mismatch, a failed load, a regression).
-    No,
-    /// Exit code 2: it ran, and the answer can't be told.
-    Unknown,
-    /// Exit code 130: Ctrl-C; what was done is kept.
-    Interrupted,
-}

@@ -33,6 +33,8 @@ pub mod model;
 /// How to load.
 #[doc(hidden)]
 pub mod options;
+/// Where the time of a load goes.
+pub mod phases;
 /// Storage to GPU memory through a pinned ring.
 #[doc(hidden)]
 pub mod pinned;
@@ -62,7 +64,7 @@ mod shape;
 /// Files read through or past the page cache.
 #[doc(hidden)]
 pub mod source;
-/// `verify`: digests from disk, and comparison.
+/// Digests recomputed from disk.
 #[doc(hidden)]
 pub mod stored;
 /// The one loop that moves bytes.
@@ -79,7 +81,8 @@ pub use loader::{Builder, Loader};
 pub use model::{Device, Model, Weight};
 pub use options::Options;
 pub(crate) use options::default_threads;
-pub use report::{Clock, LoadReport, Phases};
+pub use phases::Phases;
+pub use report::{Clock, LoadReport};
 pub use request::{Request, Select, To};
 pub use run::load;
 pub use settings::{EngineChoice, IoChoice, OnError, Register, Settings};

@@ -1,6 +1,6 @@
 //! What the operating system gives: system calls, host memory, page cache, digests, cancellation.
 
-/// Ctrl-C, once for the whole process.
+/// Work that is asked to stop.
 pub mod cancel;
 /// This program again, as a child with a time limit.
 pub mod child;
@@ -8,6 +8,10 @@ pub mod child;
 pub mod digest;
 /// Host buffers.
 pub mod memory;
+/// Numbered work on several threads.
+pub mod parallel;
+/// How far work has come.
+pub mod progress;
 /// Hidden directories that killed processes leave, told from those of living ones.
 pub mod remains;
 /// What the page cache holds of a file.

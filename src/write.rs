@@ -4,6 +4,8 @@
 pub mod export;
 /// Files written whole, in parallel, past the page cache.
 pub mod files;
+/// What a save takes.
+pub mod input;
 /// `save`: a source of tensors laid out in partitions.
 pub mod save;
 /// Files that go beside the weights.

@@ -1,4 +1,5 @@
 //! `bench`, as a user runs it: the result files, the order of the loads, and what it refuses.
+#![cfg(feature = "cli")]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,5 @@
 //! `bench` when things go wrong under it: errors are rows, the run goes on, files stay whole.
+#![cfg(feature = "cli")]
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt;

@@ -1,4 +1,5 @@
 //! Model directories as users reported them, made anew: what is right, or a refusal that says what to do.
+#![cfg(feature = "cli")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -204,6 +205,7 @@ fn what_is_not_surely_one_model_is_not_overwritten() {
 fn a_source_that_changes_meanwhile_is_not_saved() {
     use sllm_gds::origin::input;
     use sllm_gds::os::cancel::Cancel;
+    use sllm_gds::os::progress::Progress;
     use sllm_gds::write::save;
 
     let dir = temp_dir();
@@ -216,10 +218,13 @@ fn a_source_that_changes_meanwhile_is_not_saved() {
     {
         shard(&file, &["w"], 1);
         fs::write(file.with_file_name("config.json"), b"{}").unwrap();
-        let input = input::open(dir.path().join("m").to_str().unwrap(), 0, None, &Cancel::new()).unwrap();
+        let input =
+            input::open(dir.path().join("m").to_str().unwrap(), 0, None, &Cancel::new(), &Progress::silent())
+                .unwrap();
         let layout = save::Layout::new(&input, 1, 1 << 30).unwrap();
         change(&file);
-        let saved = save::save(&input, &layout, &dir.path().join("x"), false, &Cancel::new());
+        let saved =
+            save::save(&input, &layout, &dir.path().join("x"), false, &Cancel::new(), &Progress::silent());
         let error = format!("{:#}", saved.unwrap_err());
         assert!(error.contains(&format!("{name}: changed while it was read")), "{error}");
         assert!(!dir.path().join("x").exists());

@@ -1,4 +1,5 @@
 //! `export`, as a user runs it.
+#![cfg(feature = "cli")]
 
 use std::fs;
 

@@ -1,4 +1,5 @@
 //! `load` and `inspect`, as a user runs them.
+#![cfg(feature = "cli")]
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};

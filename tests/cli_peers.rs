@@ -1,5 +1,6 @@
 //! `bench` with peers: formats that other libraries load, in Python. The libraries here are stand-ins with the
 //! interfaces of the real ones (tests/peers), since those want torch; numpy is all that must be installed.
+#![cfg(feature = "cli")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -1,4 +1,5 @@
 //! Targets that can't be written or replaced as a plain directory can: links, mounts, overlays, what one may not see.
+#![cfg(feature = "cli")]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

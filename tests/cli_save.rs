@@ -1,4 +1,5 @@
 //! `save`, as a user runs it.
+#![cfg(feature = "cli")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

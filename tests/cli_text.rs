@@ -1,4 +1,5 @@
 //! Names, paths and headers of others, on their way to the terminal: none may paint it or forge a line.
+#![cfg(feature = "cli")]
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! `verify`, as a user runs it: whatever changed on disk must show.
+#![cfg(feature = "cli")]
 
 use std::fs;
 use std::io::ErrorKind;

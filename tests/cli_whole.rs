@@ -1,4 +1,5 @@
 //! Checkpoints appear whole or not at all: under kill, Ctrl-C, a full disk, and a race.
+#![cfg(feature = "cli")]
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;

@@ -1,4 +1,5 @@
 //! What version 0.1 wrote stays readable: checkpoints, and the records of `bench` and `qualify`.
+#![cfg(feature = "cli")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! Saves and exports that are killed, or fail, at each call by which they change a disk: the old checkpoint or the new
 //! one, never half of one. The same on file systems that lack what others have.
+#![cfg(feature = "cli")]
 
 mod common;
 #[path = "crash/faults.rs"]

@@ -1,5 +1,6 @@
 //! What is delivered beside the program: the container, Kubernetes manifests, fio's job file, completions, man pages.
 //! No engine and no cluster runs here: a recording `docker` holds the command lines, schemas hold the manifests.
+#![cfg(feature = "cli")]
 
 #[path = "deploy/docker_run.rs"]
 mod docker_run;

@@ -1,4 +1,5 @@
 //! `doctor`, as a user runs it, on machines that were recorded, and on the one that runs the tests.
+#![cfg(feature = "cli")]
 
 mod common;
 #[path = "doctor/live.rs"]

@@ -7,6 +7,7 @@
 #[path = "faults/fixture.rs"]
 mod fixture;
 
+#[cfg(feature = "cli")]
 #[path = "gpu/cli.rs"]
 mod cli;
 #[path = "gpu/faults.rs"]

@@ -6,17 +6,16 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use sllm_gds::checkpoint::Checkpoint;
-use sllm_gds::cli::inspect;
-use sllm_gds::cli::{CheckpointArg, InspectArgs, VerifyArgs};
+use sllm_gds::checkpoint::reader::{TensorReader, TensorSource};
+#[cfg(feature = "cli")]
+use sllm_gds::cli::{CheckpointArg, InspectArgs, VerifyArgs, inspect, verify};
 use sllm_gds::load::IoChoice;
 use sllm_gds::load::plan::{Plan, Spacing};
-use sllm_gds::load::stored;
 use sllm_gds::load::{Destination, Options, load};
-use sllm_gds::origin::input::TensorReader;
 use sllm_gds::os::cancel::Cancel;
+use sllm_gds::os::progress::Progress;
 use sllm_gds::os::sys;
 use sllm_gds::write::export;
-use sllm_gds::write::files::Source;
 
 #[path = "faults/fixture.rs"]
 mod fixture;
@@ -102,14 +101,22 @@ fn open(path: &Path) -> Option<Checkpoint> {
     }
 }
 
-/// Opens, and does with it all that the command line can.
-fn open_and_use(path: &Path) -> bool {
-    let Some(checkpoint) = open(path) else { return false };
-    let cancel = Cancel::new();
+#[cfg(feature = "cli")]
+fn inspect_and_verify(path: &Path, cancel: &Cancel) {
     let arg = || CheckpointArg { name: path.to_str().unwrap().into(), storage_path: "/".into() };
     for json in [false, true] {
         inspect::run(&InspectArgs { checkpoint: arg(), json }).unwrap();
     }
+    // Hostile digests make this fail, which is right.
+    let _ = verify::run(&VerifyArgs { checkpoint: arg(), against: None, json: true }, cancel);
+}
+
+/// Opens, and does with it all that the command line can.
+fn open_and_use(path: &Path) -> bool {
+    let Some(checkpoint) = open(path) else { return false };
+    let cancel = Cancel::new();
+    #[cfg(feature = "cli")]
+    inspect_and_verify(path, &cancel);
     let options = Options {
         io: IoChoice::Buffered,
         chunk_bytes: 8192,
@@ -131,12 +138,13 @@ fn open_and_use(path: &Path) -> bool {
             tensor.name
         );
     }
-    // Hostile digests and views that safetensors can't hold make these fail, which is right.
-    let _ = stored::run(&VerifyArgs { checkpoint: arg(), against: None, json: true }, &cancel);
+    // Views that safetensors can't hold make these fail, which is right.
     for max_shard_bytes in [None, Some(10_000)] {
         let to = tempfile::tempdir_in(path.parent().unwrap()).unwrap();
         let to = to.path().join("exported");
-        if export::export(checkpoint.clone(), &to, max_shard_bytes, false, &cancel).is_ok() {
+        if export::export(checkpoint.clone(), &to, max_shard_bytes, false, &cancel, &Progress::silent())
+            .is_ok()
+        {
             let exported = open(&to).expect("what was exported opens");
             assert_eq!(exported.tensors.len(), checkpoint.tensors.len());
         }
@@ -231,9 +239,8 @@ fn very_many_names_for_the_same_bytes() {
     }
     let checkpoint = open(&fixture.foreign()).unwrap();
     assert_eq!((checkpoint.tensors.len(), checkpoint.tensor_bytes()), (20_000, 9113));
-    let name = fixture.foreign().to_str().unwrap().to_string();
-    let args = InspectArgs { checkpoint: CheckpointArg { name, storage_path: "/".into() }, json: true };
-    inspect::run(&args).unwrap();
+    #[cfg(feature = "cli")]
+    inspect_and_verify(&fixture.foreign(), &Cancel::new());
 }
 
 /// Where sparse files can be so large (tmpfs, XFS), sizes alone overflow sums.
@@ -277,7 +284,9 @@ fn files_that_claim_exabytes() {
         load(&dir, &Destination::Host, &options, &Cancel::new()).map(|_| ()).map_err(refused).unwrap_err();
     assert!(text.contains("available"), "{text}");
     let to = fixture.root.path().join("exported");
-    let text = export::export(checkpoint, &to, None, false, &Cancel::new()).map_err(refused).unwrap_err();
+    let text = export::export(checkpoint, &to, None, false, &Cancel::new(), &Progress::silent())
+        .map_err(refused)
+        .unwrap_err();
     assert!(text.contains("bytes free"), "{text}");
     // Eight names for 2 EiB come to 2^64 when each is written out.
     assert!(claim("tensor.data_0", b"", 1 << 61));
@@ -287,7 +296,8 @@ fn files_that_claim_exabytes() {
     fs::write(dir.join("tensor_index.json"), index).unwrap();
     let tied = open(&dir).unwrap();
     for max_shard_bytes in [None, Some(u64::MAX)] {
-        let result = export::export(tied.clone(), &to, max_shard_bytes, false, &Cancel::new());
+        let result =
+            export::export(tied.clone(), &to, max_shard_bytes, false, &Cancel::new(), &Progress::silent());
         assert!(result.map_err(refused).unwrap_err().contains("more than any file system holds"));
     }
 }

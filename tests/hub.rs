@@ -1,4 +1,5 @@
 //! Fetching from a hub that is an HTTP server of this test, on loopback.
+#![cfg(feature = "hub")]
 
 #[path = "hub/choosing.rs"]
 mod choosing;

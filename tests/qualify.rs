@@ -1,4 +1,5 @@
 //! `qualify`, as a user runs it, on a machine without a GPU: verdicts and exit codes, files, and what it leaves behind.
+#![cfg(feature = "cli")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

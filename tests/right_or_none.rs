@@ -15,6 +15,7 @@ use sllm_gds::load::IoChoice;
 use sllm_gds::load::{Destination, Options, load};
 use sllm_gds::origin::input;
 use sllm_gds::os::cancel::Cancel;
+use sllm_gds::os::progress::Progress;
 use sllm_gds::write::export;
 use sllm_gds::write::save::{Layout, save};
 
@@ -113,9 +114,9 @@ fn loaded(path: &Path) -> Result<Tensors, String> {
 /// Saves, and reads what was written by its index alone, as ServerlessLLM would.
 fn save_and_read(path: &Path, to: &Path) -> Result<Tensors, String> {
     let run = || -> anyhow::Result<()> {
-        let input = input::open(path.to_str().unwrap(), 0, None, &Cancel::new())?;
+        let input = input::open(path.to_str().unwrap(), 0, None, &Cancel::new(), &Progress::silent())?;
         let layout = Layout::new(&input, 1, 5000)?;
-        save(&input, &layout, to, false, &Cancel::new()).map(|_| ())
+        save(&input, &layout, to, false, &Cancel::new(), &Progress::silent()).map(|_| ())
     };
     run().map_err(|e| format!("{e:#}"))?;
     let mut data = Vec::new();
@@ -139,7 +140,8 @@ fn save_and_read(path: &Path, to: &Path) -> Result<Tensors, String> {
 /// Exports, and reads what was written by the safetensors library.
 fn exported(path: &Path, to: &Path) -> Result<Tensors, String> {
     let run = || -> anyhow::Result<()> {
-        export::export(Checkpoint::open_whole(path)?, to, None, false, &Cancel::new()).map(|_| ())
+        export::export(Checkpoint::open_whole(path)?, to, None, false, &Cancel::new(), &Progress::silent())
+            .map(|_| ())
     };
     run().map_err(|e| format!("{e:#}"))?;
     // The files of the model are those that the checkpoint has; what they hold, the library says.

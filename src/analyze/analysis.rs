@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 
-use crate::Outcome;
+use crate::cli::Outcome;
 use crate::cli::{AnalyzeArgs, Table};
 use crate::os::text;
 

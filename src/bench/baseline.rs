@@ -8,24 +8,18 @@ use anyhow::{Context, Result};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 
-use crate::bench::{Done, InPlace};
+use crate::bench::done::{Bytes, Done, InPlace};
 use crate::gpu::kernels;
 use crate::gpu::memory::DeviceBuffer;
+use crate::load::phases::Phases;
 use crate::load::verify;
 use crate::load::verify::Digests;
 use crate::load::{Clock, Destination};
 use crate::os::cancel::Cancel;
-use crate::record::result::Phases;
-
-/// A tensor in memory of its own.
-pub enum Bytes {
-    Host(Vec<u8>),
-    Device(DeviceBuffer),
-}
 
 /// Loads every tensor of these safetensors files into memory of its own. Several GPUs are filled one after
 /// the other, with nearly equal bytes.
-pub fn load(shards: &[PathBuf], to: &Destination) -> Result<Done> {
+pub(super) fn load(shards: &[PathBuf], to: &Destination) -> Result<Done> {
     let mut clock = Clock::start();
     let mut tensors = Vec::new();
     let mut phases = Phases::default();
@@ -67,7 +61,7 @@ pub fn load(shards: &[PathBuf], to: &Destination) -> Result<Done> {
 }
 
 /// The tensors that are wrong or missing.
-pub fn mismatches(tensors: &[(String, Bytes)], expected: &Digests) -> Result<Vec<String>> {
+pub(super) fn mismatches(tensors: &[(String, Bytes)], expected: &Digests) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     let mut on_host: (Vec<&str>, Vec<&[u8]>) = (Vec::new(), Vec::new());
     for (name, bytes) in tensors {

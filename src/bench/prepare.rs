@@ -5,14 +5,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use thiserror::Error;
 
+use crate::bench::format::Format;
 use crate::checkpoint::Checkpoint;
-use crate::cli::Format;
 use crate::load::verify::Digests;
-use crate::origin::input::{Identity, Input};
 use crate::os::cancel::Cancel;
+use crate::os::progress::Progress;
+use crate::write::input::{Identity, Input};
 use crate::write::save::{Layout, check_space, save};
 use crate::write::{export, target};
+
+/// What an earlier run left does not serve this one.
+#[derive(Debug, Error)]
+#[error("an earlier run's checkpoint is no use: remove it, or choose another storage path")]
+pub struct NotReused;
 
 pub struct Prepared {
     /// The model's name in records.
@@ -48,6 +55,7 @@ pub fn prepare(
     replicas: u32,
     formats: &[Format],
     cancel: &Cancel,
+    progress: &Progress,
 ) -> Result<Prepared> {
     let model = input.default_name.clone();
     target::place(storage_path, &model)?;
@@ -64,21 +72,17 @@ pub fn prepare(
     // Replica by replica: a host that caches a virtual disk would favour the layout that was written last.
     all.sort_by_key(|(_, replica)| *replica);
     let missing = all.iter().filter(|(format, i)| !prepared.dir(*format, *i).exists()).count() as u64;
-    check_space(
-        storage_path,
-        missing.saturating_mul(layout.bytes() + input.sidecar_bytes()),
-        "--storage-path",
-    )?;
+    check_space(storage_path, missing.saturating_mul(layout.bytes() + input.sidecar_bytes()))?;
     let mut content = None;
     for (format, replica) in all {
         let dir = prepared.dir(format, replica);
         if dir.exists() {
-            check_reused(&dir, input, format, &mut content, cancel)?;
+            check_reused(&dir, input, format, &mut content, cancel).context(NotReused)?;
         } else if format == Format::Sllm {
-            save(input, &layout, &dir, false, cancel)?;
+            save(input, &layout, &dir, false, cancel, progress)?;
         } else {
             let first = Checkpoint::open(&prepared.dir(Format::Sllm, 0))?;
-            export::export(first, &dir, None, false, cancel)?;
+            export::export(first, &dir, None, false, cancel, progress)?;
         }
     }
     let first = prepared.dir(Format::Sllm, 0);
@@ -101,28 +105,25 @@ fn check_reused(
     content: &mut Option<Digests>,
     cancel: &Cancel,
 ) -> Result<()> {
-    let remedy = "remove it, or name another --storage-path";
-    let checkpoint =
-        Checkpoint::open(dir).with_context(|| format!("an earlier run's checkpoint is bad: {remedy}"))?;
+    let checkpoint = Checkpoint::open(dir)?;
     if format == Format::Sllm {
-        check_same(&checkpoint, input, content, cancel).map_err(|why| anyhow!("{why:#}: {remedy}"))?;
+        check_same(&checkpoint, input, content, cancel)?;
     }
     let held: std::collections::HashMap<&str, _> =
         checkpoint.tensors.iter().map(|t| (t.name.as_str(), (t.dtype, &t.shape))).collect();
-    let fits =
-        |t: &crate::origin::input::InputTensor| held.get(t.name.as_str()) == Some(&(t.dtype, &t.shape));
+    let fits = |t: &crate::write::input::InputTensor| held.get(t.name.as_str()) == Some(&(t.dtype, &t.shape));
     if let Some(tensor) = input.tensors.iter().find(|t| !fits(t)) {
-        bail!("{} does not hold tensor '{}' of this model: {remedy}", dir.display(), tensor.name);
+        bail!("{} does not hold tensor '{}' of this model", dir.display(), tensor.name);
     }
     for path in checkpoint.files.iter().map(|f| f.path.as_path()).chain([dir]) {
         if path.symlink_metadata().is_ok_and(|m| m.is_symlink()) {
-            bail!("{} is a symbolic link, and replicas must be real copies: {remedy}", path.display());
+            bail!("{} is a symbolic link, and replicas must be real copies", path.display());
         }
     }
     for file in &checkpoint.files {
         let links = file.path.metadata().with_context(|| format!("stat {}", file.path.display()))?.nlink();
         if links > 1 {
-            bail!("{} has {links} links, and replicas must be real copies: {remedy}", file.path.display());
+            bail!("{} has {links} links, and replicas must be real copies", file.path.display());
         }
     }
     Ok(())

@@ -10,16 +10,27 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
+use thiserror::Error;
 
-use crate::bench::{Done, InPlace};
-use crate::cli::Format;
+use crate::bench::done::{Done, InPlace};
+use crate::bench::format::Format;
 use crate::load::Destination;
+use crate::load::phases::Phases;
 use crate::load::verify;
 use crate::load::verify::Digests;
-use crate::record::result::Phases;
 
 const LOADERS: &str = include_str!("../../benchmarks/peers/loaders.py");
 const SERVE: &str = include_str!("serve.py");
+
+/// A format that can't load into host memory was to do so.
+#[derive(Debug, Error)]
+#[error("{0} loads to GPUs only")]
+pub struct WantsGpu(&'static str);
+
+/// A format's Python does not come up.
+#[derive(Debug, Error)]
+#[error("no Python for {}", .0.name())]
+pub struct NoPython(pub Format);
 
 pub struct Python {
     pub format: Format,
@@ -34,11 +45,12 @@ pub struct Python {
 /// same destinations as ours; those that know GPUs only are refused for host memory.
 pub fn start(formats: &[Format], to: &Destination) -> Result<Vec<Python>> {
     if let (Destination::Host, Some(format)) = (to, formats.iter().find(|f| f.wants_gpu())) {
-        bail!("{} loads to GPUs only: leave it out of --formats, or name a GPU in --gpus", format.name());
+        bail!(WantsGpu(format.name()));
     }
     // All at once: an import of torch takes seconds.
-    let mut pythons = formats.iter().map(|format| Python::spawn(*format, to)).collect::<Result<Vec<_>>>()?;
-    pythons.iter_mut().try_for_each(Python::hello)?;
+    let spawn = |format: &Format| Python::spawn(*format, to).context(NoPython(*format));
+    let mut pythons = formats.iter().map(spawn).collect::<Result<Vec<_>>>()?;
+    pythons.iter_mut().try_for_each(|python| python.hello().context(NoPython(python.format)))?;
     Ok(pythons)
 }
 
@@ -51,14 +63,6 @@ fn own_python(format: Format) -> String {
 fn program(format: Format) -> String {
     let named = [own_python(format), "PYTHON".into()].iter().find_map(|name| std::env::var(name).ok());
     named.unwrap_or_else(|| "python3".into())
-}
-
-/// What the user asked for that needs this Python.
-fn asked(format: Format) -> String {
-    match format {
-        Format::Safetensors => "--baseline python".into(),
-        _ => format!("--formats {}", format.name()),
-    }
 }
 
 impl Python {
@@ -80,7 +84,7 @@ impl Python {
             .spawn()
             .with_context(|| {
                 let own = own_python(format);
-                format!("start {program} for {} (set {own} or PYTHON to name another)", asked(format))
+                format!("start {program} (set {own} or PYTHON to name another)")
             })?;
         let from = BufReader::new(child.stdout.take().context("the Python process has no output")?);
         Ok(Python { format, child, to, from, versions: Value::Null })
@@ -91,9 +95,8 @@ impl Python {
         let said = self.read().unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
         if let Some(error) = said["error"].as_str() {
             bail!(
-                "{} can't serve {}: {error}. pip install {}, or set {} or PYTHON to a Python that has it",
+                "{} can't serve: {error}. pip install {}, or set {} or PYTHON to a Python that has it",
                 program(self.format),
-                asked(self.format),
                 said["install"].as_str().unwrap_or(match self.format {
                     Format::Safetensors => "safetensors, and torch or numpy",
                     _ => "what benchmarks/peers/requirements.txt names",
@@ -106,7 +109,7 @@ impl Python {
     }
 
     /// Loads safetensors files in the Python process. With `keep` the tensors stay until `mismatches` has digested them.
-    pub fn load(&mut self, shards: &[PathBuf], cold: bool, keep: bool) -> Result<Done> {
+    pub(super) fn load(&mut self, shards: &[PathBuf], cold: bool, keep: bool) -> Result<Done> {
         let answer = self.ask(json!({ "load": shards, "cold": cold, "keep": keep }))?;
         let elapsed_s = answer["elapsed_s"].as_f64().context("the Python process gave no time")?;
         Ok(Done {

@@ -4,109 +4,131 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use thiserror::Error;
 
-use crate::Outcome;
-use crate::bench::prepare::Prepared;
+use crate::bench::baseline;
+use crate::bench::done::{Done, InPlace};
+use crate::bench::format::{Baseline, Format, Mode};
+pub use crate::bench::prepare::NotReused;
+use crate::bench::prepare::{Prepared, prepare};
+use crate::bench::python;
+use crate::bench::python::Python;
+pub use crate::bench::python::{NoPython, WantsGpu};
 use crate::checkpoint::DType;
-use crate::cli::{Baseline, BenchArgs, EngineChoice, Format, Mode};
 use crate::gpu::memory::{Pinned, pin};
 use crate::load;
 use crate::load::pool::Pool;
 use crate::load::{Clock, Destination, Options, verify};
-use crate::origin::input;
 use crate::os::cancel::Cancel;
+use crate::os::progress::{Progress, Unit};
 use crate::os::text;
-use crate::record::result::{COLD_RESIDENT_MAX, Record};
-use crate::write::sidecars;
+use crate::record::environment;
+use crate::record::result::{COLD_RESIDENT_MAX, Record, result_path, write_records};
+use crate::write::input::Input;
 
-impl Format {
-    /// As in file names and records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::Sllm => "sllm",
-            Format::Safetensors => "safetensors",
-            Format::SafetensorsDirect => "safetensors-direct",
-            Format::SafetensorsPrefetch => "safetensors-prefetch",
-            Format::Fastsafetensors => "fastsafetensors",
-            Format::RunaiStreamer => "runai-streamer",
-            Format::Instanttensor => "instanttensor",
-        }
-    }
+/// What to measure, and how.
+pub struct Settings {
+    pub mode: Mode,
+    /// Measured loads of each format (cached), or replicas on disk (random).
+    pub count: u32,
+    /// What to compare, in turns.
+    pub formats: Vec<Format>,
+    pub baseline: Baseline,
+    /// Evict before every load, in cached mode too.
+    pub cold: bool,
+    /// Of the random order.
+    pub seed: u64,
+    /// Check the bytes after each load.
+    pub verify: bool,
+    /// What our own loader was asked for, as records name it.
+    pub engine: &'static str,
+    /// Where checkpoints lie, and are made where they are missing.
+    pub storage_path: PathBuf,
+    pub results: PathBuf,
+    /// Keep loaded checkpoints in pinned memory, and copy from there (GPU loads).
+    pub pool: Option<PoolSettings>,
+}
 
-    /// Whether it is our own loader.
-    fn is_ours(self) -> bool {
-        matches!(self, Format::Sllm | Format::SafetensorsDirect)
-    }
+/// The size of a pool, and how it is made.
+pub struct PoolSettings {
+    pub bytes: u64,
+    pub chunk_bytes: u64,
+    /// Make all of it before the first load, not as it is needed.
+    pub prefault: bool,
+}
 
-    /// Whether it can't load into host memory.
-    pub(super) fn wants_gpu(self) -> bool {
-        matches!(self, Format::SafetensorsPrefetch | Format::Instanttensor)
+/// A format can't be compared with itself.
+#[derive(Debug, Error)]
+#[error("the format {0} is named twice")]
+pub struct NamedTwice(&'static str);
+
+/// What came of a run.
+pub struct Measured {
+    /// The model's name in records.
+    pub model: String,
+    /// Result files with what is in them, one for each format.
+    pub files: Vec<(PathBuf, Vec<Record>)>,
+}
+
+impl Measured {
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.files.iter().flat_map(|(_, records)| records)
     }
 }
 
-impl Mode {
-    pub fn name(self) -> &'static str {
-        match self {
-            Mode::Cached => "cached",
-            Mode::Random => "random",
-        }
-    }
+/// A benchmark whose Python processes are up.
+pub struct Bench {
+    settings: Settings,
+    to: Destination,
+    options: Options,
+    pythons: Vec<Python>,
 }
 
-pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
-    let mut clock = Clock::start();
-    let ready = crate::cli::load::prepare(args.gpus.as_ref(), &args.engine, &args.storage_path)?;
-    let crate::cli::load::Ready { to, note, mut options, context_s } = ready;
-    options.poison = !args.no_verify;
-    let formats = args.formats.clone();
-    if (1..formats.len()).any(|i| formats[..i].contains(&formats[i])) {
-        bail!("--formats names a format twice");
+impl Bench {
+    /// Starts the Python processes of the formats that need one.
+    pub fn start(settings: Settings, to: Destination, options: Options) -> Result<Bench> {
+        let formats = &settings.formats;
+        if let Some(i) = (1..formats.len()).find(|i| formats[..*i].contains(&formats[*i])) {
+            bail!(NamedTwice(formats[i].name()));
+        }
+        let in_python = |format: &Format| match format {
+            Format::Safetensors => settings.baseline == Baseline::Python,
+            _ => !format.is_ours(),
+        };
+        let in_python: Vec<Format> = formats.iter().copied().filter(in_python).collect();
+        let pythons = python::start(&in_python, &to)?;
+        Ok(Bench { settings, to, options, pythons })
     }
-    let mut notes = Vec::new();
-    notes.extend(note);
-    if args.mem_pool_size.is_some() && matches!(to, Destination::Host) {
-        notes.push("--mem-pool-size is for loads to GPUs; loads into host memory use no pool".into());
+
+    /// Makes the checkpoints that are missing, and measures. `notes` and the seconds that it took to get the GPUs' contexts
+    /// up go into the environment that is recorded.
+    pub fn measure(
+        self,
+        input: &Input,
+        notes: &[String],
+        context_s: f64,
+        cancel: &Cancel,
+        progress: &Progress,
+    ) -> Result<Measured> {
+        let settings = &self.settings;
+        if self.pythons.iter().any(|python| python.versions["torch"].is_null())
+            && let Some(tensor) = input.tensors.iter().find(|t| t.dtype == DType::BF16)
+        {
+            bail!(
+                "tensor '{}' is bfloat16, which numpy does not know: install torch for the Python baseline",
+                tensor.name
+            );
+        }
+        let on_disk = if settings.mode == Mode::Random { settings.count } else { 1 };
+        let prepared = prepare(input, &settings.storage_path, on_disk, &settings.formats, cancel, progress)?;
+        let mut clock = Clock::start();
+        let pool = make_pool(settings.pool.as_ref(), &self.to, &self.options)?;
+        let pool_ready_s = clock.lap();
+        let mut run = Run::new(self, prepared, pool)?;
+        run.write_environment(notes, context_s, pool_ready_s)?;
+        run.measure(cancel, progress)?;
+        Ok(Measured { model: run.prepared.model, files: run.files })
     }
-    notes.iter().for_each(text::tell);
-    let in_python = |format: &Format| match format {
-        Format::Safetensors => args.baseline == Baseline::Python,
-        _ => !format.is_ours(),
-    };
-    let in_python: Vec<Format> = formats.iter().copied().filter(in_python).collect();
-    let pythons = crate::bench::python::start(&in_python, &to)?;
-    let count = args.replicas.unwrap_or(match args.mode {
-        Mode::Cached => 5,
-        Mode::Random => 30,
-    });
-    let _lock = crate::record::result::claim(&args.results)?;
-    crate::record::environment::read(&args.results)?;
-    let input = input::open(&args.model, args.seed, args.hf_token.as_deref(), cancel)?;
-    sidecars::tell(&input.notes, &input.sidecars.left_out);
-    if pythons.iter().any(|python| python.versions["torch"].is_null())
-        && let Some(tensor) = input.tensors.iter().find(|t| t.dtype == DType::BF16)
-    {
-        bail!(
-            "tensor '{}' is bfloat16, which numpy does not know: install torch for --baseline python",
-            tensor.name
-        );
-    }
-    let on_disk = if args.mode == Mode::Random { count } else { 1 };
-    let prepared = crate::bench::prepare::prepare(&input, &args.storage_path, on_disk, &formats, cancel)?;
-    clock.lap();
-    let pool = make_pool(args, &to, &options)?;
-    let pool_ready_s = clock.lap();
-    let mut run = Run::new(args, formats, count, to, options, prepared, pythons)?;
-    run.pool = pool;
-    run.pool_ready_s = pool_ready_s;
-    run.write_environment(&notes, context_s)?;
-    run.measure(cancel)?;
-    crate::cli::summary::print(&run, args.json)?;
-    if cancel.is_set() {
-        text::tell("interrupted: the loads that had ended are kept");
-        return Ok(Outcome::Interrupted);
-    }
-    let bad = |r: &Record| r.error.is_some() || r.verified == Some(false);
-    Ok(if run.records().any(bad) { Outcome::No } else { Outcome::Yes })
 }
 
 /// Evicts a checkpoint's files, or reads them into the page cache; says which share of them lies there now.
@@ -120,93 +142,55 @@ pub fn make_ready(dir: &Path, cold: bool) -> Result<Option<f64>> {
     Ok(files.resident_share())
 }
 
-/// The pool that `--mem-pool-size` asks for. Its chunks are those of ServerlessLLM's store by default: 16 MiB.
-fn make_pool(args: &BenchArgs, to: &Destination, options: &Options) -> Result<Option<Pool<Pinned>>> {
-    let (Some(bytes), Destination::Gpus(gpus, _)) = (args.mem_pool_size, to) else { return Ok(None) };
-    let chunk_bytes = args.engine.chunk_size.map_or(16 << 20, |_| options.chunk_bytes);
+fn make_pool(
+    settings: Option<&PoolSettings>,
+    to: &Destination,
+    options: &Options,
+) -> Result<Option<Pool<Pinned>>> {
+    let (Some(settings), Destination::Gpus(gpus, _)) = (settings, to) else { return Ok(None) };
     let gpu = gpus[0].clone();
     let make = move |count, chunk_bytes, threads| Ok(pin(&gpu, chunk_bytes, count, threads)?);
-    let pool = Pool::new(bytes, chunk_bytes, Box::new(make))?;
-    if args.prefault {
+    let pool = Pool::new(settings.bytes, settings.chunk_bytes, Box::new(make))?;
+    if settings.prefault {
         pool.prefault(options.threads)?;
     }
     Ok(Some(pool))
 }
 
 /// One run of the benchmark.
-pub struct Run<'a> {
-    pub(crate) args: &'a BenchArgs,
-    formats: Vec<Format>,
-    pub(crate) count: u32,
+struct Run {
+    settings: Settings,
     to: Destination,
     options: Options,
-    pub(crate) prepared: Prepared,
-    pythons: Vec<crate::bench::python::Python>,
+    prepared: Prepared,
+    pythons: Vec<Python>,
     pool: Option<Pool<Pinned>>,
-    pool_ready_s: f64,
     run_id: String,
     /// Records so far, by format.
-    pub(crate) files: Vec<(PathBuf, Vec<Record>)>,
+    files: Vec<(PathBuf, Vec<Record>)>,
 }
 
-/// What a load of any kind leaves: the figures for its record, and what to verify.
-pub(crate) struct Done {
-    pub(super) elapsed_s: f64,
-    pub(super) phases: crate::record::result::Phases,
-    pub(super) bytes: u64,
-    pub(super) path: String,
-    pub(super) path_reason: String,
-    pub(super) bytes_in_place: InPlace,
-}
-
-/// The bytes of a finished load.
-pub(crate) enum InPlace {
-    Ours(Box<load::Loaded>),
-    Baseline(Vec<(String, crate::bench::baseline::Bytes)>),
-    /// In the Python process, which hands out digests.
-    Python,
-}
-
-impl<'a> Run<'a> {
-    fn new(
-        args: &'a BenchArgs,
-        formats: Vec<Format>,
-        count: u32,
-        to: Destination,
-        options: Options,
-        prepared: Prepared,
-        pythons: Vec<crate::bench::python::Python>,
-    ) -> Result<Run<'a>> {
+impl Run {
+    fn new(bench: Bench, prepared: Prepared, pool: Option<Pool<Pinned>>) -> Result<Run> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
         let run_id = format!("{}-{}", seconds.as_millis(), std::process::id());
+        let Bench { settings, to, options, pythons } = bench;
+        let mode = if settings.cold { "cold" } else { settings.mode.name() };
         let path = |f: &Format| {
-            let mode = if args.cold { "cold" } else { args.mode.name() };
-            crate::record::result::result_path(&args.results, &prepared.model, f.name(), count.into(), mode)
+            result_path(&settings.results, &prepared.model, f.name(), settings.count.into(), mode)
         };
-        let files = formats.iter().map(|f| (path(f), Vec::new())).collect();
-        Ok(Run {
-            args,
-            formats,
-            count,
-            to,
-            options,
-            prepared,
-            pythons,
-            pool: None,
-            pool_ready_s: 0.0,
-            run_id,
-            files,
-        })
+        let files = settings.formats.iter().map(|f| (path(f), Vec::new())).collect();
+        Ok(Run { settings, to, options, prepared, pythons, pool, run_id, files })
     }
 
-    fn write_environment(&self, notes: &[String], context_s: f64) -> Result<()> {
-        let mut environment = crate::record::environment::describe(&self.args.storage_path);
+    fn write_environment(&self, notes: &[String], context_s: f64, pool_ready_s: f64) -> Result<()> {
+        let mut environment = environment::describe(&self.settings.storage_path);
         environment["notes"] = notes.into();
         environment["context_s"] = context_s.into();
-        if let Some(pool) = &self.pool {
+        if let (Some(pool), Some(settings)) = (&self.pool, &self.settings.pool) {
             environment["pool"] = serde_json::json!({
                 "bytes": pool.capacity as u64 * pool.chunk_bytes, "chunk_bytes": pool.chunk_bytes,
-                "prefault": self.args.prefault, "ready_s": self.pool_ready_s,
+                "prefault": settings.prefault, "ready_s": pool_ready_s,
             });
         }
         for python in &self.pythons {
@@ -215,24 +199,20 @@ impl<'a> Run<'a> {
                 peer => environment["peers"][peer.name()] = python.versions.clone(),
             }
         }
-        crate::record::environment::write(&self.args.results, &self.run_id, environment)
-    }
-
-    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
-        self.files.iter().flat_map(|(_, records)| records)
+        environment::write(&self.settings.results, &self.run_id, environment)
     }
 
     /// Formats take turns, in a seeded random order each time, so that drift of the machine hits all of them.
-    fn measure(&mut self, cancel: &Cancel) -> Result<()> {
-        let mut replicas: Vec<usize> = match self.args.mode {
-            Mode::Cached => vec![0; self.count as usize],
-            Mode::Random => (0..self.count as usize).collect(),
+    fn measure(&mut self, cancel: &Cancel, progress: &Progress) -> Result<()> {
+        let mut replicas: Vec<usize> = match self.settings.mode {
+            Mode::Cached => vec![0; self.settings.count as usize],
+            Mode::Random => (0..self.settings.count as usize).collect(),
         };
-        let mut dice = fastrand::Rng::with_seed(self.args.seed);
-        if self.args.mode == Mode::Random {
+        let mut dice = fastrand::Rng::with_seed(self.settings.seed);
+        if self.settings.mode == Mode::Random {
             dice.shuffle(&mut replicas);
         }
-        for format in self.formats.clone() {
+        for format in self.settings.formats.clone() {
             if cancel.is_set() {
                 return Ok(());
             }
@@ -240,23 +220,23 @@ impl<'a> Run<'a> {
             let _ = make_ready(&self.prepared.dir(format, 0), self.meant_cold());
             let _ = self.load(format, 0, false, cancel);
         }
-        let bar = crate::cli::progress::count_bar(u64::from(self.count) * self.formats.len() as u64, "loads");
+        let loads = u64::from(self.settings.count) * self.settings.formats.len() as u64;
+        let meter = progress.begin("loads", loads, Unit::Items);
         for (iteration, replica) in replicas.into_iter().enumerate() {
             // Whoever follows a certain other finds memory as that left it: no order may be the same every time.
-            let mut turns: Vec<usize> = (0..self.formats.len()).collect();
+            let mut turns: Vec<usize> = (0..self.settings.formats.len()).collect();
             dice.shuffle(&mut turns);
             for f in turns {
                 if cancel.is_set() {
                     return Ok(());
                 }
-                let record = self.one(self.formats[f], replica, iteration as u64)?;
+                let record = self.one(self.settings.formats[f], replica, iteration as u64)?;
                 let (path, records) = &mut self.files[f];
                 records.push(record);
-                crate::record::result::write_records(path, records)?;
-                bar.inc(1);
+                write_records(path, records)?;
+                meter.advance(1);
             }
         }
-        bar.finish_and_clear();
         Ok(())
     }
 
@@ -270,7 +250,7 @@ impl<'a> Run<'a> {
         let mut record = Record {
             model_name: format!("{}_{replica}", self.prepared.model),
             format: format.name().into(),
-            mode: self.args.mode.name().into(),
+            mode: self.settings.mode.name().into(),
             engine: self.engine_asked(format).into(),
             gpus: self.to.labels(),
             replica: replica as u64,
@@ -287,7 +267,7 @@ impl<'a> Run<'a> {
             ..Record::default()
         };
         // A load under way is finished: Ctrl-C ends the run between loads.
-        match ready.and_then(|_| self.load(format, replica, !self.args.no_verify, &Cancel::new())) {
+        match ready.and_then(|_| self.load(format, replica, self.settings.verify, &Cancel::new())) {
             Err(error) => record.error = Some(format!("{error:#}")),
             Ok(done) => self.fill_in(&mut record, format, done),
         }
@@ -295,23 +275,20 @@ impl<'a> Run<'a> {
     }
 
     fn meant_cold(&self) -> bool {
-        self.args.mode == Mode::Random || self.args.cold
+        self.settings.mode == Mode::Random || self.settings.cold
     }
 
     fn engine_asked(&self, format: Format) -> &'static str {
-        match (format, self.args.baseline, self.args.engine.engine) {
-            (Format::Safetensors, Baseline::Rust, _) => "baseline-rust",
-            (Format::Safetensors, Baseline::Python, _) => "baseline-python",
-            (format, _, _) if !format.is_ours() => "peer",
+        match (format, self.settings.baseline) {
+            (Format::Safetensors, Baseline::Rust) => "baseline-rust",
+            (Format::Safetensors, Baseline::Python) => "baseline-python",
+            (format, _) if !format.is_ours() => "peer",
             _ if self.pool.is_some() => "pool",
-            (_, _, EngineChoice::Auto) => "auto",
-            (_, _, EngineChoice::Gds) => "gds",
-            (_, _, EngineChoice::Pinned) => "pinned",
-            (_, _, EngineChoice::Host) => "host",
+            _ => self.settings.engine,
         }
     }
 
-    fn python(&mut self, format: Format) -> Option<&mut crate::bench::python::Python> {
+    fn python(&mut self, format: Format) -> Option<&mut Python> {
         self.pythons.iter_mut().find(|python| python.format == format)
     }
 
@@ -323,7 +300,7 @@ impl<'a> Run<'a> {
             return python.load(&shards, cold, keep);
         }
         if !format.is_ours() {
-            return crate::bench::baseline::load(&shards, &self.to);
+            return baseline::load(&shards, &self.to);
         }
         let (loaded, report) = match (&self.pool, &self.to) {
             (Some(pool), Destination::Gpus(gpus, placement)) => {
@@ -351,7 +328,7 @@ impl<'a> Run<'a> {
         if format.is_ours() {
             (record.chunk_bytes, record.threads) = (self.options.chunk_bytes, self.options.threads as u64);
         }
-        if self.args.no_verify {
+        if !self.settings.verify {
             return;
         }
         let started = std::time::Instant::now();
@@ -369,7 +346,7 @@ impl<'a> Run<'a> {
         let expected = &self.prepared.expected;
         match bytes_in_place {
             InPlace::Ours(loaded) => Ok(verify::check(&loaded, expected, &Cancel::new())?.wrong),
-            InPlace::Baseline(tensors) => crate::bench::baseline::mismatches(&tensors, expected),
+            InPlace::Baseline(tensors) => baseline::mismatches(&tensors, expected),
             InPlace::Python => match self.pythons.iter_mut().find(|python| python.format == format) {
                 Some(python) => python.mismatches(expected),
                 None => bail!("the Python process is gone"),

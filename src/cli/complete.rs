@@ -2,16 +2,27 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use clap::CommandFactory;
+use clap::Args;
 
-use crate::Outcome;
-use crate::cli::{Cli, CompletionsArgs, ManArgs};
+use crate::cli::Outcome;
 
-/// Prints the completion script of one shell.
-pub fn completions(args: &CompletionsArgs) -> Result<Outcome> {
-    let mut command = Cli::command();
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write sllm-gds.1 and sllm-gds-<command>.1 into this directory, which is made where it is missing
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+}
+
+/// Prints the completion script of one shell for this command line.
+pub fn completions(args: &CompletionsArgs, mut command: clap::Command) -> Result<Outcome> {
     let name = command.get_name().to_string();
     // Into memory first: clap_complete panics where a write fails.
     let mut script = Vec::new();
@@ -23,9 +34,9 @@ pub fn completions(args: &CompletionsArgs) -> Result<Outcome> {
 }
 
 /// Prints the page of the whole program, or writes it and one page for each command into `--to`.
-pub fn man(args: &ManArgs) -> Result<Outcome> {
+pub fn man(args: &ManArgs, command: clap::Command) -> Result<Outcome> {
     // `help` would be listed with a page of its own, and have one for each command that it can explain.
-    let command = Cli::command().disable_help_subcommand(true);
+    let command = command.disable_help_subcommand(true);
     let Some(dir) = &args.to else {
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page).context("render the man page")?;

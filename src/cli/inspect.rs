@@ -4,13 +4,22 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use anyhow::Result;
+use clap::Args;
 use serde::Serialize;
 
-use crate::Outcome;
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::cli::InspectArgs;
+use crate::cli::checkpoint::CheckpointArg;
+use crate::cli::{Outcome, print};
 use crate::os::text;
 use crate::write::save::TENSOR_ALIGN;
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    #[command(flatten)]
+    pub checkpoint: CheckpointArg,
+    #[arg(long)]
+    pub json: bool,
+}
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -51,10 +60,10 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
             "alignment_bytes": alignment(&checkpoint), "partitions": files, "groups": groups, "tensors": rows,
             "left_out": checkpoint.chosen.left_out, "lost": lost,
         });
-        text::say_json(&serde_json::to_string_pretty(&value)?);
+        print::say_json(&serde_json::to_string_pretty(&value)?);
         return Ok(if lost.is_empty() { Outcome::Yes } else { Outcome::No });
     }
-    text::say(format_args!(
+    print::say(format_args!(
         "{}: layout {}, {}",
         checkpoint.dir.display(),
         checkpoint.layout,
@@ -63,7 +72,7 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
             None => "no manifest".to_string(),
         }
     ));
-    text::say(format_args!(
+    print::say(format_args!(
         "{} tensors of {} bytes in {} files of {} bytes; tensors begin at multiples of {} bytes",
         rows.len(),
         checkpoint.tensor_bytes(),
@@ -74,14 +83,14 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
     for (i, file) in checkpoint.files.iter().enumerate() {
         let group = groups.iter().flatten().position(|g| g.contains(&i));
         let group = group.map(|g| format!(", group {g}")).unwrap_or_default();
-        text::say(format_args!("partition {i}: {}, {} bytes{group}", file.path.display(), file.bytes));
+        print::say(format_args!("partition {i}: {}, {} bytes{group}", file.path.display(), file.bytes));
     }
-    text::say_page(&table(&rows));
-    checkpoint.notes().iter().for_each(|note| text::tell(format_args!("note: {note}")));
+    print::say_page(&table(&rows));
+    print::tell_notes(&checkpoint.notes());
     match checkpoint.what_is_lost() {
         None => Ok(Outcome::Yes),
         Some(lost) => {
-            text::tell(format_args!("error: {lost}"));
+            print::tell(format_args!("error: {lost}"));
             Ok(Outcome::No)
         }
     }

@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::Outcome;
 use crate::checkpoint::Checkpoint;
-use crate::cli::{EngineArgs, EngineChoice, Gpus, LoadArgs};
+use crate::cli::Outcome;
+use crate::cli::{EngineArgs, EngineChoice, Gpus, LoadArgs, print};
 use crate::gpu;
 use crate::load::{Clock, Destination, LoadReport, Options, gds, load, verify};
 use crate::os::cancel::Cancel;
-use crate::os::text;
 
 pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
     let path: PathBuf = Checkpoint::locate(&args.checkpoint.name, &args.checkpoint.storage_path);
@@ -18,7 +17,7 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
     options.poison = args.verify;
     options.storage_path = Some(args.checkpoint.storage_path.clone());
     let (loaded, report) = load(&path, &to, &options, cancel)?;
-    loaded.checkpoint.notes().iter().for_each(|note| text::tell(format_args!("note: {note}")));
+    loaded.checkpoint.notes().iter().for_each(|note| print::tell(format_args!("note: {note}")));
     let verified = match args.verify {
         false => None,
         true => {
@@ -38,20 +37,23 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
         let kernel = (checked.kernel_s > 0.0).then_some(checked.kernel_bytes as f64 / checked.kernel_s / 1e9);
         value["digest_kernel_gb_per_s"] = kernel.into();
         value["mismatches"] = checked.wrong.into();
-        text::say_json(&serde_json::to_string_pretty(&value)?);
+        print::say_json(&serde_json::to_string_pretty(&value)?);
     } else {
         if let Some(note) = &note {
-            text::say(note);
+            print::say(note);
         }
-        text::say_page(&in_words(&report));
+        print::say_page(&in_words(&report));
         if let Destination::Gpus(gpus, placement) = &to {
-            text::say(format_args!(
+            print::say(format_args!(
                 "to        {gpus:?}, {placement:?}; contexts up in {context_s:.2} s, not counted above"
             ));
         }
         if let Some((checked, against)) = &verified {
-            text::tell_findings(&checked.wrong);
-            text::say(format_args!("verified  {} ({against})", if good { "every tensor" } else { "FAILED" }));
+            print::tell_findings(&checked.wrong);
+            print::say(format_args!(
+                "verified  {} ({against})",
+                if good { "every tensor" } else { "FAILED" }
+            ));
         }
     }
     Ok(if good { Outcome::Yes } else { Outcome::No })

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::Outcome;
+use crate::cli::Outcome;
 use crate::cli::{DoctorArgs, Gpus};
 use crate::doctor::check::{Check, Status};
 use crate::doctor::hardware::GpuFacts;

@@ -1,23 +1,21 @@
-//! Two checkpoints held against each other, tensor by tensor: `verify --against`.
+//! Two checkpoints held against each other, tensor by tensor.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use crate::checkpoint::reader::{TensorReader, TensorSource};
 use crate::checkpoint::sllm::to_torch;
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::cli::progress;
-use crate::origin::input::TensorReader;
 use crate::os::cancel::{Cancel, Interrupted};
-use crate::os::text;
-use crate::write::files::Source;
+use crate::os::progress::{Progress, Unit};
 
 /// Bytes compared at a time; a multiple of every element's size.
 const BLOCK_BYTES: u64 = 4 << 20;
 
 /// What a comparison found.
-pub(super) struct Compared {
+pub struct Compared {
     /// In words, by kind: other data, missing there, only there. All are empty where all is the same.
     pub problems: [Vec<String>; 3],
     /// Tensors that both have.
@@ -28,22 +26,22 @@ pub(super) struct Compared {
 
 /// Compares every tensor's type, shape and data. A name that only one side has is fine where it is tied to
 /// one that both have: safetensors drops such names.
-pub(super) fn compare(ours: Checkpoint, against: &Path, cancel: &Cancel) -> Result<Compared> {
+pub fn compare(ours: Checkpoint, against: &Path, cancel: &Cancel, progress: &Progress) -> Result<Compared> {
     let theirs = Checkpoint::open_whole(against)?;
     for note in ours.notes().iter().chain(&theirs.notes()) {
-        text::tell(format_args!("note: {note}"));
+        progress.note(note);
     }
     let (ours, theirs) = (TensorReader::new(ours)?, TensorReader::new(theirs)?);
     let (our_names, their_names) = (places(&ours.checkpoint), places(&theirs.checkpoint));
     let our_lone = lone(&ours.checkpoint, &their_names);
     let their_lone = lone(&theirs.checkpoint, &our_names);
     let mut compared = Compared { problems: Default::default(), tensors: 0, hint: None };
-    let bar = progress::bytes_bar(ours.checkpoint.tensor_bytes(), "compare");
+    let meter = progress.begin("compare", ours.checkpoint.tensor_bytes(), Unit::Bytes);
     for (i, tensor) in ours.checkpoint.tensors.iter().enumerate() {
         if let Some(j) = their_names.get(tensor.name.as_str()) {
             compared.tensors += 1;
             compared.problems[0].extend(compare_tensor((&ours, i), (&theirs, *j), cancel)?);
-            bar.inc(tensor.bytes);
+            meter.advance(tensor.bytes);
         }
     }
     let there = against.display();
@@ -55,7 +53,6 @@ pub(super) fn compare(ours: Checkpoint, against: &Path, cancel: &Cancel) -> Resu
             "all names that only one side has are alike but for what they begin with: '{here}' here, '{there}' there"
         )
     });
-    bar.finish_and_clear();
     Ok(compared)
 }
 
@@ -227,7 +224,8 @@ mod tests {
         let path = dir.path().join("x.safetensors");
         std::fs::write(&path, text).unwrap();
         let cancel = Cancel::new();
-        let against_itself = || compare(Checkpoint::open(&path).unwrap(), &path, &cancel);
+        let against_itself =
+            || compare(Checkpoint::open(&path).unwrap(), &path, &cancel, &Progress::silent());
         assert_eq!(against_itself().unwrap().tensors, 1);
         cancel.set();
         assert!(against_itself().err().is_some_and(|error| error.is::<Interrupted>()));

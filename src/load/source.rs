@@ -54,6 +54,11 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// As [`Sources::open`], to be read past the page cache.
+    pub fn open_direct(checkpoint: &Checkpoint) -> Result<Sources> {
+        Sources::open(checkpoint, IoChoice::Direct)
+    }
+
     /// Opens every file, and checks that each is still as long as the checkpoint says.
     pub fn open(checkpoint: &Checkpoint, io: IoChoice) -> Result<Sources> {
         let mut files = Vec::new();

@@ -1,19 +1,19 @@
 //! Digests of what lies in the destination, held against what was written.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::reader::{TensorReader, TensorSource};
 use crate::gpu::kernels;
 use crate::gpu::memory::DeviceBuffer;
 use crate::load::{Buffer, Loaded, View};
-use crate::origin::input::TensorReader;
-use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::cancel::Cancel;
 use crate::os::digest;
 use crate::os::digest::Digest;
-use crate::write::files::Source;
+use crate::os::parallel;
 
 /// Bytes that one thread digests at a time: a multiple of 8.
 const PART_BYTES: u64 = 16 << 20;
@@ -38,7 +38,7 @@ pub fn reread(checkpoint: &Checkpoint, cancel: &Cancel) -> Result<Digests> {
 }
 
 /// Digests of tensors of these sizes, from one read of each.
-pub fn read_digests(sizes: &[u64], source: &dyn Source, cancel: &Cancel) -> Result<Vec<Digest>> {
+pub fn read_digests(sizes: &[u64], source: &dyn TensorSource, cancel: &Cancel) -> Result<Vec<Digest>> {
     in_parts(sizes, cancel, |tensor, offset, bytes| {
         let mut part = vec![0u8; bytes as usize];
         source.fill(tensor, offset, &mut part)?;
@@ -95,9 +95,7 @@ fn check_views(views: &[View<'_>], expected: &Digests, checked: &mut Checked, ca
         }
     }
     for (device, views) in devices {
-        if cancel.is_set() {
-            bail!(Interrupted);
-        }
+        cancel.check()?;
         let ranges: Vec<(u64, u64)> = views.iter().map(|v| (v.offset, v.tensor.bytes)).collect();
         let (found, kernel_s) = kernels::digests(device, &ranges)?;
         checked.kernel_s += kernel_s;
@@ -129,34 +127,21 @@ fn in_parts(
         .flat_map(|(i, size)| (0..size.div_ceil(PART_BYTES)).map(move |p| (i, p * PART_BYTES)))
         .collect();
     let sums: Vec<AtomicU64> = sizes.iter().map(|_| AtomicU64::new(0)).collect();
-    let next = AtomicUsize::new(0);
-    let threads = std::thread::available_parallelism().map_or(2, |n| n.get()).min(parts.len());
-    let run = || -> Result<()> {
-        while let Some((i, offset)) = parts.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
-            if cancel.is_set() {
-                bail!(Interrupted);
-            }
-            let sum = partial(i, offset, PART_BYTES.min(sizes[i] - offset))?;
-            sums[i].fetch_add(sum, Ordering::Relaxed);
-        }
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get());
+    let digest = |_: &mut (), number: usize| -> Result<()> {
+        let (i, offset) = parts[number];
+        let sum = partial(i, offset, PART_BYTES.min(sizes[i] - offset))?;
+        sums[i].fetch_add(sum, Ordering::Relaxed);
         Ok(())
     };
-    std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-        for handle in handles {
-            match handle.join() {
-                Ok(result) => result?,
-                Err(_) => bail!("a digest thread died; please report this"),
-            }
-        }
-        Ok(())
-    })?;
+    parallel::for_each(parts.len(), threads, cancel, || Ok(()), digest)?;
     Ok(sums.into_iter().zip(sizes).map(|(sum, bytes)| digest::finish(sum.into_inner(), *bytes)).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::cancel::Interrupted;
 
     #[test]
     fn ctrl_c_ends_a_verification() {

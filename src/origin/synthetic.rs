@@ -6,3 +6,4 @@ pub mod normal;
 pub mod values;
 
 pub use model::*;
+pub use values::Values;

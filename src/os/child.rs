@@ -21,14 +21,14 @@ pub struct Ended {
 const MARK: &str = "SLLM_GDS_CHILD";
 
 /// Runs this program with these arguments, hidden subcommands of `sllm-gds`, and stops it at the limit. What it leaves
-/// in its temporary directory is removed. It ends with this process ([`end_with_parent`]).
+/// in its temporary directory is removed. Its standard input is open as long as this process lives.
 pub fn run(args: &[&str], limit: Duration) -> io::Result<Ended> {
     run_program(&std::env::current_exe()?, args, limit)
 }
 
 /// The same with a program that knows those subcommands: `sllm-gds`, where this one does not.
 pub fn run_program(program: &Path, args: &[&str], limit: Duration) -> io::Result<Ended> {
-    if std::env::var_os(MARK).is_some() {
+    if is_child() {
         return Err(io::Error::other("this is such a child already"));
     }
     let directory = tempfile::tempdir()?;
@@ -64,12 +64,7 @@ pub fn run_program(program: &Path, args: &[&str], limit: Duration) -> io::Result
     Ok(Ended { in_time: ended, status, text, elapsed_s })
 }
 
-/// In a hidden subcommand: ends this process when the one that started it is gone, which closes our standard input.
-pub fn end_with_parent() {
-    if std::env::var_os(MARK).is_some() {
-        std::thread::spawn(|| {
-            let _ = io::copy(&mut io::stdin(), &mut io::sink());
-            std::process::exit(2);
-        });
-    }
+/// Whether this process is such a child.
+pub fn is_child() -> bool {
+    std::env::var_os(MARK).is_some()
 }

@@ -1,5 +1,5 @@
 //! Text for the terminal. Names, paths, headers and a hub's answers are others' text: escapes in them could repaint
-//! the terminal or forge lines, so that everything printed goes through here.
+//! the terminal or forge lines, so that everything printed is cleaned here.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write};
@@ -8,7 +8,7 @@ use std::fmt::{Display, Write};
 const LINE_CHARS: usize = 2000;
 
 /// Findings that a terminal shows; `--json` has all.
-const SHOWN_FINDINGS: usize = 20;
+pub const SHOWN_FINDINGS: usize = 20;
 
 /// What a terminal may act on, what reorders or ends lines, and what nobody can see.
 pub fn is_harmful(c: char) -> bool {
@@ -48,38 +48,26 @@ pub fn shortened(text: &str, max_chars: usize) -> Cow<'_, str> {
     format!("{head}…({} characters left out)…{tail}", cut.len()).into()
 }
 
-/// A line for standard output.
-#[allow(clippy::print_stdout, reason = "the one place that prints lines")]
-pub fn say(line: impl Display) {
-    println!("{}", shortened(&line.to_string(), LINE_CHARS));
+/// Cleaned, and at most as long as a line may be.
+pub fn line(text: &str) -> Cow<'_, str> {
+    shortened(text, LINE_CHARS)
 }
 
-/// Lines of ours for standard output, which end in line ends of their own.
-#[allow(clippy::print_stdout, reason = "the one place that prints pages")]
+// Until the commands of doctor, analyze and qualify stand in `cli` and print by `cli::print`, which has these, too.
+
+#[allow(clippy::print_stdout, reason = "see above")]
 pub fn say_page(page: &str) {
     print!("{}", clean_page(page));
 }
 
-/// JSON for standard output. What would harm a terminal is escaped, which readers of JSON undo: names stay exact.
-#[allow(clippy::print_stdout, reason = "the one place that prints JSON")]
+#[allow(clippy::print_stdout, reason = "see above")]
 pub fn say_json(json: &str) {
     println!("{}", clean_json(json));
 }
 
-/// A line for standard error.
-#[allow(clippy::print_stderr, reason = "the one place that prints errors and notes")]
-pub fn tell(line: impl Display) {
-    eprintln!("{}", shortened(&line.to_string(), LINE_CHARS));
-}
-
-/// The first of many findings to standard error, and how many more there are.
-pub fn tell_findings(findings: &[String]) {
-    for finding in findings.iter().take(SHOWN_FINDINGS) {
-        tell(format_args!("error: {finding}"));
-    }
-    if findings.len() > SHOWN_FINDINGS {
-        tell(format_args!("error: … and {} more like these, all in --json", findings.len() - SHOWN_FINDINGS));
-    }
+#[allow(clippy::print_stderr, reason = "see above")]
+pub fn tell(text: impl Display) {
+    eprintln!("{}", line(&text.to_string()));
 }
 
 /// The first of many findings in one sentence, and how many more there are.

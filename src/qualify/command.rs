@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
-use crate::Outcome;
+use crate::cli::Outcome;
 use crate::cli::load::{Ready, prepare};
 use crate::cli::{EngineChoice, Gpus, QualifyArgs};
 use crate::doctor;
@@ -47,11 +47,11 @@ pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
     let rule = Rule::of(args)?;
     spare_the_reference(args)?;
     let place = Place::new(&args.path)?;
-    let _claim = crate::record::result::claim(&args.results)?;
+    let claim = crate::record::result::claim(&args.results).context("--results")?;
     environment::read(&args.results)?;
     let path = args.path.canonicalize().with_context(|| format!("resolve {}", args.path.display()))?;
     let source = Source::live(false);
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = claim.note.iter().cloned().collect();
     let (to, options) = open(args, &path, &mut notes)?;
     let gpus = match &to {
         Destination::Host => Vec::new(),
@@ -158,7 +158,7 @@ fn size(args: &QualifyArgs, path: &Path, gpus: &[QualifiedGpu]) -> Result<u64> {
             crate::qualify::shapes::least_mib()?
         );
     }
-    check_space(path, size, "--path or a smaller --size")?;
+    check_space(path, size).context("name another --path or a smaller --size")?;
     if size > memory {
         bail!(
             "--size {size} does not fit into the memory to load to, which has {memory} bytes free: name less"

@@ -12,6 +12,7 @@ use crate::load::verify;
 use crate::load::verify::Digests;
 use crate::load::{Destination, Options};
 use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::progress::Progress;
 use crate::os::text;
 use crate::qualify::measure::{ROUNDS_MIN, Rounds, not_cold, repeat};
 use crate::qualify::shapes::Shapes;
@@ -65,7 +66,14 @@ impl<'a> Loads<'a> {
     ) -> Result<Loads<'a>> {
         let input = shapes.input(cancel)?;
         let dir = room.join("checkpoint");
-        save(&input, &Layout::new(&input, 1, PARTITION_BYTES_MAX)?, &dir, false, cancel)?;
+        save(
+            &input,
+            &Layout::new(&input, 1, PARTITION_BYTES_MAX)?,
+            &dir,
+            false,
+            cancel,
+            &Progress::silent(),
+        )?;
         let manifest = Checkpoint::open(&dir)?.manifest.context("the checkpoint has no manifest")?;
         let mut options = options.clone();
         options.poison = true;

@@ -11,15 +11,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::checkpoint::reader::TensorSource;
 use crate::checkpoint::sllm::partition_name;
 use crate::checkpoint::{DType, contiguous_stride};
 use crate::origin::input::{Input, InputTensor};
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::memory::HostBuffer;
+use crate::os::progress::Progress;
 use crate::os::residency;
 use crate::os::sys;
 use crate::qualify::measure::{Rounds, not_cold, repeat};
-use crate::write::files::Source;
 use crate::write::save::{Layout, save};
 
 /// Tensors of the file: enough to share out to many GPUs evenly.
@@ -54,7 +55,7 @@ pub fn lay_out(room: &Path, bytes: u64, cancel: &Cancel) -> Result<RawFile> {
     let tensors = (0..TENSORS).map(tensor).collect();
     let input = Input::made_up("random".into(), "random bytes".into(), tensors, Box::new(Random));
     let checkpoint = room.join("random");
-    save(&input, &Layout::new(&input, 1, u64::MAX)?, &checkpoint, false, cancel)?;
+    save(&input, &Layout::new(&input, 1, u64::MAX)?, &checkpoint, false, cancel, &Progress::silent())?;
     let path = checkpoint.join(partition_name(0));
     Ok(RawFile { checkpoint, path, bytes })
 }
@@ -62,7 +63,7 @@ pub fn lay_out(room: &Path, bytes: u64, cancel: &Cancel) -> Result<RawFile> {
 /// Bytes that no drive or file system can make smaller.
 struct Random;
 
-impl Source for Random {
+impl TensorSource for Random {
     fn fill(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<()> {
         fastrand::Rng::with_seed((tensor as u64) << 44 ^ offset).fill(out);
         Ok(())

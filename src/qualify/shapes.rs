@@ -3,11 +3,12 @@
 use anyhow::{Context, Result, bail};
 
 use crate::checkpoint::TensorSpec;
+use crate::checkpoint::reader::TensorSource;
 use crate::origin::input;
 use crate::origin::input::Input;
 use crate::origin::synthetic;
 use crate::os::cancel::Cancel;
-use crate::write::files::Source;
+use crate::os::progress::Progress;
 
 /// Models to make up, small to large.
 const MODELS: [&str; 4] =
@@ -83,7 +84,8 @@ fn cut(id: &str, bytes: u64) -> Result<Shapes> {
 impl Shapes {
     /// The tensors of these shapes, with seeded values. A cut model's name tells its size.
     pub fn input(&self, cancel: &Cancel) -> Result<Input> {
-        let mut input = input::open(&format!("{}{}", synthetic::PREFIX, self.id), 0, None, cancel)?;
+        let mut input =
+            input::open(&format!("{}{}", synthetic::PREFIX, self.id), 0, None, cancel, &Progress::silent())?;
         if let Some(kept) = &self.kept {
             let mut i = 0;
             input.tensors.retain(|_| {
@@ -100,11 +102,11 @@ impl Shapes {
 
 /// Some tensors of a model, numbered anew.
 struct Cut {
-    whole: Box<dyn Source>,
+    whole: Box<dyn TensorSource>,
     kept: Vec<usize>,
 }
 
-impl Source for Cut {
+impl TensorSource for Cut {
     fn fill(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<()> {
         let of_whole =
             self.kept.get(tensor).with_context(|| format!("the cut model has no tensor {tensor}"))?;
@@ -147,7 +149,14 @@ mod tests {
         let cut = shapes.input(&Cancel::default()).unwrap();
         assert_eq!(cut.tensors.iter().map(|tensor| tensor.bytes).sum::<u64>(), shapes.bytes);
         assert_eq!(cut.default_name, format!("synthetic/{}@{:.3}GB", shapes.id, shapes.bytes as f64 / 1e9));
-        let whole = input::open(&format!("synthetic:{}", shapes.id), 0, None, &Cancel::default()).unwrap();
+        let whole = input::open(
+            &format!("synthetic:{}", shapes.id),
+            0,
+            None,
+            &Cancel::default(),
+            &Progress::silent(),
+        )
+        .unwrap();
         let last = cut.tensors.len() - 1;
         let same = whole.tensors.iter().position(|tensor| tensor.name == cut.tensors[last].name).unwrap();
         assert_ne!(same, last, "the embedding does not fit, and numbers shift");

@@ -61,10 +61,12 @@ pub fn read(results: &Path) -> Result<Map<String, Value>> {
     let path = results.join(FILE);
     match fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text).with_context(|| {
-            format!("{} is damaged: move it away, or name another --results", path.display())
+            format!("{} is damaged: move it away, or choose another directory for results", path.display())
         }),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
-        Err(e) => Err(e).with_context(|| format!("read {}; name another --results", path.display())),
+        Err(e) => {
+            Err(e).with_context(|| format!("read {}; choose another directory for results", path.display()))
+        }
     }
 }
 

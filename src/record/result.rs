@@ -4,7 +4,6 @@
 //! of records. `model_name` and `loading_time` are ServerlessLLM's own keys; all others are ours, and a
 //! reader must do without them. The environment of a run stands once, in `environment.json` beside.
 
-pub use crate::load::report::Phases;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+pub use crate::load::phases::Phases;
 use crate::os::sys;
 
 /// Above this share of resident bytes before a load that was meant to be cold, the record says `warm`.
@@ -73,28 +73,36 @@ pub fn result_path(results: &Path, model: &str, format: &str, count: u64, mode: 
     results.join(format!("{}_{format}_{count}_{mode}.json", model.replace('/', "_")))
 }
 
-/// Makes the results directory and keeps other runs out of it while the file lives: they would lose each other's
+/// The right to write to a results directory, while it lives.
+pub struct Claim {
+    _lock: fs::File,
+    /// What the user should know of it.
+    pub note: Option<String>,
+}
+
+/// Makes the results directory and keeps other runs out of it while the claim lives: they would lose each other's
 /// records. Fails before any work where results could not be written.
-pub fn claim(results: &Path) -> Result<fs::File> {
-    let remedy = || format!("write results to {}; name another --results", results.display());
+pub fn claim(results: &Path) -> Result<Claim> {
+    let remedy = || format!("write results to {}; choose another directory for them", results.display());
     fs::create_dir_all(results).with_context(remedy)?;
     tempfile::Builder::new().prefix(".sllm-gds-").tempfile_in(results).with_context(remedy)?;
-    let dir = fs::File::open(results).with_context(remedy)?;
-    match dir.try_lock() {
-        Ok(()) => Ok(dir),
-        Err(fs::TryLockError::WouldBlock) => anyhow::bail!(
-            "another bench writes to {}: wait for it, or name another --results",
-            results.display()
-        ),
+    let lock = fs::File::open(results).with_context(remedy)?;
+    let here = results.display();
+    match lock.try_lock() {
+        Ok(()) => Ok(Claim { _lock: lock, note: None }),
+        Err(fs::TryLockError::WouldBlock) => {
+            anyhow::bail!(
+                "another bench writes to {here}: wait for it, or choose another directory for results"
+            )
+        }
         Err(fs::TryLockError::Error(e)) if sys::has_no_locks(&e) => {
-            crate::os::text::tell(format_args!(
-                "note: the file system of {} has no locks ({e}): let no other bench or qualify write there meanwhile",
-                results.display()
-            ));
-            Ok(dir)
+            let note = format!(
+                "the file system of {here} has no locks ({e}): let no other bench or qualify write there meanwhile"
+            );
+            Ok(Claim { _lock: lock, note: Some(note) })
         }
         Err(fs::TryLockError::Error(e)) => {
-            Err(e).with_context(|| format!("lock {}; name another --results", results.display()))
+            Err(e).with_context(|| format!("lock {here}; choose another directory for results"))
         }
     }
 }

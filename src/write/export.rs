@@ -1,23 +1,20 @@
-//! `export`: any checkpoint back to safetensors. A checkpoint that was saved from safetensors, or is such, gives the
+//! Any checkpoint back to safetensors. A checkpoint that was saved from safetensors, or is such, gives the
 //! very same files; any other is sharded anew.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use thiserror::Error;
 
-use crate::Outcome;
+use crate::checkpoint::reader::{TensorReader, TensorSource};
 use crate::checkpoint::{Checkpoint, MAX_TOTAL_BYTES, Tensor, manifest, safetensors, select, shard_sets};
-use crate::cli::ExportArgs;
-use crate::cli::progress;
 use crate::load::verify::read_digests;
-use crate::origin::input;
-use crate::origin::input::TensorReader;
 use crate::os::cancel::Cancel;
 use crate::os::digest::Digest;
-use crate::os::text;
-use crate::write::files::{Content, NewFile, Piece, Source, write_files};
+use crate::os::progress::{Progress, Unit};
+use crate::write::files::{Content, NewFile, Piece, write_files};
+use crate::write::input;
 use crate::write::save::{check_opens, check_space, explain_full_disk};
 use crate::write::sidecars;
 use crate::write::sidecars::{sync_folders, write_synced};
@@ -32,6 +29,11 @@ struct Shards {
     index: Option<(String, String)>,
 }
 
+/// The files that a checkpoint was saved from can't be made again from what is recorded of them; new shards can.
+#[derive(Debug, Error)]
+#[error("the recorded source (sllm_gds.json) does not fit: shard anew")]
+pub struct Unfit;
+
 /// What one export did.
 #[derive(Debug)]
 pub struct Exported {
@@ -41,43 +43,6 @@ pub struct Exported {
     pub left_out: Vec<String>,
 }
 
-pub fn run(args: &ExportArgs, cancel: &Cancel) -> Result<Outcome> {
-    let started = Instant::now();
-    let mut checkpoint = Checkpoint::find(&args.checkpoint.name, &args.checkpoint.storage_path)?;
-    let lost = match args.whole_tensors && !checkpoint.tensors.is_empty() {
-        true => std::mem::take(&mut checkpoint.lost).into_iter().map(|tensor| tensor.name).collect(),
-        false => Vec::new(),
-    };
-    let checkpoint = checkpoint.whole()?;
-    let notes = checkpoint.notes_of_parts();
-    let done = export(checkpoint, &args.to, args.max_shard_size, args.overwrite, cancel)?;
-    sidecars::tell(&notes, &done.left_out);
-    let bytes: u64 = done.files.iter().filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum();
-    let elapsed_s = started.elapsed().as_secs_f64();
-    if args.json {
-        let report = serde_json::json!({
-            "path": args.to, "files": done.files, "bytes": bytes, "elapsed_s": elapsed_s,
-            "left_out": done.left_out, "lost": lost,
-        });
-        text::say_json(&serde_json::to_string_pretty(&report)?);
-    } else {
-        text::say(format_args!(
-            "exported {bytes} bytes in {} files to {}: {elapsed_s:.2} s",
-            done.files.len(),
-            args.to.display()
-        ));
-    }
-    if !lost.is_empty() {
-        text::tell(format_args!(
-            "error: {} tensors are lost and were not exported: {}",
-            lost.len(),
-            crate::checkpoint::beside::summary(&lost)
-        ));
-        return Ok(Outcome::No);
-    }
-    Ok(Outcome::Yes)
-}
-
 /// Writes a safetensors directory.
 pub fn export(
     checkpoint: Checkpoint,
@@ -85,6 +50,7 @@ pub fn export(
     max_shard_bytes: Option<u64>,
     overwrite: bool,
     cancel: &Cancel,
+    progress: &Progress,
 ) -> Result<Exported> {
     check_contiguous(&checkpoint)?;
     target::check_apart(to, &input::places(&checkpoint))?;
@@ -96,13 +62,14 @@ pub fn export(
         _ => sharded(&checkpoint, origin.as_ref(), max_shard_bytes.unwrap_or(DEFAULT_SHARD_BYTES))?,
     };
     let total_bytes = sum(shards.files.iter().map(|f| f.bytes))?;
-    check_space(to, total_bytes, "--to")?;
+    check_space(to, total_bytes)?;
     let staging = Staging::new(to, overwrite)?;
+    staging.notes.iter().for_each(|note| progress.note(note));
     let beside = sidecars::of(&checkpoint)?;
     let sizes: Vec<u64> = checkpoint.tensors.iter().map(Tensor::data_bytes).collect();
     let reader = TensorReader::new(checkpoint)?;
-    let bar = progress::bytes_bar(total_bytes, &format!("export to {}", to.display()));
-    let written = write_files(staging.path(), &shards.files, &reader, &sizes, cancel, &bar)
+    let meter = progress.begin(&format!("export to {}", to.display()), total_bytes, Unit::Bytes);
+    let written = write_files(staging.path(), &shards.files, &reader, &sizes, cancel, &meter)
         .map_err(|e| explain_full_disk(e, staging.path(), total_bytes))
         .with_context(|| format!("export to {}", to.display()))?;
     check_copied(&reader, &written.tensors, cancel)?;
@@ -113,7 +80,6 @@ pub fn export(
     sync_folders(staging.path(), shards.files.iter().map(|file| file.name.as_str()))?;
     check(staging.path(), sizes.len())?;
     staging.publish()?;
-    bar.finish_and_clear();
     Ok(Exported { files: shards.files.iter().map(|f| to.join(&f.name)).collect(), left_out: beside.left_out })
 }
 
@@ -162,7 +128,7 @@ fn check_copied(reader: &TensorReader, copied: &[Digest], cancel: &Cancel) -> Re
 /// One tensor of a source.
 struct Only<'a>(&'a TensorReader, usize);
 
-impl Source for Only<'_> {
+impl TensorSource for Only<'_> {
     fn fill(&self, _: usize, offset: u64, out: &mut [u8]) -> Result<()> {
         self.0.fill(self.1, offset, out)
     }
@@ -170,8 +136,7 @@ impl Source for Only<'_> {
 
 /// A recorded source may be damaged: what it leads to must open, and lack no tensor.
 fn check(written: &Path, tensors: usize) -> Result<()> {
-    check_opens(written, tensors)
-        .context("the recorded source (sllm_gds.json) does not fit: shard anew with --max-shard-size 5GB")
+    check_opens(written, tensors).context(Unfit)
 }
 
 /// The files that it was saved from, by their recorded headers.

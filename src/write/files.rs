@@ -3,16 +3,17 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context, Result, bail};
-use indicatif::ProgressBar;
+use anyhow::{Context, Result};
 
-use crate::os::cancel::{Cancel, Interrupted};
+use crate::checkpoint::reader::TensorSource;
+use crate::os::cancel::Cancel;
 use crate::os::digest;
 use crate::os::digest::{CHUNK_BYTES, Digest};
 use crate::os::memory::HostBuffer;
+use crate::os::parallel;
+use crate::os::progress::Meter;
 use crate::os::sys;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
@@ -31,20 +32,9 @@ pub struct Piece {
 }
 
 pub enum Content {
-    /// Index of a tensor of the [`Source`].
+    /// Index of a tensor of the [`TensorSource`].
     Tensor(usize),
     Literal(Vec<u8>),
-}
-
-/// Where tensors' bytes come from; asked by many threads at once.
-pub trait Source: Sync {
-    /// Fills `out` with the tensor's bytes from `offset` on.
-    fn fill(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<()>;
-
-    /// Refuses where what was read may be half old, half new; asked when all is read.
-    fn check_unchanged(&self) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// Digests made on the way: of each file's chunks, and of each tensor.
@@ -62,10 +52,10 @@ fn writer_threads() -> usize {
 pub fn write_files(
     dir: &Path,
     files: &[NewFile],
-    source: &dyn Source,
+    source: &dyn TensorSource,
     tensor_bytes: &[u64],
     cancel: &Cancel,
-    bar: &ProgressBar,
+    meter: &Meter,
 ) -> Result<Written> {
     let handles = files.iter().map(|file| create(dir, file)).collect::<Result<Vec<_>>>()?;
     let jobs: Vec<(usize, u64)> = files
@@ -78,21 +68,12 @@ pub fn write_files(
         handles: &handles,
         source,
         jobs: &jobs,
-        next: AtomicUsize::new(0),
         chunk_sums: jobs.iter().map(|_| AtomicU64::new(0)).collect(),
         tensor_sums: tensor_bytes.iter().map(|_| AtomicU64::new(0)).collect(),
-        failure: Mutex::new(None),
-        cancel,
-        bar,
+        meter,
     };
-    std::thread::scope(|scope| {
-        for _ in 0..writer_threads().min(jobs.len()) {
-            scope.spawn(|| work.run());
-        }
-    });
-    if let Some(error) = work.failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
-        return Err(error);
-    }
+    let buffer = || HostBuffer::new(CHUNK_BYTES);
+    parallel::for_each(jobs.len(), writer_threads(), cancel, buffer, |buffer, job| work.write(buffer, job))?;
     source.check_unchanged()?;
     for ((handle, path), file) in handles.iter().zip(files) {
         let sync = || handle.set_len(file.bytes).and_then(|()| handle.sync_all());
@@ -134,43 +115,27 @@ fn create(dir: &Path, file: &NewFile) -> Result<(File, PathBuf)> {
 struct Work<'a> {
     files: &'a [NewFile],
     handles: &'a [(File, PathBuf)],
-    source: &'a dyn Source,
+    source: &'a dyn TensorSource,
     /// File and offset of each chunk.
     jobs: &'a [(usize, u64)],
-    next: AtomicUsize,
     chunk_sums: Vec<AtomicU64>,
     tensor_sums: Vec<AtomicU64>,
-    /// The first failure; it stops everybody.
-    failure: Mutex<Option<anyhow::Error>>,
-    cancel: &'a Cancel,
-    bar: &'a ProgressBar,
+    meter: &'a Meter,
 }
 
 impl Work<'_> {
-    fn run(&self) {
-        if let Err(error) = self.take_chunks() {
-            self.failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
-            self.next.store(self.jobs.len(), Ordering::Relaxed);
-        }
-    }
-
-    fn take_chunks(&self) -> Result<()> {
-        let mut buffer = HostBuffer::new(CHUNK_BYTES)?;
-        loop {
-            let job = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some((file, offset)) = self.jobs.get(job).copied() else { return Ok(()) };
-            if self.cancel.is_set() {
-                bail!(Interrupted);
-            }
-            let bytes = CHUNK_BYTES.min(self.files[file].bytes - offset);
-            let chunk = &mut buffer.as_mut_slice()[..align_up(bytes, DIRECT_ALIGN) as usize];
-            self.fill(file, offset, chunk)?;
-            self.chunk_sums[job].store(digest::partial(&chunk[..bytes as usize], 0), Ordering::Relaxed);
-            let (handle, path) = &self.handles[file];
-            write_chunk(handle, chunk, offset)
-                .with_context(|| format!("write {} bytes at {offset} of {}", chunk.len(), path.display()))?;
-            self.bar.inc(bytes);
-        }
+    /// Makes and writes one chunk.
+    fn write(&self, buffer: &mut HostBuffer, job: usize) -> Result<()> {
+        let (file, offset) = self.jobs[job];
+        let bytes = CHUNK_BYTES.min(self.files[file].bytes - offset);
+        let chunk = &mut buffer.as_mut_slice()[..align_up(bytes, DIRECT_ALIGN) as usize];
+        self.fill(file, offset, chunk)?;
+        self.chunk_sums[job].store(digest::partial(&chunk[..bytes as usize], 0), Ordering::Relaxed);
+        let (handle, path) = &self.handles[file];
+        write_chunk(handle, chunk, offset)
+            .with_context(|| format!("write {} bytes at {offset} of {}", chunk.len(), path.display()))?;
+        self.meter.advance(bytes);
+        Ok(())
     }
 
     /// Fills one chunk from the pieces that meet it, zeros between.
@@ -224,11 +189,13 @@ impl Work<'_> {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
+
     use super::*;
 
     struct Ramp;
 
-    impl Source for Ramp {
+    impl TensorSource for Ramp {
         fn fill(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<()> {
             for (i, byte) in out.iter_mut().enumerate() {
                 *byte = ((offset + i as u64) as usize * 31 + tensor) as u8 | 1;
@@ -248,9 +215,9 @@ mod tests {
             Piece { offset: CHUNK_BYTES + 512, bytes: 13, content: Content::Tensor(1) },
         ];
         let file = NewFile { name: "x".into(), bytes: size, pieces };
-        let bar = ProgressBar::hidden();
+        let meter = Meter::silent();
         let written =
-            write_files(dir.path(), &[file], &Ramp, &[CHUNK_BYTES, 13], &Cancel::new(), &bar).unwrap();
+            write_files(dir.path(), &[file], &Ramp, &[CHUNK_BYTES, 13], &Cancel::new(), &meter).unwrap();
         let bytes = std::fs::read(dir.path().join("x")).unwrap();
         assert_eq!(bytes.len() as u64, size);
         let mut wanted = vec![0u8; size as usize];
@@ -267,7 +234,7 @@ mod tests {
     #[test]
     fn a_failing_source_fails_the_whole() {
         struct Broken;
-        impl Source for Broken {
+        impl TensorSource for Broken {
             fn fill(&self, _: usize, _: u64, _: &mut [u8]) -> Result<()> {
                 bail!("no such luck")
             }
@@ -275,7 +242,7 @@ mod tests {
         let dir = tempfile::tempdir_in(".").unwrap();
         let pieces = vec![Piece { offset: 0, bytes: 8, content: Content::Tensor(0) }];
         let file = NewFile { name: "x".into(), bytes: 4096, pieces };
-        let result = write_files(dir.path(), &[file], &Broken, &[8], &Cancel::new(), &ProgressBar::hidden());
+        let result = write_files(dir.path(), &[file], &Broken, &[8], &Cancel::new(), &Meter::silent());
         assert_eq!(result.err().unwrap().to_string(), "no such luck");
     }
 }

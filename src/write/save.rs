@@ -1,4 +1,4 @@
-//! `save` and `export`: a source of tensors laid out in new files, whole or not at all.
+//! A source of tensors laid out in partitions, whole or not at all.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,27 +6,23 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use thiserror::Error;
 
-use crate::Outcome;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::manifest;
 use crate::checkpoint::manifest::{Manifest, Partition};
 use crate::checkpoint::modules::{cut, module_of, order};
 use crate::checkpoint::sllm::{INDEX_FILE, IndexEntry, partition_name, to_torch};
-use crate::cli::SaveArgs;
-use crate::cli::progress;
-use crate::origin::input;
-use crate::origin::input::Input;
 use crate::os::cancel::Cancel;
 use crate::os::digest::Digest;
+use crate::os::progress::{Progress, Unit};
 use crate::os::sys;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
-use crate::os::text;
 use crate::write::files::{Content, NewFile, Piece, Written, write_files};
+use crate::write::input::Input;
 use crate::write::sidecars;
 use crate::write::sidecars::write_synced;
 use crate::write::staging::Staging;
-use crate::write::target;
 
 /// Tensors begin at multiples of this, so that any kernel can read them with its widest loads.
 pub const TENSOR_ALIGN: u64 = 256;
@@ -43,50 +39,21 @@ pub struct Saved {
     pub gb_per_s: f64,
 }
 
-pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
-    let input = input::open(&args.model, args.seed, args.hf_token.as_deref(), cancel)?;
-    let name = args.name.clone().unwrap_or_else(|| input.default_name.clone());
-    let targets: Vec<PathBuf> = match args.replicas {
-        None => vec![target::place(&args.storage_path, &name)?],
-        Some(n) => (0..n)
-            .map(|i| target::place(&args.storage_path, &format!("{name}_{i}")))
-            .collect::<Result<Vec<_>>>()?,
-    };
-    let layout = Layout::new(&input, args.partitions as usize, args.max_partition_size)?;
-    for target in &targets {
-        target::check_apart(target, &input.places)?;
-        target::check_free(target, args.overwrite)?;
-    }
-    let each = layout.bytes().saturating_add(input.sidecar_bytes());
-    check_space(&args.storage_path, each.saturating_mul(targets.len() as u64), "--storage-path")?;
-    sidecars::tell(&input.notes, &input.sidecars.left_out);
-    let mut saved = Vec::new();
-    for target in &targets {
-        saved.push(save(&input, &layout, target, args.overwrite, cancel)?);
-    }
-    if args.json {
-        let report = serde_json::json!({ "saved": saved, "left_out": input.sidecars.left_out });
-        text::say_json(&serde_json::to_string_pretty(&report)?);
-        return Ok(Outcome::Yes);
-    }
-    for s in &saved {
-        text::say(format_args!(
-            "saved {} tensors, {} bytes in {} partitions and {} groups to {}: {:.2} s, {:.2} GB/s",
-            s.tensors,
-            s.bytes,
-            s.partitions,
-            s.groups,
-            s.path.display(),
-            s.elapsed_s,
-            s.gb_per_s
-        ));
-    }
-    Ok(Outcome::Yes)
+/// A place has too little room for what is to be written.
+#[derive(Debug, Error)]
+#[error(
+    "{} has {free_bytes} bytes free, and {needed_bytes} are needed, 64 MiB of them in reserve for the file system: make \
+     room, or choose another place",
+    place.display()
+)]
+pub struct NoSpace {
+    place: PathBuf,
+    free_bytes: u64,
+    needed_bytes: u64,
 }
 
-/// Refuses what does not fit, with both numbers and the option that names another place. A margin is left for
-/// indices and the file system's own.
-pub fn check_space(storage_path: &Path, needed_bytes: u64, option: &str) -> Result<()> {
+/// Refuses what does not fit with [`NoSpace`]. A margin is left for indices and the file system's own.
+pub fn check_space(storage_path: &Path, needed_bytes: u64) -> Result<()> {
     let mut place = storage_path;
     while !place.exists() {
         place = match place.parent() {
@@ -98,11 +65,7 @@ pub fn check_space(storage_path: &Path, needed_bytes: u64, option: &str) -> Resu
         sys::free_bytes(place).with_context(|| format!("ask for free space at {}", place.display()))?;
     let needed_bytes = needed_bytes.saturating_add(64 << 20);
     if needed_bytes > free_bytes {
-        bail!(
-            "{} has {free_bytes} bytes free, and {needed_bytes} are needed, 64 MiB of them in reserve for the file system: \
-             make room, or name another {option}",
-            place.display()
-        );
+        bail!(NoSpace { place: place.to_path_buf(), free_bytes, needed_bytes });
     }
     Ok(())
 }
@@ -194,16 +157,18 @@ pub fn save(
     target: &Path,
     overwrite: bool,
     cancel: &Cancel,
+    progress: &Progress,
 ) -> Result<Saved> {
     let started = Instant::now();
     // What the index can't hold is refused before the first byte.
     let index = index(input, layout)?;
     let staging = Staging::new(target, overwrite)?;
-    let bar = progress::bytes_bar(layout.bytes(), &format!("save {}", target.display()));
+    staging.notes.iter().for_each(|note| progress.note(note));
+    let meter = progress.begin(&format!("save {}", target.display()), layout.bytes(), Unit::Bytes);
     // Each tied tensor reads as zero bytes here; its digest is its twin's.
     let tensor_bytes: Vec<u64> = input.tensors.iter().map(|t| t.bytes).collect();
     let written =
-        write_files(staging.path(), &layout.files, input.source.as_ref(), &tensor_bytes, cancel, &bar);
+        write_files(staging.path(), &layout.files, input.source.as_ref(), &tensor_bytes, cancel, &meter);
     let explain = |e| explain_full_disk(e, staging.path(), layout.bytes());
     let written = written.map_err(explain).with_context(|| format!("save {}", target.display()))?;
     check_against_source(input, &written.tensors)?;
@@ -213,7 +178,6 @@ pub fn save(
     write_synced(&staging.path().join(INDEX_FILE), &serde_json::to_vec(&index)?)?;
     check_opens(staging.path(), input.tensors.len())?;
     staging.publish()?;
-    bar.finish_and_clear();
     let elapsed_s = started.elapsed().as_secs_f64();
     Ok(Saved {
         path: target.to_path_buf(),

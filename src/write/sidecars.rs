@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::checkpoint::{Checkpoint, Layout, Stamp, beside, listing, manifest, sllm};
 use crate::os::cancel::{Cancel, Interrupted};
-use crate::os::{sys, text};
+use crate::os::sys;
 
 /// A file that goes beside the weights.
 pub struct Sidecar {
@@ -84,19 +84,6 @@ fn own_files(checkpoint: &Checkpoint) -> Vec<String> {
     }
     files.extend(checkpoint.chosen.index.iter().map(|(file, _)| file.clone()));
     files
-}
-
-/// Says what does not become part of a new checkpoint, and why.
-pub fn tell(notes: &[String], left_out: &[String]) {
-    for note in notes {
-        text::tell(format_args!("note: {note}"));
-    }
-    if !left_out.is_empty() {
-        text::tell(format_args!(
-            "note: left out (other weights, other forms of them, remains, no plain files): {}",
-            beside::summary(left_out)
-        ));
-    }
 }
 
 /// Copies the files beside the weights, never over a file that is there.

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::os::remains;
 use crate::os::remains::Maker;
-use crate::os::{sys, text};
+use crate::os::sys;
 use crate::write::target::{check_free, standing};
 
 const MARK: &str = ".sllm-gds-partial-";
@@ -29,6 +29,8 @@ pub struct Staging {
     /// Held while the directory is ours, so that others can tell it from remains.
     _lock: Option<File>,
     done: bool,
+    /// What of killed saves' remains could not be cleared.
+    pub notes: Vec<String>,
 }
 
 impl Staging {
@@ -41,7 +43,7 @@ impl Staging {
         let name = target.file_name().context("a checkpoint needs a name")?;
         // One at a time here: no save may take another's new directory for remains before it is locked.
         let _gate = remains::lock(parent)?;
-        clear_remains(parent)?;
+        let notes = clear_remains(parent)?;
         // What an overwrite cut short had moved aside is back now.
         check_free(target, overwrite)?;
         let path = parent.join(remains::hidden_name(MARK, name));
@@ -51,7 +53,8 @@ impl Staging {
                 parent.display()
             )
         })?;
-        let mut staging = Staging { path, target: target.to_path_buf(), overwrite, _lock: None, done: false };
+        let target_path = target.to_path_buf();
+        let mut staging = Staging { path, target: target_path, overwrite, _lock: None, done: false, notes };
         staging._lock = remains::lock(&staging.path)?;
         if standing(target)?.is_some() {
             staging.check_movable()?;
@@ -211,39 +214,37 @@ fn create_lasting(dir: &Path) -> io::Result<()> {
 }
 
 /// Removes hidden directories whose makers are gone, and puts back old checkpoints that an overwrite cut short had moved
-/// aside. What can't be done is said, and stops nobody.
-fn clear_remains(parent: &Path) -> Result<()> {
+/// aside. Gives notes of what can't be done, which stops nobody.
+fn clear_remains(parent: &Path) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
     for path in crate::checkpoint::list(parent)? {
         let name = path.file_name().unwrap_or_default().as_bytes();
         let is_dir = path.symlink_metadata().is_ok_and(|m| m.is_dir());
         if let Some(target) = name.strip_prefix(OLD_MARK.as_bytes()).filter(|name| is_dir && !name.is_empty())
         {
-            restore(&path, &parent.join(OsStr::from_bytes(target)));
+            notes.extend(restore(&path, &parent.join(OsStr::from_bytes(target))));
         } else if is_dir && name.starts_with(MARK.as_bytes()) {
             match remains::maker(&path) {
                 Maker::Lives => {}
                 Maker::Gone => {
                     if let Err(e) = fs::remove_dir_all(&path) {
-                        text::tell(format_args!(
-                            "note: can't clear the remains {}, remove them yourself: {e}",
+                        notes.push(format!(
+                            "can't clear the remains {}, remove them yourself: {e}",
                             path.display()
                         ));
                     }
                 }
                 Maker::Unknown(why) => {
-                    text::tell(format_args!(
-                        "note: {} stays; remove it if no save is at it: {why}",
-                        path.display()
-                    ));
+                    notes.push(format!("{} stays; remove it if no save is at it: {why}", path.display()));
                 }
             }
         }
     }
-    Ok(())
+    Ok(notes)
 }
 
-/// Puts an old checkpoint back, or removes it where the new one stands.
-fn restore(aside: &Path, target: &Path) {
+/// Puts an old checkpoint back, or removes it where the new one stands; says what could not be done.
+fn restore(aside: &Path, target: &Path) -> Option<String> {
     let restored = match fs::rename(aside, target) {
         Err(e) if is_taken(&e) && crate::checkpoint::Checkpoint::open(target).is_ok() => {
             // Under another name first: half removed, it must not be put back.
@@ -252,12 +253,10 @@ fn restore(aside: &Path, target: &Path) {
         }
         other => other,
     };
-    if let Err(e) = restored {
-        let (aside, target) = (aside.display(), target.display());
-        text::tell(format_args!(
-            "note: {aside} stays; it is the old {target} of an overwrite cut short, and can't be put back: {e}"
-        ));
-    }
+    let (aside, target) = (aside.display(), target.display());
+    restored.err().map(|e| {
+        format!("{aside} stays; it is the old {target} of an overwrite cut short, and can't be put back: {e}")
+    })
 }
 
 #[cfg(test)]

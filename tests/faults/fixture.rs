@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sllm_gds::checkpoint::{DType, contiguous_stride};
 use sllm_gds::origin::input;
 use sllm_gds::os::cancel::Cancel;
+use sllm_gds::os::progress::Progress;
 use sllm_gds::write::save::{Layout, save};
 use tempfile::TempDir;
 
@@ -38,10 +39,16 @@ impl Fixture {
         let made = model();
         write_shards(&root.path().join("safetensors"), &made);
         write_foreign(&root.path().join("foreign"), &made);
-        let input = input::open(root.path().join("safetensors").to_str().unwrap(), 0, None, &Cancel::new());
+        let input = input::open(
+            root.path().join("safetensors").to_str().unwrap(),
+            0,
+            None,
+            &Cancel::new(),
+            &Progress::silent(),
+        );
         let input = input.unwrap();
         let layout = Layout::new(&input, 3, 20_000).unwrap();
-        save(&input, &layout, &root.path().join("ours"), false, &Cancel::new()).unwrap();
+        save(&input, &layout, &root.path().join("ours"), false, &Cancel::new(), &Progress::silent()).unwrap();
         let pristine = made.into_iter().map(|t| (t.name, t.bytes)).collect();
         Fixture { root, pristine }
     }

@@ -2,6 +2,7 @@
 //! mode stands in for it then, and is skipped where libcufile is missing or can't register files.
 
 use std::path::Path;
+#[cfg(feature = "cli")]
 use std::process::Command;
 
 use sllm_gds::load::gds::Gds;
@@ -9,6 +10,7 @@ use sllm_gds::load::gds::choose::choose;
 use sllm_gds::load::{EngineChoice, Placement, Register, Settings, load};
 use sllm_gds::os::cancel::Cancel;
 
+#[cfg(feature = "cli")]
 use crate::cli::{finish, program, run};
 use crate::rig::{Session, assert_right, fixture, large, options, scratch, session};
 
@@ -87,6 +89,7 @@ fn slabs_are_mapped_ahead_and_taken_apart() {
     });
 }
 
+#[cfg(feature = "cli")]
 #[test]
 fn the_command_line_demands_falls_back_and_takes_compat_when_told() {
     let Some(session) = session() else { return };
@@ -121,6 +124,7 @@ fn the_command_line_demands_falls_back_and_takes_compat_when_told() {
 }
 
 /// The stand-in reads with pread, which can't write to a GPU: each read fails, as a broken path would.
+#[cfg(feature = "cli")]
 #[test]
 fn a_path_that_breaks_is_left_for_host_memory_or_fails_as_asked() {
     let Some(session) = session() else { return };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use sllm_gds::origin::hub::{Options, Token, fetch};
 use sllm_gds::os::cancel::Cancel;
+use sllm_gds::os::progress::Progress;
 
 use crate::server::{Reply, Request, Server, reply};
 
@@ -88,6 +89,7 @@ pub fn options(endpoint: &str, cache: &Path) -> Options {
         offline: false,
         back_off: Duration::ZERO,
         cancel: Cancel::new(),
+        progress: Progress::silent(),
     }
 }
 

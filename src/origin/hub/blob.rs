@@ -5,7 +5,6 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 use ureq::Body;
 use ureq::http::Response;
@@ -13,17 +12,18 @@ use ureq::http::Response;
 use crate::origin::hub::api::Remote;
 use crate::origin::hub::cache::Repo;
 use crate::origin::hub::client::{Client, Failure, header};
+use crate::os::progress::Meter;
 
 const BUFFER_BYTES: usize = 1 << 20;
 /// A try that brought so much was a good one, and the count of failures starts anew.
 const GOOD_TRY_BYTES: u64 = 16 << 20;
 
-/// Brings the blob into the cache, unless it is there. The bar stands at `before_bytes` plus what has arrived.
+/// Brings the blob into the cache, unless it is there. The meter stands at `before_bytes` plus what has arrived.
 pub(super) fn fetch(
     client: &Client,
     repo: &Repo,
     remote: &Remote,
-    bar: &ProgressBar,
+    meter: &Meter,
     before_bytes: u64,
 ) -> Result<()> {
     let _lock = repo.lock(&remote.etag, client)?;
@@ -36,7 +36,7 @@ pub(super) fn fetch(
     // Only new ground counts as progress: a server that starts over again and again must not keep us for ever.
     let mut reached_bytes = partial.bytes;
     while partial.bytes < remote.bytes {
-        let arrived = |bytes: u64| bar.set_position(before_bytes.saturating_add(bytes));
+        let arrived = |bytes: u64| meter.set(before_bytes.saturating_add(bytes));
         let received = receive(client, remote, &mut partial, &arrived);
         if partial.bytes >= reached_bytes.saturating_add(GOOD_TRY_BYTES) {
             reached_bytes = partial.bytes;

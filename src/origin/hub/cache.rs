@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::checkpoint::{json, select};
 use crate::origin::hub::client::Client;
-use crate::os::{sys, text};
+use crate::os::sys;
 
 /// How often a lock that another process holds is asked for again.
 const LOCK_POLL: Duration = Duration::from_millis(200);
@@ -123,7 +123,7 @@ impl Repo {
                 Err(TryLockError::WouldBlock) => {}
             }
             if !told {
-                text::tell(format_args!("note: another process holds {}; waiting for it", path.display()));
+                client.note(&format!("another process holds {}; waiting for it", path.display()));
                 told = true;
             }
             client.pause(LOCK_POLL)?;

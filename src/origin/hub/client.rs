@@ -242,6 +242,11 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
+    /// Tells the user now.
+    pub fn note(&self, text: &str) {
+        self.options.progress.note(text);
+    }
+
     /// Sleeps, but not through Ctrl-C.
     pub fn pause(&self, duration: Duration) -> Result<()> {
         let step = Duration::from_millis(100);
@@ -293,10 +298,8 @@ impl Tries<'_> {
             let what = format!("{what} ({MAX_TRIES} tries); run it again, it goes on where it stopped");
             return Err(NoAnswer { what, network }.into());
         }
-        crate::os::text::tell(format_args!(
-            "note: {what}; trying again ({} of {MAX_TRIES})",
-            self.failed + 1
-        ));
+        let note = format!("{what}; trying again ({} of {MAX_TRIES})", self.failed + 1);
+        self.client.note(&note);
         let back_off = self.client.options.back_off.saturating_mul(1 << (self.failed - 1));
         self.client.pause(back_off.max(retry_after))
     }

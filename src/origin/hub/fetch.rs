@@ -22,11 +22,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::checkpoint::select;
 use crate::checkpoint::select::Weights;
 use crate::checkpoint::{CheckpointError, beside, json};
-use crate::cli::progress;
 use crate::origin::hub::api::Listing;
 use crate::origin::synthetic;
 use crate::os::cancel::Cancel;
-use crate::os::text;
+use crate::os::progress::{Meter, Progress, Unit};
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 const DEFAULT_REVISION: &str = "main";
@@ -67,6 +66,7 @@ pub struct Options {
     /// The wait before a second try; each further one waits twice as long.
     pub back_off: Duration,
     pub cancel: Cancel,
+    pub progress: Progress,
 }
 
 impl Options {
@@ -100,6 +100,7 @@ impl Options {
             offline: var("HF_HUB_OFFLINE").is_some_and(yes),
             back_off: Duration::from_millis(500),
             cancel: Cancel::new(),
+            progress: Progress::silent(),
         })
     }
 }
@@ -186,7 +187,7 @@ pub fn fetch(id: &str, options: &Options) -> Result<PathBuf> {
         return Err(error.context(format!("fetch {id} from the hub")));
     };
     if let Some(dir) = cached() {
-        text::tell(format_args!("note: {no_answer}; taking {id} from the cache, {}", dir.display()));
+        options.progress.note(&format!("{no_answer}; taking {id} from the cache, {}", dir.display()));
         return Ok(dir);
     }
     if no_answer.network { Err(anyhow!("{error:#}; {}", synthetic_twin(&model.id))) } else { Err(error) }
@@ -222,8 +223,8 @@ fn fetch_online(model: &Model, options: &Options) -> Result<PathBuf> {
     let Some(revision) = conversion else {
         return Err(CheckpointError::OnlyPickles(PathBuf::from(&model.id)).into());
     };
-    text::tell(format_args!(
-        "note: {} has only pickles; taking the hub's own conversion, {}@{revision}",
+    options.progress.note(&format!(
+        "{} has only pickles; taking the hub's own conversion, {}@{revision}",
         model.id, model.id
     ));
     let model = model.at(&revision);
@@ -248,14 +249,14 @@ fn choose(
 ) -> Result<Weights> {
     let repo = crate::origin::hub::cache::Repo::new(&options.cache, &model.id);
     let read = |name: &str| {
-        let bar = indicatif::ProgressBar::hidden();
+        let meter = Meter::silent();
         if !repo.holds(&listing.commit, name) {
             fetch_file(
                 client,
                 &repo,
                 &crate::origin::hub::api::remote(client, model, &listing.commit, name)?,
                 &listing.commit,
-                &bar,
+                &meter,
                 0,
             )?;
         }
@@ -276,8 +277,8 @@ fn download(
     let repo = crate::origin::hub::cache::Repo::new(&options.cache, &model.id);
     let beside = beside::beside(&listing.files, &weights.names(), &weights.left_out);
     if !beside.left_out.is_empty() {
-        text::tell(format_args!(
-            "note: not fetched from {}, as other weights or other forms of them: {}",
+        options.progress.note(&format!(
+            "not fetched from {}, as other weights or other forms of them: {}",
             model.id,
             beside::summary(&beside.left_out)
         ));
@@ -288,15 +289,14 @@ fn download(
         remotes.push(crate::origin::hub::api::remote(client, model, commit, name)?);
     }
     let total_bytes = remotes.iter().fold(0u64, |sum, remote| sum.saturating_add(remote.bytes));
-    let bar = progress::bytes_bar(total_bytes, &model.id);
+    let meter = options.progress.begin(&model.id, total_bytes, Unit::Bytes);
     let mut before_bytes = 0u64;
     for remote in &remotes {
-        fetch_file(client, &repo, remote, commit, &bar, before_bytes)
+        fetch_file(client, &repo, remote, commit, &meter, before_bytes)
             .with_context(|| format!("download {} of {}", remote.name, model.id))?;
         before_bytes = before_bytes.saturating_add(remote.bytes);
-        bar.set_position(before_bytes);
+        meter.set(before_bytes);
     }
-    bar.finish_and_clear();
     repo.write_ref(&model.revision, commit)?;
     Ok(repo.snapshot(commit))
 }
@@ -307,10 +307,10 @@ fn fetch_file(
     repo: &crate::origin::hub::cache::Repo,
     remote: &crate::origin::hub::api::Remote,
     commit: &str,
-    bar: &indicatif::ProgressBar,
+    meter: &Meter,
     before_bytes: u64,
 ) -> Result<()> {
-    crate::origin::hub::blob::fetch(client, repo, remote, bar, before_bytes)?;
+    crate::origin::hub::blob::fetch(client, repo, remote, meter, before_bytes)?;
     repo.link(commit, &remote.name, &remote.etag)
 }
 

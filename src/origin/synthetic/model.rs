@@ -8,8 +8,6 @@ use anyhow::{Result, bail};
 
 use crate::checkpoint::TensorSpec;
 
-pub use crate::origin::synthetic::values::Values;
-
 /// What a model's name begins with on the command line when it is to be made up.
 pub const PREFIX: &str = "synthetic:";
 

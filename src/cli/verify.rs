@@ -1,0 +1,82 @@
+//! `sllm-gds verify`: digests recomputed from disk, and comparison with another checkpoint.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::checkpoint::Checkpoint;
+use crate::cli::checkpoint::CheckpointArg;
+use crate::cli::{Outcome, print, progress};
+use crate::load::compare::compare;
+use crate::load::stored;
+use crate::os::cancel::Cancel;
+use crate::write::sidecars;
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub checkpoint: CheckpointArg,
+    /// Compare tensor by tensor with this checkpoint, in either layout
+    #[arg(long, value_name = "DIR")]
+    pub against: Option<PathBuf>,
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
+    let checkpoint = Checkpoint::find(&args.checkpoint.name, &args.checkpoint.storage_path)?;
+    // By kind, so that many of one hide none of another.
+    let mut problems: Vec<Vec<String>> = Vec::new();
+    let mut done = Vec::new();
+    let progress = progress::progress();
+    let mut hint = None;
+    if let Some(lost) = checkpoint.what_is_lost() {
+        problems.push(vec![lost]);
+        done.push("what the files hold of the index's tensors".to_string());
+    }
+    let gone = sidecars::missing(&checkpoint);
+    problems.push(
+        gone.iter().map(|name| format!("{name}, which was saved beside the weights, is missing")).collect(),
+    );
+    match &checkpoint.manifest {
+        Some(manifest) => {
+            problems.push(stored::digests(&checkpoint, manifest, cancel, &progress)?);
+            let chunks: usize = manifest.partitions.iter().map(|p| p.digests.len()).sum();
+            done.push(format!(
+                "{chunks} chunks and {} tensors against the manifest",
+                checkpoint.tensors.len()
+            ));
+        }
+        None if args.against.is_none() && checkpoint.lost.is_empty() => bail!(
+            "{} has no manifest with digests (sllm_gds.json): say --against DIR to compare with another checkpoint, or \
+             save it again to get one",
+            checkpoint.dir.display()
+        ),
+        None => {}
+    }
+    if let Some(against) = &args.against {
+        // As the first one, by its name, too.
+        let stored = args.checkpoint.storage_path.join(against);
+        let against = if !against.exists() && stored.exists() { &stored } else { against };
+        let compared = compare(checkpoint, against, cancel, &progress)?;
+        problems.extend(compared.problems);
+        hint = compared.hint;
+        done.push(format!("{} tensors against {}", compared.tensors, against.display()));
+    }
+    let count: usize = problems.iter().map(Vec::len).sum();
+    let good = count == 0;
+    if args.json {
+        let value =
+            serde_json::json!({ "good": good, "checked": done, "hint": hint, "problems": problems.concat() });
+        print::say_json(&serde_json::to_string_pretty(&value)?);
+    } else {
+        problems.iter().for_each(|kind| print::tell_findings(kind));
+        if let Some(hint) = hint {
+            print::tell(format_args!("note: {hint}"));
+        }
+        let verdict = if good { "all good".into() } else { format!("{count} problems") };
+        print::say(format_args!("verified {}: {verdict}", done.join(", ")));
+    }
+    Ok(if good { Outcome::Yes } else { Outcome::No })
+}

@@ -1,0 +1,19 @@
+//! Where the time of a load goes.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a load's time went. The phases of one load, in seconds; `transfer_s` ends with the last byte.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Phases {
+    /// Opening the files, and the checkpoint where the load opened it.
+    pub open_s: f64,
+    /// Settling which bytes go where.
+    pub plan_s: f64,
+    /// Allocating the destinations' memory.
+    pub allocate_s: f64,
+    /// What the transfer waited for pinned memory; pinning goes on beside the phases around it.
+    pub register_s: f64,
+    /// Moving the bytes: it ends with the last one in place.
+    pub transfer_s: f64,
+}

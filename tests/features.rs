@@ -1,0 +1,54 @@
+//! What each feature drags in, as cargo resolves it: whoever builds the loader into a program gets the loader.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// All that the crate is built of with these features, by name.
+fn built_of(features: &str) -> BTreeSet<String> {
+    let mut tree = Command::new(env!("CARGO"));
+    tree.args(["tree", "--offline", "--locked", "--edges", "normal", "--prefix", "none"]);
+    tree.args(["--format", "{p}", "--no-default-features", "--features", features]);
+    let ran = tree.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let text = String::from_utf8(ran.stdout).unwrap();
+    assert!(ran.status.success(), "cargo tree: {}", String::from_utf8_lossy(&ran.stderr));
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_string).collect()
+}
+
+/// Libraries of each feature that nothing without it may need.
+const OF_CLI: [&str; 5] = ["clap_complete", "clap_mangen", "ctrlc", "safetensors", "toml"];
+const OF_HUB: [&str; 3] = ["rustls", "sha2", "ureq"];
+const OF_ANALYZE: [&str; 3] = ["kuva", "polars", "polars-io"];
+/// What the loader should not need and does: move a name to OF_CLI when it is gone.
+const NOT_YET: [&str; 4] = ["clap", "humantime", "indicatif", "parse-size"];
+
+fn check(features: &str, wanted: &[&[&str]], unwanted: &[&[&str]]) {
+    let crates = built_of(features);
+    assert!(crates.contains("sllm-gds") && crates.contains("cudarc"), "{crates:?}");
+    for name in wanted.concat() {
+        assert!(crates.contains(name), "'{features}' does without {name}: mend the lists");
+    }
+    for name in unwanted.concat() {
+        assert!(!crates.contains(name), "'{features}' drags in {name}");
+    }
+}
+
+#[test]
+fn the_loader_alone_is_small() {
+    // NOT_YET is wanted only so that nobody forgets to shorten it.
+    check("", &[&NOT_YET], &[&OF_CLI, &OF_HUB, &OF_ANALYZE]);
+}
+
+#[test]
+fn the_command_line_needs_no_hub_and_no_analyzer() {
+    check("cli", &[&OF_CLI, &NOT_YET], &[&OF_HUB, &OF_ANALYZE]);
+}
+
+#[test]
+fn the_hub_needs_no_command_line() {
+    check("hub", &[&OF_HUB], &[&OF_CLI, &OF_ANALYZE]);
+}
+
+#[test]
+fn the_analyzer_comes_with_the_command_line() {
+    check("analyze", &[&OF_CLI, &OF_ANALYZE], &[&OF_HUB]);
+}
