@@ -48,10 +48,13 @@ pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
     spare_the_reference(args)?;
     let place = Place::new(&args.path)?;
     let claim = crate::record::result::claim(&args.results).context("--results")?;
+    if let Some(note) = &claim.note {
+        text::tell(format_args!("note: {note}"));
+    }
     environment::read(&args.results)?;
     let path = args.path.canonicalize().with_context(|| format!("resolve {}", args.path.display()))?;
     let source = Source::live(false);
-    let mut notes: Vec<String> = claim.note.iter().cloned().collect();
+    let mut notes = Vec::new();
     let (to, options) = open(args, &path, &mut notes)?;
     let gpus = match &to {
         Destination::Host => Vec::new(),
