@@ -21,10 +21,10 @@ mod limits;
 mod loads;
 /// Figures and rounds.
 mod measure;
+/// All that a run saw.
+mod observations;
 /// The page for a terminal.
 mod page;
-/// The directory that all is written in.
-mod place;
 /// What a machine is held to.
 mod profile;
 /// Raw reads.
@@ -35,15 +35,15 @@ mod records;
 mod report;
 /// One run, step by step.
 mod run;
-/// All that a run saw.
-mod seen;
-/// Which checkpoint a size gets.
-mod shapes;
+/// The directory that all is written in.
+mod scratch;
 /// Criteria that are no rate.
 mod state;
 /// Limits on this process's reads.
 mod throttle;
 /// Criteria, judged.
 mod verdict;
+/// Which checkpoint a size gets.
+mod workload;
 
 pub use command::*;

@@ -111,8 +111,9 @@ impl Analysis {
     fn the_fleet(&self) -> Result<&Fleet> {
         self.fleet.as_ref().with_context(|| {
             let hosts = self.hosts.hosts.iter().filter(|host| host.is_node);
-            let shared =
-                hosts.filter_map(crate::analyze::doubts::shared_name).map(|line| format!(".\n{line}"));
+            let shared = hosts
+                .filter_map(crate::analyze::identity_warnings::shared_name)
+                .map(|line| format!(".\n{line}"));
             format!("there is no fleet: all loads are of one host{}", shared.collect::<String>())
         })
     }
@@ -196,7 +197,7 @@ fn analyze(mut input: Input, by_host: bool) -> Result<Analysis> {
     }
     notes.extend(cautions(&groups));
     notes.extend(runs_together(&input));
-    notes.extend(input.hosts.doubts(by_host));
+    notes.extend(input.hosts.identity_warnings(by_host));
     let fleet = if by_host { Some(crate::analyze::fleet::compare(&groups, &input.hosts)?) } else { None };
     let (hosts, files) = (input.hosts, input.files);
     Ok(Analysis { groups, notes, comparison: None, fleet, hosts, files, worst: 10 })
@@ -308,7 +309,7 @@ fn runs_together(input: &Input) -> Vec<String> {
             runs.push(load.run);
         }
     }
-    let note = |(group, key): (usize, &crate::analyze::key::Key)| {
+    let note = |(group, key): (usize, &crate::analyze::group_key::GroupKey)| {
         let count = runs.get(&(group as u32)).map_or(0, Vec::len);
         let title = key.title();
         (count > 1).then(|| {

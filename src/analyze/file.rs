@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Error, Result, anyhow, bail};
 
 use crate::analyze::flaws::Flaws;
-use crate::analyze::key::Key;
+use crate::analyze::group_key::GroupKey;
 use crate::analyze::row::Row;
 use crate::analyze::salvage::{holds_no_loads, salvage};
 
@@ -23,7 +23,7 @@ pub enum Content {
 /// Names are kept once a file: nearly always one key and one run.
 #[derive(Debug, Default)]
 pub struct Loads {
-    pub keys: Vec<Key>,
+    pub keys: Vec<GroupKey>,
     pub run_ids: Vec<String>,
     pub loads: Vec<FileLoad>,
     /// What is wrong with some of its records; the file's name belongs before each.
@@ -201,7 +201,7 @@ mod tests {
         let times: Vec<Option<f64>> = found.loads.iter().map(|load| load.time_s).collect();
         assert_eq!(times, [Some(2.0), None, None, None, None, None, None, Some(2.0)]);
         assert_eq!(found.loads.iter().filter(|load| load.verified).count(), 1);
-        assert_eq!(found.keys, [Key::new(["m", "cached", "", ""], "sllm", "")]);
+        assert_eq!(found.keys, [GroupKey::new(["m", "cached", "", ""], "sllm", "")]);
         assert_eq!(found.run_ids, [""]);
     }
 
@@ -213,11 +213,11 @@ mod tests {
         let found = loads("x_sllm_1_cached.json", text);
         let (first, second) = (found.loads[0], found.loads[1]);
         let key = &found.keys[first.key as usize];
-        assert_eq!(*key, Key::new(["a/b", "random", "0,1", "warm"], "safetensors", "baseline-rust"));
+        assert_eq!(*key, GroupKey::new(["a/b", "random", "0,1", "warm"], "safetensors", "baseline-rust"));
         assert_eq!(key.title(), "a/b, random, to GPU 0,1, page cache warm: safetensors (baseline-rust)");
         assert!(first.warm_by_mistake && !second.warm_by_mistake);
         assert_eq!(first.bytes, Some(7.0));
-        assert_eq!(found.keys[second.key as usize], Key::new(["a/b", "cached", "", ""], "sllm", ""));
+        assert_eq!(found.keys[second.key as usize], GroupKey::new(["a/b", "cached", "", ""], "sllm", ""));
         assert_eq!(
             (found.run_ids[first.run as usize].as_str(), found.run_ids[second.run as usize].as_str()),
             ("r", "")

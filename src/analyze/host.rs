@@ -12,11 +12,11 @@ use serde_json::{Map, Value};
 
 use crate::analyze::file::bytes_of;
 use crate::analyze::find::Folder;
-use crate::analyze::key::printable;
+use crate::analyze::group_key::printable;
+use crate::analyze::interner::Interner;
 use crate::analyze::parallel;
 use crate::analyze::qualified;
 use crate::analyze::qualified::Qualified;
-use crate::analyze::texts::Texts;
 use crate::record::environment;
 
 /// Stands for the name of the host that nothing names. No host name has spaces.
@@ -46,8 +46,8 @@ pub struct Host {
 pub struct Hosts {
     pub hosts: Vec<Host>,
     /// As `storage.model`, `gpus.0.name`.
-    pub fields: Texts,
-    pub values: Texts,
+    pub fields: Interner,
+    pub values: Interner,
     pub notes: Vec<String>,
     names: HashSet<String>,
     /// Per folder: run to host.

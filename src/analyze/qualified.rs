@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::analyze::file::bytes_of;
+use crate::analyze::group_key::printable;
 use crate::analyze::host::Host;
-use crate::analyze::key::printable;
 
 /// As `qualify` calls its record.
 pub use crate::qualify::RECORD_FILE as FILE;

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use polars::prelude::*;
 use serde_json::{Value, json};
 
-use crate::analyze::key::Key;
+use crate::analyze::group_key::GroupKey;
 use crate::analyze::stats::{Estimate, Group};
 use crate::analyze::table::{Line, align, frame_csv, pipes, seconds};
 use crate::os::text;
@@ -18,14 +18,14 @@ pub struct Comparison {
     /// A share: 0.1 is 10 %.
     max_regression: f64,
     pairs: Vec<Pair>,
-    only_before: Vec<Key>,
-    only_now: Vec<Key>,
+    only_before: Vec<GroupKey>,
+    only_now: Vec<GroupKey>,
 }
 
 /// A group that stands on both sides. A mean is absent where every load failed.
 #[derive(Debug)]
 struct Pair {
-    key: Key,
+    key: GroupKey,
     before: Option<Estimate>,
     now: Option<Estimate>,
 }
@@ -51,7 +51,7 @@ impl Verdict {
 pub fn compare(before: &[Group], now: &[Group], max_regression: f64) -> Result<Comparison> {
     let mean = |group: &Group| group.figures.as_ref().map(|figures| figures.mean);
     // Groups are sorted by their keys.
-    let find = |key: &Key, side: &[Group]| {
+    let find = |key: &GroupKey, side: &[Group]| {
         let place = side.binary_search_by(|group| group.key.cmp(key)).ok()?;
         side.get(place).map(mean)
     };
@@ -154,7 +154,7 @@ impl Comparison {
 
     /// A line for each group that stands on one side only.
     pub fn missing(&self) -> Vec<String> {
-        let only = |keys: &[Key], side: &str| -> Vec<String> {
+        let only = |keys: &[GroupKey], side: &str| -> Vec<String> {
             keys.iter().map(|key| format!("only in the {side}: {}", key.title())).collect()
         };
         [only(&self.only_before, "baseline"), only(&self.only_now, "new results")].concat()
@@ -198,7 +198,7 @@ impl Comparison {
     /// A row for each group that stands on both sides.
     pub fn csv(&self) -> Result<String> {
         let pairs = &self.pairs;
-        let text = |get: fn(&Key) -> &str| -> Vec<Option<&str>> {
+        let text = |get: fn(&GroupKey) -> &str| -> Vec<Option<&str>> {
             pairs.iter().map(|pair| Some(get(&pair.key)).filter(|text| !text.is_empty())).collect()
         };
         let mean = |get: fn(&Pair) -> Option<Estimate>| -> Vec<Option<f64>> {
@@ -253,7 +253,7 @@ mod tests {
     use crate::analyze::stats;
 
     fn groups(format: &str, times: &[Option<f64>]) -> Vec<Group> {
-        let key = Key::new(["m", "cached", "", ""], format, "");
+        let key = GroupKey::new(["m", "cached", "", ""], format, "");
         let load = |time_s: &Option<f64>| Load { time_s: *time_s, ..Load::default() };
         stats::group(&times.iter().map(load).collect::<Vec<_>>(), &[key]).unwrap()
     }

@@ -8,8 +8,8 @@ use serde::de::{IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::analyze::file::{FileLoad, FileName};
+use crate::analyze::group_key::GroupKey;
 use crate::analyze::items::is_mask;
-use crate::analyze::key::Key;
 
 /// No load takes less or more; such a time would make nonsense of every mean.
 const TIME_RANGE_S: std::ops::RangeInclusive<f64> = 1e-9..=1e9;
@@ -107,7 +107,7 @@ impl Row<'_> {
             && self.gpus == other.gpus
     }
 
-    pub fn key(&self, from_name: &FileName) -> Result<Key> {
+    pub fn key(&self, from_name: &FileName) -> Result<GroupKey> {
         if !self.is_load() && self.error.is_none() {
             bail!("neither model_name nor loading_time");
         }
@@ -126,7 +126,7 @@ impl Row<'_> {
         let mode = or_unknown(&self.mode, &from_name.mode);
         let format = or_unknown(&self.format, &from_name.format);
         let destination = self.gpus.join(",");
-        Ok(Key::new([model, &mode, &destination, &self.cache_state], &format, &self.engine))
+        Ok(GroupKey::new([model, &mode, &destination, &self.cache_state], &format, &self.engine))
     }
 
     pub fn load(&self, key: u32, run: u32) -> FileLoad {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use crate::analyze::fleet::{Fleet, NodeGroup};
-use crate::analyze::key::Key;
+use crate::analyze::group_key::GroupKey;
 use crate::analyze::stats::{Figures, Group};
 use crate::analyze::table::{label, sections};
 use crate::record::result::write_json;
@@ -132,7 +132,7 @@ fn shown(name: &str) -> &str {
 }
 
 /// What their layout does not have: a line of its own where it is known, as part of the block's head.
-fn conditions(key: &Key) -> String {
+fn conditions(key: &GroupKey) -> String {
     let title = key.section_title();
     let known = title.strip_prefix(&format!("{}, {}", key.model, key.mode)).unwrap_or_default();
     match known.trim_start_matches(", ") {
@@ -186,9 +186,9 @@ mod tests {
     use crate::analyze::stats;
 
     fn groups(of: &[(&str, &str, &[Option<f64>])]) -> Vec<Group> {
-        let mut all: Vec<(Key, &[Option<f64>])> = of
+        let mut all: Vec<(GroupKey, &[Option<f64>])> = of
             .iter()
-            .map(|(model, format, times)| (Key::new([model, "cached", "", ""], format, ""), *times))
+            .map(|(model, format, times)| (GroupKey::new([model, "cached", "", ""], format, ""), *times))
             .collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         let mut loads = Vec::new();

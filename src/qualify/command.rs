@@ -1,7 +1,7 @@
 //! `sllm-gds qualify`: a hardware engineer's acceptance run.
 //!
 //! Doctor's checks, ceilings measured here and now, real loads, health over all of it, and a verdict. Everything that
-//! is seen is gathered in [`crate::qualify::seen::Seen`]; the [`verdict`] and its [`causes`] are worked out from that alone.
+//! is seen is gathered in [`crate::qualify::observations::Observations`]; the [`verdict`] and its [`causes`] are worked out from that alone.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,11 +20,11 @@ use crate::os::memory::available_bytes;
 use crate::os::sys;
 use crate::os::text;
 use crate::qualify::gpus::QualifiedGpu;
-use crate::qualify::place::Place;
+use crate::qualify::observations::Observations;
 use crate::qualify::profile::Rule;
 use crate::qualify::report::Report;
 use crate::qualify::run::Run;
-use crate::qualify::seen::Seen;
+use crate::qualify::scratch::ScratchDirectory;
 use crate::qualify::verdict::Judged;
 use crate::record::environment;
 use crate::write::save::check_space;
@@ -46,7 +46,7 @@ fn spare_the_reference(args: &QualifyArgs) -> Result<()> {
 pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
     let rule = Rule::of(args)?;
     spare_the_reference(args)?;
-    let place = Place::new(&args.path)?;
+    let scratch = ScratchDirectory::new(&args.path)?;
     let _claim = crate::record::result::claim(&args.results)?;
     environment::read(&args.results)?;
     let path = args.path.canonicalize().with_context(|| format!("resolve {}", args.path.display()))?;
@@ -62,7 +62,7 @@ pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
     let run_id = format!("{}-{}", started.as_millis(), std::process::id());
     let drives = doctor::of_path(&source, &path).2;
     let mut run = Run {
-        seen: Seen::new(&drives, &gpus, notes),
+        seen: Observations::new(&drives, &gpus, notes),
         args,
         source: &source,
         path: &path,
@@ -78,8 +78,8 @@ pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
         raw_file_bytes: 0,
         checkpoint_bytes: 0,
     };
-    let ended = run.measure(&place, cancel);
-    place.remove()?;
+    let ended = run.measure(&scratch, cancel);
+    scratch.remove()?;
     let interrupted = match ended {
         Err(error) if error.is::<Interrupted>() || error.root_cause().is::<Interrupted>() => true,
         Err(error) => return Err(error),
@@ -148,14 +148,14 @@ fn size(args: &QualifyArgs, path: &Path, gpus: &[QualifiedGpu]) -> Result<u64> {
     let disk = sys::free_bytes(path).with_context(|| format!("ask for free space at {}", path.display()))?;
     let size = args.size.unwrap_or(SIZE_DEFAULT_BYTES.min(disk / 4).min(memory / 4));
     let here = path.display();
-    if crate::qualify::raw::file_bytes(size) == 0 || crate::qualify::shapes::of(size).is_err() {
+    if crate::qualify::raw::file_bytes(size) == 0 || crate::qualify::workload::of(size).is_err() {
         let why = match args.size {
             Some(size) => format!("--size {size}"),
             None => format!("a quarter of what is free ({disk} bytes at {here}, {memory} of memory)"),
         };
         bail!(
             "{why} is too little to measure with: make room, or name at least --size {}MB",
-            crate::qualify::shapes::least_mib()?
+            crate::qualify::workload::least_mib()?
         );
     }
     check_space(path, size, "--path or a smaller --size")?;

@@ -213,8 +213,8 @@ fn class(judged: Judged) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qualify::observations::{Observations, sample};
     use crate::qualify::report;
-    use crate::qualify::seen::{Seen, sample};
     use crate::qualify::verdict::Criterion;
 
     #[test]
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(page.matches("<tr").count(), page.matches("</tr>").count());
     }
 
-    fn rate_row(seen: &Seen) -> Criterion {
+    fn rate_row(seen: &Observations) -> Criterion {
         Criterion::new("raw-read", &seen.measured[0].of, "raw reads", Judged::Failed).because("too slow")
     }
 

@@ -14,7 +14,7 @@ use crate::load::{Destination, Options};
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::text;
 use crate::qualify::measure::{ROUNDS_MIN, Rounds, not_cold, repeat};
-use crate::qualify::shapes::Shapes;
+use crate::qualify::workload::Workload;
 use crate::record::result::{COLD_RESIDENT_MAX, Record};
 use crate::write::save::{Layout, save};
 
@@ -53,18 +53,18 @@ pub struct Loads<'a> {
 }
 
 impl<'a> Loads<'a> {
-    /// Saves a checkpoint of these shapes in `room`.
+    /// Saves a checkpoint of this workload in `scratch`.
     pub fn prepare(
-        room: &Path,
-        shapes: &Shapes,
+        scratch: &Path,
+        workload: &Workload,
         to: &'a Destination,
         options: &Options,
         engine: &'static str,
         run_id: &'a str,
         cancel: &Cancel,
     ) -> Result<Loads<'a>> {
-        let input = shapes.input(cancel)?;
-        let dir = room.join("checkpoint");
+        let input = workload.input(cancel)?;
+        let dir = scratch.join("checkpoint");
         save(&input, &Layout::new(&input, 1, PARTITION_BYTES_MAX)?, &dir, false, cancel)?;
         let manifest = Checkpoint::open(&dir)?.manifest.context("the checkpoint has no manifest")?;
         let mut options = options.clone();

@@ -152,9 +152,9 @@ fn wrap(text: &mut String, paragraph: &str, indent: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qualify::observations::sample::{check, good, measured};
     use crate::qualify::profile::{Profile, Rule};
     use crate::qualify::report;
-    use crate::qualify::seen::sample::{check, good, measured};
     use crate::qualify::verdict::judge;
 
     /// Eight GPUs, everything too slow: the most there is to say.

@@ -7,10 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::qualify::html;
+use crate::qualify::observations::Observations;
 use crate::qualify::profile::Rule;
 use crate::qualify::records;
 use crate::qualify::run::Run;
-use crate::qualify::seen::Seen;
 use crate::qualify::verdict;
 use crate::qualify::verdict::{Criterion, Judged};
 use crate::record::environment;
@@ -44,7 +44,7 @@ pub struct Report<'a> {
     pub run_id: &'a str,
     pub criteria: Vec<Criterion>,
     #[serde(flatten)]
-    pub seen: &'a Seen,
+    pub seen: &'a Observations,
     pub loads: Loads<'a>,
     pub environment: Value,
 }
@@ -163,7 +163,7 @@ fn why(criteria: &[Criterion], interrupted: bool) -> String {
 
 /// A report of a made-up run, for tests of the pages.
 #[cfg(test)]
-pub fn sample<'a>(seen: &'a Seen, criteria: Vec<Criterion>) -> Report<'a> {
+pub fn sample<'a>(seen: &'a Observations, criteria: Vec<Criterion>) -> Report<'a> {
     Report {
         verdict: "failed",
         why: why(&criteria, false),

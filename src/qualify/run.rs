@@ -24,12 +24,12 @@ use crate::qualify::limits::Allowed;
 use crate::qualify::loads;
 use crate::qualify::loads::Loads;
 use crate::qualify::measure::{Budget, Kind, Measured, Rounds};
-use crate::qualify::place::Place;
+use crate::qualify::observations::{Failure, Observations, WatchedLink};
 use crate::qualify::raw;
 use crate::qualify::raw::RawFile;
-use crate::qualify::seen::{Failure, Seen, WatchedLink};
-use crate::qualify::shapes;
+use crate::qualify::scratch::ScratchDirectory;
 use crate::qualify::throttle;
+use crate::qualify::workload;
 use crate::record::result::Record;
 
 /// What every step needs, and what they have seen so far.
@@ -51,15 +51,15 @@ pub struct Run<'a> {
     /// Of `size_bytes`, what the raw file and the checkpoint really have; 0 where the run did not come to them.
     pub raw_file_bytes: u64,
     pub checkpoint_bytes: u64,
-    pub seen: Seen,
+    pub seen: Observations,
 }
 
 impl Run<'_> {
     /// Everything. What was seen before an interruption stays in [`Run::seen`].
-    pub fn measure(&mut self, place: &Place, cancel: &Cancel) -> Result<()> {
+    pub fn measure(&mut self, scratch: &ScratchDirectory, cancel: &Cancel) -> Result<()> {
         self.check()?;
         let before = self.health();
-        let measured = self.ceilings_and_loads(place, cancel);
+        let measured = self.ceilings_and_loads(scratch, cancel);
         self.seen.health = Health::deltas(&before, &self.health());
         measured
     }
@@ -88,15 +88,15 @@ impl Run<'_> {
         hardware::health(self.source, &facts_now(self.source, self.gpus), &self.drives)
     }
 
-    fn ceilings_and_loads(&mut self, place: &Place, cancel: &Cancel) -> Result<()> {
+    fn ceilings_and_loads(&mut self, scratch: &ScratchDirectory, cancel: &Cancel) -> Result<()> {
         let fio = fio::program();
         if fio.is_none() {
             self.seen.notes.push("fio is not installed: raw reads are by our own reader alone".into());
         }
         let budget = Budget::new(self.args.duration, &self.kinds(fio.is_some()));
-        let room = place.room("raw")?;
+        let raw_dir = scratch.subdirectory("raw")?;
         say(&format!("lay out {} MiB of random bytes", raw::file_bytes(self.size_bytes) >> 20));
-        let file = raw::lay_out(&room, raw::file_bytes(self.size_bytes), cancel)?;
+        let file = raw::lay_out(&raw_dir, raw::file_bytes(self.size_bytes), cancel)?;
         self.raw_file_bytes = file.bytes;
         self.raw_reads(&file, budget.share(Kind::RawRead), cancel)?;
         if let Some(program) = &fio {
@@ -109,8 +109,8 @@ impl Run<'_> {
             self.copies(&budget, cancel)?;
             self.storage_to_gpus(&file, &budget, cancel)?;
         }
-        place.clear(&room)?;
-        self.loads(place, &budget, cancel)
+        scratch.clear(&raw_dir)?;
+        self.loads(scratch, &budget, cancel)
     }
 
     fn kinds(&self, fio: bool) -> Vec<Kind> {
@@ -224,13 +224,14 @@ impl Run<'_> {
     }
 
     /// A real checkpoint, cold and warm, each load verified.
-    fn loads(&mut self, place: &Place, budget: &Budget, cancel: &Cancel) -> Result<()> {
-        let room = place.room("load")?;
-        let shapes = shapes::of(self.size_bytes)?;
-        say(&format!("save a checkpoint of {} MiB", shapes.bytes >> 20));
+    fn loads(&mut self, scratch: &ScratchDirectory, budget: &Budget, cancel: &Cancel) -> Result<()> {
+        let load_dir = scratch.subdirectory("load")?;
+        let workload = workload::of(self.size_bytes)?;
+        say(&format!("save a checkpoint of {} MiB", workload.bytes >> 20));
         let engine = engine_name(self.args.engine.engine);
-        let loads = Loads::prepare(&room, &shapes, self.to, &self.options, engine, self.run_id, cancel)?;
-        (self.model, self.checkpoint_bytes) = (loads.model.clone(), shapes.bytes);
+        let loads =
+            Loads::prepare(&load_dir, &workload, self.to, &self.options, engine, self.run_id, cancel)?;
+        (self.model, self.checkpoint_bytes) = (loads.model.clone(), workload.bytes);
         for (kind, cold) in [(Kind::LoadCold, true), (Kind::LoadWarm, false)] {
             say(kind.words());
             let (records, error) = loads.run(cold, budget.share(kind), cancel);
@@ -243,7 +244,7 @@ impl Run<'_> {
                 bail!(Interrupted);
             }
         }
-        place.clear(&room)
+        scratch.clear(&load_dir)
     }
 
     /// The rate of loads, and why one could not be made. Those that are wrong are told by `verified`.

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::qualify::causes;
 use crate::qualify::measure::{Kind, Measured, links_below};
+use crate::qualify::observations::Observations;
 use crate::qualify::profile::{Rule, Threshold};
-use crate::qualify::seen::Seen;
 use crate::qualify::state;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -86,7 +86,7 @@ pub fn verdict(criteria: &[Criterion]) -> Judged {
 }
 
 /// Every criterion of the rule. `without_gpus` says that `--gpus none` left them out.
-pub fn judge(rule: &Rule, seen: &Seen, without_gpus: bool) -> Vec<Criterion> {
+pub fn judge(rule: &Rule, seen: &Observations, without_gpus: bool) -> Vec<Criterion> {
     let mut criteria = failures(seen);
     match rule {
         Rule::Profile(profile) => {
@@ -110,8 +110,8 @@ pub fn judge(rule: &Rule, seen: &Seen, without_gpus: bool) -> Vec<Criterion> {
 }
 
 /// Measurements that could not be made.
-fn failures(seen: &Seen) -> Vec<Criterion> {
-    let row = |failure: &crate::qualify::seen::Failure| {
+fn failures(seen: &Observations) -> Vec<Criterion> {
+    let row = |failure: &crate::qualify::observations::Failure| {
         let judged = if failure.is_hardware { Judged::Failed } else { Judged::Unknown };
         Criterion::new(failure.kind.name(), &failure.of, failure.kind.words(), judged)
             .saying("failed", "measured")
@@ -120,7 +120,7 @@ fn failures(seen: &Seen) -> Vec<Criterion> {
     seen.failures.iter().map(row).collect()
 }
 
-fn by_threshold(seen: &Seen, kind: Kind, threshold: &Threshold, left_out: bool) -> Vec<Criterion> {
+fn by_threshold(seen: &Observations, kind: Kind, threshold: &Threshold, left_out: bool) -> Vec<Criterion> {
     let measured: Vec<&Measured> = seen.of(kind).collect();
     if !measured.is_empty() {
         return measured.into_iter().filter_map(|m| against_threshold(seen, m, threshold)).collect();
@@ -141,7 +141,7 @@ fn by_threshold(seen: &Seen, kind: Kind, threshold: &Threshold, left_out: bool) 
 
 /// The highest bound that can be told. `None` where the threshold does not apply: the warm load into host memory has no
 /// part to be held against.
-fn against_threshold(seen: &Seen, measured: &Measured, threshold: &Threshold) -> Option<Criterion> {
+fn against_threshold(seen: &Observations, measured: &Measured, threshold: &Threshold) -> Option<Criterion> {
     if let Some(why) = &measured.not_cold {
         return Some(unjudged(measured, why.clone()));
     }
@@ -184,7 +184,7 @@ fn unjudged(measured: &Measured, why: String) -> Criterion {
 }
 
 /// Of the parts on the way that were measured alone, the slowest: raw reads, or the copy to the GPU.
-fn slowest_part(seen: &Seen, measured: &Measured) -> Option<(&'static str, f64)> {
+fn slowest_part(seen: &Observations, measured: &Measured) -> Option<(&'static str, f64)> {
     let raw = || seen.lowest(Kind::RawRead).map(|rate| ("raw reads", rate));
     let copy = || seen.copy_to(&measured.of).map(|rate| ("the copy to the GPU", rate));
     let parts = match measured.kind {
@@ -195,7 +195,7 @@ fn slowest_part(seen: &Seen, measured: &Measured) -> Option<(&'static str, f64)>
     parts.into_iter().flatten().min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-fn by_earlier(seen: &Seen, then: &Measured, host: &str, tolerance: f64) -> Criterion {
+fn by_earlier(seen: &Observations, then: &Measured, host: &str, tolerance: f64) -> Criterion {
     let (kind, of) = (then.kind, &then.of);
     let limit = then.gb_per_s * (1.0 - tolerance);
     match seen.of(kind).find(|now| now.of == *of) {
@@ -211,7 +211,7 @@ fn by_earlier(seen: &Seen, then: &Measured, host: &str, tolerance: f64) -> Crite
     }
 }
 
-fn rate_row(seen: &Seen, measured: &Measured, limit: f64, words: &str) -> Criterion {
+fn rate_row(seen: &Observations, measured: &Measured, limit: f64, words: &str) -> Criterion {
     let passed = measured.gb_per_s >= limit;
     let judged = if passed { Judged::Passed } else { Judged::Failed };
     let mut row = Criterion::new(measured.kind.name(), &measured.of, measured.kind.words(), judged)
@@ -227,9 +227,9 @@ fn rate_row(seen: &Seen, measured: &Measured, limit: f64, words: &str) -> Criter
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qualify::observations::Failure;
+    use crate::qualify::observations::sample::{good, measured};
     use crate::qualify::profile::{Earlier, Profile};
-    use crate::qualify::seen::Failure;
-    use crate::qualify::seen::sample::{good, measured};
     use anyhow::anyhow;
 
     fn profile(text: &str) -> Rule {

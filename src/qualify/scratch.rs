@@ -13,15 +13,15 @@ use crate::os::remains::Maker;
 const MARK: &str = ".sllm-gds-qualify-";
 
 /// Removed when dropped. A killed process leaves it behind unlocked, and the next run on that path clears it.
-pub struct Place {
+pub struct ScratchDirectory {
     dir: TempDir,
     /// Held while the directory is ours, so that others can tell it from remains.
     _lock: Option<File>,
 }
 
-impl Place {
+impl ScratchDirectory {
     /// Refuses a path that is no writable directory, or that another run is measuring.
-    pub fn new(path: &Path) -> Result<Place> {
+    pub fn new(path: &Path) -> Result<ScratchDirectory> {
         let remedy = || format!("--path {}: name a directory that can be written to", path.display());
         let metadata = path.metadata().with_context(remedy)?;
         if !metadata.is_dir() {
@@ -35,19 +35,19 @@ impl Place {
         let dir =
             tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(path).with_context(remedy)?;
         let lock = remains::lock(dir.path()).with_context(remedy)?;
-        Ok(Place { dir, _lock: lock })
+        Ok(ScratchDirectory { dir, _lock: lock })
     }
 
     /// A new directory in it.
-    pub fn room(&self, name: &str) -> Result<PathBuf> {
+    pub fn subdirectory(&self, name: &str) -> Result<PathBuf> {
         let path = self.dir.path().join(name);
         fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
         Ok(path)
     }
 
-    /// Removes a [`Place::room`], to have its space again.
-    pub fn clear(&self, room: &Path) -> Result<()> {
-        fs::remove_dir_all(room).with_context(|| format!("remove {}", room.display()))
+    /// Removes a [`ScratchDirectory::subdirectory`], to have its space again.
+    pub fn clear(&self, subdirectory: &Path) -> Result<()> {
+        fs::remove_dir_all(subdirectory).with_context(|| format!("remove {}", subdirectory.display()))
     }
 
     /// Removes everything, and says so where that fails.
@@ -93,15 +93,15 @@ mod tests {
     #[test]
     fn dropped_or_removed_it_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place::new(dir.path()).unwrap();
-        let room = place.room("raw").unwrap();
-        fs::write(room.join("file"), "x").unwrap();
+        let scratch = ScratchDirectory::new(dir.path()).unwrap();
+        let raw = scratch.subdirectory("raw").unwrap();
+        fs::write(raw.join("file"), "x").unwrap();
         assert_eq!(names(dir.path()), 1);
-        place.clear(&room).unwrap();
-        assert!(!room.exists());
-        drop(place);
+        scratch.clear(&raw).unwrap();
+        assert!(!raw.exists());
+        drop(scratch);
         assert_eq!(names(dir.path()), 0);
-        Place::new(dir.path()).unwrap().remove().unwrap();
+        ScratchDirectory::new(dir.path()).unwrap().remove().unwrap();
         assert_eq!(names(dir.path()), 0);
     }
 
@@ -109,11 +109,11 @@ mod tests {
     fn remains_are_cleared_and_a_living_run_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(format!("{MARK}dead"))).unwrap();
-        let place = Place::new(dir.path()).unwrap();
+        let scratch = ScratchDirectory::new(dir.path()).unwrap();
         assert_eq!(names(dir.path()), 1, "the dead one is gone");
-        let second = format!("{:#}", Place::new(dir.path()).err().unwrap());
+        let second = format!("{:#}", ScratchDirectory::new(dir.path()).err().unwrap());
         assert!(second.contains("another qualify"), "{second}");
-        drop(place);
+        drop(scratch);
         assert_eq!(names(dir.path()), 0);
     }
 
@@ -123,7 +123,7 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "x").unwrap();
         for (path, says) in [(file, "not a directory"), (dir.path().join("none"), "name a directory")] {
-            let error = format!("{:#}", Place::new(&path).err().unwrap());
+            let error = format!("{:#}", ScratchDirectory::new(&path).err().unwrap());
             assert!(error.contains(says), "{error}");
         }
     }

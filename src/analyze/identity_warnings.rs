@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::analyze::find::Folder;
+use crate::analyze::group_key::GroupKey;
 use crate::analyze::host::{Host, Hosts};
-use crate::analyze::key::Key;
 
 /// In a message.
 const MAX_TOPS: usize = 8;
@@ -12,10 +12,10 @@ const MAX_TOPS: usize = 8;
 impl Hosts {
     /// Where folders of several machines may have been taken for one: verdicts left out, or, in a fleet whose nodes
     /// mostly have a folder each, a node with several.
-    pub fn doubts(&self, by_host: bool) -> Vec<String> {
+    pub fn identity_warnings(&self, by_host: bool) -> Vec<String> {
         let nodes = || self.hosts.iter().filter(|host| host.is_node);
         let usual = by_host && nodes().filter(|host| host.tops.len() > 1).count() * 2 < nodes().count();
-        let doubt = |host: &Host| {
+        let warning = |host: &Host| {
             let older = match host.older_verdicts {
                 0 => None,
                 n => Some(format!("{}: {n} older verdicts of qualify are left out", host.name)),
@@ -24,7 +24,7 @@ impl Hosts {
             let parts: Vec<String> = older.into_iter().chain(shared).collect();
             (!parts.is_empty()).then(|| parts.join(". "))
         };
-        nodes().filter_map(doubt).collect()
+        nodes().filter_map(warning).collect()
     }
 }
 
@@ -36,7 +36,7 @@ pub struct Unnamed {
 }
 
 impl Unnamed {
-    pub fn add(&mut self, keys: &[Key], folder: usize) {
+    pub fn add(&mut self, keys: &[GroupKey], folder: usize) {
         for key in keys {
             let [model, mode, destination, cache_state, _] = key.section().map(str::to_string);
             self.sections.entry([model, mode, destination, cache_state]).or_default().insert(folder);
@@ -95,12 +95,12 @@ mod tests {
     fn a_node_with_several_folders_is_told_where_the_others_have_one() {
         let fleet =
             |b: &[&str]| Hosts::of(vec![host("a", &["f/1"], 0), host("b", b, 0), host("c", &["f/4"], 0)]);
-        let doubts = fleet(&["f/2", "f/3"]).doubts(true);
-        let [doubt] = doubts.as_slice() else { panic!("{doubts:?}") };
-        assert!(doubt.contains("2 folders share the host name b: f/2, f/3. If"), "{doubt}");
-        assert!(fleet(&["f/2"]).doubts(true).is_empty());
+        let warnings = fleet(&["f/2", "f/3"]).identity_warnings(true);
+        let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert!(warning.contains("2 folders share the host name b: f/2, f/3. If"), "{warning}");
+        assert!(fleet(&["f/2"]).identity_warnings(true).is_empty());
         // Warm and cold loads of one host lie in two folders.
-        assert!(Hosts::of(vec![host("a", &["warm", "cold"], 0)]).doubts(false).is_empty());
+        assert!(Hosts::of(vec![host("a", &["warm", "cold"], 0)]).identity_warnings(false).is_empty());
     }
 
     #[test]
@@ -113,7 +113,7 @@ mod tests {
             searched: true,
         };
         let folders: Vec<Folder> = (0..12).map(|number| folder(format!("f{number}"))).collect();
-        let key = |model: &str, format: &str| Key::new([model, "cached", "", ""], format, "");
+        let key = |model: &str, format: &str| GroupKey::new([model, "cached", "", ""], format, "");
         let mut unnamed = Unnamed::default();
         unnamed.add(&[key("m", "sllm")], 1);
         unnamed.add(&[key("n", "sllm"), key("m", "sllm")], 1);
@@ -133,10 +133,10 @@ mod tests {
 
     #[test]
     fn verdicts_that_are_left_out_are_told() {
-        let doubts = Hosts::of(vec![host("a", &["1", "2"], 3)]).doubts(false);
+        let warnings = Hosts::of(vec![host("a", &["1", "2"], 3)]).identity_warnings(false);
         assert!(
-            doubts[0].starts_with("a: 3 older verdicts of qualify are left out. 2 folders share"),
-            "{doubts:?}"
+            warnings[0].starts_with("a: 3 older verdicts of qualify are left out. 2 folders share"),
+            "{warnings:?}"
         );
     }
 }
