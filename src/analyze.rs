@@ -7,6 +7,8 @@ mod canvas;
 mod difference;
 /// One result file to loads.
 mod file;
+/// What a result file's name says of its loads.
+mod file_name;
 /// Where result files lie.
 mod find;
 /// What is wrong with a file's records.
@@ -31,6 +33,8 @@ mod identity_warnings;
 pub mod interner;
 /// A text to its parts, whole or not.
 mod items;
+/// The loads of one result file.
+mod loads;
 /// One function over many items, on every core.
 mod parallel;
 /// Groups to a picture.

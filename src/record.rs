@@ -4,5 +4,7 @@
 pub mod environment;
 /// The middle of some figures.
 pub mod median;
+/// Names of the files that stand beside result files.
+pub mod names;
 /// The result file.
 pub mod result;

@@ -137,7 +137,7 @@ impl Analysis {
         if let Some(fleet) = &self.fleet {
             whole["fleet"] = fleet.json()?;
         }
-        let verdicts = crate::analyze::qualified::json_of(&self.hosts.hosts);
+        let verdicts = self.hosts.verdicts_json();
         if !verdicts.is_empty() {
             whole["qualify"] = verdicts.into();
         }

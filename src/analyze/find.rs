@@ -7,11 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::analyze::group_key::printable;
-use crate::analyze::qualified;
 use crate::record::environment;
-
-/// Stands beside result files and holds no results: skipped without a word.
-const SUMMARY: &str = "summary.json";
+use crate::record::names::{QUALIFY_FILE, SUMMARY_FILE};
 
 /// A directory with result files, or with the description of a machine.
 #[derive(Debug, PartialEq)]
@@ -99,7 +96,7 @@ impl Search {
         if !self.files.insert(real) {
             return;
         }
-        match path.file_name().is_some_and(|name| name == qualified::FILE) {
+        match path.file_name().is_some_and(|name| name == QUALIFY_FILE) {
             true => self.found.verdicts.push(File { path, folder }),
             false => self.found.files.push(File { path, folder }),
         }
@@ -118,7 +115,8 @@ impl Search {
         for entry in entries {
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
-            if name.starts_with('.') || name == SUMMARY || name == environment::FILE {
+            // They hold no results: skipped without a word.
+            if name.starts_with('.') || name == SUMMARY_FILE || name == environment::FILE {
                 continue;
             }
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

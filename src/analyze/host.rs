@@ -246,6 +246,18 @@ impl Hosts {
         host
     }
 
+    /// Every verdict of `qualify`, host by host.
+    pub fn verdicts_json(&self) -> Vec<Value> {
+        let with_host = |host: &Host, verdict: &Qualified| {
+            let mut json = verdict.json();
+            json["host"] = host.name.clone().into();
+            json
+        };
+        let of_host =
+            |host: &'_ Host| host.verdicts.iter().map(|verdict| with_host(host, verdict)).collect::<Vec<_>>();
+        self.hosts.iter().flat_map(of_host).collect()
+    }
+
     pub fn is_unnamed(&self, host: u32) -> bool {
         self.unnamed == Some(host)
     }

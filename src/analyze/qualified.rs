@@ -8,10 +8,7 @@ use serde_json::{Value, json};
 
 use crate::analyze::file::bytes_of;
 use crate::analyze::group_key::printable;
-use crate::analyze::host::Host;
 
-/// As `qualify` calls its record.
-pub use crate::qualify::RECORD_FILE as FILE;
 /// Of a reason, in text and pages. JSON and CSV have it whole.
 const WHY_CHARS: usize = 160;
 
@@ -114,23 +111,14 @@ impl Qualified {
     }
 }
 
-/// Every verdict, host by host.
-pub fn json_of(hosts: &[Host]) -> Vec<Value> {
-    let with_host = |host: &Host, verdict: &Qualified| {
-        let mut json = verdict.json();
-        json["host"] = host.name.clone().into();
-        json
-    };
-    hosts.iter().flat_map(|host| host.verdicts.iter().map(move |verdict| with_host(host, verdict))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::names::QUALIFY_FILE;
 
     fn record(text: &str) -> Result<Record> {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE);
+        let path = dir.path().join(QUALIFY_FILE);
         std::fs::write(&path, text).unwrap();
         read(&path)
     }

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use crate::analyze::file;
-use crate::analyze::file::{Content, Loads};
+use crate::analyze::file::Content;
 use crate::analyze::find;
 use crate::analyze::group_key::{GroupKey, printable};
 use crate::analyze::host;
 use crate::analyze::host::Hosts;
 use crate::analyze::identity_warnings::Unnamed;
+use crate::analyze::loads::Loads;
 use crate::analyze::parallel;
 use crate::analyze::qualified;
 use crate::os::text;
@@ -125,7 +126,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Input> {
     if gather.loads.is_empty() && verdicts == 0 {
         let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let why = match notes.as_slice() {
-            [] => "there is no *.json file; `sllm-gds bench --results DIR` writes them".to_string(),
+            [] => "there is no *.json file; `sllm-gds bench` writes them".to_string(),
             notes => text::in_short(notes),
         };
         bail!("no results could be read from {}: {why}", names.join(", "));

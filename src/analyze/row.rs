@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use serde::de::{IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::analyze::file::{FileLoad, FileName};
+use crate::analyze::file_name::FileName;
 use crate::analyze::group_key::GroupKey;
 use crate::analyze::items::is_mask;
 
@@ -38,6 +38,21 @@ pub struct Row<'a> {
     throughput: Number,
     #[serde(borrow)]
     pub run_id: Cow<'a, str>,
+}
+
+/// One load; `key` and `run` are indices into its file's `Loads`.
+#[derive(Debug, Clone, Copy)]
+pub struct FileLoad {
+    pub key: u32,
+    pub run: u32,
+    /// Absent when the load failed, gave no usable time, or delivered wrong bytes.
+    pub time_s: Option<f64>,
+    pub bytes: Option<f64>,
+    /// It was meant to find the page cache empty, and did not.
+    pub warm_by_mistake: bool,
+    pub verified: bool,
+    /// Inference after the load, which ServerlessLLM's suite measures.
+    pub tokens_per_s: Option<f64>,
 }
 
 /// What stands where a number should.

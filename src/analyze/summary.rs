@@ -13,6 +13,7 @@ use crate::analyze::fleet::{Fleet, NodeGroup};
 use crate::analyze::group_key::GroupKey;
 use crate::analyze::stats::{Figures, Group};
 use crate::analyze::table::{label, sections};
+use crate::record::names::SUMMARY_FILE;
 use crate::record::result::write_json;
 
 const WIDTH: usize = 60;
@@ -23,7 +24,7 @@ pub fn write(groups: &[Group], large: Option<&Fleet>, dir: &Path) -> Result<()> 
     let path = dir.join("summary.txt");
     let text = large.map_or_else(|| text(groups), fleet_text);
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-    write_json(&dir.join("summary.json"), &json(groups))
+    write_json(&dir.join(SUMMARY_FILE), &json(groups))
 }
 
 /// One format of a section. Formats without a load that succeeded have no figures, and are left out.

@@ -27,16 +27,15 @@ use crate::qualify::run::Run;
 use crate::qualify::scratch::ScratchDirectory;
 use crate::qualify::verdict::Judged;
 use crate::record::environment;
+use crate::record::names::QUALIFY_FILE;
 use crate::write::save::check_space;
-
-pub use crate::qualify::report::JSON_FILE as RECORD_FILE;
 
 const SIZE_DEFAULT_BYTES: u64 = 8 << 30;
 
 /// Refuses to write this run's record over the one that it is judged by.
 fn spare_the_reference(args: &QualifyArgs) -> Result<()> {
     let Some(reference) = &args.against else { return Ok(()) };
-    let own = args.results.join(crate::qualify::report::JSON_FILE);
+    let own = args.results.join(QUALIFY_FILE);
     if own.canonicalize().is_ok_and(|own| reference.canonicalize().is_ok_and(|reference| reference == own)) {
         bail!("--against {} would be overwritten: name other --results", reference.display());
     }
@@ -86,7 +85,7 @@ pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
         Ok(()) => false,
     };
     let nothing_new = interrupted && run.seen.measured.is_empty() && run.seen.failures.is_empty();
-    let keep_earlier = nothing_new && args.results.join(crate::qualify::report::JSON_FILE).exists();
+    let keep_earlier = nothing_new && args.results.join(QUALIFY_FILE).exists();
     run.seen.notes.extend(last_notes(&run, &rule, keep_earlier)?);
     let without_gpus = args.gpus == Some(Gpus::None);
     let report = Report::new(&run, &rule, without_gpus, interrupted, started.as_secs_f64());

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use crate::qualify::health;
 use crate::qualify::measure::Kind;
-use crate::qualify::report::{HTML_FILE, JSON_FILE, Report};
+use crate::qualify::report::{HTML_FILE, Report};
 use crate::qualify::verdict::{Criterion, Judged};
+use crate::record::names::QUALIFY_FILE;
 
 const COLUMNS: usize = 110;
 /// Of figures of one kind, for many GPUs, the worst stands for all.
@@ -34,7 +35,7 @@ pub fn text(report: &Report<'_>, results: &Path) -> String {
     let _ = writeln!(
         text,
         "files: {} and {} in {}; `sllm-gds analyze {2}` reads verdict and loads",
-        JSON_FILE,
+        QUALIFY_FILE,
         HTML_FILE,
         results.display()
     );

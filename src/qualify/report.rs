@@ -14,9 +14,9 @@ use crate::qualify::run::Run;
 use crate::qualify::verdict;
 use crate::qualify::verdict::{Criterion, Judged};
 use crate::record::environment;
+use crate::record::names::QUALIFY_FILE;
 use crate::record::result::{Record, write_json};
 
-pub const JSON_FILE: &str = "qualify.json";
 pub const HTML_FILE: &str = "qualify.html";
 
 #[derive(Serialize)]
@@ -124,7 +124,7 @@ impl<'a> Report<'a> {
         environment["notes"] = run.seen.notes.clone().into();
         environment::write(results, run.run_id, environment)?;
         records::write(results, self.model, self.loads.cold, self.loads.warm)?;
-        write_json(&results.join(JSON_FILE), self)?;
+        write_json(&results.join(QUALIFY_FILE), self)?;
         let page = results.join(HTML_FILE);
         std::fs::write(&page, html::page(self)).with_context(|| format!("write {}", page.display()))
     }
