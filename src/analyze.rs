@@ -1,5 +1,6 @@
-//! analyze
+//! Result files to tables, speedups, plots and reports.
 
+/// Result files to every figure.
 mod analysis;
 /// What a plot is made of.
 mod canvas;
@@ -35,6 +36,8 @@ pub mod interner;
 mod items;
 /// The loads of one result file.
 mod loads;
+/// An analysis as text, tables, a plot, a page.
+pub mod output;
 /// One function over many items, on every core.
 mod parallel;
 /// Groups to a picture.

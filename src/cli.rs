@@ -1,5 +1,8 @@
 //! cli
 
+/// `sllm-gds analyze`.
+#[cfg(feature = "analyze")]
+pub mod analyze;
 mod args;
 /// Shell completions and man pages, from the command line's own types.
 pub mod complete;

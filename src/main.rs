@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => sllm_gds::cli::inspect::run(args),
         Command::Bench(args) => bench::run(args, &cancel),
         #[cfg(feature = "analyze")]
-        Command::Analyze(args) => sllm_gds::analyze::run(args),
+        Command::Analyze(args) => sllm_gds::cli::analyze::run(args),
         Command::Completions(args) => sllm_gds::cli::complete::completions(args),
         Command::Man(args) => sllm_gds::cli::complete::man(args),
         Command::ProveGds { request } => load::gds::proof::answer(request).map(|()| Outcome::Yes),

@@ -77,7 +77,7 @@ impl Fleet {
         let line = |node: &Node| format!("{}: {}", node.name, node.findings_in_words(self).join("; "));
         let mut lines: Vec<String> = self.open.iter().take(MAX_OPEN).map(line).collect();
         if self.open.len() > MAX_OPEN {
-            lines.push(format!("… and {} more: --json", self.open.len() - MAX_OPEN));
+            lines.push(format!("… and {} more, all in the JSON", self.open.len() - MAX_OPEN));
         }
         lines
     }
@@ -123,7 +123,7 @@ impl Fleet {
             text.extend(node.differences_in_words().iter().map(|line| format!("  differs: {line}\n")));
         }
         if self.worst.len() > worst {
-            text.push_str(&format!("… and {} more: --worst COUNT, --json\n", self.worst.len() - worst));
+            text.push_str(&format!("… and {} more, all in the JSON\n", self.worst.len() - worst));
         }
         if !self.open.is_empty() {
             text.push_str("\nNot judged by qualify:\n");

@@ -105,7 +105,7 @@ fn head(analysis: &Analysis) -> String {
         .collect();
     let mut warnings = analysis.notes.iter().take(MAX_WARNINGS).cloned().collect::<Vec<_>>();
     if analysis.notes.len() > MAX_WARNINGS {
-        warnings.push(format!("… and {} more, all in --json", analysis.notes.len() - MAX_WARNINGS));
+        warnings.push(format!("… and {} more, all in the JSON", analysis.notes.len() - MAX_WARNINGS));
     }
     let warnings =
         if warnings.is_empty() { String::new() } else { format!("<p>Warnings:</p>{}", list(&warnings)) };
@@ -169,7 +169,7 @@ fn loads(analysis: &Analysis) -> String {
     let header: Vec<String> = header.into_iter().map(String::from).collect();
     let text = table(&header, 1, rows, true);
     match shown {
-        Some(_) => format!("<p class=\"soft\">Of the worst nodes; --csv and --json have all.</p>{text}"),
+        Some(_) => format!("<p class=\"soft\">Of the worst nodes; the CSV and the JSON have all.</p>{text}"),
         None => text,
     }
 }
@@ -247,9 +247,7 @@ fn worst_nodes(fleet: &Fleet, count: usize) -> String {
     }
     if fleet.worst.len() > count {
         let more = fleet.worst.len() - count;
-        text.push_str(&format!(
-            "<p class=\"soft\">… and {more} more: --worst COUNT shows more, --json has all.</p>"
-        ));
+        text.push_str(&format!("<p class=\"soft\">… and {more} more, all in the JSON.</p>"));
     }
     if !fleet.shared.is_empty() {
         text.push_str("<p>What these nodes have more often than the others:</p>");

@@ -1,4 +1,4 @@
-//! Load times now against load times before: `--baseline` and `--max-regression`.
+//! Load times now against load times before.
 
 use anyhow::{Result, bail};
 use polars::prelude::*;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+#[cfg(feature = "analyze")]
+pub use crate::cli::analyze::AnalyzeArgs;
 pub use crate::cli::engine::{EngineArgs, EngineChoice, IoChoice};
 pub use crate::cli::words::{Gpus, parse_duration, parse_gpus, parse_percent, parse_size, parse_tolerance};
 
@@ -238,54 +240,6 @@ pub enum Format {
 pub enum Baseline {
     Rust,
     Python,
-}
-
-#[cfg(feature = "analyze")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Table {
-    /// A line for each group of loads on each node
-    Loads,
-    /// A line for each group over all nodes
-    Fleet,
-    /// What was found about each node, the worst first
-    Nodes,
-    /// These results against those of --baseline
-    Comparison,
-}
-
-#[cfg(feature = "analyze")]
-#[derive(Debug, Args)]
-pub struct AnalyzeArgs {
-    /// Result files, or directories of them
-    #[arg(required = true)]
-    pub results: Vec<PathBuf>,
-    #[arg(long, group = "output")]
-    pub json: bool,
-    #[arg(long, group = "output")]
-    pub csv: bool,
-    #[arg(long, group = "output")]
-    pub markdown: bool,
-    /// Print only this table [default: all that fit; with --csv: loads]
-    #[arg(long, value_enum)]
-    pub table: Option<Table>,
-    /// How many of a fleet's worst nodes to show in text, markdown and HTML
-    #[arg(long, default_value_t = 10, value_name = "COUNT")]
-    pub worst: usize,
-    /// Draw the comparison to a .png or .svg
-    #[arg(long, value_name = "FILE")]
-    pub plot: Option<PathBuf>,
-    /// Write one page with everything: verdict, tables, plot, environment, records
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
-    /// Write summary.txt and summary.json here, as ServerlessLLM's suite does
-    #[arg(long, value_name = "DIR")]
-    pub summary: Option<PathBuf>,
-    /// Earlier results to hold these against
-    #[arg(long, value_name = "DIR")]
-    pub baseline: Option<PathBuf>,
-    /// With --baseline: exit 1 when a mean load time grew by more
-    #[arg(long, default_value = "10%", value_parser = parse_percent, value_name = "PERCENT", requires = "baseline")]
-    pub max_regression: f64,
 }
 
 #[derive(Debug, Args)]
