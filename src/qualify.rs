@@ -5,8 +5,14 @@ pub mod causes;
 mod command;
 /// Pinned copies, and the link under them.
 mod copies;
+/// A criterion, judged.
+mod criterion;
 /// Which drives served the reads.
 mod drives;
+/// Facts that a machine may tell or not.
+mod fact;
+/// What a run leaves.
+mod files;
 /// Reads by fio.
 mod fio;
 /// The GPUs under test.

@@ -19,13 +19,13 @@ use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::memory::available_bytes;
 use crate::os::sys;
 use crate::os::text;
+use crate::qualify::criterion::Judged;
 use crate::qualify::gpus::QualifiedGpu;
 use crate::qualify::observations::Observations;
 use crate::qualify::profile::Rule;
 use crate::qualify::report::Report;
 use crate::qualify::run::Run;
 use crate::qualify::scratch::ScratchDirectory;
-use crate::qualify::verdict::Judged;
 use crate::record::environment;
 use crate::record::names::QUALIFY_FILE;
 use crate::write::save::check_space;
@@ -90,7 +90,7 @@ pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
     let without_gpus = args.gpus == Some(Gpus::None);
     let report = Report::new(&run, &rule, without_gpus, interrupted, started.as_secs_f64());
     if !keep_earlier {
-        report.write(&args.results, &run)?;
+        crate::qualify::files::write(&report, &args.results)?;
     }
     match args.json {
         true => text::say_json(&serde_json::to_string_pretty(&report)?),

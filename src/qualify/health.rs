@@ -3,27 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use crate::doctor::check::{Check, Status};
 use crate::qualify::causes;
+use crate::qualify::criterion::{Criterion, Judged};
+use crate::qualify::fact::Fact;
 use crate::qualify::observations::Observations;
 use crate::qualify::profile::Rule;
-use crate::qualify::verdict::{Criterion, Judged};
-
-/// What a machine may tell or not, as profiles name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fact {
-    Aer,
-    Smart,
-    DriveTemperature,
-    PcieReplay,
-    Ecc,
-    Throttle,
-    DriveLink,
-    GpuLink,
-}
 
 /// Whose a fact is.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -4,10 +4,9 @@ use std::fmt::Write;
 
 use crate::doctor::check::Check;
 use crate::page::escape::escape;
+use crate::qualify::criterion::Judged;
 use crate::qualify::health;
-use crate::qualify::page::word;
 use crate::qualify::report::Report;
-use crate::qualify::verdict::Judged;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--good:#1a7f37;--bad:#b3261e;--open:#8a5a00;--line:#8884}\
@@ -73,7 +72,7 @@ fn criteria(html: &mut String, report: &Report<'_>) {
         let judged = format!("w {}", class(criterion.judged));
         let cells = [
             ("", criterion.what),
-            (judged.as_str(), word(criterion)),
+            (judged.as_str(), criterion.word()),
             ("w", &criterion.of),
             ("n", &criterion.measured),
             ("t", &criterion.limit),
@@ -213,9 +212,9 @@ fn class(judged: Judged) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qualify::criterion::Criterion;
     use crate::qualify::observations::{Observations, sample};
     use crate::qualify::report;
-    use crate::qualify::verdict::Criterion;
 
     #[test]
     fn a_page_of_its_own_and_nothing_runs_in_it() {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::QualifyArgs;
-use crate::qualify::health::Fact;
+use crate::qualify::fact::Fact;
 use crate::qualify::measure::{Kind, Measured};
 
 const BUILT_IN: [(&str, &str); 4] = [

@@ -1,23 +1,15 @@
-//! The record of a run: qualify.json, and the page beside it.
+//! What a run comes to: the record, from which the pages are made.
 
-use std::path::Path;
-
-use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::qualify::html;
+use crate::qualify::criterion::{Criterion, Judged};
 use crate::qualify::observations::Observations;
 use crate::qualify::profile::Rule;
-use crate::qualify::records;
 use crate::qualify::run::Run;
 use crate::qualify::verdict;
-use crate::qualify::verdict::{Criterion, Judged};
 use crate::record::environment;
-use crate::record::names::QUALIFY_FILE;
-use crate::record::result::{Record, write_json};
-
-pub const HTML_FILE: &str = "qualify.html";
+use crate::record::result::Record;
 
 #[derive(Serialize)]
 pub struct Report<'a> {
@@ -115,18 +107,6 @@ impl<'a> Report<'a> {
             gb(self.raw_file_bytes),
             gb(self.size_bytes)
         )
-    }
-
-    /// Writes the record, the page, the loads' records, and the environment that these name. All at the end: a run that
-    /// was killed leaves the earlier one's files as they were.
-    pub fn write(&self, results: &Path, run: &Run<'_>) -> Result<()> {
-        let mut environment = self.environment.clone();
-        environment["notes"] = run.seen.notes.clone().into();
-        environment::write(results, run.run_id, environment)?;
-        records::write(results, self.model, self.loads.cold, self.loads.warm)?;
-        write_json(&results.join(QUALIFY_FILE), self)?;
-        let page = results.join(HTML_FILE);
-        std::fs::write(&page, html::page(self)).with_context(|| format!("write {}", page.display()))
     }
 }
 

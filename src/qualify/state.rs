@@ -3,13 +3,13 @@
 use crate::doctor::hardware::pci;
 use crate::doctor::hardware::pci::Link;
 use crate::qualify::causes;
+use crate::qualify::criterion::{Criterion, Judged};
 use crate::qualify::drives::{DriveWay, balance};
+use crate::qualify::fact::Fact;
 use crate::qualify::health;
-use crate::qualify::health::Fact;
 use crate::qualify::measure::Kind;
 use crate::qualify::observations::{Failure, Observations, WatchedLink};
 use crate::qualify::profile::Rule;
-use crate::qualify::verdict::{Criterion, Judged};
 
 const DRIVE_LINK: &str = "drive's PCIe link";
 const GPU_LINK: &str = "link under load";

@@ -1,83 +1,11 @@
 //! The criteria, one by one, and what they come to.
 
-use serde::Serialize;
-
 use crate::qualify::causes;
-use crate::qualify::measure::{Kind, Measured, links_below};
+use crate::qualify::criterion::{Criterion, Judged};
+use crate::qualify::measure::{Kind, Measured};
 use crate::qualify::observations::Observations;
 use crate::qualify::profile::{Rule, Threshold};
 use crate::qualify::state;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Judged {
-    Passed,
-    /// What it takes to judge was not there.
-    Unknown,
-    Failed,
-}
-
-/// One criterion, judged.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Criterion {
-    /// `raw-read`, …, `verified`, `drives`, `drive-balance`, `drive-link`, `gpu-link`, `health-smart`, …
-    pub id: &'static str,
-    pub of: String,
-    pub what: &'static str,
-    pub measured: String,
-    pub limit: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub measured_gb_per_s: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit_gb_per_s: Option<f64>,
-    /// What the links on its way allow at most, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub allowed_gb_per_s: Option<f64>,
-    pub judged: Judged,
-    /// False of one that nobody told enough to judge and that the rule does not insist on: the verdict goes by the others.
-    pub decides: bool,
-    /// Of a failed or unknown one: why, and of a failed one the likeliest cause first, each with what points to it. Of a
-    /// passed one: what warned, or was not told.
-    pub causes: Vec<String>,
-}
-
-impl Criterion {
-    pub fn new(id: &'static str, of: &str, what: &'static str, judged: Judged) -> Criterion {
-        Criterion {
-            id,
-            of: of.to_string(),
-            what,
-            measured: String::new(),
-            limit: String::new(),
-            measured_gb_per_s: None,
-            limit_gb_per_s: None,
-            allowed_gb_per_s: None,
-            judged,
-            decides: true,
-            causes: Vec::new(),
-        }
-    }
-
-    /// Whoever raised the limit above what the links allow has to know that first.
-    pub fn is_beyond_links(&self) -> bool {
-        self.limit_gb_per_s.and_then(|limit| links_below(limit, self.allowed_gb_per_s)).is_some()
-    }
-
-    pub fn saying(mut self, measured: impl Into<String>, limit: impl Into<String>) -> Criterion {
-        (self.measured, self.limit) = (measured.into(), limit.into());
-        self
-    }
-
-    pub fn because(mut self, cause: impl Into<String>) -> Criterion {
-        self.causes.push(cause.into());
-        self
-    }
-
-    /// Measured over limit.
-    pub fn share(&self) -> Option<f64> {
-        Some(self.measured_gb_per_s? / self.limit_gb_per_s?)
-    }
-}
 
 /// The worst of those that decide; nothing judged is nothing known.
 pub fn verdict(criteria: &[Criterion]) -> Judged {
