@@ -14,6 +14,8 @@ pub mod inspect;
 pub mod load;
 /// Progress on a terminal, silence in a pipe.
 pub mod progress;
+/// `sllm-gds qualify`.
+pub mod qualify;
 /// The end of a run: table and plot.
 pub mod summary;
 /// Sizes, shares, times, GPU lists.

@@ -1,22 +1,24 @@
-//! qualify
+//! A node held against what its parts allow, a profile, or an earlier node: measure, judge, report.
+//!
+//! Doctor's checks, ceilings measured here and now, real loads, health over all of it, and a verdict. Everything that
+//! is seen is gathered in [`observations`]; the [`verdict`] and its [`causes`] are worked out from that alone.
 
 /// Why a rate is too low.
 pub mod causes;
-mod command;
 /// Pinned copies, and the link under them.
 mod copies;
 /// A criterion, judged.
-mod criterion;
+pub mod criterion;
 /// Which drives served the reads.
 mod drives;
 /// Facts that a machine may tell or not.
 mod fact;
 /// What a run leaves.
-mod files;
+pub mod files;
 /// Reads by fio.
 mod fio;
 /// The GPUs under test.
-mod gpus;
+pub mod gpus;
 /// Health over the run.
 mod health;
 /// The page for a browser.
@@ -28,28 +30,30 @@ mod loads;
 /// Figures and rounds.
 mod measure;
 /// All that a run saw.
-mod observations;
+pub mod observations;
 /// The page for a terminal.
-mod page;
+pub mod page;
 /// What a machine is held to.
-mod profile;
+pub mod profile;
 /// Raw reads.
 mod raw;
 /// Its loads' records, and those of earlier runs.
-mod records;
+pub mod records;
 /// The record of a run.
-mod report;
+pub mod report;
 /// One run, step by step.
-mod run;
+pub mod run;
 /// The directory that all is written in.
-mod scratch;
+pub mod scratch;
+/// What a run measures.
+pub mod settings;
+/// How many bytes to measure with.
+pub mod size;
 /// Criteria that are no rate.
 mod state;
 /// Limits on this process's reads.
 mod throttle;
 /// Criteria, judged.
-mod verdict;
+pub mod verdict;
 /// Which checkpoint a size gets.
-mod workload;
-
-pub use command::*;
+pub mod workload;

@@ -49,7 +49,7 @@ pub struct Loads<'a> {
     to: &'a Destination,
     options: Options,
     engine: &'static str,
-    run_id: &'a str,
+    run_id: String,
 }
 
 impl<'a> Loads<'a> {
@@ -60,7 +60,7 @@ impl<'a> Loads<'a> {
         to: &'a Destination,
         options: &Options,
         engine: &'static str,
-        run_id: &'a str,
+        run_id: &str,
         cancel: &Cancel,
     ) -> Result<Loads<'a>> {
         let input = workload.input(cancel)?;
@@ -70,7 +70,7 @@ impl<'a> Loads<'a> {
         let mut options = options.clone();
         options.poison = true;
         let model = input.default_name.clone();
-        Ok(Loads { model, dir, expected: manifest.tensors, to, options, engine, run_id })
+        Ok(Loads { model, dir, expected: manifest.tensors, to, options, engine, run_id: run_id.to_string() })
     }
 
     /// Loads at least three times, then again while there is time. What fails or is wrong is a record, too; a second load of
@@ -121,7 +121,7 @@ impl<'a> Loads<'a> {
             resident_before: resident,
             cache_state: cache_state.into(),
             meant_cold: cold,
-            run_id: self.run_id.into(),
+            run_id: self.run_id.clone(),
             ..Record::default()
         };
         let loaded = ready
@@ -201,7 +201,7 @@ mod tests {
             to: &Destination::Host,
             options,
             engine: "auto",
-            run_id: "1-2",
+            run_id: "1-2".into(),
         };
         for cold in [true, false] {
             let (records, error) = loads.run(cold, Duration::ZERO, &Cancel::new());

@@ -48,21 +48,15 @@ pub struct Loads<'a> {
 }
 
 impl<'a> Report<'a> {
-    pub fn new(
-        run: &'a Run<'a>,
-        rule: &'a Rule,
-        without_gpus: bool,
-        interrupted: bool,
-        started_at_s: f64,
-    ) -> Report<'a> {
-        let seen = &run.seen;
-        let mut criteria = verdict::judge(rule, seen, without_gpus);
+    pub fn new(run: &'a Run<'_>, rule: &'a Rule, interrupted: bool) -> Report<'a> {
+        let (settings, seen) = (run.settings, &run.seen);
+        let mut criteria = verdict::judge(rule, seen, settings.without_gpus);
         if interrupted {
             // What had not come yet tells nothing.
             criteria.retain(|criterion| criterion.judged != Judged::Unknown);
         }
         let judged = verdict::verdict(&criteria);
-        let environment = environment::describe(run.path);
+        let environment = environment::describe(&settings.path);
         Report {
             verdict: match (interrupted, judged) {
                 (true, _) => "interrupted",
@@ -73,21 +67,21 @@ impl<'a> Report<'a> {
             why: why(&criteria, interrupted),
             judged,
             host: environment["host"].as_str().unwrap_or("this host").to_string(),
-            path: run.path.display().to_string(),
-            storage: &run.storage,
-            gds: &run.gds,
+            path: settings.path.display().to_string(),
+            storage: &settings.storage,
+            gds: &settings.gds,
             rule: rule.name(),
             profile: match rule {
                 Rule::Profile(profile) => Some(profile),
                 Rule::Against(..) => None,
             },
             model: &run.model,
-            size_bytes: run.size_bytes,
+            size_bytes: settings.size_bytes,
             raw_file_bytes: run.raw_file_bytes,
             checkpoint_bytes: run.checkpoint_bytes,
-            duration_s: run.args.duration.as_secs_f64(),
-            started_at_s,
-            run_id: run.run_id,
+            duration_s: settings.duration.as_secs_f64(),
+            started_at_s: run.started_at_s,
+            run_id: &run.run_id,
             criteria,
             seen,
             loads: Loads { cold: &seen.cold, warm: &seen.warm },

@@ -1,6 +1,7 @@
 //! The hidden directory that everything is written in, below the path given, and removed again.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -12,30 +13,44 @@ use crate::os::remains::Maker;
 
 const MARK: &str = ".sllm-gds-qualify-";
 
+/// What was to hold the directory is none itself.
+#[derive(Debug)]
+pub struct NotADirectory;
+
+impl fmt::Display for NotADirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a directory: name the one whose drive is to be measured")
+    }
+}
+
+impl std::error::Error for NotADirectory {}
+
 /// Removed when dropped. A killed process leaves it behind unlocked, and the next run on that path clears it.
 pub struct ScratchDirectory {
     dir: TempDir,
+    /// What the user should know of it.
+    pub notes: Vec<String>,
     /// Held while the directory is ours, so that others can tell it from remains.
     _lock: Option<File>,
 }
 
 impl ScratchDirectory {
-    /// Refuses a path that is no writable directory, or that another run is measuring.
+    /// Refuses a path that is no writable directory, or that another run is measuring. Errors leave it to the caller to
+    /// name the path.
     pub fn new(path: &Path) -> Result<ScratchDirectory> {
-        let remedy = || format!("--path {}: name a directory that can be written to", path.display());
-        let metadata = path.metadata().with_context(remedy)?;
+        let remedy = "name a directory that can be written to";
+        let metadata = path.metadata().context(remedy)?;
         if !metadata.is_dir() {
-            bail!("--path {} is not a directory: name the one whose drive is to be measured", path.display());
+            bail!(NotADirectory);
         }
-        let path = &path.canonicalize().with_context(remedy)?;
+        let path = &path.canonicalize().context(remedy)?;
         // One at a time here: no run may take another's new directory for remains before it is locked.
-        let _gate = remains::lock(path).with_context(remedy)?;
-        clear_remains(path).with_context(remedy)?;
+        let _gate = remains::lock(path).context(remedy)?;
+        let notes = clear_remains(path).context(remedy)?;
         let name = remains::hidden_name(MARK, OsStr::new("run"));
-        let dir =
-            tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(path).with_context(remedy)?;
-        let lock = remains::lock(dir.path()).with_context(remedy)?;
-        Ok(ScratchDirectory { dir, _lock: lock })
+        let dir = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(path).context(remedy)?;
+        let lock = remains::lock(dir.path()).context(remedy)?;
+        Ok(ScratchDirectory { dir, notes, _lock: lock })
     }
 
     /// A new directory in it.
@@ -57,8 +72,10 @@ impl ScratchDirectory {
     }
 }
 
-/// Removes what killed runs left; refuses to run beside a living one, since both would measure each other.
-fn clear_remains(path: &Path) -> Result<()> {
+/// Removes what killed runs left, and returns notes of what it had to leave; refuses to run beside a living one, since
+/// both would measure each other.
+fn clear_remains(path: &Path) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         if !entry.file_name().to_string_lossy().starts_with(MARK) || !entry.file_type()?.is_dir() {
@@ -69,17 +86,14 @@ fn clear_remains(path: &Path) -> Result<()> {
             Maker::Lives => bail!("another qualify measures here ({}): wait for it", entry.path().display()),
             Maker::Unknown(why) => {
                 let path = entry.path();
-                crate::os::text::tell(format_args!(
-                    "note: {} stays; remove it if no qualify is at it: {why}",
-                    path.display()
-                ));
+                notes.push(format!("{} stays; remove it if no qualify is at it: {why}", path.display()));
                 continue;
             }
         }
         fs::remove_dir_all(entry.path())
             .with_context(|| format!("clear the remains {}", entry.path().display()))?;
     }
-    Ok(())
+    Ok(notes)
 }
 
 #[cfg(test)]

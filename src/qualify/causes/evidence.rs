@@ -139,8 +139,8 @@ pub fn overhead(seen: &Observations, measured: &Measured) -> Option<String> {
     let share = median(&shares);
     (share > OVERHEAD).then(|| {
         format!(
-            "{:.0} % of a load is opening, planning, allocating and pinning, not the transfer; of a larger --size \
-             that is less",
+            "{:.0} % of a load is opening, planning, allocating and pinning, not the transfer; of a larger \
+             checkpoint that is less",
             share * 100.0
         )
     })
