@@ -26,7 +26,7 @@ pub mod group_key;
 pub mod host;
 /// Everything on one page.
 pub mod html;
-/// Text and tables for a page.
+/// Tables for a page.
 mod html_parts;
 /// Folders that may be of several machines.
 mod identity_warnings;

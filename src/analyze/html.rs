@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::analyze::Analysis;
 use crate::analyze::fleet::{Fleet, MAX_NODES_SHOWN, Node};
 use crate::analyze::host::{Host, UNNAMED};
-use crate::analyze::html_parts::{Cell, Row, escape, table};
+use crate::analyze::html_parts::{Cell, Row, table};
 use crate::analyze::plot;
 use crate::analyze::plot::Subject;
 use crate::analyze::records;
@@ -18,6 +18,8 @@ use crate::analyze::table;
 use crate::analyze::table::{label, sections};
 use crate::analyze::verdict;
 use crate::analyze::verdict::Mood;
+use crate::page::document::{document, list};
+use crate::page::escape::escape;
 
 const STYLE: &str = include_str!("page.css");
 /// A page with more is no longer looked at, and slow to open.
@@ -64,12 +66,7 @@ pub fn page(analysis: &Analysis) -> Result<String> {
     for (id, title, content) in &parts {
         write!(body, "<section id=\"{id}\">\n<h2>{title}</h2>\n{content}\n</section>\n")?;
     }
-    Ok(format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <title>sllm-gds: load times</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
-    ))
+    Ok(document("sllm-gds: load times", STYLE, &body))
 }
 
 fn head(analysis: &Analysis) -> String {
@@ -126,13 +123,6 @@ fn class(mood: Mood) -> &'static str {
         Mood::Look => "look",
         Mood::Bad => "bad",
     }
-}
-
-fn list(lines: &[String]) -> String {
-    if lines.is_empty() {
-        return String::new();
-    }
-    format!("<ul>{}</ul>", lines.iter().map(|line| format!("<li>{}</li>", escape(line))).collect::<String>())
 }
 
 fn against(comparison: &Comparison) -> String {
