@@ -4,6 +4,8 @@
 mod baseline;
 /// Evicting files and measuring residency.
 pub mod cache;
+/// What a load finds in the page cache.
+pub mod conditions;
 /// The checkpoints of a run, made where they are missing.
 mod prepare;
 /// SafeTensors and its peers as Python users load them.

@@ -1,11 +1,12 @@
 //! Loads measured in turns against SafeTensors. Every record is on disk before the next load starts.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
 use crate::Outcome;
+use crate::bench::conditions::{begin, make_ready};
 use crate::bench::prepare::Prepared;
 use crate::checkpoint::DType;
 use crate::cli::{Baseline, BenchArgs, EngineChoice, Format, Mode};
@@ -16,7 +17,7 @@ use crate::load::{Clock, Destination, Options, verify};
 use crate::origin::input;
 use crate::os::cancel::Cancel;
 use crate::os::text;
-use crate::record::result::{COLD_RESIDENT_MAX, Record};
+use crate::record::result::Record;
 use crate::write::sidecars;
 
 impl Format {
@@ -107,17 +108,6 @@ pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
     }
     let bad = |r: &Record| r.error.is_some() || r.verified == Some(false);
     Ok(if run.records().any(bad) { Outcome::No } else { Outcome::Yes })
-}
-
-/// Evicts a checkpoint's files, or reads them into the page cache; says which share of them lies there now.
-pub fn make_ready(dir: &Path, cold: bool) -> Result<Option<f64>> {
-    let files = crate::bench::cache::Files::open(dir)?;
-    if cold {
-        files.evict()?
-    } else {
-        files.warm()?
-    }
-    Ok(files.resident_share())
 }
 
 /// The pool that `--mem-pool-size` asks for. Its chunks are those of ServerlessLLM's store by default: 16 MiB.
@@ -263,11 +253,7 @@ impl<'a> Run<'a> {
     /// One measured load, as a record whatever comes of it.
     fn one(&mut self, format: Format, replica: usize, iteration: u64) -> Result<Record> {
         let dir = self.prepared.dir(format, replica);
-        let meant_cold = self.meant_cold();
-        let ready = make_ready(&dir, meant_cold);
-        let resident_before = *ready.as_ref().unwrap_or(&None);
-        let started_at_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-        let mut record = Record {
+        let record = Record {
             model_name: format!("{}_{replica}", self.prepared.model),
             format: format.name().into(),
             mode: self.args.mode.name().into(),
@@ -275,19 +261,12 @@ impl<'a> Run<'a> {
             gpus: self.to.labels(),
             replica: replica as u64,
             iteration,
-            started_at_s,
-            resident_before,
-            cache_state: match resident_before {
-                Some(share) if share > COLD_RESIDENT_MAX => "warm".into(),
-                Some(_) => "cold".into(),
-                None => "unknown".into(),
-            },
-            meant_cold,
             run_id: self.run_id.clone(),
             ..Record::default()
         };
+        let (mut record, ready) = begin(record, &dir, self.meant_cold());
         // A load under way is finished: Ctrl-C ends the run between loads.
-        match ready.and_then(|_| self.load(format, replica, !self.args.no_verify, &Cancel::new())) {
+        match ready.and_then(|()| self.load(format, replica, !self.args.no_verify, &Cancel::new())) {
             Err(error) => record.error = Some(format!("{error:#}")),
             Ok(done) => self.fill_in(&mut record, format, done),
         }

@@ -1,11 +1,11 @@
 //! Loads by the loader itself: of the random file to each GPU, and of a real checkpoint cold and warm, verified.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::bench::make_ready;
+use crate::bench::conditions::{begin, make_ready};
 use crate::checkpoint::Checkpoint;
 use crate::load;
 use crate::load::verify;
@@ -15,7 +15,7 @@ use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::text;
 use crate::qualify::measure::{ROUNDS_MIN, Rounds, not_cold, repeat};
 use crate::qualify::workload::Workload;
-use crate::record::result::{COLD_RESIDENT_MAX, Record};
+use crate::record::result::Record;
 use crate::write::save::{Layout, save};
 
 const PARTITION_BYTES_MAX: u64 = 10 << 30;
@@ -103,29 +103,19 @@ impl<'a> Loads<'a> {
         if cancel.is_set() {
             return None;
         }
-        let ready = make_ready(&self.dir, cold);
-        let resident = ready.as_ref().ok().copied().flatten();
-        let cache_state = match resident {
-            Some(share) if share > COLD_RESIDENT_MAX => "warm",
-            Some(_) => "cold",
-            None => "unknown",
-        };
-        let mut record = Record {
+        let record = Record {
             model_name: format!("{}_0", self.model),
             format: "sllm".into(),
             mode: "cached".into(),
             engine: self.engine.into(),
             gpus: self.to.labels(),
             iteration,
-            started_at_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()),
-            resident_before: resident,
-            cache_state: cache_state.into(),
-            meant_cold: cold,
             run_id: self.run_id.clone(),
             ..Record::default()
         };
+        let (mut record, ready) = begin(record, &self.dir, cold);
         let loaded = ready
-            .and_then(|_| load::load(&self.dir, self.to, &self.options, cancel))
+            .and_then(|()| load::load(&self.dir, self.to, &self.options, cancel))
             .and_then(|(loaded, report)| self.fill_in(&mut record, &loaded, report, cancel));
         if let Err(error) = &loaded {
             if error.root_cause().is::<Interrupted>() {
