@@ -59,20 +59,20 @@ pub struct Hosts {
 /// A fact as read: field, value, and the number if it is one.
 type Fact = (String, String, Option<f64>);
 
-struct Run {
+struct DescribedRun {
     id: String,
     facts: Vec<Fact>,
 }
 
-impl Run {
-    fn new(id: String, environment: &Value) -> Run {
+impl DescribedRun {
+    fn new(id: String, environment: &Value) -> DescribedRun {
         let mut facts = Vec::new();
         flatten("", environment, &mut facts);
-        Run { id, facts }
+        DescribedRun { id, facts }
     }
 
-    fn of(record: &qualified::Record) -> Run {
-        let mut run = Run::new(record.run_id.clone(), &record.environment);
+    fn of(record: &qualified::QualifyRecord) -> DescribedRun {
+        let mut run = DescribedRun::new(record.run_id.clone(), &record.environment);
         if run.text("host").is_none() {
             run.facts.push(("host".into(), record.host.clone(), None));
         }
@@ -94,7 +94,7 @@ impl Run {
 }
 
 /// Reads every folder's description. `records` are those of `qualify`, by their folder.
-pub fn read(folders: &[Folder], records: &BTreeMap<usize, qualified::Record>) -> Hosts {
+pub fn read(folders: &[Folder], records: &BTreeMap<usize, qualified::QualifyRecord>) -> Hosts {
     let described = parallel::map(folders, |folder| match folder.has_environment {
         true => read_environment(&folder.path.join(environment::FILE)),
         false => Ok(Vec::new()),
@@ -108,13 +108,13 @@ pub fn read(folders: &[Folder], records: &BTreeMap<usize, qualified::Record>) ->
         });
         let record = records.get(&number).filter(|record| runs.iter().all(|run| run.id != record.run_id));
         // A record of a run that is not described, of a host that is: the folder's description knows it better.
-        let known_run = |record: &qualified::Record| {
-            let of_host = |run: &&Run| run.text("host") == Some(&record.host);
+        let known_run = |record: &qualified::QualifyRecord| {
+            let of_host = |run: &&DescribedRun| run.text("host") == Some(&record.host);
             runs.iter().find(of_host).map(|run| run.id.clone())
         };
         let alias = record.and_then(|record| Some((record.run_id.clone(), known_run(record)?)));
         if let Some(record) = record.filter(|_| alias.is_none()) {
-            runs.push(Run::of(record));
+            runs.push(DescribedRun::of(record));
         }
         let mut run_hosts = HashMap::new();
         for run in runs {
@@ -269,11 +269,11 @@ impl Hosts {
     }
 }
 
-fn read_environment(path: &Path) -> Result<Vec<Run>> {
+fn read_environment(path: &Path) -> Result<Vec<DescribedRun>> {
     let bytes = bytes_of(path)?;
     let all: Map<String, Value> = serde_json::from_slice(&bytes)
         .with_context(|| format!("{} is damaged, or not an object with one entry a run", path.display()))?;
-    Ok(all.into_iter().map(|(id, environment)| Run::new(id, &environment)).collect())
+    Ok(all.into_iter().map(|(id, environment)| DescribedRun::new(id, &environment)).collect())
 }
 
 /// `{"cpu": {"threads": 2}}` is `cpu.threads` = `2`. A list of plain values is one value; null says nothing.

@@ -31,7 +31,7 @@ pub struct Qualified {
 
 /// A record, with what tells whose it is.
 #[derive(Debug)]
-pub struct Record {
+pub struct QualifyRecord {
     pub qualified: Qualified,
     pub host: String,
     pub run_id: String,
@@ -53,7 +53,7 @@ struct Raw {
     environment: Value,
 }
 
-pub fn read(path: &Path) -> Result<Record> {
+pub fn read(path: &Path) -> Result<QualifyRecord> {
     let bytes = bytes_of(path)?;
     let foreign = || format!("{} is damaged, or no record of `sllm-gds qualify`", path.display());
     let raw: Raw = serde_json::from_slice(&bytes).with_context(foreign)?;
@@ -64,7 +64,12 @@ pub fn read(path: &Path) -> Result<Record> {
         path: printable(&raw.path),
         started_at_s: raw.started_at_s,
     };
-    Ok(Record { qualified, host: printable(&raw.host), run_id: raw.run_id, environment: raw.environment })
+    Ok(QualifyRecord {
+        qualified,
+        host: printable(&raw.host),
+        run_id: raw.run_id,
+        environment: raw.environment,
+    })
 }
 
 impl Verdict {
@@ -116,7 +121,7 @@ mod tests {
     use super::*;
     use crate::record::names::QUALIFY_FILE;
 
-    fn record(text: &str) -> Result<Record> {
+    fn record(text: &str) -> Result<QualifyRecord> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(QUALIFY_FILE);
         std::fs::write(&path, text).unwrap();

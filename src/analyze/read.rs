@@ -140,7 +140,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Input> {
 }
 
 /// By their folder. One that can't be read is named in the notes.
-fn read_verdicts(files: &[find::File], notes: &mut Vec<String>) -> BTreeMap<usize, qualified::Record> {
+fn read_verdicts(files: &[find::File], notes: &mut Vec<String>) -> BTreeMap<usize, qualified::QualifyRecord> {
     let contents = parallel::map(files, |file| qualified::read(&file.path));
     let mut records = BTreeMap::new();
     for (file, content) in files.iter().zip(contents) {

@@ -31,7 +31,7 @@ struct Pair {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Verdict {
+enum Change {
     Within,
     Regressed,
     /// It loaded before; now every load fails.
@@ -40,9 +40,9 @@ enum Verdict {
     NoBefore,
 }
 
-impl Verdict {
+impl Change {
     fn is_bad(self) -> bool {
-        matches!(self, Verdict::Regressed | Verdict::Broken)
+        matches!(self, Change::Regressed | Change::Broken)
     }
 }
 
@@ -80,12 +80,12 @@ impl Pair {
         Some(self.now?.value / self.before?.value - 1.0)
     }
 
-    fn verdict(&self, max_regression: f64) -> Verdict {
+    fn change(&self, max_regression: f64) -> Change {
         match (self.before, self.now, self.growth()) {
-            (None, _, _) => Verdict::NoBefore,
-            (Some(_), None, _) => Verdict::Broken,
-            (_, _, Some(growth)) if growth > max_regression + ROUNDING => Verdict::Regressed,
-            _ => Verdict::Within,
+            (None, _, _) => Change::NoBefore,
+            (Some(_), None, _) => Change::Broken,
+            (_, _, Some(growth)) if growth > max_regression + ROUNDING => Change::Regressed,
+            _ => Change::Within,
         }
     }
 
@@ -105,14 +105,14 @@ impl Pair {
 
     fn cells(&self, max_regression: f64) -> Vec<String> {
         let mean = |side: Option<Estimate>| side.map_or("failed".into(), |mean| seconds(mean.value));
-        let verdict = match self.verdict(max_regression) {
-            Verdict::Within => "ok",
-            Verdict::Regressed => "REGRESSED",
-            Verdict::Broken => "BROKEN",
-            Verdict::NoBefore => "no baseline",
+        let word = match self.change(max_regression) {
+            Change::Within => "ok",
+            Change::Regressed => "REGRESSED",
+            Change::Broken => "BROKEN",
+            Change::NoBefore => "no baseline",
         };
         let growth = self.growth().map(percent).unwrap_or_default();
-        vec![mean(self.before), mean(self.now), growth, self.overlap_words().into(), verdict.into()]
+        vec![mean(self.before), mean(self.now), growth, self.overlap_words().into(), word.into()]
     }
 }
 
@@ -125,7 +125,7 @@ impl Comparison {
     }
 
     fn regressed_pairs(&self) -> impl Iterator<Item = &Pair> {
-        self.pairs.iter().filter(|pair| pair.verdict(self.max_regression).is_bad())
+        self.pairs.iter().filter(|pair| pair.change(self.max_regression).is_bad())
     }
 
     /// A line for each regression.
@@ -168,7 +168,7 @@ impl Comparison {
     pub fn table(&self) -> (Vec<String>, Vec<(bool, Vec<String>)>) {
         let row = |pair: &Pair| {
             let cells = [vec![pair.key.title()], pair.cells(self.max_regression)].concat();
-            (pair.verdict(self.max_regression).is_bad(), cells)
+            (pair.change(self.max_regression).is_bad(), cells)
         };
         let header = ["loads"].iter().chain(&HEADER).map(|name| name.to_string()).collect();
         (header, self.pairs.iter().map(row).collect())
@@ -216,7 +216,7 @@ impl Comparison {
             "mean_now_s" => mean(|pair| pair.now),
             "growth_fraction" => pairs.iter().map(Pair::growth).collect::<Vec<_>>(),
             "intervals_overlap" => pairs.iter().map(Pair::intervals_overlap).collect::<Vec<_>>(),
-            "regressed" => pairs.iter().map(|pair| pair.verdict(self.max_regression).is_bad()).collect::<Vec<_>>(),
+            "regressed" => pairs.iter().map(|pair| pair.change(self.max_regression).is_bad()).collect::<Vec<_>>(),
         ]?)
     }
 
@@ -228,7 +228,7 @@ impl Comparison {
                 "mean_now_s": pair.now.map(|mean| mean.value),
                 "growth_fraction": pair.growth(),
                 "intervals_overlap": pair.intervals_overlap(),
-                "regressed": pair.verdict(self.max_regression).is_bad(),
+                "regressed": pair.change(self.max_regression).is_bad(),
             })
         };
         json!({

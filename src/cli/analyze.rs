@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use crate::Outcome;
 use crate::analyze::output::Table;
-use crate::analyze::plot::Kind;
+use crate::analyze::plot::ImageFormat;
 use crate::analyze::{Analysis, summarize, summarize_against};
 use crate::cli::parse_percent;
 use crate::os::text;
@@ -107,7 +107,7 @@ pub fn run(args: &AnalyzeArgs) -> Result<Outcome> {
 /// Refuses what cannot be done, before anything is read.
 fn check(args: &AnalyzeArgs) -> Result<()> {
     if let Some(path) = &args.plot {
-        Kind::of(path)?;
+        ImageFormat::of(path)?;
     }
     if args.json && args.table.is_some() {
         bail!("--json has every table; --table goes with text, --markdown and --csv");

@@ -127,10 +127,10 @@ impl<'a> Run<'a> {
         &mut self,
         kind: Kind,
         of: &str,
-        came: Result<(Rounds, String)>,
+        figure: Result<(Rounds, String)>,
         allowed: &Allowed,
     ) -> Result<()> {
-        match came {
+        match figure {
             Ok((rounds, how)) => self.seen.measured.push(Measured::new(kind, of, rounds, how, allowed)),
             Err(error) if error.root_cause().is::<Interrupted>() => return Err(error),
             Err(error) => self.seen.failures.push(Failure::new(kind, of, &error)),
@@ -207,8 +207,8 @@ impl<'a> Run<'a> {
             (self.step)(&format!("storage to {}", gpu.name));
             let to = Destination::Gpus(vec![gpu.gpu.clone()], Placement::Balanced);
             let allowed = slower(&storage, &limits::gpu(source, gpu.facts.as_ref()));
-            let came = loads::storage_to_gpus(&file.checkpoint, &to, options, share, cancel);
-            self.keep(Kind::StorageGpu, &gpu.name, came, &allowed)?;
+            let figure = loads::storage_to_gpus(&file.checkpoint, &to, options, share, cancel);
+            self.keep(Kind::StorageGpu, &gpu.name, figure, &allowed)?;
         }
         if gpus.len() > 1 {
             (self.step)("storage to all GPUs");
@@ -217,8 +217,8 @@ impl<'a> Run<'a> {
             let facts: Vec<Option<&GpuFacts>> = gpus.iter().map(|gpu| gpu.facts.as_ref()).collect();
             let allowed = slower(&storage, &limits::gpus(source, &facts));
             let share = budget.share(Kind::StorageGpuAll);
-            let came = loads::storage_to_gpus(&file.checkpoint, &to, options, share, cancel);
-            self.keep(Kind::StorageGpuAll, "all GPUs", came, &allowed)?;
+            let figure = loads::storage_to_gpus(&file.checkpoint, &to, options, share, cancel);
+            self.keep(Kind::StorageGpuAll, "all GPUs", figure, &allowed)?;
         }
         Ok(())
     }
