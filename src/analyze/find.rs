@@ -14,9 +14,9 @@ use crate::record::names::{QUALIFY_FILE, SUMMARY_FILE};
 #[derive(Debug, PartialEq)]
 pub struct Folder {
     pub path: PathBuf,
-    /// As a reader would call it: what the path adds to the one that was given.
+    /// For messages: the part of the path below the one that was given.
     pub name: String,
-    /// The path that was given, with the first folder below it: what a fleet's node has of its own.
+    /// The given path and the first folder below it, which in a fleet's results is the node's own.
     pub top: String,
     pub has_environment: bool,
     /// It was given, or lies below one that was; not so where only files in it were given.

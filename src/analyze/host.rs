@@ -107,7 +107,7 @@ pub fn read(folders: &[Folder], records: &BTreeMap<usize, qualified::QualifyReco
             Vec::new()
         });
         let record = records.get(&number).filter(|record| runs.iter().all(|run| run.id != record.run_id));
-        // A record of a run that is not described, of a host that is: the folder's description knows it better.
+        // The record's run is not described here but its host is, by another run: that description is the fuller one.
         let known_run = |record: &qualified::QualifyRecord| {
             let of_host = |run: &&DescribedRun| run.text("host") == Some(&record.host);
             runs.iter().find(of_host).map(|run| run.id.clone())
@@ -147,7 +147,7 @@ impl Hosts {
         Hosts { hosts, ..Hosts::default() }
     }
 
-    /// Where the name is taken, the folder's stands behind it, and a number behind that.
+    /// A name that is taken gets the folder's behind it, and a number where that is taken, too.
     fn add(&mut self, name: &str, folder: &str) -> u32 {
         let others = (1u32..).map(|n| match n {
             1 => format!("{name} ({folder})"),
@@ -159,8 +159,8 @@ impl Hosts {
         self.hosts.len() as u32 - 1
     }
 
-    /// Of hosts with one name and one processor, that of this folder: known in the same top folder, or with no GPU that
-    /// tells it from this. Hands `gpus` back where there is none.
+    /// Which of the hosts `alike` (same name, same processor) this folder describes: one known from the same top folder,
+    /// else one whose GPUs do not rule it out. Without one, `gpus` come back as the error.
     fn same(
         &mut self,
         alike: &[u32],

@@ -22,11 +22,11 @@ use crate::page::document::{document, list};
 use crate::page::escape::escape;
 
 const STYLE: &str = include_str!("page.css");
-/// A page with more is no longer looked at, and slow to open.
+/// A page with more warnings is slow to open, and nobody reads them.
 const MAX_WARNINGS: usize = 100;
-/// Of one plot.
+/// Rows of one plot.
 const PLOT_ROWS: usize = 14;
-/// In the title.
+/// Models named in the title.
 const MAX_MODELS: usize = 3;
 
 /// Writes the page, replacing the file.

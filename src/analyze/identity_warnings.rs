@@ -6,12 +6,12 @@ use crate::analyze::find::Folder;
 use crate::analyze::group_key::GroupKey;
 use crate::analyze::host::{Host, Hosts};
 
-/// In a message.
+/// Of folders in one message.
 const MAX_TOPS: usize = 8;
 
 impl Hosts {
-    /// Where folders of several machines may have been taken for one: verdicts left out, or, in a fleet whose nodes
-    /// mostly have a folder each, a node with several.
+    /// A line for each node that may be several machines taken for one: it has more than one verdict of a path, or, in a
+    /// fleet whose nodes mostly have one folder each, it has several folders.
     pub fn identity_warnings(&self, by_host: bool) -> Vec<String> {
         let nodes = || self.hosts.iter().filter(|host| host.is_node);
         let usual = by_host && nodes().filter(|host| host.tops.len() > 1).count() * 2 < nodes().count();
@@ -28,10 +28,11 @@ impl Hosts {
     }
 }
 
-/// Loads that nothing names a host for: which folders have such of the same kind, which may be of several machines.
+/// Folders with loads that nothing names a host for. Where several have loads of the same kind, these may be of several
+/// machines.
 #[derive(Debug, Default)]
 pub struct Unnamed {
-    /// What formats must share to be compared, to folders.
+    /// Model, mode, destination and cache state to the folders with such loads.
     sections: BTreeMap<[String; 4], BTreeSet<usize>>,
 }
 

@@ -5,7 +5,7 @@ use crate::analyze::flaws::Flaws;
 use crate::analyze::group_key::GroupKey;
 use crate::analyze::row::{FileLoad, Row};
 
-/// Names are kept once a file: nearly always one key and one run.
+/// Keys and runs stand once, and loads point to them: a file nearly always has one of each.
 #[derive(Debug, Default)]
 pub struct Loads {
     pub keys: Vec<GroupKey>,

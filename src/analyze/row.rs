@@ -14,7 +14,7 @@ use crate::analyze::items::is_mask;
 /// No load takes less or more; such a time would make nonsense of every mean.
 const TIME_RANGE_S: std::ops::RangeInclusive<f64> = 1e-9..=1e9;
 
-/// The part of a record that figures need; the whole is `bench::record::Record`.
+/// The part of a record that figures need; the whole is `record::result::Record`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Row<'a> {

@@ -21,7 +21,7 @@ use crate::analyze::read::Load;
 use crate::analyze::robust;
 
 pub const RESAMPLES: usize = 10_000;
-/// So many loads take seconds to resample.
+/// More loads than this take too many seconds to resample, and get no intervals.
 pub const INTERVALS_MAX_LOADS: usize = 30_000;
 pub const SEED: u64 = 0;
 

@@ -11,7 +11,7 @@ const MAX_SECTIONS: usize = 12;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mood {
-    /// Says how it is.
+    /// A statement, neither good nor bad.
     Plain,
     Good,
     /// Someone should look at it.

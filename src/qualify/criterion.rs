@@ -30,10 +30,11 @@ pub struct Criterion {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_gb_per_s: Option<f64>,
     pub judged: Judged,
-    /// False of one that nobody told enough to judge and that the rule does not insist on: the verdict goes by the others.
+    /// Whether the verdict goes by it. Not so where the machine did not tell enough to judge it, and the rule does not
+    /// insist on it.
     pub decides: bool,
-    /// Of a failed or unknown one: why, and of a failed one the likeliest cause first, each with what points to it. Of a
-    /// passed one: what warned, or was not told.
+    /// Why it failed, the likeliest cause first, each with its evidence; or why it could not be judged. Where it passed:
+    /// what warned, or was not told.
     pub causes: Vec<String>,
 }
 
@@ -54,7 +55,7 @@ impl Criterion {
         }
     }
 
-    /// Whoever raised the limit above what the links allow has to know that first.
+    /// Whether the limit is above what the links allow, which whoever set it has to know before anything else.
     pub fn is_beyond_links(&self) -> bool {
         self.limit_gb_per_s.and_then(|limit| links_below(limit, self.allowed_gb_per_s)).is_some()
     }

@@ -73,9 +73,9 @@ impl<'a> Loads<'a> {
         Ok(Loads { model, dir, expected: manifest.tensors, to, options, engine, run_id: run_id.to_string() })
     }
 
-    /// Loads at least three times, then again while there is time. What fails or is wrong is a record, too; a second load of
-    /// the same kind is not tried then. Ends early, with what there is, when interrupted. The error is that of a load that
-    /// could not be made or verified: of one that is wrong, its record tells.
+    /// Loads at least three times, then again while there is time. A load that fails or delivers wrong bytes is a record,
+    /// too, and the last one. An interruption ends it early, with the records so far. The error is that of a load that
+    /// could not be made or not be verified; of wrong bytes only the record tells.
     pub fn run(&self, cold: bool, share: Duration, cancel: &Cancel) -> (Vec<Record>, Option<anyhow::Error>) {
         // The first read into the page cache takes as long as many warm loads. What fails here fails below, too.
         if !cold {

@@ -13,7 +13,7 @@ pub fn verdict(criteria: &[Criterion]) -> Judged {
     deciding.map(|criterion| criterion.judged).max().unwrap_or(Judged::Unknown)
 }
 
-/// Every criterion of the rule. `without_gpus` says that `--gpus none` left them out.
+/// Every criterion of the rule. `without_gpus`: they were left out on purpose.
 pub fn judge(rule: &Rule, seen: &Observations, without_gpus: bool) -> Vec<Criterion> {
     let mut criteria = failures(seen);
     match rule {
