@@ -4,6 +4,8 @@
 mod analysis;
 /// What a plot is made of.
 mod canvas;
+/// What is described of a machine.
+mod description;
 /// What sets a machine apart.
 mod difference;
 /// One result file to loads.

@@ -5,14 +5,11 @@
 //! says nothing of a machine, so all of them are one host's, without a name.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 
-use anyhow::{Context, Result};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::analyze::file::bytes_of;
+use crate::analyze::description::{DescribedRun, Fact, read_environment};
 use crate::analyze::find::Folder;
-use crate::analyze::group_key::printable;
 use crate::analyze::interner::Interner;
 use crate::analyze::parallel;
 use crate::analyze::qualified;
@@ -54,43 +51,6 @@ pub struct Hosts {
     runs: Vec<HashMap<String, u32>>,
     /// The host of all loads that nothing names one for, once it was asked for.
     unnamed: Option<u32>,
-}
-
-/// A fact as read: field, value, and the number if it is one.
-type Fact = (String, String, Option<f64>);
-
-struct DescribedRun {
-    id: String,
-    facts: Vec<Fact>,
-}
-
-impl DescribedRun {
-    fn new(id: String, environment: &Value) -> DescribedRun {
-        let mut facts = Vec::new();
-        flatten("", environment, &mut facts);
-        DescribedRun { id, facts }
-    }
-
-    fn of(record: &qualified::QualifyRecord) -> DescribedRun {
-        let mut run = DescribedRun::new(record.run_id.clone(), &record.environment);
-        if run.text("host").is_none() {
-            run.facts.push(("host".into(), record.host.clone(), None));
-        }
-        run
-    }
-
-    fn gpus(&self) -> HashSet<String> {
-        let is_uuid = |field: &str| field.starts_with("gpus.") && field.ends_with(".uuid");
-        self.facts.iter().filter(|fact| is_uuid(&fact.0)).map(|fact| fact.1.clone()).collect()
-    }
-
-    fn text(&self, field: &str) -> Option<&str> {
-        self.facts
-            .iter()
-            .find(|fact| fact.0 == field)
-            .map(|fact| fact.1.as_str())
-            .filter(|text| !text.is_empty())
-    }
 }
 
 /// Reads every folder's description. `records` are those of `qualify`, by their folder.
@@ -267,41 +227,6 @@ impl Hosts {
         let values = host.facts.get(&field).map(Vec::as_slice).unwrap_or_default();
         values.iter().map(|value| self.values.get(*value)).collect::<Vec<_>>().join(" | ")
     }
-}
-
-fn read_environment(path: &Path) -> Result<Vec<DescribedRun>> {
-    let bytes = bytes_of(path)?;
-    let all: Map<String, Value> = serde_json::from_slice(&bytes)
-        .with_context(|| format!("{} is damaged, or not an object with one entry a run", path.display()))?;
-    Ok(all.into_iter().map(|(id, environment)| DescribedRun::new(id, &environment)).collect())
-}
-
-/// `{"cpu": {"threads": 2}}` is `cpu.threads` = `2`. A list of plain values is one value; null says nothing.
-fn flatten(path: &str, value: &Value, facts: &mut Vec<Fact>) {
-    let below = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
-    match value {
-        Value::Null => {}
-        Value::Object(fields) => {
-            fields.iter().for_each(|(name, value)| flatten(&below(&printable(name)), value, facts));
-        }
-        Value::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => {
-            items
-                .iter()
-                .enumerate()
-                .for_each(|(index, item)| flatten(&below(&index.to_string()), item, facts));
-        }
-        Value::Array(items) => {
-            let words: Vec<String> = items.iter().map(plain).collect();
-            if !words.is_empty() {
-                facts.push((path.to_string(), words.join(" "), None));
-            }
-        }
-        value => facts.push((path.to_string(), plain(value), value.as_f64())),
-    }
-}
-
-fn plain(value: &Value) -> String {
-    printable(&value.as_str().map_or_else(|| value.to_string(), str::to_string))
 }
 
 #[cfg(test)]
