@@ -1,14 +1,17 @@
-//! analyze
+//! Result files to tables, speedups, plots and reports.
 
+/// Result files to every figure.
 mod analysis;
 /// What a plot is made of.
 mod canvas;
+/// What is described of a machine.
+mod description;
 /// What sets a machine apart.
-mod differ;
-/// Folders that may be of several machines.
-mod doubts;
+mod difference;
 /// One result file to loads.
 mod file;
+/// What a result file's name says of its loads.
+mod file_name;
 /// Where result files lie.
 mod find;
 /// What is wrong with a file's records.
@@ -19,16 +22,24 @@ pub mod fleet;
 mod fleet_data;
 /// A fleet as text and markdown.
 mod fleet_table;
+/// What loads must have in common to be averaged.
+pub mod group_key;
 /// Whose loads these are.
 pub mod host;
 /// Everything on one page.
 pub mod html;
-/// Text and tables for a page.
+/// Tables for a page.
 mod html_parts;
+/// Folders that may be of several machines.
+mod identity_warnings;
+/// The words of many descriptions, each kept once.
+pub mod interner;
 /// A text to its parts, whole or not.
 mod items;
-/// What loads must have in common to be averaged.
-pub mod key;
+/// The loads of one result file.
+mod loads;
+/// An analysis as text, tables, a plot, a page.
+pub mod output;
 /// One function over many items, on every core.
 mod parallel;
 /// Groups to a picture.
@@ -53,8 +64,6 @@ pub mod stats;
 pub mod summary;
 /// Groups as text, markdown, CSV and JSON.
 pub mod table;
-/// The words of many descriptions.
-pub mod texts;
 /// What results come to, in sentences.
 mod verdict;
 

@@ -4,6 +4,8 @@
 mod baseline;
 /// Evicting files and measuring residency.
 pub mod cache;
+/// What a load finds in the page cache.
+pub mod conditions;
 /// What a load leaves.
 mod done;
 /// Modes, formats, baselines.

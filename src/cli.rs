@@ -1,5 +1,8 @@
 //! cli
 
+/// `sllm-gds analyze`.
+#[cfg(feature = "analyze")]
+pub mod analyze;
 mod args;
 /// `bench`: loads measured in turns.
 #[cfg(feature = "cli")]
@@ -34,6 +37,9 @@ pub mod process;
 /// Progress on a terminal, silence in a pipe.
 #[cfg(feature = "cli")]
 mod progress;
+/// `sllm-gds qualify`.
+#[cfg(feature = "cli")]
+pub mod qualify;
 /// `save`: a checkpoint in the partitioned layout.
 #[cfg(feature = "cli")]
 mod save;

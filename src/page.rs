@@ -1,4 +1,6 @@
-//! What every page needs.
+//! What analyze's pages and qualify's share.
 
-/// What every page needs.
+/// The frame of a page, and lists.
+pub mod document;
+/// Text that stays text.
 pub mod escape;

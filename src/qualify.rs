@@ -1,16 +1,24 @@
-//! qualify
+//! A node held against what its parts allow, a profile, or an earlier node: measure, judge, report.
+//!
+//! Doctor's checks, ceilings measured here and now, real loads, health over all of it, and a verdict. Everything that
+//! is seen is gathered in [`observations`]; the [`verdict`] and its [`causes`] are worked out from that alone.
 
 /// Why a rate is too low.
 pub mod causes;
-mod command;
 /// Pinned copies, and the link under them.
 mod copies;
+/// A criterion, judged.
+pub mod criterion;
 /// Which drives served the reads.
 mod drives;
+/// Facts that a machine may tell or not.
+mod fact;
+/// What a run leaves.
+pub mod files;
 /// Reads by fio.
 mod fio;
 /// The GPUs under test.
-mod gpus;
+pub mod gpus;
 /// Health over the run.
 mod health;
 /// The page for a browser.
@@ -21,29 +29,31 @@ mod limits;
 mod loads;
 /// Figures and rounds.
 mod measure;
+/// All that a run saw.
+pub mod observations;
 /// The page for a terminal.
-mod page;
-/// The directory that all is written in.
-mod place;
+pub mod page;
 /// What a machine is held to.
-mod profile;
+pub mod profile;
 /// Raw reads.
 mod raw;
 /// Its loads' records, and those of earlier runs.
-mod records;
+pub mod records;
 /// The record of a run.
-mod report;
+pub mod report;
 /// One run, step by step.
-mod run;
-/// All that a run saw.
-mod seen;
-/// Which checkpoint a size gets.
-mod shapes;
+pub mod run;
+/// The directory that all is written in.
+pub mod scratch;
+/// What a run measures.
+pub mod settings;
+/// How many bytes to measure with.
+pub mod size;
 /// Criteria that are no rate.
 mod state;
 /// Limits on this process's reads.
 mod throttle;
 /// Criteria, judged.
-mod verdict;
-
-pub use command::*;
+pub mod verdict;
+/// Which checkpoint a size gets.
+pub mod workload;

@@ -2,7 +2,9 @@
 
 /// The machine a run ran on.
 pub mod environment;
-/// The middle of some figures.
+/// The median.
 pub mod median;
+/// Names of the files that stand beside result files.
+pub mod names;
 /// The result file.
 pub mod result;

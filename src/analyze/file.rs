@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 
-use crate::analyze::flaws::Flaws;
-use crate::analyze::key::Key;
+use crate::analyze::file_name::FileName;
+use crate::analyze::loads::{Loads, add};
 use crate::analyze::row::Row;
 use crate::analyze::salvage::{holds_no_loads, salvage};
 
@@ -18,31 +18,6 @@ pub enum Content {
     Other,
     /// It should hold loads and does not.
     Damaged(Error),
-}
-
-/// Names are kept once a file: nearly always one key and one run.
-#[derive(Debug, Default)]
-pub struct Loads {
-    pub keys: Vec<Key>,
-    pub run_ids: Vec<String>,
-    pub loads: Vec<FileLoad>,
-    /// What is wrong with some of its records; the file's name belongs before each.
-    pub notes: Vec<String>,
-}
-
-/// One load; `key` and `run` are indices into `Loads`.
-#[derive(Debug, Clone, Copy)]
-pub struct FileLoad {
-    pub key: u32,
-    pub run: u32,
-    /// Absent when the load failed, gave no usable time, or delivered wrong bytes.
-    pub time_s: Option<f64>,
-    pub bytes: Option<f64>,
-    /// It was meant to find the page cache empty, and did not.
-    pub warm_by_mistake: bool,
-    pub verified: bool,
-    /// Inference after the load, which ServerlessLLM's suite measures.
-    pub tokens_per_s: Option<f64>,
 }
 
 pub fn read(path: &Path) -> Content {
@@ -75,44 +50,6 @@ pub fn read(path: &Path) -> Content {
     }
 }
 
-/// Adds the rows that are loads, and notes on the others. `place` says where a record stands, by its number from 1.
-pub fn add<'a>(
-    found: &mut Loads,
-    rows: impl Iterator<Item = Result<Row<'a>, String>>,
-    from_name: &FileName,
-    place: impl Fn(usize) -> String,
-) {
-    let (mut key, mut run) = (0, 0);
-    let mut before: Option<Row> = None;
-    let mut flaws = Flaws::default();
-    for row in rows {
-        flaws.records += 1;
-        let row = match row {
-            Ok(row) => row,
-            Err(why) => {
-                flaws.leave_out(why);
-                continue;
-            }
-        };
-        if before.as_ref().is_none_or(|before| !row.same_key(before)) || !row.is_load() {
-            match row.key(from_name) {
-                Ok(new) => key = index_of(&mut found.keys, new),
-                Err(why) => {
-                    flaws.leave_out(why.to_string());
-                    continue;
-                }
-            }
-        }
-        if before.as_ref().is_none_or(|before| row.run_id != before.run_id) {
-            run = index_of(&mut found.run_ids, row.run_id.to_string());
-        }
-        flaws.look_at(&row);
-        found.loads.push(row.load(key, run));
-        before = Some(row);
-    }
-    found.notes.extend(flaws.notes(place));
-}
-
 /// More of one file is no list of loads, and would not fit memory when parsed.
 const FILE_BYTES_MAX: u64 = 512 << 20;
 
@@ -133,36 +70,10 @@ pub fn bytes_of(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(at)
 }
 
-fn index_of<T: PartialEq>(known: &mut Vec<T>, item: T) -> u32 {
-    let index = known.iter().position(|other| *other == item).unwrap_or_else(|| {
-        known.push(item);
-        known.len() - 1
-    });
-    index as u32
-}
-
-/// What `{model}_{format}_{count}_{mode}.json` says, for records that do not say it themselves.
-#[derive(Debug, Default, PartialEq)]
-pub struct FileName {
-    pub model: String,
-    pub format: String,
-    pub mode: String,
-}
-
-impl FileName {
-    /// From the right, since a model's name may hold underscores and the other parts do not.
-    pub fn parse(path: &Path) -> Option<FileName> {
-        let stem = path.file_stem()?.to_string_lossy().into_owned();
-        let mut parts = stem.rsplitn(4, '_');
-        let (mode, count, format, model) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        count.parse::<u64>().ok()?;
-        Some(FileName { model: model.into(), format: format.into(), mode: mode.into() })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analyze::group_key::GroupKey;
 
     fn content(name: &str, text: &str) -> Content {
         let dir = tempfile::tempdir().unwrap();
@@ -179,17 +90,6 @@ mod tests {
     }
 
     #[test]
-    fn file_names_are_parsed_from_the_right() {
-        let parsed = FileName::parse(Path::new("a_b_5_c_safetensors-direct_30_random.json")).unwrap();
-        let expected =
-            FileName { model: "a_b_5_c".into(), format: "safetensors-direct".into(), mode: "random".into() };
-        assert_eq!(parsed, expected);
-        for bad in ["x.json", "a_sllm_five_cached.json", "sllm_5_cached.json", ""] {
-            assert_eq!(FileName::parse(Path::new(bad)), None, "{bad}");
-        }
-    }
-
-    #[test]
     fn a_record_counts_only_with_a_usable_time() {
         let text = r#"[{"model_name":"m_0","loading_time":2.0},
             {"model_name":"m_0","loading_time":0}, {"model_name":"m_0","loading_time":-1},
@@ -201,7 +101,7 @@ mod tests {
         let times: Vec<Option<f64>> = found.loads.iter().map(|load| load.time_s).collect();
         assert_eq!(times, [Some(2.0), None, None, None, None, None, None, Some(2.0)]);
         assert_eq!(found.loads.iter().filter(|load| load.verified).count(), 1);
-        assert_eq!(found.keys, [Key::new(["m", "cached", "", ""], "sllm", "")]);
+        assert_eq!(found.keys, [GroupKey::new(["m", "cached", "", ""], "sllm", "")]);
         assert_eq!(found.run_ids, [""]);
     }
 
@@ -213,11 +113,11 @@ mod tests {
         let found = loads("x_sllm_1_cached.json", text);
         let (first, second) = (found.loads[0], found.loads[1]);
         let key = &found.keys[first.key as usize];
-        assert_eq!(*key, Key::new(["a/b", "random", "0,1", "warm"], "safetensors", "baseline-rust"));
+        assert_eq!(*key, GroupKey::new(["a/b", "random", "0,1", "warm"], "safetensors", "baseline-rust"));
         assert_eq!(key.title(), "a/b, random, to GPU 0,1, page cache warm: safetensors (baseline-rust)");
         assert!(first.warm_by_mistake && !second.warm_by_mistake);
         assert_eq!(first.bytes, Some(7.0));
-        assert_eq!(found.keys[second.key as usize], Key::new(["a/b", "cached", "", ""], "sllm", ""));
+        assert_eq!(found.keys[second.key as usize], GroupKey::new(["a/b", "cached", "", ""], "sllm", ""));
         assert_eq!(
             (found.run_ids[first.run as usize].as_str(), found.run_ids[second.run as usize].as_str()),
             ("r", "")

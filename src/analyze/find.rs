@@ -6,20 +6,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::analyze::key::printable;
-use crate::analyze::qualified;
+use crate::analyze::group_key::printable;
 use crate::record::environment;
-
-/// Stands beside result files and holds no results: skipped without a word.
-const SUMMARY: &str = "summary.json";
+use crate::record::names::{QUALIFY_FILE, SUMMARY_FILE};
 
 /// A directory with result files, or with the description of a machine.
 #[derive(Debug, PartialEq)]
 pub struct Folder {
     pub path: PathBuf,
-    /// As a reader would call it: what the path adds to the one that was given.
+    /// For messages: the part of the path below the one that was given.
     pub name: String,
-    /// The path that was given, with the first folder below it: what a fleet's node has of its own.
+    /// The given path and the first folder below it, which in a fleet's results is the node's own.
     pub top: String,
     pub has_environment: bool,
     /// It was given, or lies below one that was; not so where only files in it were given.
@@ -99,7 +96,7 @@ impl Search {
         if !self.files.insert(real) {
             return;
         }
-        match path.file_name().is_some_and(|name| name == qualified::FILE) {
+        match path.file_name().is_some_and(|name| name == QUALIFY_FILE) {
             true => self.found.verdicts.push(File { path, folder }),
             false => self.found.files.push(File { path, folder }),
         }
@@ -118,7 +115,8 @@ impl Search {
         for entry in entries {
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
-            if name.starts_with('.') || name == SUMMARY || name == environment::FILE {
+            // They hold no results: skipped without a word.
+            if name.starts_with('.') || name == SUMMARY_FILE || name == environment::FILE {
                 continue;
             }
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use anyhow::Result;
 
-use crate::analyze::differ;
-use crate::analyze::differ::{Difference, Shared};
+use crate::analyze::difference;
+use crate::analyze::difference::{Difference, Shared};
+use crate::analyze::group_key::GroupKey;
 use crate::analyze::host::{Host, Hosts};
-use crate::analyze::key::Key;
 use crate::analyze::qualified::{Qualified, Verdict};
 use crate::analyze::read::Load;
 use crate::analyze::robust::{Spread, THRESHOLD};
@@ -129,7 +129,7 @@ impl Fleet {
 
 /// Compares nodes. `groups` name their hosts.
 pub fn compare(groups: &[Group], hosts: &Hosts) -> Result<Fleet> {
-    let mut by_key: BTreeMap<Key, Vec<&Group>> = BTreeMap::new();
+    let mut by_key: BTreeMap<GroupKey, Vec<&Group>> = BTreeMap::new();
     for group in groups {
         by_key.entry(group.key.with_host("")).or_default().push(group);
     }
@@ -151,7 +151,7 @@ pub fn compare(groups: &[Group], hosts: &Hosts) -> Result<Fleet> {
     }
     let stands_out = |findings: &Vec<Finding>| !findings.iter().all(Finding::is_open);
     let bad: Vec<bool> = names.iter().map(|name| findings.get(name).is_some_and(stands_out)).collect();
-    let (mut differences, shared) = differ::compare(hosts, &nodes, &bad);
+    let (mut differences, shared) = difference::compare(hosts, &nodes, &bad);
     let (mut worst, mut open) = (Vec::new(), Vec::new());
     for (index, name) in names.iter().enumerate() {
         let Some(findings) = findings.remove(name) else { continue };
@@ -215,7 +215,7 @@ impl Node {
 }
 
 /// Figures over nodes, each of which is one load: of its median time, with its rate.
-fn over_nodes(by_key: &BTreeMap<Key, Vec<&Group>>) -> Result<Vec<Group>> {
+fn over_nodes(by_key: &BTreeMap<GroupKey, Vec<&Group>>) -> Result<Vec<Group>> {
     let mut loads = Vec::new();
     for (index, nodes) in by_key.values().enumerate() {
         for node in nodes {
@@ -279,9 +279,9 @@ mod tests {
 
     /// One group a node, of one load or none.
     fn fleet(nodes: &[(&str, Option<f64>)], without_loads: &[&str]) -> Fleet {
-        let mut keys: Vec<Key> = nodes
+        let mut keys: Vec<GroupKey> = nodes
             .iter()
-            .map(|(host, _)| Key::new(["m", "cached", "", ""], "sllm", "").with_host(host))
+            .map(|(host, _)| GroupKey::new(["m", "cached", "", ""], "sllm", "").with_host(host))
             .collect();
         keys.sort();
         let load = |(host, time_s): &(&str, Option<f64>)| Load {
@@ -342,7 +342,7 @@ mod tests {
             let verdicts = verdicts.iter().map(of).collect();
             Host { name: name.into(), is_node: true, verdicts, ..Host::default() }
         };
-        let key = |host: &str| Key::new(["m", "cached", "", ""], "sllm", "").with_host(host);
+        let key = |host: &str| GroupKey::new(["m", "cached", "", ""], "sllm", "").with_host(host);
         let keys = ["good", "good-2", "two-paths"].map(key);
         let load = |group| Load { group, time_s: Some(1.0), ..Load::default() };
         let groups = stats::group(&[load(0), load(1), load(2)], &keys).unwrap();

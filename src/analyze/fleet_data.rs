@@ -5,7 +5,7 @@ use polars::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::analyze::fleet::{Finding, Fleet, Node, NodeGroup, What};
-use crate::analyze::key::Key;
+use crate::analyze::group_key::GroupKey;
 use crate::analyze::robust::{MAD_TO_STD, MIN_SCALE_FRACTION, MIN_VALUES, THRESHOLD};
 use crate::analyze::table::{frame_csv, frame_json};
 
@@ -30,7 +30,7 @@ impl Fleet {
                 })).collect::<Vec<_>>(),
             })
         };
-        let shared = |s: &crate::analyze::differ::Shared| {
+        let shared = |s: &crate::analyze::difference::Shared| {
             json!({
                 "field": s.field, "value": s.value, "usual": s.usual, "nodes": s.bad, "of_nodes": s.bad_of,
                 "others": s.others, "of_others": s.others_of,
@@ -78,7 +78,7 @@ impl Fleet {
     }
 
     /// The group that a finding is of.
-    pub fn key_of(&self, finding: &Finding) -> Option<&Key> {
+    pub fn key_of(&self, finding: &Finding) -> Option<&GroupKey> {
         self.groups.get(finding.group?).map(NodeGroup::key)
     }
 
@@ -150,9 +150,9 @@ impl Fleet {
 }
 
 /// What names a group over all nodes. What a key does not say is null.
-fn key_columns<'a>(keys: impl Iterator<Item = Option<&'a Key>>) -> PolarsResult<DataFrame> {
-    let keys: Vec<Option<&Key>> = keys.collect();
-    let text = |get: fn(&Key) -> &str| -> Vec<Option<&str>> {
+fn key_columns<'a>(keys: impl Iterator<Item = Option<&'a GroupKey>>) -> PolarsResult<DataFrame> {
+    let keys: Vec<Option<&GroupKey>> = keys.collect();
+    let text = |get: fn(&GroupKey) -> &str| -> Vec<Option<&str>> {
         keys.iter().map(|key| key.map(get).filter(|text| !text.is_empty())).collect()
     };
     df![

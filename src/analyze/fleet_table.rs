@@ -1,7 +1,7 @@
 //! A fleet as text and markdown; `fleet_data` has it whole.
 
 use crate::analyze::fleet::{Finding, Fleet, Node, NodeGroup, What};
-use crate::analyze::key::Key;
+use crate::analyze::group_key::GroupKey;
 use crate::analyze::robust::{MAD_TO_STD, MIN_SCALE_FRACTION, MIN_VALUES, THRESHOLD};
 use crate::analyze::table::{Line, align, label, pipes, rate, seconds, times};
 
@@ -77,7 +77,7 @@ impl Fleet {
         let line = |node: &Node| format!("{}: {}", node.name, node.findings_in_words(self).join("; "));
         let mut lines: Vec<String> = self.open.iter().take(MAX_OPEN).map(line).collect();
         if self.open.len() > MAX_OPEN {
-            lines.push(format!("… and {} more: --json", self.open.len() - MAX_OPEN));
+            lines.push(format!("… and {} more, all in the JSON", self.open.len() - MAX_OPEN));
         }
         lines
     }
@@ -123,7 +123,7 @@ impl Fleet {
             text.extend(node.differences_in_words().iter().map(|line| format!("  differs: {line}\n")));
         }
         if self.worst.len() > worst {
-            text.push_str(&format!("… and {} more: --worst COUNT, --json\n", self.worst.len() - worst));
+            text.push_str(&format!("… and {} more, all in the JSON\n", self.worst.len() - worst));
         }
         if !self.open.is_empty() {
             text.push_str("\nNot judged by qualify:\n");
@@ -137,7 +137,7 @@ impl Fleet {
     }
 
     pub fn shared_in_words(&self) -> Vec<String> {
-        let line = |s: &crate::analyze::differ::Shared| {
+        let line = |s: &crate::analyze::difference::Shared| {
             format!(
                 "{} = {} (usual: {}): {} of {} that stand out, {} of {} others",
                 s.field, s.value, s.usual, s.bad, s.bad_of, s.others, s.others_of
@@ -176,7 +176,7 @@ impl Fleet {
 }
 
 impl NodeGroup {
-    pub fn key(&self) -> &Key {
+    pub fn key(&self) -> &GroupKey {
         &self.over_nodes.key
     }
 
@@ -216,7 +216,7 @@ impl Node {
             return vec!["no loads at all".into()];
         }
         let line = |finding: &Finding| {
-            let title = fleet.key_of(finding).map(Key::title).unwrap_or_default();
+            let title = fleet.key_of(finding).map(GroupKey::title).unwrap_or_default();
             match &finding.what {
                 What::Missing => format!("no loads of {title}"),
                 What::Failing { failed, loads } => format!("{failed} of {loads} loads failed: {title}"),
@@ -238,7 +238,7 @@ impl Node {
 
     /// The most telling first.
     pub fn differences_in_words(&self) -> Vec<String> {
-        let line = |d: &crate::analyze::differ::Difference| {
+        let line = |d: &crate::analyze::difference::Difference| {
             format!("{} = {} (usual: {}; {} nodes have it)", d.field, d.value, d.usual, d.nodes_alike)
         };
         let mut lines: Vec<String> = self.differences.iter().take(MAX_DIFFERENCES).map(line).collect();

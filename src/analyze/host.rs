@@ -5,18 +5,15 @@
 //! says nothing of a machine, so all of them are one host's, without a name.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 
-use anyhow::{Context, Result};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::analyze::file::bytes_of;
+use crate::analyze::description::{DescribedRun, Fact, read_environment};
 use crate::analyze::find::Folder;
-use crate::analyze::key::printable;
+use crate::analyze::interner::Interner;
 use crate::analyze::parallel;
 use crate::analyze::qualified;
 use crate::analyze::qualified::Qualified;
-use crate::analyze::texts::Texts;
 use crate::record::environment;
 
 /// Stands for the name of the host that nothing names. No host name has spaces.
@@ -46,8 +43,8 @@ pub struct Host {
 pub struct Hosts {
     pub hosts: Vec<Host>,
     /// As `storage.model`, `gpus.0.name`.
-    pub fields: Texts,
-    pub values: Texts,
+    pub fields: Interner,
+    pub values: Interner,
     pub notes: Vec<String>,
     names: HashSet<String>,
     /// Per folder: run to host.
@@ -56,45 +53,8 @@ pub struct Hosts {
     unnamed: Option<u32>,
 }
 
-/// A fact as read: field, value, and the number if it is one.
-type Fact = (String, String, Option<f64>);
-
-struct Run {
-    id: String,
-    facts: Vec<Fact>,
-}
-
-impl Run {
-    fn new(id: String, environment: &Value) -> Run {
-        let mut facts = Vec::new();
-        flatten("", environment, &mut facts);
-        Run { id, facts }
-    }
-
-    fn of(record: &qualified::Record) -> Run {
-        let mut run = Run::new(record.run_id.clone(), &record.environment);
-        if run.text("host").is_none() {
-            run.facts.push(("host".into(), record.host.clone(), None));
-        }
-        run
-    }
-
-    fn gpus(&self) -> HashSet<String> {
-        let is_uuid = |field: &str| field.starts_with("gpus.") && field.ends_with(".uuid");
-        self.facts.iter().filter(|fact| is_uuid(&fact.0)).map(|fact| fact.1.clone()).collect()
-    }
-
-    fn text(&self, field: &str) -> Option<&str> {
-        self.facts
-            .iter()
-            .find(|fact| fact.0 == field)
-            .map(|fact| fact.1.as_str())
-            .filter(|text| !text.is_empty())
-    }
-}
-
 /// Reads every folder's description. `records` are those of `qualify`, by their folder.
-pub fn read(folders: &[Folder], records: &BTreeMap<usize, qualified::Record>) -> Hosts {
+pub fn read(folders: &[Folder], records: &BTreeMap<usize, qualified::QualifyRecord>) -> Hosts {
     let described = parallel::map(folders, |folder| match folder.has_environment {
         true => read_environment(&folder.path.join(environment::FILE)),
         false => Ok(Vec::new()),
@@ -107,14 +67,14 @@ pub fn read(folders: &[Folder], records: &BTreeMap<usize, qualified::Record>) ->
             Vec::new()
         });
         let record = records.get(&number).filter(|record| runs.iter().all(|run| run.id != record.run_id));
-        // A record of a run that is not described, of a host that is: the folder's description knows it better.
-        let known_run = |record: &qualified::Record| {
-            let of_host = |run: &&Run| run.text("host") == Some(&record.host);
+        // The record's run is not described here but its host is, by another run: that description is the fuller one.
+        let known_run = |record: &qualified::QualifyRecord| {
+            let of_host = |run: &&DescribedRun| run.text("host") == Some(&record.host);
             runs.iter().find(of_host).map(|run| run.id.clone())
         };
         let alias = record.and_then(|record| Some((record.run_id.clone(), known_run(record)?)));
         if let Some(record) = record.filter(|_| alias.is_none()) {
-            runs.push(Run::of(record));
+            runs.push(DescribedRun::of(record));
         }
         let mut run_hosts = HashMap::new();
         for run in runs {
@@ -147,7 +107,7 @@ impl Hosts {
         Hosts { hosts, ..Hosts::default() }
     }
 
-    /// Where the name is taken, the folder's stands behind it, and a number behind that.
+    /// A name that is taken gets the folder's behind it, and a number where that is taken, too.
     fn add(&mut self, name: &str, folder: &str) -> u32 {
         let others = (1u32..).map(|n| match n {
             1 => format!("{name} ({folder})"),
@@ -159,8 +119,8 @@ impl Hosts {
         self.hosts.len() as u32 - 1
     }
 
-    /// Of hosts with one name and one processor, that of this folder: known in the same top folder, or with no GPU that
-    /// tells it from this. Hands `gpus` back where there is none.
+    /// Which of the hosts `alike` (same name, same processor) this folder describes: one known from the same top folder,
+    /// else one whose GPUs do not rule it out. Without one, `gpus` come back as the error.
     fn same(
         &mut self,
         alike: &[u32],
@@ -246,6 +206,18 @@ impl Hosts {
         host
     }
 
+    /// Every verdict of `qualify`, host by host.
+    pub fn verdicts_json(&self) -> Vec<Value> {
+        let with_host = |host: &Host, verdict: &Qualified| {
+            let mut json = verdict.json();
+            json["host"] = host.name.clone().into();
+            json
+        };
+        let of_host =
+            |host: &'_ Host| host.verdicts.iter().map(|verdict| with_host(host, verdict)).collect::<Vec<_>>();
+        self.hosts.iter().flat_map(of_host).collect()
+    }
+
     pub fn is_unnamed(&self, host: u32) -> bool {
         self.unnamed == Some(host)
     }
@@ -255,41 +227,6 @@ impl Hosts {
         let values = host.facts.get(&field).map(Vec::as_slice).unwrap_or_default();
         values.iter().map(|value| self.values.get(*value)).collect::<Vec<_>>().join(" | ")
     }
-}
-
-fn read_environment(path: &Path) -> Result<Vec<Run>> {
-    let bytes = bytes_of(path)?;
-    let all: Map<String, Value> = serde_json::from_slice(&bytes)
-        .with_context(|| format!("{} is damaged, or not an object with one entry a run", path.display()))?;
-    Ok(all.into_iter().map(|(id, environment)| Run::new(id, &environment)).collect())
-}
-
-/// `{"cpu": {"threads": 2}}` is `cpu.threads` = `2`. A list of plain values is one value; null says nothing.
-fn flatten(path: &str, value: &Value, facts: &mut Vec<Fact>) {
-    let below = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
-    match value {
-        Value::Null => {}
-        Value::Object(fields) => {
-            fields.iter().for_each(|(name, value)| flatten(&below(&printable(name)), value, facts));
-        }
-        Value::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => {
-            items
-                .iter()
-                .enumerate()
-                .for_each(|(index, item)| flatten(&below(&index.to_string()), item, facts));
-        }
-        Value::Array(items) => {
-            let words: Vec<String> = items.iter().map(plain).collect();
-            if !words.is_empty() {
-                facts.push((path.to_string(), words.join(" "), None));
-            }
-        }
-        value => facts.push((path.to_string(), plain(value), value.as_f64())),
-    }
-}
-
-fn plain(value: &Value) -> String {
-    printable(&value.as_str().map_or_else(|| value.to_string(), str::to_string))
 }
 
 #[cfg(test)]

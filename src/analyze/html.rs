@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::analyze::Analysis;
 use crate::analyze::fleet::{Fleet, MAX_NODES_SHOWN, Node};
 use crate::analyze::host::{Host, UNNAMED};
-use crate::analyze::html_parts::{Cell, Row, escape, table};
+use crate::analyze::html_parts::{Cell, Row, table};
 use crate::analyze::plot;
 use crate::analyze::plot::Subject;
 use crate::analyze::records;
@@ -18,13 +18,15 @@ use crate::analyze::table;
 use crate::analyze::table::{label, sections};
 use crate::analyze::verdict;
 use crate::analyze::verdict::Mood;
+use crate::page::document::{document, list};
+use crate::page::escape::escape;
 
 const STYLE: &str = include_str!("page.css");
-/// A page with more is no longer looked at, and slow to open.
+/// A page with more warnings is slow to open, and nobody reads them.
 const MAX_WARNINGS: usize = 100;
-/// Of one plot.
+/// Rows of one plot.
 const PLOT_ROWS: usize = 14;
-/// In the title.
+/// Models named in the title.
 const MAX_MODELS: usize = 3;
 
 /// Writes the page, replacing the file.
@@ -64,12 +66,7 @@ pub fn page(analysis: &Analysis) -> Result<String> {
     for (id, title, content) in &parts {
         write!(body, "<section id=\"{id}\">\n<h2>{title}</h2>\n{content}\n</section>\n")?;
     }
-    Ok(format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <title>sllm-gds: load times</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
-    ))
+    Ok(document("sllm-gds: load times", STYLE, &body))
 }
 
 fn head(analysis: &Analysis) -> String {
@@ -105,7 +102,7 @@ fn head(analysis: &Analysis) -> String {
         .collect();
     let mut warnings = analysis.notes.iter().take(MAX_WARNINGS).cloned().collect::<Vec<_>>();
     if analysis.notes.len() > MAX_WARNINGS {
-        warnings.push(format!("… and {} more, all in --json", analysis.notes.len() - MAX_WARNINGS));
+        warnings.push(format!("… and {} more, all in the JSON", analysis.notes.len() - MAX_WARNINGS));
     }
     let warnings =
         if warnings.is_empty() { String::new() } else { format!("<p>Warnings:</p>{}", list(&warnings)) };
@@ -126,13 +123,6 @@ fn class(mood: Mood) -> &'static str {
         Mood::Look => "look",
         Mood::Bad => "bad",
     }
-}
-
-fn list(lines: &[String]) -> String {
-    if lines.is_empty() {
-        return String::new();
-    }
-    format!("<ul>{}</ul>", lines.iter().map(|line| format!("<li>{}</li>", escape(line))).collect::<String>())
 }
 
 fn against(comparison: &Comparison) -> String {
@@ -169,7 +159,7 @@ fn loads(analysis: &Analysis) -> String {
     let header: Vec<String> = header.into_iter().map(String::from).collect();
     let text = table(&header, 1, rows, true);
     match shown {
-        Some(_) => format!("<p class=\"soft\">Of the worst nodes; --csv and --json have all.</p>{text}"),
+        Some(_) => format!("<p class=\"soft\">Of the worst nodes; the CSV and the JSON have all.</p>{text}"),
         None => text,
     }
 }
@@ -247,9 +237,7 @@ fn worst_nodes(fleet: &Fleet, count: usize) -> String {
     }
     if fleet.worst.len() > count {
         let more = fleet.worst.len() - count;
-        text.push_str(&format!(
-            "<p class=\"soft\">… and {more} more: --worst COUNT shows more, --json has all.</p>"
-        ));
+        text.push_str(&format!("<p class=\"soft\">… and {more} more, all in the JSON.</p>"));
     }
     if !fleet.shared.is_empty() {
         text.push_str("<p>What these nodes have more often than the others:</p>");

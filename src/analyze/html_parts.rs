@@ -1,6 +1,6 @@
-//! Text and tables for a page. Whatever comes from a file goes through `escape`.
+//! Tables for a page. Whatever comes from a file goes through `escape`.
 
-pub use crate::page::escape::escape;
+use crate::page::escape::escape;
 
 /// A cell, not yet escaped.
 pub enum Cell {

@@ -49,16 +49,16 @@ const MAX_POINTS: usize = 60;
 
 /// What a plot is written as, by its name's ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ImageFormat {
     Png,
     Svg,
 }
 
-impl Kind {
-    pub fn of(path: &Path) -> Result<Kind> {
+impl ImageFormat {
+    pub fn of(path: &Path) -> Result<ImageFormat> {
         match path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
-            Some("png") => Ok(Kind::Png),
-            Some("svg") => Ok(Kind::Svg),
+            Some("png") => Ok(ImageFormat::Png),
+            Some("svg") => Ok(ImageFormat::Svg),
             _ => bail!("plots are written as .png or .svg, so {} must end in one of them", path.display()),
         }
     }
@@ -96,16 +96,16 @@ impl Subject {
 
 /// Draws the groups to a `.png` or `.svg`, replacing the file.
 pub fn draw(groups: &[Group], subject: Subject, path: &Path) -> Result<()> {
-    let kind = Kind::of(path)?;
+    let format = ImageFormat::of(path)?;
     if groups.len() > MAX_ROWS {
         bail!(
             "{} groups are too many for one plot (at most {MAX_ROWS}); give fewer result files",
             groups.len()
         );
     }
-    let bytes = match kind {
-        Kind::Svg => svg(groups, subject)?.into_bytes(),
-        Kind::Png => PngBackend::new()
+    let bytes = match format {
+        ImageFormat::Svg => svg(groups, subject)?.into_bytes(),
+        ImageFormat::Png => PngBackend::new()
             .with_scale(PNG_SCALE)
             .render_scene(&scene(groups, subject)?)
             .map_err(|why| anyhow!("render {}: {why}", path.display()))?,
@@ -372,10 +372,10 @@ mod tests {
 
     #[test]
     fn only_two_endings() {
-        assert_eq!(Kind::of(Path::new("a.PNG")).unwrap(), Kind::Png);
-        assert_eq!(Kind::of(Path::new("a.b.svg")).unwrap(), Kind::Svg);
+        assert_eq!(ImageFormat::of(Path::new("a.PNG")).unwrap(), ImageFormat::Png);
+        assert_eq!(ImageFormat::of(Path::new("a.b.svg")).unwrap(), ImageFormat::Svg);
         for bad in ["a.pdf", "png", "a", "", ".png"] {
-            assert!(Kind::of(Path::new(bad)).is_err(), "{bad}");
+            assert!(ImageFormat::of(Path::new(bad)).is_err(), "{bad}");
         }
     }
 

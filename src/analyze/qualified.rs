@@ -7,11 +7,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::analyze::file::bytes_of;
-use crate::analyze::host::Host;
-use crate::analyze::key::printable;
+use crate::analyze::group_key::printable;
 
-/// As `qualify` calls its record.
-pub use crate::qualify::RECORD_FILE as FILE;
 /// Of a reason, in text and pages. JSON and CSV have it whole.
 const WHY_CHARS: usize = 160;
 
@@ -34,7 +31,7 @@ pub struct Qualified {
 
 /// A record, with what tells whose it is.
 #[derive(Debug)]
-pub struct Record {
+pub struct QualifyRecord {
     pub qualified: Qualified,
     pub host: String,
     pub run_id: String,
@@ -56,7 +53,7 @@ struct Raw {
     environment: Value,
 }
 
-pub fn read(path: &Path) -> Result<Record> {
+pub fn read(path: &Path) -> Result<QualifyRecord> {
     let bytes = bytes_of(path)?;
     let foreign = || format!("{} is damaged, or no record of `sllm-gds qualify`", path.display());
     let raw: Raw = serde_json::from_slice(&bytes).with_context(foreign)?;
@@ -67,7 +64,12 @@ pub fn read(path: &Path) -> Result<Record> {
         path: printable(&raw.path),
         started_at_s: raw.started_at_s,
     };
-    Ok(Record { qualified, host: printable(&raw.host), run_id: raw.run_id, environment: raw.environment })
+    Ok(QualifyRecord {
+        qualified,
+        host: printable(&raw.host),
+        run_id: raw.run_id,
+        environment: raw.environment,
+    })
 }
 
 impl Verdict {
@@ -114,23 +116,14 @@ impl Qualified {
     }
 }
 
-/// Every verdict, host by host.
-pub fn json_of(hosts: &[Host]) -> Vec<Value> {
-    let with_host = |host: &Host, verdict: &Qualified| {
-        let mut json = verdict.json();
-        json["host"] = host.name.clone().into();
-        json
-    };
-    hosts.iter().flat_map(|host| host.verdicts.iter().map(move |verdict| with_host(host, verdict))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::names::QUALIFY_FILE;
 
-    fn record(text: &str) -> Result<Record> {
+    fn record(text: &str) -> Result<QualifyRecord> {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE);
+        let path = dir.path().join(QUALIFY_FILE);
         std::fs::write(&path, text).unwrap();
         read(&path)
     }

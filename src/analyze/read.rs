@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use crate::analyze::doubts::Unnamed;
 use crate::analyze::file;
-use crate::analyze::file::{Content, Loads};
+use crate::analyze::file::Content;
 use crate::analyze::find;
+use crate::analyze::group_key::{GroupKey, printable};
 use crate::analyze::host;
 use crate::analyze::host::Hosts;
-use crate::analyze::key::{Key, printable};
+use crate::analyze::identity_warnings::Unnamed;
+use crate::analyze::loads::Loads;
 use crate::analyze::parallel;
 use crate::analyze::qualified;
 use crate::os::text;
@@ -37,7 +38,7 @@ pub struct Load {
 #[derive(Debug, Default)]
 pub struct Input {
     /// One for each group of each host; sorted.
-    pub keys: Vec<Key>,
+    pub keys: Vec<GroupKey>,
     pub loads: Vec<Load>,
     /// Every machine that loaded, or that is described beside.
     pub hosts: Hosts,
@@ -125,7 +126,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Input> {
     if gather.loads.is_empty() && verdicts == 0 {
         let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let why = match notes.as_slice() {
-            [] => "there is no *.json file; `sllm-gds bench --results DIR` writes them".to_string(),
+            [] => "there is no *.json file; `sllm-gds bench` writes them".to_string(),
             notes => text::in_short(notes),
         };
         bail!("no results could be read from {}: {why}", names.join(", "));
@@ -139,7 +140,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Input> {
 }
 
 /// By their folder. One that can't be read is named in the notes.
-fn read_verdicts(files: &[find::File], notes: &mut Vec<String>) -> BTreeMap<usize, qualified::Record> {
+fn read_verdicts(files: &[find::File], notes: &mut Vec<String>) -> BTreeMap<usize, qualified::QualifyRecord> {
     let contents = parallel::map(files, |file| qualified::read(&file.path));
     let mut records = BTreeMap::new();
     for (file, content) in files.iter().zip(contents) {
@@ -154,9 +155,9 @@ fn read_verdicts(files: &[find::File], notes: &mut Vec<String>) -> BTreeMap<usiz
 /// Gives every key, host and run one number over all files.
 #[derive(Default)]
 struct Gather {
-    keys: HashMap<Key, u32>,
+    keys: HashMap<GroupKey, u32>,
     runs: HashMap<String, u32>,
-    /// Key and host to group.
+    /// GroupKey and host to group.
     groups: HashMap<(u32, u32), u32>,
     loads: Vec<Load>,
 }
@@ -184,13 +185,14 @@ impl Gather {
     }
 
     /// Sorts the groups' keys, and renumbers the loads.
-    fn finish(mut self, hosts: &Hosts) -> (Vec<Key>, Vec<Load>) {
-        let by_number: HashMap<u32, Key> = self.keys.into_iter().map(|(key, number)| (number, key)).collect();
+    fn finish(mut self, hosts: &Hosts) -> (Vec<GroupKey>, Vec<Load>) {
+        let by_number: HashMap<u32, GroupKey> =
+            self.keys.into_iter().map(|(key, number)| (number, key)).collect();
         let full = |((key, host), group): ((u32, u32), u32)| {
             let name = hosts.hosts.get(host as usize).map_or("", |host| &host.name);
             Some((by_number.get(&key)?.with_host(name), group))
         };
-        let mut groups: Vec<(Key, u32)> = self.groups.into_iter().filter_map(full).collect();
+        let mut groups: Vec<(GroupKey, u32)> = self.groups.into_iter().filter_map(full).collect();
         groups.sort_unstable();
         let mut places = vec![0; groups.len()];
         for (place, (_, group)) in groups.iter().enumerate() {
@@ -222,7 +224,7 @@ mod tests {
     }
 
     fn titles(input: &Input) -> Vec<String> {
-        input.keys.iter().map(Key::title).collect()
+        input.keys.iter().map(GroupKey::title).collect()
     }
 
     #[test]

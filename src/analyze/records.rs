@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use crate::analyze::Analysis;
 use crate::analyze::file::bytes_of;
+use crate::analyze::group_key::printable;
 use crate::analyze::html_parts::{Cell, Row, table};
-use crate::analyze::key::printable;
 use crate::analyze::read::SourceFile;
 use crate::analyze::row::Row as Load;
 use crate::analyze::salvage::each_load;

@@ -1,10 +1,10 @@
-//! Load times now against load times before: `--baseline` and `--max-regression`.
+//! Load times now against load times before.
 
 use anyhow::{Result, bail};
 use polars::prelude::*;
 use serde_json::{Value, json};
 
-use crate::analyze::key::Key;
+use crate::analyze::group_key::GroupKey;
 use crate::analyze::stats::{Estimate, Group};
 use crate::analyze::table::{Line, align, frame_csv, pipes, seconds};
 use crate::os::text;
@@ -18,20 +18,20 @@ pub struct Comparison {
     /// A share: 0.1 is 10 %.
     max_regression: f64,
     pairs: Vec<Pair>,
-    only_before: Vec<Key>,
-    only_now: Vec<Key>,
+    only_before: Vec<GroupKey>,
+    only_now: Vec<GroupKey>,
 }
 
 /// A group that stands on both sides. A mean is absent where every load failed.
 #[derive(Debug)]
 struct Pair {
-    key: Key,
+    key: GroupKey,
     before: Option<Estimate>,
     now: Option<Estimate>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Verdict {
+enum Change {
     Within,
     Regressed,
     /// It loaded before; now every load fails.
@@ -40,9 +40,9 @@ enum Verdict {
     NoBefore,
 }
 
-impl Verdict {
+impl Change {
     fn is_bad(self) -> bool {
-        matches!(self, Verdict::Regressed | Verdict::Broken)
+        matches!(self, Change::Regressed | Change::Broken)
     }
 }
 
@@ -51,7 +51,7 @@ impl Verdict {
 pub fn compare(before: &[Group], now: &[Group], max_regression: f64) -> Result<Comparison> {
     let mean = |group: &Group| group.figures.as_ref().map(|figures| figures.mean);
     // Groups are sorted by their keys.
-    let find = |key: &Key, side: &[Group]| {
+    let find = |key: &GroupKey, side: &[Group]| {
         let place = side.binary_search_by(|group| group.key.cmp(key)).ok()?;
         side.get(place).map(mean)
     };
@@ -80,12 +80,12 @@ impl Pair {
         Some(self.now?.value / self.before?.value - 1.0)
     }
 
-    fn verdict(&self, max_regression: f64) -> Verdict {
+    fn change(&self, max_regression: f64) -> Change {
         match (self.before, self.now, self.growth()) {
-            (None, _, _) => Verdict::NoBefore,
-            (Some(_), None, _) => Verdict::Broken,
-            (_, _, Some(growth)) if growth > max_regression + ROUNDING => Verdict::Regressed,
-            _ => Verdict::Within,
+            (None, _, _) => Change::NoBefore,
+            (Some(_), None, _) => Change::Broken,
+            (_, _, Some(growth)) if growth > max_regression + ROUNDING => Change::Regressed,
+            _ => Change::Within,
         }
     }
 
@@ -105,14 +105,14 @@ impl Pair {
 
     fn cells(&self, max_regression: f64) -> Vec<String> {
         let mean = |side: Option<Estimate>| side.map_or("failed".into(), |mean| seconds(mean.value));
-        let verdict = match self.verdict(max_regression) {
-            Verdict::Within => "ok",
-            Verdict::Regressed => "REGRESSED",
-            Verdict::Broken => "BROKEN",
-            Verdict::NoBefore => "no baseline",
+        let word = match self.change(max_regression) {
+            Change::Within => "ok",
+            Change::Regressed => "REGRESSED",
+            Change::Broken => "BROKEN",
+            Change::NoBefore => "no baseline",
         };
         let growth = self.growth().map(percent).unwrap_or_default();
-        vec![mean(self.before), mean(self.now), growth, self.overlap_words().into(), verdict.into()]
+        vec![mean(self.before), mean(self.now), growth, self.overlap_words().into(), word.into()]
     }
 }
 
@@ -125,7 +125,7 @@ impl Comparison {
     }
 
     fn regressed_pairs(&self) -> impl Iterator<Item = &Pair> {
-        self.pairs.iter().filter(|pair| pair.verdict(self.max_regression).is_bad())
+        self.pairs.iter().filter(|pair| pair.change(self.max_regression).is_bad())
     }
 
     /// A line for each regression.
@@ -154,7 +154,7 @@ impl Comparison {
 
     /// A line for each group that stands on one side only.
     pub fn missing(&self) -> Vec<String> {
-        let only = |keys: &[Key], side: &str| -> Vec<String> {
+        let only = |keys: &[GroupKey], side: &str| -> Vec<String> {
             keys.iter().map(|key| format!("only in the {side}: {}", key.title())).collect()
         };
         [only(&self.only_before, "baseline"), only(&self.only_now, "new results")].concat()
@@ -168,7 +168,7 @@ impl Comparison {
     pub fn table(&self) -> (Vec<String>, Vec<(bool, Vec<String>)>) {
         let row = |pair: &Pair| {
             let cells = [vec![pair.key.title()], pair.cells(self.max_regression)].concat();
-            (pair.verdict(self.max_regression).is_bad(), cells)
+            (pair.change(self.max_regression).is_bad(), cells)
         };
         let header = ["loads"].iter().chain(&HEADER).map(|name| name.to_string()).collect();
         (header, self.pairs.iter().map(row).collect())
@@ -198,7 +198,7 @@ impl Comparison {
     /// A row for each group that stands on both sides.
     pub fn csv(&self) -> Result<String> {
         let pairs = &self.pairs;
-        let text = |get: fn(&Key) -> &str| -> Vec<Option<&str>> {
+        let text = |get: fn(&GroupKey) -> &str| -> Vec<Option<&str>> {
             pairs.iter().map(|pair| Some(get(&pair.key)).filter(|text| !text.is_empty())).collect()
         };
         let mean = |get: fn(&Pair) -> Option<Estimate>| -> Vec<Option<f64>> {
@@ -216,7 +216,7 @@ impl Comparison {
             "mean_now_s" => mean(|pair| pair.now),
             "growth_fraction" => pairs.iter().map(Pair::growth).collect::<Vec<_>>(),
             "intervals_overlap" => pairs.iter().map(Pair::intervals_overlap).collect::<Vec<_>>(),
-            "regressed" => pairs.iter().map(|pair| pair.verdict(self.max_regression).is_bad()).collect::<Vec<_>>(),
+            "regressed" => pairs.iter().map(|pair| pair.change(self.max_regression).is_bad()).collect::<Vec<_>>(),
         ]?)
     }
 
@@ -228,7 +228,7 @@ impl Comparison {
                 "mean_now_s": pair.now.map(|mean| mean.value),
                 "growth_fraction": pair.growth(),
                 "intervals_overlap": pair.intervals_overlap(),
-                "regressed": pair.verdict(self.max_regression).is_bad(),
+                "regressed": pair.change(self.max_regression).is_bad(),
             })
         };
         json!({
@@ -253,7 +253,7 @@ mod tests {
     use crate::analyze::stats;
 
     fn groups(format: &str, times: &[Option<f64>]) -> Vec<Group> {
-        let key = Key::new(["m", "cached", "", ""], format, "");
+        let key = GroupKey::new(["m", "cached", "", ""], format, "");
         let load = |time_s: &Option<f64>| Load { time_s: *time_s, ..Load::default() };
         stats::group(&times.iter().map(load).collect::<Vec<_>>(), &[key]).unwrap()
     }

@@ -7,14 +7,14 @@ use anyhow::{Result, bail};
 use serde::de::{IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::analyze::file::{FileLoad, FileName};
+use crate::analyze::file_name::FileName;
+use crate::analyze::group_key::GroupKey;
 use crate::analyze::items::is_mask;
-use crate::analyze::key::Key;
 
 /// No load takes less or more; such a time would make nonsense of every mean.
 const TIME_RANGE_S: std::ops::RangeInclusive<f64> = 1e-9..=1e9;
 
-/// The part of a record that figures need; the whole is `bench::record::Record`.
+/// The part of a record that figures need; the whole is `record::result::Record`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Row<'a> {
@@ -38,6 +38,21 @@ pub struct Row<'a> {
     throughput: Number,
     #[serde(borrow)]
     pub run_id: Cow<'a, str>,
+}
+
+/// One load; `key` and `run` are indices into its file's `Loads`.
+#[derive(Debug, Clone, Copy)]
+pub struct FileLoad {
+    pub key: u32,
+    pub run: u32,
+    /// Absent when the load failed, gave no usable time, or delivered wrong bytes.
+    pub time_s: Option<f64>,
+    pub bytes: Option<f64>,
+    /// It was meant to find the page cache empty, and did not.
+    pub warm_by_mistake: bool,
+    pub verified: bool,
+    /// Inference after the load, which ServerlessLLM's suite measures.
+    pub tokens_per_s: Option<f64>,
 }
 
 /// What stands where a number should.
@@ -107,7 +122,7 @@ impl Row<'_> {
             && self.gpus == other.gpus
     }
 
-    pub fn key(&self, from_name: &FileName) -> Result<Key> {
+    pub fn key(&self, from_name: &FileName) -> Result<GroupKey> {
         if !self.is_load() && self.error.is_none() {
             bail!("neither model_name nor loading_time");
         }
@@ -126,7 +141,7 @@ impl Row<'_> {
         let mode = or_unknown(&self.mode, &from_name.mode);
         let format = or_unknown(&self.format, &from_name.format);
         let destination = self.gpus.join(",");
-        Ok(Key::new([model, &mode, &destination, &self.cache_state], &format, &self.engine))
+        Ok(GroupKey::new([model, &mode, &destination, &self.cache_state], &format, &self.engine))
     }
 
     pub fn load(&self, key: u32, run: u32) -> FileLoad {

@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::{Error, Result, anyhow};
 use serde::de::IgnoredAny;
 
-use crate::analyze::file::{FileName, Loads, add};
+use crate::analyze::file_name::FileName;
 use crate::analyze::items::{Items, Text};
+use crate::analyze::loads::{Loads, add};
 use crate::analyze::row::Row;
 
 /// What can be read of a text that is no array of records, one by one. Fails where that is nothing; without a reason

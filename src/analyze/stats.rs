@@ -15,20 +15,20 @@ use anyhow::{Context, Result};
 use polars::prelude::*;
 use serde::Serialize;
 
-use crate::analyze::key::Key;
+use crate::analyze::group_key::GroupKey;
 use crate::analyze::parallel;
 use crate::analyze::read::Load;
 use crate::analyze::robust;
 
 pub const RESAMPLES: usize = 10_000;
-/// So many loads take seconds to resample.
+/// More loads than this take too many seconds to resample, and get no intervals.
 pub const INTERVALS_MAX_LOADS: usize = 30_000;
 pub const SEED: u64 = 0;
 
 /// The loads of one key. All times are seconds.
 #[derive(Debug, Clone)]
 pub struct Group {
-    pub key: Key,
+    pub key: GroupKey,
     /// Sorted; its length is the count.
     pub samples_s: Vec<f64>,
     pub errors: usize,
@@ -66,9 +66,9 @@ pub struct Estimate {
 }
 
 /// Groups loads by key. `keys` are sorted, and each has a load.
-pub fn group(loads: &[Load], keys: &[Key]) -> Result<Vec<Group>> {
+pub fn group(loads: &[Load], keys: &[GroupKey]) -> Result<Vec<Group>> {
     let table = aggregate(loads)?;
-    let rows: Vec<(usize, &Key)> = keys.iter().enumerate().collect();
+    let rows: Vec<(usize, &GroupKey)> = keys.iter().enumerate().collect();
     let with_intervals = loads.len() <= INTERVALS_MAX_LOADS;
     let groups = parallel::map(&rows, |(row, key)| {
         to_group(key, &table, *row, with_intervals).with_context(|| format!("summarize {}", key.title()))
@@ -115,7 +115,7 @@ fn aggregate(loads: &[Load]) -> PolarsResult<DataFrame> {
         .collect()
 }
 
-fn to_group(key: &Key, table: &DataFrame, row: usize, with_interval: bool) -> Result<Group> {
+fn to_group(key: &GroupKey, table: &DataFrame, row: usize, with_interval: bool) -> Result<Group> {
     let number = |name: &str| -> Result<Option<f64>> { Ok(table.column(name)?.f64()?.get(row)) };
     let count =
         |name: &str| -> Result<usize> { Ok(table.column(name)?.u64()?.get(row).unwrap_or(0) as usize) };
@@ -227,14 +227,14 @@ impl SplitMix64 {
 mod tests {
     use super::*;
 
-    type Keyed = (Key, Option<f64>, Option<f64>);
+    type Keyed = (GroupKey, Option<f64>, Option<f64>);
 
     fn load(format: &str, engine: &str, cache: &str, time_s: Option<f64>, bytes: Option<f64>) -> Keyed {
-        (Key::new(["m", "cached", "host", cache], format, engine), time_s, bytes)
+        (GroupKey::new(["m", "cached", "host", cache], format, engine), time_s, bytes)
     }
 
     fn group(all: &[Keyed]) -> Result<Vec<Group>> {
-        let mut keys: Vec<Key> = all.iter().map(|(key, _, _)| key.clone()).collect();
+        let mut keys: Vec<GroupKey> = all.iter().map(|(key, _, _)| key.clone()).collect();
         keys.sort();
         keys.dedup();
         let load = |(key, time_s, bytes): &Keyed| Load {

@@ -10,9 +10,10 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use crate::analyze::fleet::{Fleet, NodeGroup};
-use crate::analyze::key::Key;
+use crate::analyze::group_key::GroupKey;
 use crate::analyze::stats::{Figures, Group};
 use crate::analyze::table::{label, sections};
+use crate::record::names::SUMMARY_FILE;
 use crate::record::result::write_json;
 
 const WIDTH: usize = 60;
@@ -23,7 +24,7 @@ pub fn write(groups: &[Group], large: Option<&Fleet>, dir: &Path) -> Result<()> 
     let path = dir.join("summary.txt");
     let text = large.map_or_else(|| text(groups), fleet_text);
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-    write_json(&dir.join("summary.json"), &json(groups))
+    write_json(&dir.join(SUMMARY_FILE), &json(groups))
 }
 
 /// One format of a section. Formats without a load that succeeded have no figures, and are left out.
@@ -132,7 +133,7 @@ fn shown(name: &str) -> &str {
 }
 
 /// What their layout does not have: a line of its own where it is known, as part of the block's head.
-fn conditions(key: &Key) -> String {
+fn conditions(key: &GroupKey) -> String {
     let title = key.section_title();
     let known = title.strip_prefix(&format!("{}, {}", key.model, key.mode)).unwrap_or_default();
     match known.trim_start_matches(", ") {
@@ -186,9 +187,9 @@ mod tests {
     use crate::analyze::stats;
 
     fn groups(of: &[(&str, &str, &[Option<f64>])]) -> Vec<Group> {
-        let mut all: Vec<(Key, &[Option<f64>])> = of
+        let mut all: Vec<(GroupKey, &[Option<f64>])> = of
             .iter()
-            .map(|(model, format, times)| (Key::new([model, "cached", "", ""], format, ""), *times))
+            .map(|(model, format, times)| (GroupKey::new([model, "cached", "", ""], format, ""), *times))
             .collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         let mut loads = Vec::new();

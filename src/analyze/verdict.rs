@@ -11,7 +11,7 @@ const MAX_SECTIONS: usize = 12;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mood {
-    /// Says how it is.
+    /// A statement, neither good nor bad.
     Plain,
     Good,
     /// Someone should look at it.
@@ -126,13 +126,13 @@ fn of_section(section: &[Group]) -> Option<Line> {
     let what = &fastest.key.format;
     let text = match fastest.speedup {
         Some(speedup) => {
-            let doubt = match speedup.interval {
+            let caveat = match speedup.interval {
                 Some((low, _)) if low <= 1.0 => "; the interval holds 1, so it may be chance",
                 None => "; too few or too many loads for an interval",
                 _ => "",
             };
             format!(
-                "{title}: {what} is fastest, {} s, {} as fast as safetensors{doubt}.",
+                "{title}: {what} is fastest, {} s, {} as fast as safetensors{caveat}.",
                 seconds(fastest_s),
                 times(speedup)
             )

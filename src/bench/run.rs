@@ -1,12 +1,13 @@
 //! Loads measured in turns against SafeTensors. Every record is on disk before the next load starts.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use thiserror::Error;
 
 use crate::bench::baseline;
+use crate::bench::conditions::{begin, make_ready};
 use crate::bench::done::{Done, InPlace};
 use crate::bench::format::{Baseline, Format, Mode};
 pub use crate::bench::prepare::NotReused;
@@ -23,7 +24,7 @@ use crate::os::cancel::Cancel;
 use crate::os::progress::{Progress, Unit};
 use crate::os::text;
 use crate::record::environment;
-use crate::record::result::{COLD_RESIDENT_MAX, Record, result_path, write_records};
+use crate::record::result::{Record, result_path, write_records};
 use crate::write::input::Input;
 
 /// What to measure, and how.
@@ -131,17 +132,6 @@ impl Bench {
     }
 }
 
-/// Evicts a checkpoint's files, or reads them into the page cache; says which share of them lies there now.
-pub fn make_ready(dir: &Path, cold: bool) -> Result<Option<f64>> {
-    let files = crate::bench::cache::Files::open(dir)?;
-    if cold {
-        files.evict()?
-    } else {
-        files.warm()?
-    }
-    Ok(files.resident_share())
-}
-
 fn make_pool(
     settings: Option<&PoolSettings>,
     to: &Destination,
@@ -243,11 +233,7 @@ impl Run {
     /// One measured load, as a record whatever comes of it.
     fn one(&mut self, format: Format, replica: usize, iteration: u64) -> Result<Record> {
         let dir = self.prepared.dir(format, replica);
-        let meant_cold = self.meant_cold();
-        let ready = make_ready(&dir, meant_cold);
-        let resident_before = *ready.as_ref().unwrap_or(&None);
-        let started_at_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-        let mut record = Record {
+        let record = Record {
             model_name: format!("{}_{replica}", self.prepared.model),
             format: format.name().into(),
             mode: self.settings.mode.name().into(),
@@ -255,19 +241,12 @@ impl Run {
             gpus: self.to.labels(),
             replica: replica as u64,
             iteration,
-            started_at_s,
-            resident_before,
-            cache_state: match resident_before {
-                Some(share) if share > COLD_RESIDENT_MAX => "warm".into(),
-                Some(_) => "cold".into(),
-                None => "unknown".into(),
-            },
-            meant_cold,
             run_id: self.run_id.clone(),
             ..Record::default()
         };
+        let (mut record, ready) = begin(record, &dir, self.meant_cold());
         // A load under way is finished: Ctrl-C ends the run between loads.
-        match ready.and_then(|_| self.load(format, replica, self.settings.verify, &Cancel::new())) {
+        match ready.and_then(|()| self.load(format, replica, self.settings.verify, &Cancel::new())) {
             Err(error) => record.error = Some(format!("{error:#}")),
             Ok(done) => self.fill_in(&mut record, format, done),
         }

@@ -4,18 +4,20 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
 #[cfg(feature = "analyze")]
-use crate::cli::args::AnalyzeArgs;
-use crate::cli::args::{DoctorArgs, LoadArgs, QualifyArgs};
+use crate::cli::analyze::{self, AnalyzeArgs};
+use crate::cli::args::DoctorArgs;
 use crate::cli::bench::BenchArgs;
 use crate::cli::complete::{CompletionsArgs, ManArgs};
 use crate::cli::export::ExportArgs;
 use crate::cli::inspect::InspectArgs;
+use crate::cli::load::LoadArgs;
+use crate::cli::qualify::{self, QualifyArgs};
 use crate::cli::save::SaveArgs;
 use crate::cli::verify::VerifyArgs;
 use crate::cli::{Outcome, bench, complete, export, inspect, load, process, save, verify};
+use crate::doctor;
 use crate::load::gds::proof;
 use crate::os::cancel::Cancel;
-use crate::{doctor, qualify};
 
 const EXIT_CODES: &str = "Exit codes:
   0    done, and the answer is yes
@@ -100,7 +102,7 @@ impl Command {
             Command::Inspect(args) => inspect::run(args),
             Command::Bench(args) => bench::run(args, cancel),
             #[cfg(feature = "analyze")]
-            Command::Analyze(args) => crate::analyze::run(args),
+            Command::Analyze(args) => analyze::run(args),
             Command::Completions(args) => complete::completions(args, Cli::command()),
             Command::Man(args) => complete::man(args, Cli::command()),
             Command::ProveGds { request } => proof::answer(request).map(|()| Outcome::Yes),

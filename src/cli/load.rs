@@ -5,11 +5,30 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow, bail};
 
 use crate::checkpoint::Checkpoint;
+use crate::cli::CheckpointArg;
 use crate::cli::Outcome;
-use crate::cli::{EngineArgs, EngineChoice, Gpus, LoadArgs, print};
+use crate::cli::words::parse_gpus;
+use crate::cli::{EngineArgs, EngineChoice, Gpus, print};
 use crate::gpu;
 use crate::load::{Clock, Destination, LoadReport, Options, gds, load, verify};
 use crate::os::cancel::Cancel;
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    #[command(flatten)]
+    pub checkpoint: CheckpointArg,
+    /// `none` (host memory), `all`, or a list: 0,1 or UUIDs [default: 0, or none on a machine without a GPU]
+    #[arg(long, value_parser = parse_gpus)]
+    pub gpus: Option<Gpus>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Check every byte in place against the manifest's digests, or a second read where there is none
+    #[arg(long)]
+    pub verify: bool,
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
     let path: PathBuf = Checkpoint::locate(&args.checkpoint.name, &args.checkpoint.storage_path);

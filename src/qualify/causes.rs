@@ -1,7 +1,7 @@
 //! qualify::causes
 
-mod ranked;
 /// What speaks for each cause.
-mod signs;
+mod evidence;
+mod ranked;
 
 pub use ranked::*;

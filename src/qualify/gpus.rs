@@ -28,7 +28,7 @@ pub fn qualified(source: &Source, gpus: &[Arc<Gpu>]) -> Result<Vec<QualifiedGpu>
     let mut all: Vec<QualifiedGpu> = Vec::new();
     for gpu in gpus {
         if all.iter().any(|other| other.gpu.index == gpu.index) {
-            bail!("--gpus names GPU {} twice: each can be measured once", gpu.label);
+            bail!("GPU {} is named twice: each can be measured once", gpu.label);
         }
         let uuid = devices.iter().find(|d| d.index == gpu.index).map_or(String::new(), |d| d.uuid.clone());
         let facts = facts.iter().find(|facts| facts.uuid == uuid).cloned();

@@ -3,27 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use crate::doctor::check::{Check, Status};
 use crate::qualify::causes;
+use crate::qualify::criterion::{Criterion, Judged};
+use crate::qualify::fact::Fact;
+use crate::qualify::observations::Observations;
 use crate::qualify::profile::Rule;
-use crate::qualify::seen::Seen;
-use crate::qualify::verdict::{Criterion, Judged};
-
-/// What a machine may tell or not, as profiles name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fact {
-    Aer,
-    Smart,
-    DriveTemperature,
-    PcieReplay,
-    Ecc,
-    Throttle,
-    DriveLink,
-    GpuLink,
-}
 
 /// Whose a fact is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,7 +67,7 @@ const KINDS: [Kind; 6] = [
 ];
 
 /// One criterion for each kind that can be asked for here, and one for whatever else went wrong.
-pub fn judge(rule: &Rule, seen: &Seen) -> Vec<Criterion> {
+pub fn judge(rule: &Rule, seen: &Observations) -> Vec<Criterion> {
     let mut rows: Vec<Criterion> =
         KINDS.iter().filter(|kind| applies(kind, rule, seen)).map(|kind| row(kind, rule, seen)).collect();
     let known = |check: &&Check| KINDS.iter().any(|kind| kind.checks.contains(&check.id));
@@ -96,7 +81,7 @@ pub fn judge(rule: &Rule, seen: &Seen) -> Vec<Criterion> {
 }
 
 /// A run without GPUs asks nothing of them, unless the profile does.
-fn applies(kind: &Kind, rule: &Rule, seen: &Seen) -> bool {
+fn applies(kind: &Kind, rule: &Rule, seen: &Observations) -> bool {
     kind.of != Of::Gpus || !seen.gpus.is_empty() || rule.must_be_told(kind.fact)
 }
 
@@ -108,7 +93,7 @@ fn limit(rule: &Rule) -> &'static str {
     if rule.health().fail_on_warnings { "no failure, no warning" } else { "no failure" }
 }
 
-fn row(kind: &Kind, rule: &Rule, seen: &Seen) -> Criterion {
+fn row(kind: &Kind, rule: &Rule, seen: &Observations) -> Criterion {
     let told = Told::of(kind, seen);
     let (bad, rest): (Vec<&Check>, Vec<&Check>) = told.checks.iter().partition(|check| fails(rule, check));
     let warned: Vec<&Check> = rest.into_iter().filter(|check| check.status == Status::Warn).collect();
@@ -146,7 +131,7 @@ struct Told<'a> {
 }
 
 impl<'a> Told<'a> {
-    fn of(kind: &Kind, seen: &'a Seen) -> Told<'a> {
+    fn of(kind: &Kind, seen: &'a Observations) -> Told<'a> {
         let all = seen.health.iter().filter(|check| kind.checks.contains(&check.id));
         let (mute, checks): (Vec<&Check>, Vec<&Check>) =
             all.partition(|check| check.status == Status::Unknown);
@@ -176,7 +161,7 @@ impl<'a> Told<'a> {
 }
 
 /// The whole in a few sentences: what was bad, what was looked at, and what nobody told, each with why.
-pub fn in_words(seen: &Seen) -> Vec<String> {
+pub fn in_words(seen: &Observations) -> Vec<String> {
     let bad: Vec<String> = seen
         .health
         .iter()
@@ -200,8 +185,8 @@ pub fn in_words(seen: &Seen) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qualify::observations::sample::good;
     use crate::qualify::profile::Profile;
-    use crate::qualify::seen::sample::good;
     use crate::qualify::verdict::verdict;
 
     fn rule(health: &str) -> Rule {
@@ -214,7 +199,7 @@ mod tests {
     }
 
     /// Makes a check of this id say that it was not told.
-    fn mute(seen: &mut Seen, id: &str, subject: &str) {
+    fn mute(seen: &mut Observations, id: &str, subject: &str) {
         for check in seen.health.iter_mut().filter(|check| check.id == id && check.subject == subject) {
             check.status = Status::Unknown;
             (check.value, check.remedy) = ("not ours to read".into(), Some("run as root".into()));

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use crate::doctor::check::Check;
+use crate::page::document::{document, list};
 use crate::page::escape::escape;
+use crate::qualify::criterion::Judged;
 use crate::qualify::health;
-use crate::qualify::page::word;
 use crate::qualify::report::Report;
-use crate::qualify::verdict::Judged;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--good:#1a7f37;--bad:#b3261e;--open:#8a5a00;--line:#8884}\
@@ -33,14 +33,6 @@ pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}li{overflow-wra
 /// The whole page.
 pub fn page(report: &Report<'_>) -> String {
     let mut html = String::new();
-    let title = format!("{}: {} on {}", report.verdict, report.path, report.host);
-    let _ = write!(
-        html,
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n\
-         <style>{STYLE}</style>\n</head>\n<body>\n",
-        escape(&title)
-    );
     let class = class(report.judged);
     let _ = writeln!(html, "<h1 class=\"{class}\">{}</h1>", escape(&report.verdict.to_uppercase()));
     paragraph(&mut html, &report.why);
@@ -55,13 +47,12 @@ pub fn page(report: &Report<'_>) -> String {
         paragraph(&mut html, &line);
     }
     if !report.seen.notes.is_empty() {
-        list(&mut html, "Notes", &report.seen.notes);
+        titled_list(&mut html, "Notes", &report.seen.notes);
     }
     checks(&mut html, "Checks", &report.seen.checks);
     let environment = serde_json::to_string_pretty(&report.environment).unwrap_or_default();
     let _ = writeln!(html, "<h2>Environment</h2>\n<pre>{}</pre>", escape(&environment));
-    html.push_str("</body>\n</html>\n");
-    html
+    document(&format!("{}: {} on {}", report.verdict, report.path, report.host), STYLE, &html)
 }
 
 fn criteria(html: &mut String, report: &Report<'_>) {
@@ -73,7 +64,7 @@ fn criteria(html: &mut String, report: &Report<'_>) {
         let judged = format!("w {}", class(criterion.judged));
         let cells = [
             ("", criterion.what),
-            (judged.as_str(), word(criterion)),
+            (judged.as_str(), criterion.word()),
             ("w", &criterion.of),
             ("n", &criterion.measured),
             ("t", &criterion.limit),
@@ -116,7 +107,7 @@ fn measured(html: &mut String, report: &Report<'_>) {
     };
     let served: Vec<String> = report.seen.served.iter().map(drive).collect();
     if !served.is_empty() {
-        list(html, "Which drives served the raw reads", &served);
+        titled_list(html, "Which drives served the raw reads", &served);
     }
 }
 
@@ -193,9 +184,8 @@ fn row(html: &mut String, class: &str, columns: &[&str], cells: &[(&str, &str)])
     html.push_str("</tr>\n");
 }
 
-fn list(html: &mut String, title: &str, lines: &[String]) {
-    let items: Vec<String> = lines.iter().map(|line| format!("<li>{}</li>", escape(line))).collect();
-    let _ = writeln!(html, "<h2>{}</h2>\n<ul>{}</ul>", escape(title), items.concat());
+fn titled_list(html: &mut String, title: &str, lines: &[String]) {
+    let _ = writeln!(html, "<h2>{}</h2>\n{}", escape(title), list(lines));
 }
 
 fn paragraph(html: &mut String, text: &str) {
@@ -213,9 +203,9 @@ fn class(judged: Judged) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qualify::criterion::Criterion;
+    use crate::qualify::observations::{Observations, sample};
     use crate::qualify::report;
-    use crate::qualify::seen::{Seen, sample};
-    use crate::qualify::verdict::Criterion;
 
     #[test]
     fn a_page_of_its_own_and_nothing_runs_in_it() {
@@ -242,7 +232,7 @@ mod tests {
         assert_eq!(page.matches("<tr").count(), page.matches("</tr>").count());
     }
 
-    fn rate_row(seen: &Seen) -> Criterion {
+    fn rate_row(seen: &Observations) -> Criterion {
         Criterion::new("raw-read", &seen.measured[0].of, "raw reads", Judged::Failed).because("too slow")
     }
 

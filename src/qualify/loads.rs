@@ -1,11 +1,11 @@
 //! Loads by the loader itself: of the random file to each GPU, and of a real checkpoint cold and warm, verified.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::bench::make_ready;
+use crate::bench::conditions::{begin, make_ready};
 use crate::checkpoint::Checkpoint;
 use crate::load;
 use crate::load::verify;
@@ -15,8 +15,8 @@ use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::progress::Progress;
 use crate::os::text;
 use crate::qualify::measure::{ROUNDS_MIN, Rounds, not_cold, repeat};
-use crate::qualify::shapes::Shapes;
-use crate::record::result::{COLD_RESIDENT_MAX, Record};
+use crate::qualify::workload::Workload;
+use crate::record::result::Record;
 use crate::write::save::{Layout, save};
 
 const PARTITION_BYTES_MAX: u64 = 10 << 30;
@@ -50,22 +50,22 @@ pub struct Loads<'a> {
     to: &'a Destination,
     options: Options,
     engine: &'static str,
-    run_id: &'a str,
+    run_id: String,
 }
 
 impl<'a> Loads<'a> {
-    /// Saves a checkpoint of these shapes in `room`.
+    /// Saves a checkpoint of this workload in `scratch`.
     pub fn prepare(
-        room: &Path,
-        shapes: &Shapes,
+        scratch: &Path,
+        workload: &Workload,
         to: &'a Destination,
         options: &Options,
         engine: &'static str,
-        run_id: &'a str,
+        run_id: &str,
         cancel: &Cancel,
     ) -> Result<Loads<'a>> {
-        let input = shapes.input(cancel)?;
-        let dir = room.join("checkpoint");
+        let input = workload.input(cancel)?;
+        let dir = scratch.join("checkpoint");
         save(
             &input,
             &Layout::new(&input, 1, PARTITION_BYTES_MAX)?,
@@ -78,12 +78,12 @@ impl<'a> Loads<'a> {
         let mut options = options.clone();
         options.poison = true;
         let model = input.default_name.clone();
-        Ok(Loads { model, dir, expected: manifest.tensors, to, options, engine, run_id })
+        Ok(Loads { model, dir, expected: manifest.tensors, to, options, engine, run_id: run_id.to_string() })
     }
 
-    /// Loads at least three times, then again while there is time. What fails or is wrong is a record, too; a second load of
-    /// the same kind is not tried then. Ends early, with what there is, when interrupted. The error is that of a load that
-    /// could not be made or verified: of one that is wrong, its record tells.
+    /// Loads at least three times, then again while there is time. A load that fails or delivers wrong bytes is a record,
+    /// too, and the last one. An interruption ends it early, with the records so far. The error is that of a load that
+    /// could not be made or not be verified; of wrong bytes only the record tells.
     pub fn run(&self, cold: bool, share: Duration, cancel: &Cancel) -> (Vec<Record>, Option<anyhow::Error>) {
         // The first read into the page cache takes as long as many warm loads. What fails here fails below, too.
         if !cold {
@@ -111,29 +111,19 @@ impl<'a> Loads<'a> {
         if cancel.is_set() {
             return None;
         }
-        let ready = make_ready(&self.dir, cold);
-        let resident = ready.as_ref().ok().copied().flatten();
-        let cache_state = match resident {
-            Some(share) if share > COLD_RESIDENT_MAX => "warm",
-            Some(_) => "cold",
-            None => "unknown",
-        };
-        let mut record = Record {
+        let record = Record {
             model_name: format!("{}_0", self.model),
             format: "sllm".into(),
             mode: "cached".into(),
             engine: self.engine.into(),
             gpus: self.to.labels(),
             iteration,
-            started_at_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()),
-            resident_before: resident,
-            cache_state: cache_state.into(),
-            meant_cold: cold,
-            run_id: self.run_id.into(),
+            run_id: self.run_id.clone(),
             ..Record::default()
         };
+        let (mut record, ready) = begin(record, &self.dir, cold);
         let loaded = ready
-            .and_then(|_| load::load(&self.dir, self.to, &self.options, cancel))
+            .and_then(|()| load::load(&self.dir, self.to, &self.options, cancel))
             .and_then(|(loaded, report)| self.fill_in(&mut record, &loaded, report, cancel));
         if let Err(error) = &loaded {
             if error.root_cause().is::<Interrupted>() {
@@ -209,7 +199,7 @@ mod tests {
             to: &Destination::Host,
             options,
             engine: "auto",
-            run_id: "1-2",
+            run_id: "1-2".into(),
         };
         for cold in [true, false] {
             let (records, error) = loads.run(cold, Duration::ZERO, &Cancel::new());

@@ -125,8 +125,8 @@ impl Rounds {
     }
 }
 
-/// Why rounds that were to read the storage are none of it, by the share of their files that was resident before each:
-/// the files stayed in memory (tmpfs), or nobody can tell. One such round is enough.
+/// Why rounds that were meant to read from storage may have read from memory, by the share of their files that was
+/// resident before each: they could not be evicted (tmpfs), or that can't be told. One such round is enough.
 pub fn not_cold(resident: &[Option<f64>]) -> Option<String> {
     match resident.iter().copied().flatten().max_by(f64::total_cmp) {
         Some(share) if share > COLD_RESIDENT_MAX => {
@@ -144,8 +144,8 @@ pub fn links_below(limit: f64, allowed_gb_per_s: Option<f64>) -> Option<f64> {
     allowed_gb_per_s.filter(|allowed| limit > *allowed)
 }
 
-/// Rounds of a measurement at least, however short the time: a median of fewer says little. A raw read, which stops when
-/// its time is over, is made once at least: what came after would be cut to almost nothing.
+/// The least number of rounds, however short the time: a median of fewer says little. Raw reads are the exception: one
+/// stops when its time is over, and further ones would be cut to almost nothing.
 pub const ROUNDS_MIN: usize = 3;
 
 /// Runs `round` (bytes moved, seconds) `least` times, then again while another is likely to end in time.

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+use crate::qualify::criterion::{Criterion, Judged};
 use crate::qualify::health;
 use crate::qualify::measure::Kind;
-use crate::qualify::report::{HTML_FILE, JSON_FILE, Report};
-use crate::qualify::verdict::{Criterion, Judged};
+use crate::qualify::report::Report;
+use crate::record::names::{QUALIFY_FILE, QUALIFY_PAGE};
 
 const COLUMNS: usize = 110;
 /// Of figures of one kind, for many GPUs, the worst stands for all.
@@ -34,8 +35,8 @@ pub fn text(report: &Report<'_>, results: &Path) -> String {
     let _ = writeln!(
         text,
         "files: {} and {} in {}; `sllm-gds analyze {2}` reads verdict and loads",
-        JSON_FILE,
-        HTML_FILE,
+        QUALIFY_FILE,
+        QUALIFY_PAGE,
         results.display()
     );
     text
@@ -49,7 +50,7 @@ fn table(text: &mut String, report: &Report<'_>) {
             let more = if alike > 1 { format!(", worst of {alike}") } else { String::new() };
             let share = criterion.share().map_or(String::new(), |share| format!("{share:.2}"));
             let what = format!("{}{more}", name(criterion));
-            [what, criterion.measured.clone(), criterion.limit.clone(), share, word(criterion).into()]
+            [what, criterion.measured.clone(), criterion.limit.clone(), share, criterion.word().into()]
         })
         .collect();
     let heads = ["criterion", "measured", "limit", "share", ""].map(str::to_string);
@@ -88,16 +89,6 @@ fn name(criterion: &Criterion) -> String {
     match criterion.of.as_str() {
         "" => criterion.what.to_string(),
         of => format!("{}, {of}", criterion.what),
-    }
-}
-
-/// How it came out. What could not be judged and decides is told from what is only shown.
-pub fn word(criterion: &Criterion) -> &'static str {
-    match (criterion.judged, criterion.decides) {
-        (Judged::Passed, _) => "ok",
-        (Judged::Failed, _) => "FAILED",
-        (Judged::Unknown, true) => "can't be judged",
-        (Judged::Unknown, false) => "not judged",
     }
 }
 
@@ -152,9 +143,9 @@ fn wrap(text: &mut String, paragraph: &str, indent: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qualify::observations::sample::{check, good, measured};
     use crate::qualify::profile::{Profile, Rule};
     use crate::qualify::report;
-    use crate::qualify::seen::sample::{check, good, measured};
     use crate::qualify::verdict::judge;
 
     /// Eight GPUs, everything too slow: the most there is to say.

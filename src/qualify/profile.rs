@@ -1,13 +1,13 @@
 //! What a machine is held to: a TOML file, one of those built in, or an earlier node's record.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::QualifyArgs;
-use crate::qualify::health::Fact;
+use crate::qualify::fact::Fact;
 use crate::qualify::measure::{Kind, Measured};
 
 const BUILT_IN: [(&str, &str); 4] = [
@@ -89,23 +89,42 @@ pub struct Earlier {
     pub path: String,
 }
 
+/// What two runs must share for their figures to be alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    Model,
+    Size,
+    Duration,
+}
+
+/// A setting that was another in the earlier run, with both values in words.
+#[derive(Debug, PartialEq)]
+pub struct SettingDifference {
+    pub setting: Setting,
+    pub then: String,
+    pub now: String,
+}
+
 impl Rule {
-    /// Reads what the arguments name; before any work, so that a slip costs none.
-    pub fn of(args: &QualifyArgs) -> Result<Rule> {
-        if let Some(path) = &args.against {
-            return Ok(Rule::Against(Earlier::read(path)?, args.tolerance));
-        }
-        let Some(name) = &args.profile else { return Profile::parse("default", DEFAULT).map(Rule::Profile) };
-        if let Some((name, text)) = BUILT_IN.iter().find(|(built_in, _)| built_in == name) {
+    /// A built-in profile by its name, or the TOML file there; without a name, shares only. As with an earlier record,
+    /// errors leave it to the caller to say what was asked for.
+    pub fn of_profile(name: Option<&str>) -> Result<Rule> {
+        let Some(name) = name else { return Profile::parse("default", DEFAULT).map(Rule::Profile) };
+        if let Some((name, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
             return Profile::parse(name, text).map(Rule::Profile);
         }
         let path = Path::new(name);
         if !path.exists() {
             let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
-            bail!("--profile {name} is neither a file nor one of {}", names.join(", "));
+            bail!("it is neither a file nor one of {}", names.join(", "));
         }
-        let text = std::fs::read_to_string(path).with_context(|| format!("read --profile {name}"))?;
+        let text = std::fs::read_to_string(path).context("read the profile")?;
         Profile::parse(name, &text).map(Rule::Profile)
+    }
+
+    /// The record that an earlier run left, and how much less than its figures is still good.
+    pub fn of_earlier(record: &Path, tolerance: f64) -> Result<Rule> {
+        Ok(Rule::Against(Earlier::read(record)?, tolerance))
     }
 
     /// In words: what it is called.
@@ -144,23 +163,20 @@ impl Rule {
 
 impl Profile {
     fn parse(name: &str, text: &str) -> Result<Profile> {
-        let at = || format!("profile {name}");
         let slip = |e: toml::de::Error| {
             let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             anyhow!("line {}: {}", before.matches('\n').count() + 1, e.message())
         };
-        let mut profile: Profile = toml::from_str(text).map_err(slip).with_context(at)?;
+        let mut profile: Profile = toml::from_str(text).map_err(slip)?;
         profile.name = name.to_string();
         let Drives { count, balance } = profile.drives;
         let of_drives = count.is_some_and(|n| n > 0) || balance.is_some_and(|least| least > 0.0);
         if profile.limits.is_empty() && !of_drives {
-            bail!(
-                "profile {name}: it sets no limit, so that any machine would pass: add [limits.raw-read] or another"
-            );
+            bail!("it sets no limit, so that any machine would pass: add [limits.raw-read] or another");
         }
         for (kind, threshold) in &profile.limits {
             let Threshold { share_of_links, share_of_parts, floor_gb_per_s } = *threshold;
-            let of = || format!("profile {name}, limits.{}", kind.name());
+            let of = || format!("limits.{}", kind.name());
             let values = [share_of_links, share_of_parts, floor_gb_per_s];
             if values.iter().all(Option::is_none) {
                 bail!("{}: set share_of_links, share_of_parts or floor_gb_per_s", of());
@@ -170,7 +186,7 @@ impl Profile {
             }
         }
         if profile.drives.balance.is_some_and(|balance| !(0.0..=1.0).contains(&balance)) {
-            bail!("profile {name}, drives.balance: from 0 to 1, which is an even spread");
+            bail!("drives.balance: from 0 to 1, which is an even spread");
         }
         Ok(profile)
     }
@@ -178,47 +194,50 @@ impl Profile {
 
 impl Earlier {
     fn read(path: &Path) -> Result<Earlier> {
-        let at = || format!("--against {}: give the qualify.json of an earlier run", path.display());
-        let text = std::fs::read_to_string(path).with_context(at)?;
-        let mut earlier: Earlier = serde_json::from_str(&text).with_context(at)?;
+        let at = "give the qualify.json of an earlier run";
+        let text = std::fs::read_to_string(path).context(at)?;
+        let mut earlier: Earlier = serde_json::from_str(&text).context(at)?;
         if earlier.measured.is_empty() {
-            bail!("--against {}: it holds no figure to compare with", path.display());
+            bail!("it holds no figure to compare with");
         }
         if earlier.verdict == "interrupted" {
-            bail!("--against {}: that run was interrupted: give the record of a whole one", path.display());
+            bail!("that run was interrupted: give the record of a whole one");
         }
         let is_rate = |figure: &&Measured| figure.gb_per_s.is_finite() && figure.gb_per_s > 0.0;
         if let Some(bad) = earlier.measured.iter().find(|figure| !is_rate(figure)) {
             bail!(
-                "--against {}: {} ({}) is {} GB/s, which is no rate to compare with",
-                path.display(),
+                "{} ({}) is {} GB/s, which is no rate to compare with",
                 bad.kind.name(),
                 bad.of,
                 bad.gb_per_s
             );
         }
         if earlier.measured.iter().all(|figure| figure.kind == Kind::FioRead) {
-            bail!("--against {}: fio's figure is never compared, and it holds no other", path.display());
+            bail!("fio's figure is never compared, and it holds no other");
         }
         earlier.path = path.display().to_string();
         Ok(earlier)
     }
 
     /// In what the runs differ, so that their figures may, too.
-    pub fn differences(&self, model: &str, size_bytes: u64, duration_s: f64) -> Vec<String> {
-        let mut notes = Vec::new();
-        let mut differ = |what: &str, then: String, now: String| {
-            if then != now {
-                notes.push(format!("{what} differs from the earlier run's: {now}, not {then}"));
-            }
-        };
+    pub fn differences(&self, model: &str, size_bytes: u64, duration_s: f64) -> Vec<SettingDifference> {
+        let mut differences = vec![
+            SettingDifference::new(Setting::Size, self.size_bytes, size_bytes, "bytes"),
+            SettingDifference::new(Setting::Duration, self.duration_s, duration_s, "s"),
+        ];
         // An interrupted run may not have come to its model.
         if !model.is_empty() {
-            differ("the model", self.model.clone(), model.into());
+            differences.insert(0, SettingDifference::new(Setting::Model, &self.model, model, ""));
         }
-        differ("--size", format!("{} bytes", self.size_bytes), format!("{size_bytes} bytes"));
-        differ("--duration", format!("{} s", self.duration_s), format!("{duration_s} s"));
-        notes
+        differences.retain(|difference| difference.then != difference.now);
+        differences
+    }
+}
+
+impl SettingDifference {
+    fn new(setting: Setting, then: impl Display, now: impl Display, unit: &str) -> SettingDifference {
+        let [then, now] = [then.to_string(), now.to_string()].map(|text| format!("{text} {unit}"));
+        SettingDifference { setting, then: then.trim_end().into(), now: now.trim_end().into() }
     }
 }
 

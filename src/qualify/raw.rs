@@ -39,8 +39,8 @@ pub struct RawFile {
     pub bytes: u64,
 }
 
-/// Lays the file out in `room`. `bytes` is what [`file_bytes`] gave.
-pub fn lay_out(room: &Path, bytes: u64, cancel: &Cancel) -> Result<RawFile> {
+/// Lays the file out in `dir`. `bytes` is what [`file_bytes`] gave.
+pub fn lay_out(dir: &Path, bytes: u64, cancel: &Cancel) -> Result<RawFile> {
     let tensor = |i: u64| {
         let shape = vec![bytes / TENSORS];
         InputTensor {
@@ -54,7 +54,7 @@ pub fn lay_out(room: &Path, bytes: u64, cancel: &Cancel) -> Result<RawFile> {
     };
     let tensors = (0..TENSORS).map(tensor).collect();
     let input = Input::made_up("random".into(), "random bytes".into(), tensors, Box::new(Random));
-    let checkpoint = room.join("random");
+    let checkpoint = dir.join("random");
     save(&input, &Layout::new(&input, 1, u64::MAX)?, &checkpoint, false, cancel, &Progress::silent())?;
     let path = checkpoint.join(partition_name(0));
     Ok(RawFile { checkpoint, path, bytes })
@@ -121,9 +121,9 @@ impl Pass<'_> {
             for buffer in &mut self.buffers {
                 let (next, done, stop, failure) = (&next, &done, &stop, &failure);
                 let mut work = move || -> Result<()> {
-                    let room = buffer.as_mut_slice();
+                    let buffer = buffer.as_mut_slice();
                     loop {
-                        let offset = next.fetch_add(room.len() as u64, Ordering::Relaxed);
+                        let offset = next.fetch_add(buffer.len() as u64, Ordering::Relaxed);
                         let late = done.load(Ordering::Relaxed) > 0
                             && until.is_some_and(|until| Instant::now() >= until);
                         if offset >= file.bytes || late || stop.load(Ordering::Relaxed) {
@@ -132,8 +132,8 @@ impl Pass<'_> {
                         if cancel.is_set() {
                             bail!(Interrupted);
                         }
-                        let bytes = (file.bytes - offset).min(room.len() as u64);
-                        read_whole(handle, &mut room[..bytes as usize], offset)
+                        let bytes = (file.bytes - offset).min(buffer.len() as u64);
+                        read_whole(handle, &mut buffer[..bytes as usize], offset)
                             .with_context(|| format!("read at {offset} of {}", file.path.display()))?;
                         done.fetch_add(bytes, Ordering::Relaxed);
                     }
@@ -155,10 +155,10 @@ impl Pass<'_> {
 }
 
 /// Short reads of a direct file end at multiples of its blocks, so that what is left is aligned, too.
-fn read_whole(file: &File, room: &mut [u8], offset: u64) -> std::io::Result<()> {
+fn read_whole(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
     let mut done = 0;
-    while done < room.len() {
-        match file.read_at(&mut room[done..], offset + done as u64) {
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
             Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
             Ok(n) => done += n,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}

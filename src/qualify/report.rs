@@ -1,23 +1,15 @@
-//! The record of a run: qualify.json, and the page beside it.
+//! What a run comes to: the record, from which the pages are made.
 
-use std::path::Path;
-
-use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::qualify::html;
+use crate::qualify::criterion::{Criterion, Judged};
+use crate::qualify::observations::Observations;
 use crate::qualify::profile::Rule;
-use crate::qualify::records;
 use crate::qualify::run::Run;
-use crate::qualify::seen::Seen;
 use crate::qualify::verdict;
-use crate::qualify::verdict::{Criterion, Judged};
 use crate::record::environment;
-use crate::record::result::{Record, write_json};
-
-pub const JSON_FILE: &str = "qualify.json";
-pub const HTML_FILE: &str = "qualify.html";
+use crate::record::result::Record;
 
 #[derive(Serialize)]
 pub struct Report<'a> {
@@ -44,7 +36,7 @@ pub struct Report<'a> {
     pub run_id: &'a str,
     pub criteria: Vec<Criterion>,
     #[serde(flatten)]
-    pub seen: &'a Seen,
+    pub seen: &'a Observations,
     pub loads: Loads<'a>,
     pub environment: Value,
 }
@@ -56,21 +48,15 @@ pub struct Loads<'a> {
 }
 
 impl<'a> Report<'a> {
-    pub fn new(
-        run: &'a Run<'a>,
-        rule: &'a Rule,
-        without_gpus: bool,
-        interrupted: bool,
-        started_at_s: f64,
-    ) -> Report<'a> {
-        let seen = &run.seen;
-        let mut criteria = verdict::judge(rule, seen, without_gpus);
+    pub fn new(run: &'a Run<'_>, rule: &'a Rule, interrupted: bool) -> Report<'a> {
+        let (settings, seen) = (run.settings, &run.seen);
+        let mut criteria = verdict::judge(rule, seen, settings.without_gpus);
         if interrupted {
             // What had not come yet tells nothing.
             criteria.retain(|criterion| criterion.judged != Judged::Unknown);
         }
         let judged = verdict::verdict(&criteria);
-        let environment = environment::describe(run.path);
+        let environment = environment::describe(&settings.path);
         Report {
             verdict: match (interrupted, judged) {
                 (true, _) => "interrupted",
@@ -81,21 +67,21 @@ impl<'a> Report<'a> {
             why: why(&criteria, interrupted),
             judged,
             host: environment["host"].as_str().unwrap_or("this host").to_string(),
-            path: run.path.display().to_string(),
-            storage: &run.storage,
-            gds: &run.gds,
+            path: settings.path.display().to_string(),
+            storage: &settings.storage,
+            gds: &settings.gds,
             rule: rule.name(),
             profile: match rule {
                 Rule::Profile(profile) => Some(profile),
                 Rule::Against(..) => None,
             },
             model: &run.model,
-            size_bytes: run.size_bytes,
+            size_bytes: settings.size_bytes,
             raw_file_bytes: run.raw_file_bytes,
             checkpoint_bytes: run.checkpoint_bytes,
-            duration_s: run.args.duration.as_secs_f64(),
-            started_at_s,
-            run_id: run.run_id,
+            duration_s: settings.duration.as_secs_f64(),
+            started_at_s: run.started_at_s,
+            run_id: &run.run_id,
             criteria,
             seen,
             loads: Loads { cold: &seen.cold, warm: &seen.warm },
@@ -115,18 +101,6 @@ impl<'a> Report<'a> {
             gb(self.raw_file_bytes),
             gb(self.size_bytes)
         )
-    }
-
-    /// Writes the record, the page, the loads' records, and the environment that these name. All at the end: a run that
-    /// was killed leaves the earlier one's files as they were.
-    pub fn write(&self, results: &Path, run: &Run<'_>) -> Result<()> {
-        let mut environment = self.environment.clone();
-        environment["notes"] = run.seen.notes.clone().into();
-        environment::write(results, run.run_id, environment)?;
-        records::write(results, self.model, self.loads.cold, self.loads.warm)?;
-        write_json(&results.join(JSON_FILE), self)?;
-        let page = results.join(HTML_FILE);
-        std::fs::write(&page, html::page(self)).with_context(|| format!("write {}", page.display()))
     }
 }
 
@@ -163,7 +137,7 @@ fn why(criteria: &[Criterion], interrupted: bool) -> String {
 
 /// A report of a made-up run, for tests of the pages.
 #[cfg(test)]
-pub fn sample<'a>(seen: &'a Seen, criteria: Vec<Criterion>) -> Report<'a> {
+pub fn sample<'a>(seen: &'a Observations, criteria: Vec<Criterion>) -> Report<'a> {
     Report {
         verdict: "failed",
         why: why(&criteria, false),

@@ -3,19 +3,19 @@
 use crate::doctor::hardware::pci;
 use crate::doctor::hardware::pci::Link;
 use crate::qualify::causes;
+use crate::qualify::criterion::{Criterion, Judged};
 use crate::qualify::drives::{DriveWay, balance};
+use crate::qualify::fact::Fact;
 use crate::qualify::health;
-use crate::qualify::health::Fact;
 use crate::qualify::measure::Kind;
+use crate::qualify::observations::{Failure, Observations, WatchedLink};
 use crate::qualify::profile::Rule;
-use crate::qualify::seen::{Failure, Seen, WatchedLink};
-use crate::qualify::verdict::{Criterion, Judged};
 
 const DRIVE_LINK: &str = "drive's PCIe link";
 const GPU_LINK: &str = "link under load";
 
 /// All of them.
-pub fn judge(rule: &Rule, seen: &Seen) -> Vec<Criterion> {
+pub fn judge(rule: &Rule, seen: &Observations) -> Vec<Criterion> {
     let mut criteria = vec![verified(seen)];
     criteria.extend(drives(rule, seen));
     criteria.extend(seen.drive_links.iter().map(|way| drive_link(rule, way)));
@@ -27,7 +27,7 @@ pub fn judge(rule: &Rule, seen: &Seen) -> Vec<Criterion> {
 
 /// Every load's bytes, in place. A load that could not be made has none to compare: only where the hardware failed it is
 /// the machine to blame.
-fn verified(seen: &Seen) -> Criterion {
+fn verified(seen: &Observations) -> Criterion {
     let loads: Vec<_> = seen.cold.iter().chain(&seen.warm).collect();
     let right = loads.iter().filter(|load| load.verified == Some(true)).count();
     let is_wrong = loads.iter().any(|load| load.verified == Some(false));
@@ -49,7 +49,7 @@ fn verified(seen: &Seen) -> Criterion {
     }
 }
 
-fn drives(rule: &Rule, seen: &Seen) -> Vec<Criterion> {
+fn drives(rule: &Rule, seen: &Observations) -> Vec<Criterion> {
     let mut rows = Vec::new();
     if let Some(least) = rule.drives().count {
         let judged = match seen.drives.len() {
@@ -92,7 +92,7 @@ fn untold(id: &'static str, of: &str, what: &'static str, is_required: bool, why
 }
 
 /// What the profile insists on, and nothing here has: dropped, it would count as met.
-fn no_links(rule: &Rule, seen: &Seen) -> Vec<Criterion> {
+fn no_links(rule: &Rule, seen: &Observations) -> Vec<Criterion> {
     let mut rows = Vec::new();
     if seen.drive_links.is_empty() && rule.must_be_told(Fact::DriveLink) {
         rows.push(untold("drive-link", "drives", DRIVE_LINK, true, "no drive is seen below this path"));
@@ -127,7 +127,7 @@ fn drive_link(rule: &Rule, way: &DriveWay) -> Criterion {
     }
 }
 
-fn gpu_link(rule: &Rule, seen: &Seen, gpu: &str) -> Criterion {
+fn gpu_link(rule: &Rule, seen: &Observations, gpu: &str) -> Criterion {
     match seen.links.iter().find(|link| link.gpu == gpu) {
         Some(seen) => link(seen),
         None => {
@@ -162,8 +162,8 @@ mod tests {
     use crate::doctor::hardware::test_tree::{nvme_drives, tree};
     use crate::doctor::storage::Drive;
     use crate::qualify::drives;
+    use crate::qualify::observations::sample::{check, good, served};
     use crate::qualify::profile::Profile;
-    use crate::qualify::seen::sample::{check, good, served};
     use crate::qualify::verdict::verdict;
     use anyhow::anyhow;
 
@@ -172,7 +172,7 @@ mod tests {
         let text = "drives = { count = 2, balance = 0.5 }\nhealth.fail_on_warnings = true";
         let rule = rule(text);
         assert_eq!(verdict(&judge(&rule, &good())), Judged::Passed);
-        let failed = |change: fn(&mut Seen)| {
+        let failed = |change: fn(&mut Observations)| {
             let mut seen = good();
             change(&mut seen);
             let rows = judge(&rule, &seen);
@@ -181,7 +181,7 @@ mod tests {
             assert!(!failed[0].causes.is_empty());
             failed[0].id
         };
-        let wrong = |seen: &mut Seen| {
+        let wrong = |seen: &mut Observations| {
             seen.warm[0].verified = Some(false);
             seen.warm[0].error = Some("the bytes are wrong".into());
         };

@@ -1,83 +1,11 @@
 //! The criteria, one by one, and what they come to.
 
-use serde::Serialize;
-
 use crate::qualify::causes;
-use crate::qualify::measure::{Kind, Measured, links_below};
+use crate::qualify::criterion::{Criterion, Judged};
+use crate::qualify::measure::{Kind, Measured};
+use crate::qualify::observations::Observations;
 use crate::qualify::profile::{Rule, Threshold};
-use crate::qualify::seen::Seen;
 use crate::qualify::state;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Judged {
-    Passed,
-    /// What it takes to judge was not there.
-    Unknown,
-    Failed,
-}
-
-/// One criterion, judged.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Criterion {
-    /// `raw-read`, …, `verified`, `drives`, `drive-balance`, `drive-link`, `gpu-link`, `health-smart`, …
-    pub id: &'static str,
-    pub of: String,
-    pub what: &'static str,
-    pub measured: String,
-    pub limit: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub measured_gb_per_s: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit_gb_per_s: Option<f64>,
-    /// What the links on its way allow at most, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub allowed_gb_per_s: Option<f64>,
-    pub judged: Judged,
-    /// False of one that nobody told enough to judge and that the rule does not insist on: the verdict goes by the others.
-    pub decides: bool,
-    /// Of a failed or unknown one: why, and of a failed one the likeliest cause first, each with what points to it. Of a
-    /// passed one: what warned, or was not told.
-    pub causes: Vec<String>,
-}
-
-impl Criterion {
-    pub fn new(id: &'static str, of: &str, what: &'static str, judged: Judged) -> Criterion {
-        Criterion {
-            id,
-            of: of.to_string(),
-            what,
-            measured: String::new(),
-            limit: String::new(),
-            measured_gb_per_s: None,
-            limit_gb_per_s: None,
-            allowed_gb_per_s: None,
-            judged,
-            decides: true,
-            causes: Vec::new(),
-        }
-    }
-
-    /// Whoever raised the limit above what the links allow has to know that first.
-    pub fn is_beyond_links(&self) -> bool {
-        self.limit_gb_per_s.and_then(|limit| links_below(limit, self.allowed_gb_per_s)).is_some()
-    }
-
-    pub fn saying(mut self, measured: impl Into<String>, limit: impl Into<String>) -> Criterion {
-        (self.measured, self.limit) = (measured.into(), limit.into());
-        self
-    }
-
-    pub fn because(mut self, cause: impl Into<String>) -> Criterion {
-        self.causes.push(cause.into());
-        self
-    }
-
-    /// Measured over limit.
-    pub fn share(&self) -> Option<f64> {
-        Some(self.measured_gb_per_s? / self.limit_gb_per_s?)
-    }
-}
 
 /// The worst of those that decide; nothing judged is nothing known.
 pub fn verdict(criteria: &[Criterion]) -> Judged {
@@ -85,8 +13,8 @@ pub fn verdict(criteria: &[Criterion]) -> Judged {
     deciding.map(|criterion| criterion.judged).max().unwrap_or(Judged::Unknown)
 }
 
-/// Every criterion of the rule. `without_gpus` says that `--gpus none` left them out.
-pub fn judge(rule: &Rule, seen: &Seen, without_gpus: bool) -> Vec<Criterion> {
+/// Every criterion of the rule. `without_gpus`: they were left out on purpose.
+pub fn judge(rule: &Rule, seen: &Observations, without_gpus: bool) -> Vec<Criterion> {
     let mut criteria = failures(seen);
     match rule {
         Rule::Profile(profile) => {
@@ -110,8 +38,8 @@ pub fn judge(rule: &Rule, seen: &Seen, without_gpus: bool) -> Vec<Criterion> {
 }
 
 /// Measurements that could not be made.
-fn failures(seen: &Seen) -> Vec<Criterion> {
-    let row = |failure: &crate::qualify::seen::Failure| {
+fn failures(seen: &Observations) -> Vec<Criterion> {
+    let row = |failure: &crate::qualify::observations::Failure| {
         let judged = if failure.is_hardware { Judged::Failed } else { Judged::Unknown };
         Criterion::new(failure.kind.name(), &failure.of, failure.kind.words(), judged)
             .saying("failed", "measured")
@@ -120,7 +48,7 @@ fn failures(seen: &Seen) -> Vec<Criterion> {
     seen.failures.iter().map(row).collect()
 }
 
-fn by_threshold(seen: &Seen, kind: Kind, threshold: &Threshold, left_out: bool) -> Vec<Criterion> {
+fn by_threshold(seen: &Observations, kind: Kind, threshold: &Threshold, left_out: bool) -> Vec<Criterion> {
     let measured: Vec<&Measured> = seen.of(kind).collect();
     if !measured.is_empty() {
         return measured.into_iter().filter_map(|m| against_threshold(seen, m, threshold)).collect();
@@ -141,7 +69,7 @@ fn by_threshold(seen: &Seen, kind: Kind, threshold: &Threshold, left_out: bool) 
 
 /// The highest bound that can be told. `None` where the threshold does not apply: the warm load into host memory has no
 /// part to be held against.
-fn against_threshold(seen: &Seen, measured: &Measured, threshold: &Threshold) -> Option<Criterion> {
+fn against_threshold(seen: &Observations, measured: &Measured, threshold: &Threshold) -> Option<Criterion> {
     if let Some(why) = &measured.not_cold {
         return Some(unjudged(measured, why.clone()));
     }
@@ -184,7 +112,7 @@ fn unjudged(measured: &Measured, why: String) -> Criterion {
 }
 
 /// Of the parts on the way that were measured alone, the slowest: raw reads, or the copy to the GPU.
-fn slowest_part(seen: &Seen, measured: &Measured) -> Option<(&'static str, f64)> {
+fn slowest_part(seen: &Observations, measured: &Measured) -> Option<(&'static str, f64)> {
     let raw = || seen.lowest(Kind::RawRead).map(|rate| ("raw reads", rate));
     let copy = || seen.copy_to(&measured.of).map(|rate| ("the copy to the GPU", rate));
     let parts = match measured.kind {
@@ -195,7 +123,7 @@ fn slowest_part(seen: &Seen, measured: &Measured) -> Option<(&'static str, f64)>
     parts.into_iter().flatten().min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-fn by_earlier(seen: &Seen, then: &Measured, host: &str, tolerance: f64) -> Criterion {
+fn by_earlier(seen: &Observations, then: &Measured, host: &str, tolerance: f64) -> Criterion {
     let (kind, of) = (then.kind, &then.of);
     let limit = then.gb_per_s * (1.0 - tolerance);
     match seen.of(kind).find(|now| now.of == *of) {
@@ -211,7 +139,7 @@ fn by_earlier(seen: &Seen, then: &Measured, host: &str, tolerance: f64) -> Crite
     }
 }
 
-fn rate_row(seen: &Seen, measured: &Measured, limit: f64, words: &str) -> Criterion {
+fn rate_row(seen: &Observations, measured: &Measured, limit: f64, words: &str) -> Criterion {
     let passed = measured.gb_per_s >= limit;
     let judged = if passed { Judged::Passed } else { Judged::Failed };
     let mut row = Criterion::new(measured.kind.name(), &measured.of, measured.kind.words(), judged)
@@ -227,9 +155,9 @@ fn rate_row(seen: &Seen, measured: &Measured, limit: f64, words: &str) -> Criter
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qualify::observations::Failure;
+    use crate::qualify::observations::sample::{good, measured};
     use crate::qualify::profile::{Earlier, Profile};
-    use crate::qualify::seen::Failure;
-    use crate::qualify::seen::sample::{good, measured};
     use anyhow::anyhow;
 
     fn profile(text: &str) -> Rule {

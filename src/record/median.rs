@@ -1,4 +1,4 @@
-//! The middle of some figures.
+//! The median.
 
 /// The middle value, or the mean of the two in the middle; `None` of nothing.
 pub fn median(values: &[f64]) -> Option<f64> {

@@ -1,8 +1,8 @@
 //! Why a rate is too low: a table of what to look for, likeliest first, over the checks and the measurements.
 
-pub use crate::qualify::causes::signs::{in_words, spread};
+pub use crate::qualify::causes::evidence::{in_words, spread};
 use crate::qualify::measure::{Kind, Measured, links_below};
-use crate::qualify::seen::Seen;
+use crate::qualify::observations::Observations;
 
 /// More than this hides the likeliest.
 const CAUSES_MAX: usize = 3;
@@ -21,39 +21,39 @@ enum Part {
 /// One thing to look for: where it matters, and what says so, as a sentence.
 struct Cause {
     part: Part,
-    find: fn(&Seen, &Measured) -> Option<String>,
+    find: fn(&Observations, &Measured) -> Option<String>,
 }
 
 /// The first that are found are told: what certainly limits, then what is broken, then what may slow.
 const TABLE: [Cause; 17] = [
-    Cause { part: Part::Storage, find: crate::qualify::causes::signs::throttled },
-    Cause { part: Part::Storage, find: crate::qualify::causes::signs::mapped },
-    Cause { part: Part::Storage, find: crate::qualify::causes::signs::one_drive_busy },
-    Cause { part: Part::Storage, find: crate::qualify::causes::signs::drive_link },
-    Cause { part: Part::Storage, find: crate::qualify::causes::signs::hot_drive },
-    Cause { part: Part::Storage, find: crate::qualify::causes::signs::array_or_queue },
-    Cause { part: Part::Storage, find: crate::qualify::causes::signs::no_direct },
-    Cause { part: Part::Storage, find: crate::qualify::causes::signs::virtual_machine },
-    Cause { part: Part::Link, find: crate::qualify::causes::signs::gpu_link },
-    Cause { part: Part::Link, find: crate::qualify::causes::signs::slowed_gpu },
-    Cause { part: Part::Link, find: crate::qualify::causes::signs::shared_gpu },
-    Cause { part: Part::Between, find: crate::qualify::causes::signs::cross_socket },
-    Cause { part: Part::Between, find: crate::qualify::causes::signs::translating },
-    Cause { part: Part::Link, find: crate::qualify::causes::signs::translating },
-    Cause { part: Part::Host, find: crate::qualify::causes::signs::limited_host },
-    Cause { part: Part::Host, find: crate::qualify::causes::signs::not_cached },
-    Cause { part: Part::Host, find: crate::qualify::causes::signs::overhead },
+    Cause { part: Part::Storage, find: crate::qualify::causes::evidence::throttled },
+    Cause { part: Part::Storage, find: crate::qualify::causes::evidence::mapped },
+    Cause { part: Part::Storage, find: crate::qualify::causes::evidence::one_drive_busy },
+    Cause { part: Part::Storage, find: crate::qualify::causes::evidence::drive_link },
+    Cause { part: Part::Storage, find: crate::qualify::causes::evidence::hot_drive },
+    Cause { part: Part::Storage, find: crate::qualify::causes::evidence::array_or_queue },
+    Cause { part: Part::Storage, find: crate::qualify::causes::evidence::no_direct },
+    Cause { part: Part::Storage, find: crate::qualify::causes::evidence::virtual_machine },
+    Cause { part: Part::Link, find: crate::qualify::causes::evidence::gpu_link },
+    Cause { part: Part::Link, find: crate::qualify::causes::evidence::slowed_gpu },
+    Cause { part: Part::Link, find: crate::qualify::causes::evidence::shared_gpu },
+    Cause { part: Part::Between, find: crate::qualify::causes::evidence::cross_socket },
+    Cause { part: Part::Between, find: crate::qualify::causes::evidence::translating },
+    Cause { part: Part::Link, find: crate::qualify::causes::evidence::translating },
+    Cause { part: Part::Host, find: crate::qualify::causes::evidence::limited_host },
+    Cause { part: Part::Host, find: crate::qualify::causes::evidence::not_cached },
+    Cause { part: Part::Host, find: crate::qualify::causes::evidence::overhead },
 ];
 
 /// The likeliest causes of a figure below its limit; never empty.
-pub fn of(seen: &Seen, measured: &Measured, limit: f64) -> Vec<String> {
+pub fn of(seen: &Observations, measured: &Measured, limit: f64) -> Vec<String> {
     let mut causes: Vec<String> = beyond_links(measured, limit).into_iter().collect();
     let parts = blame(seen, measured, limit, &mut causes);
     for part in parts {
         let found = TABLE.iter().filter(|cause| cause.part == part);
         causes.extend(found.filter_map(|cause| (cause.find)(seen, measured)));
     }
-    causes.extend(crate::qualify::causes::signs::link_errors(seen, measured));
+    causes.extend(crate::qualify::causes::evidence::link_errors(seen, measured));
     causes.dedup();
     causes.truncate(CAUSES_MAX);
     if causes.is_empty() {
@@ -71,7 +71,7 @@ fn beyond_links(measured: &Measured, limit: f64) -> Option<String> {
 }
 
 /// Which parts can be to blame. Where a part alone is already below the limit, that is said first.
-fn blame(seen: &Seen, measured: &Measured, limit: f64, causes: &mut Vec<String>) -> Vec<Part> {
+fn blame(seen: &Observations, measured: &Measured, limit: f64, causes: &mut Vec<String>) -> Vec<Part> {
     let raw = seen.lowest(Kind::RawRead).filter(|rate| *rate < limit);
     let copy = seen.copy_to(&measured.of).filter(|rate| *rate < limit);
     let says = |what: &str, rate: f64| format!("{what} alone reach {rate:.2} GB/s");
@@ -105,11 +105,11 @@ mod tests {
     use crate::doctor::hardware;
     use crate::doctor::hardware::LinkSeen;
     use crate::doctor::hardware::test_tree::{nvme_drives, tree};
-    use crate::qualify::seen::sample::{check, good, load, served, set};
+    use crate::qualify::observations::sample::{check, good, load, served, set};
     use crate::record::result::Phases;
 
     /// The causes of this kind's figure, held against a limit just above it.
-    fn causes(seen: &Seen, kind: Kind) -> Vec<String> {
+    fn causes(seen: &Observations, kind: Kind) -> Vec<String> {
         let measured = seen.of(kind).next().unwrap();
         of(seen, measured, measured.gb_per_s + 0.1)
     }

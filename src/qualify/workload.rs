@@ -1,4 +1,4 @@
-//! What checkpoint a size gets: a made-up model of published shapes, whole, with fewer layers, or cut to fit.
+//! What checkpoint a size gets: a made-up model of published workload, whole, with fewer layers, or cut to fit.
 
 use anyhow::{Context, Result, bail};
 
@@ -18,9 +18,9 @@ const ENOUGH: f64 = 0.9;
 /// A cut one is full where less than this share is left: else norms and biases of all other layers would come, too.
 const LEFT: f64 = 0.01;
 
-/// The shapes for a size.
+/// The checkpoint for a size.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Shapes {
+pub struct Workload {
     /// As [`synthetic::model`] takes it.
     id: String,
     pub bytes: u64,
@@ -30,58 +30,58 @@ pub struct Shapes {
 
 /// The largest shapes of up to `bytes`: a model's share of whole layers where that comes near, else as many tensors of
 /// a model as fit. Between the small model and one layer of the next lie 0.6 GB, and each further layer has 0.4.
-pub fn of(bytes: u64) -> Result<Shapes> {
-    let whole = whole_layers()?.into_iter().filter(|shapes| shapes.bytes <= bytes);
-    let Some(whole) = whole.max_by_key(|shapes| shapes.bytes) else {
+pub fn of(bytes: u64) -> Result<Workload> {
+    let whole = whole_layers()?.into_iter().filter(|workload| workload.bytes <= bytes);
+    let Some(whole) = whole.max_by_key(|workload| workload.bytes) else {
         bail!("no checkpoint to measure with is as small as {bytes} bytes");
     };
     if whole.bytes as f64 >= bytes as f64 * ENOUGH {
         return Ok(whole);
     }
     let cuts = MODELS.iter().map(|id| cut(id, bytes)).collect::<Result<Vec<_>>>()?;
-    let best = cuts.into_iter().max_by_key(|shapes| shapes.bytes);
+    let best = cuts.into_iter().max_by_key(|workload| workload.bytes);
     Ok(best.filter(|cut| cut.bytes > whole.bytes).unwrap_or(whole))
 }
 
 /// What the smallest takes, in MiB.
 pub fn least_mib() -> Result<u64> {
-    Ok(whole_layers()?.iter().map(|shapes| shapes.bytes.div_ceil(1 << 20)).min().unwrap_or(0))
+    Ok(whole_layers()?.iter().map(|workload| workload.bytes.div_ceil(1 << 20)).min().unwrap_or(0))
 }
 
 /// Every model, with each share of its layers.
-fn whole_layers() -> Result<Vec<Shapes>> {
+fn whole_layers() -> Result<Vec<Workload>> {
     let mut all = Vec::new();
     for id in MODELS {
         for percent in 1..=100 {
             let model = synthetic::model(&format!("{id}@{}", f64::from(percent) / 100.0))?;
             let bytes = model.tensors.iter().filter_map(TensorSpec::bytes).sum();
-            all.push(Shapes { id: model.id, bytes, kept: None });
+            all.push(Workload { id: model.id, bytes, kept: None });
         }
     }
     Ok(all)
 }
 
 /// Of a whole model, each tensor that still fits, in its order.
-fn cut(id: &str, bytes: u64) -> Result<Shapes> {
+fn cut(id: &str, bytes: u64) -> Result<Workload> {
     let model = synthetic::model(id)?;
     let full = bytes - (bytes as f64 * LEFT) as u64;
-    let mut shapes = Shapes { id: model.id, bytes: 0, kept: None };
+    let mut workload = Workload { id: model.id, bytes: 0, kept: None };
     let mut kept = Vec::new();
     for (i, tensor) in model.tensors.iter().enumerate() {
-        let fits = |size: &u64| shapes.bytes.checked_add(*size).is_some_and(|sum| sum <= bytes);
+        let fits = |size: &u64| workload.bytes.checked_add(*size).is_some_and(|sum| sum <= bytes);
         if let Some(size) = tensor.bytes().filter(fits) {
-            shapes.bytes += size;
+            workload.bytes += size;
             kept.push(i);
         }
-        if shapes.bytes >= full {
+        if workload.bytes >= full {
             break;
         }
     }
-    shapes.kept = Some(kept);
-    Ok(shapes)
+    workload.kept = Some(kept);
+    Ok(workload)
 }
 
-impl Shapes {
+impl Workload {
     /// The tensors of these shapes, with seeded values. A cut model's name tells its size.
     pub fn input(&self, cancel: &Cancel) -> Result<Input> {
         let mut input =
@@ -123,9 +123,14 @@ mod tests {
         let least = least_mib().unwrap() << 20;
         let mut bytes = least;
         while bytes < 130 << 30 {
-            let shapes = of(bytes).unwrap();
-            assert!(shapes.bytes <= bytes, "{shapes:?} of {bytes}");
-            assert!(shapes.bytes as f64 >= 0.9 * bytes as f64, "{} of {bytes}: {}", shapes.bytes, shapes.id);
+            let workload = of(bytes).unwrap();
+            assert!(workload.bytes <= bytes, "{workload:?} of {bytes}");
+            assert!(
+                workload.bytes as f64 >= 0.9 * bytes as f64,
+                "{} of {bytes}: {}",
+                workload.bytes,
+                workload.id
+            );
             bytes += bytes / 9;
         }
         assert!(of(1 << 20).is_err());
@@ -138,19 +143,22 @@ mod tests {
             (16_070_000_000, "meta-llama/Meta-Llama-3-8B"),
             (64 << 30, "meta-llama/Meta-Llama-3-70B@"),
         ] {
-            let shapes = of(bytes).unwrap();
-            assert!(shapes.id.starts_with(starts) && shapes.kept.is_none(), "{shapes:?}");
+            let workload = of(bytes).unwrap();
+            assert!(workload.id.starts_with(starts) && workload.kept.is_none(), "{workload:?}");
         }
     }
 
     #[test]
     fn a_cut_model_has_the_values_of_the_whole_one() {
-        let shapes = of(400_000_000).unwrap();
-        let cut = shapes.input(&Cancel::default()).unwrap();
-        assert_eq!(cut.tensors.iter().map(|tensor| tensor.bytes).sum::<u64>(), shapes.bytes);
-        assert_eq!(cut.default_name, format!("synthetic/{}@{:.3}GB", shapes.id, shapes.bytes as f64 / 1e9));
+        let workload = of(400_000_000).unwrap();
+        let cut = workload.input(&Cancel::default()).unwrap();
+        assert_eq!(cut.tensors.iter().map(|tensor| tensor.bytes).sum::<u64>(), workload.bytes);
+        assert_eq!(
+            cut.default_name,
+            format!("synthetic/{}@{:.3}GB", workload.id, workload.bytes as f64 / 1e9)
+        );
         let whole = input::open(
-            &format!("synthetic:{}", shapes.id),
+            &format!("synthetic:{}", workload.id),
             0,
             None,
             &Cancel::default(),

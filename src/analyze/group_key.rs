@@ -6,7 +6,7 @@ use crate::os::text::is_harmful;
 
 /// The derived order is the order of every output, once `format_rank` has put the baseline last.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct Key {
+pub struct GroupKey {
     /// Without the replica's suffix.
     pub model: String,
     pub mode: String,
@@ -24,11 +24,11 @@ pub struct Key {
     pub engine: String,
 }
 
-impl Key {
+impl GroupKey {
     /// `section` is model, mode, destination and cache state.
-    pub fn new(section: [&str; 4], format: &str, engine: &str) -> Key {
+    pub fn new(section: [&str; 4], format: &str, engine: &str) -> GroupKey {
         let [model, mode, destination, cache_state] = section.map(printable);
-        Key {
+        GroupKey {
             model,
             mode,
             destination,
@@ -40,8 +40,8 @@ impl Key {
         }
     }
 
-    pub fn with_host(&self, host: &str) -> Key {
-        Key { host: host.to_string(), ..self.clone() }
+    pub fn with_host(&self, host: &str) -> GroupKey {
+        GroupKey { host: host.to_string(), ..self.clone() }
     }
 
     pub fn is_baseline(&self) -> bool {
@@ -93,10 +93,11 @@ mod tests {
 
     #[test]
     fn hosts_stand_apart_within_a_model_and_the_baseline_comes_last() {
-        let key = |host: &str, format: &str| Key::new(["m", "cached", "", ""], format, "").with_host(host);
+        let key =
+            |host: &str, format: &str| GroupKey::new(["m", "cached", "", ""], format, "").with_host(host);
         let mut keys = [key("b", "sllm"), key("a", "safetensors"), key("a", "sllm"), key("a", "z")];
         keys.sort();
-        let order: Vec<String> = keys.iter().map(Key::title).collect();
+        let order: Vec<String> = keys.iter().map(GroupKey::title).collect();
         let expected = ["on a: sllm", "on a: z", "on a: safetensors", "on b: sllm"];
         assert_eq!(order, expected.map(|end| format!("m, cached, {end}")));
     }

@@ -1,17 +1,17 @@
-//! The words of many descriptions.
+//! Texts that stand often, each kept once: descriptions of many machines repeat the same few.
 
 use std::collections::HashMap;
 
-/// Texts that stand often, each kept once.
+/// Texts by number.
 #[derive(Debug, Default)]
-pub struct Texts {
+pub struct Interner {
     texts: Vec<String>,
     indices: HashMap<String, u32>,
     /// Those that were JSON numbers.
     numbers: HashMap<u32, f64>,
 }
 
-impl Texts {
+impl Interner {
     pub fn index(&mut self, text: &str) -> u32 {
         if let Some(index) = self.indices.get(text) {
             return *index;

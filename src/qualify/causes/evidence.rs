@@ -3,7 +3,7 @@
 use crate::doctor::check::{Check, Status};
 use crate::qualify::drives::{Served, balance};
 use crate::qualify::measure::{Kind, Measured, median};
-use crate::qualify::seen::Seen;
+use crate::qualify::observations::Observations;
 use crate::record::result::Record;
 
 /// Below this share of an even spread a drive counts as idle.
@@ -19,16 +19,16 @@ pub fn in_words(check: &Check) -> String {
     format!("{subject}{} [{}]{why}{remedy}", check.value, check.id)
 }
 
-fn first(seen: &Seen, measured: &Measured, ids: &[&str], what: &str) -> Option<String> {
+fn first(seen: &Observations, measured: &Measured, ids: &[&str], what: &str) -> Option<String> {
     seen.troubles(ids, &measured.of).next().map(|check| format!("{what}: {}", in_words(check)))
 }
 
-pub fn throttled(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn throttled(seen: &Observations, measured: &Measured) -> Option<String> {
     first(seen, measured, &["machine.io-limit"], "reads are throttled")
 }
 
 /// A map of the device mapper may delay, or lay everything on one drive; only root can ask which.
-pub fn mapped(seen: &Seen, _: &Measured) -> Option<String> {
+pub fn mapped(seen: &Observations, _: &Measured) -> Option<String> {
     let is_map = |check: &&Check| check.id == "storage.device" && check.subject.starts_with("dm-");
     let map = seen.checks.iter().find(is_map)?;
     Some(format!(
@@ -38,7 +38,7 @@ pub fn mapped(seen: &Seen, _: &Measured) -> Option<String> {
     ))
 }
 
-pub fn one_drive_busy(seen: &Seen, _: &Measured) -> Option<String> {
+pub fn one_drive_busy(seen: &Observations, _: &Measured) -> Option<String> {
     let uneven = seen.served.len() > 1 && balance(&seen.served).is_some_and(|found| found < IDLE);
     uneven.then(|| spread(&seen.served))
 }
@@ -60,17 +60,17 @@ pub fn spread(served: &[Served]) -> String {
     )
 }
 
-pub fn drive_link(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn drive_link(seen: &Observations, measured: &Measured) -> Option<String> {
     first(seen, measured, &["drive.link", "drive.path"], "a drive's PCIe link is not what it could be")
 }
 
-pub fn hot_drive(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn hot_drive(seen: &Observations, measured: &Measured) -> Option<String> {
     let ids = ["drive.temperature", "health.drive-temperature", "health.smart", "drive.smart"];
     first(seen, measured, &ids, "a drive is hot or failing")
 }
 
 /// That a virtual drive calls itself a spinning disk says nothing of what is below it.
-pub fn array_or_queue(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn array_or_queue(seen: &Observations, measured: &Measured) -> Option<String> {
     let is_flag = |check: &Check| {
         check.id == "storage.queue"
             && check.why.as_deref().is_some_and(|why| why.contains("spinning disk"))
@@ -86,36 +86,36 @@ fn is_virtual_drive(name: &str) -> bool {
     ["vd", "xvd", "loop", "nbd", "rbd"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-pub fn no_direct(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn no_direct(seen: &Observations, measured: &Measured) -> Option<String> {
     first(seen, measured, &["direct.read", "direct.alignment"], "reads can't pass the page cache")
 }
 
-pub fn gpu_link(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn gpu_link(seen: &Observations, measured: &Measured) -> Option<String> {
     first(seen, measured, &["gpu.link", "gpu.path"], "the GPU's PCIe link is not what it could be")
 }
 
-pub fn slowed_gpu(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn slowed_gpu(seen: &Observations, measured: &Measured) -> Option<String> {
     first(seen, measured, &["gpu.throttle", "health.throttle"], "the GPU is slowed down")
 }
 
-pub fn shared_gpu(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn shared_gpu(seen: &Observations, measured: &Measured) -> Option<String> {
     first(seen, measured, &["gpu.processes", "gpu.mig"], "the GPU is shared")
 }
 
-pub fn cross_socket(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn cross_socket(seen: &Observations, measured: &Measured) -> Option<String> {
     first(seen, measured, &["pair.distance"], "drive and GPU hang on different sockets")
 }
 
-pub fn translating(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn translating(seen: &Observations, measured: &Measured) -> Option<String> {
     first(seen, measured, &["machine.iommu"], "the IOMMU translates")
 }
 
-pub fn limited_host(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn limited_host(seen: &Observations, measured: &Measured) -> Option<String> {
     first(seen, measured, &["machine.cpu-limit", "machine.cpu"], "processor time is limited")
 }
 
 /// Warm loads that were not.
-pub fn not_cached(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn not_cached(seen: &Observations, measured: &Measured) -> Option<String> {
     if measured.kind != Kind::LoadWarm {
         return None;
     }
@@ -128,7 +128,7 @@ pub fn not_cached(seen: &Seen, measured: &Measured) -> Option<String> {
 }
 
 /// What a load of the kind judged spends before and beside the transfer.
-pub fn overhead(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn overhead(seen: &Observations, measured: &Measured) -> Option<String> {
     let loads = match measured.kind {
         Kind::LoadCold => &seen.cold,
         Kind::LoadWarm => &seen.warm,
@@ -139,17 +139,17 @@ pub fn overhead(seen: &Seen, measured: &Measured) -> Option<String> {
     let share = median(&shares);
     (share > OVERHEAD).then(|| {
         format!(
-            "{:.0} % of a load is opening, planning, allocating and pinning, not the transfer; of a larger --size \
-             that is less",
+            "{:.0} % of a load is opening, planning, allocating and pinning, not the transfer; of a larger \
+             checkpoint that is less",
             share * 100.0
         )
     })
 }
 
-pub fn link_errors(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn link_errors(seen: &Observations, measured: &Measured) -> Option<String> {
     first(seen, measured, &["health.pcie", "health.pcie-replay"], "a PCIe link had errors meanwhile")
 }
 
-pub fn virtual_machine(seen: &Seen, measured: &Measured) -> Option<String> {
+pub fn virtual_machine(seen: &Observations, measured: &Measured) -> Option<String> {
     first(seen, measured, &["machine.vm"], "the host may hold it back")
 }

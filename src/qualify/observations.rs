@@ -11,7 +11,7 @@ use crate::qualify::measure::{Kind, Measured};
 use crate::record::result::Record;
 
 #[derive(Debug, Default, Serialize)]
-pub struct Seen {
+pub struct Observations {
     pub measured: Vec<Measured>,
     pub failures: Vec<Failure>,
     /// Doctor's, for the path and the GPUs; of each GPU's link, what was seen under load.
@@ -68,14 +68,14 @@ impl WatchedLink {
     }
 }
 
-impl Seen {
+impl Observations {
     /// Nothing yet, of these drives and GPUs.
-    pub fn new(drives: &[Drive], gpus: &[QualifiedGpu], notes: Vec<String>) -> Seen {
-        Seen {
+    pub fn new(drives: &[Drive], gpus: &[QualifiedGpu], notes: Vec<String>) -> Observations {
+        Observations {
             drives: drives.iter().map(|drive| drive.name.clone()).collect(),
             gpus: gpus.iter().map(|gpu| gpu.name.clone()).collect(),
             notes,
-            ..Seen::default()
+            ..Observations::default()
         }
     }
 
@@ -149,9 +149,9 @@ pub mod sample {
     }
 
     /// One GPU and two drives, all well: 12 of 14 GB/s, 55 of 57.
-    pub fn good() -> Seen {
+    pub fn good() -> Observations {
         let gpu = "GPU 0";
-        Seen {
+        Observations {
             measured: vec![
                 measured(Kind::RawRead, "storage", 12.0, Some(14.0)),
                 measured(Kind::GpuCopy, gpu, 55.0, Some(57.0)),
@@ -172,7 +172,7 @@ pub mod sample {
             warm: vec![load(false)],
             drive_links: ["nvme0n1", "nvme1n1"].map(way).to_vec(),
             health: health(),
-            ..Seen::default()
+            ..Observations::default()
         }
     }
 
@@ -206,7 +206,7 @@ pub mod sample {
     }
 
     /// Sets the figure of a kind.
-    pub fn set(seen: &mut Seen, kind: Kind, gb_per_s: f64) {
+    pub fn set(seen: &mut Observations, kind: Kind, gb_per_s: f64) {
         for measured in seen.measured.iter_mut().filter(|measured| measured.kind == kind) {
             measured.gb_per_s = gb_per_s;
         }

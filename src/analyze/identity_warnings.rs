@@ -3,19 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::analyze::find::Folder;
+use crate::analyze::group_key::GroupKey;
 use crate::analyze::host::{Host, Hosts};
-use crate::analyze::key::Key;
 
-/// In a message.
+/// Of folders in one message.
 const MAX_TOPS: usize = 8;
 
 impl Hosts {
-    /// Where folders of several machines may have been taken for one: verdicts left out, or, in a fleet whose nodes
-    /// mostly have a folder each, a node with several.
-    pub fn doubts(&self, by_host: bool) -> Vec<String> {
+    /// A line for each node that may be several machines taken for one: it has more than one verdict of a path, or, in a
+    /// fleet whose nodes mostly have one folder each, it has several folders.
+    pub fn identity_warnings(&self, by_host: bool) -> Vec<String> {
         let nodes = || self.hosts.iter().filter(|host| host.is_node);
         let usual = by_host && nodes().filter(|host| host.tops.len() > 1).count() * 2 < nodes().count();
-        let doubt = |host: &Host| {
+        let warning = |host: &Host| {
             let older = match host.older_verdicts {
                 0 => None,
                 n => Some(format!("{}: {n} older verdicts of qualify are left out", host.name)),
@@ -24,19 +24,20 @@ impl Hosts {
             let parts: Vec<String> = older.into_iter().chain(shared).collect();
             (!parts.is_empty()).then(|| parts.join(". "))
         };
-        nodes().filter_map(doubt).collect()
+        nodes().filter_map(warning).collect()
     }
 }
 
-/// Loads that nothing names a host for: which folders have such of the same kind, which may be of several machines.
+/// Folders with loads that nothing names a host for. Where several have loads of the same kind, these may be of several
+/// machines.
 #[derive(Debug, Default)]
 pub struct Unnamed {
-    /// What formats must share to be compared, to folders.
+    /// Model, mode, destination and cache state to the folders with such loads.
     sections: BTreeMap<[String; 4], BTreeSet<usize>>,
 }
 
 impl Unnamed {
-    pub fn add(&mut self, keys: &[Key], folder: usize) {
+    pub fn add(&mut self, keys: &[GroupKey], folder: usize) {
         for key in keys {
             let [model, mode, destination, cache_state, _] = key.section().map(str::to_string);
             self.sections.entry([model, mode, destination, cache_state]).or_default().insert(folder);
@@ -95,12 +96,12 @@ mod tests {
     fn a_node_with_several_folders_is_told_where_the_others_have_one() {
         let fleet =
             |b: &[&str]| Hosts::of(vec![host("a", &["f/1"], 0), host("b", b, 0), host("c", &["f/4"], 0)]);
-        let doubts = fleet(&["f/2", "f/3"]).doubts(true);
-        let [doubt] = doubts.as_slice() else { panic!("{doubts:?}") };
-        assert!(doubt.contains("2 folders share the host name b: f/2, f/3. If"), "{doubt}");
-        assert!(fleet(&["f/2"]).doubts(true).is_empty());
+        let warnings = fleet(&["f/2", "f/3"]).identity_warnings(true);
+        let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert!(warning.contains("2 folders share the host name b: f/2, f/3. If"), "{warning}");
+        assert!(fleet(&["f/2"]).identity_warnings(true).is_empty());
         // Warm and cold loads of one host lie in two folders.
-        assert!(Hosts::of(vec![host("a", &["warm", "cold"], 0)]).doubts(false).is_empty());
+        assert!(Hosts::of(vec![host("a", &["warm", "cold"], 0)]).identity_warnings(false).is_empty());
     }
 
     #[test]
@@ -113,7 +114,7 @@ mod tests {
             searched: true,
         };
         let folders: Vec<Folder> = (0..12).map(|number| folder(format!("f{number}"))).collect();
-        let key = |model: &str, format: &str| Key::new([model, "cached", "", ""], format, "");
+        let key = |model: &str, format: &str| GroupKey::new([model, "cached", "", ""], format, "");
         let mut unnamed = Unnamed::default();
         unnamed.add(&[key("m", "sllm")], 1);
         unnamed.add(&[key("n", "sllm"), key("m", "sllm")], 1);
@@ -133,10 +134,10 @@ mod tests {
 
     #[test]
     fn verdicts_that_are_left_out_are_told() {
-        let doubts = Hosts::of(vec![host("a", &["1", "2"], 3)]).doubts(false);
+        let warnings = Hosts::of(vec![host("a", &["1", "2"], 3)]).identity_warnings(false);
         assert!(
-            doubts[0].starts_with("a: 3 older verdicts of qualify are left out. 2 folders share"),
-            "{doubts:?}"
+            warnings[0].starts_with("a: 3 older verdicts of qualify are left out. 2 folders share"),
+            "{warnings:?}"
         );
     }
 }

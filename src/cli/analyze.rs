@@ -1,0 +1,148 @@
+//! `sllm-gds analyze`: tables, speedups, plots and reports from result files.
+
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
+
+use crate::analyze::output::Table;
+use crate::analyze::plot::ImageFormat;
+use crate::analyze::{Analysis, summarize, summarize_against};
+use crate::cli::Outcome;
+use crate::cli::print;
+use crate::cli::words::parse_percent;
+use crate::os::text;
+
+/// More warnings than these are counted on the terminal; JSON has all.
+const MAX_WARNINGS: usize = 20;
+
+#[derive(Debug, Args)]
+pub struct AnalyzeArgs {
+    /// Result files, or directories of them
+    #[arg(required = true)]
+    pub results: Vec<PathBuf>,
+    #[arg(long, group = "output")]
+    pub json: bool,
+    #[arg(long, group = "output")]
+    pub csv: bool,
+    #[arg(long, group = "output")]
+    pub markdown: bool,
+    /// Print only this table [default: all that fit; with --csv: loads]
+    #[arg(long, value_enum)]
+    pub table: Option<Table>,
+    /// How many of a fleet's worst nodes to show in text, markdown and HTML
+    #[arg(long, default_value_t = 10, value_name = "COUNT")]
+    pub worst: usize,
+    /// Draw the comparison to a .png or .svg
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Write one page with everything: verdict, tables, plot, environment, records
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Write summary.txt and summary.json here, as ServerlessLLM's suite does
+    #[arg(long, value_name = "DIR")]
+    pub summary: Option<PathBuf>,
+    /// Earlier results to hold these against
+    #[arg(long, value_name = "DIR")]
+    pub baseline: Option<PathBuf>,
+    /// With --baseline: exit 1 when a mean load time grew by more
+    #[arg(long, default_value = "10%", value_parser = parse_percent, value_name = "PERCENT", requires = "baseline")]
+    pub max_regression: f64,
+}
+
+impl ValueEnum for Table {
+    fn value_variants<'a>() -> &'a [Table] {
+        &Table::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Table::Loads => PossibleValue::new("loads").help("A line for each group of loads on each node"),
+            Table::Fleet => PossibleValue::new("fleet").help("A line for each group over all nodes"),
+            Table::Nodes => {
+                PossibleValue::new("nodes").help("What was found about each node, the worst first")
+            }
+            Table::Comparison => {
+                PossibleValue::new("comparison").help("These results against those of --baseline")
+            }
+        })
+    }
+}
+
+pub fn run(args: &AnalyzeArgs) -> Result<Outcome> {
+    check(args)?;
+    let mut analysis = match &args.baseline {
+        None => summarize(&args.results)?,
+        Some(dir) => summarize_against(&args.results, dir, args.max_regression)?,
+    };
+    analysis.worst = args.worst;
+    tell_warnings(&analysis.notes);
+    if args.json {
+        print(&text::clean_json(&analysis.json()?))?;
+    } else if args.csv {
+        print(&text::clean_page(&analysis.csv(args.table)?))?;
+    } else if args.markdown {
+        print(&text::clean_page(&analysis.markdown(args.table)?))?;
+    } else {
+        print(&text::clean_page(&analysis.text(args.table)?))?;
+    }
+    tell_more_nodes(args, &analysis);
+    if let Some(path) = &args.plot {
+        analysis.plot(path)?;
+    }
+    if let Some(path) = &args.html {
+        analysis.html(path)?;
+    }
+    if let Some(dir) = &args.summary {
+        analysis.summary(dir)?;
+    }
+    let Some(comparison) = &analysis.comparison else { return Ok(Outcome::Yes) };
+    for line in comparison.regressions() {
+        print::tell(format_args!("regression: {line}"));
+    }
+    Ok(if comparison.regressed() { Outcome::No } else { Outcome::Yes })
+}
+
+/// Refuses what cannot be done, before anything is read.
+fn check(args: &AnalyzeArgs) -> Result<()> {
+    if let Some(path) = &args.plot {
+        ImageFormat::of(path)?;
+    }
+    if args.json && args.table.is_some() {
+        bail!("--json has every table; --table goes with text, --markdown and --csv");
+    }
+    if args.table == Some(Table::Comparison) && args.baseline.is_none() {
+        bail!("there is no comparison without --baseline DIR");
+    }
+    Ok(())
+}
+
+fn tell_warnings(warnings: &[String]) {
+    for warning in warnings.iter().take(MAX_WARNINGS) {
+        print::tell(format_args!("warning: {warning}"));
+    }
+    if warnings.len() > MAX_WARNINGS {
+        let more = warnings.len() - MAX_WARNINGS;
+        print::tell(format_args!("warning: … and {more} more warnings, all in --json"));
+    }
+}
+
+/// Says how to see the nodes that text and markdown left out.
+fn tell_more_nodes(args: &AnalyzeArgs, analysis: &Analysis) {
+    let all = analysis.fleet.as_ref().map_or(0, |fleet| fleet.worst.len());
+    let is_shown = matches!(args.table, None | Some(Table::Nodes)) && !args.json && !args.csv;
+    if is_shown && all > args.worst {
+        let more = all - args.worst;
+        print::tell(format_args!("{more} more nodes stand out: --worst COUNT shows more, --json has all"));
+    }
+}
+
+/// To standard output; a reader that has gone away (`| head`) is no error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("write to standard output"),
+    }
+}

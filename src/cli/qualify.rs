@@ -1,0 +1,250 @@
+//! `sllm-gds qualify`: a hardware engineer's acceptance run.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cli::engine::EngineArgs;
+use crate::cli::load::{Ready, prepare};
+use crate::cli::words::{parse_duration, parse_gpus, parse_size, parse_tolerance};
+use crate::cli::{EngineChoice, Gpus, Outcome, print};
+use crate::doctor;
+use crate::gpu;
+use crate::load::{Destination, Options};
+use crate::node::source::Source;
+use crate::os::cancel::Cancel;
+use crate::qualify::criterion::Judged;
+use crate::qualify::gpus::{QualifiedGpu, qualified};
+use crate::qualify::profile::{Rule, Setting, SettingDifference};
+use crate::qualify::report::Report;
+use crate::qualify::run::Run;
+use crate::qualify::scratch::{NotADirectory, ScratchDirectory};
+use crate::qualify::settings::Settings;
+use crate::qualify::size::{Free, is_enough};
+use crate::qualify::{files, page, records, workload};
+use crate::record::names::QUALIFY_FILE;
+use crate::record::{environment, result};
+use crate::write::save::check_space;
+use clap::Args;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+pub struct QualifyArgs {
+    /// A directory of the file system to measure. All that is written goes below it, and is removed again
+    #[arg(long)]
+    pub path: PathBuf,
+    /// `none` (host memory), `all`, or a list: 0,1 or UUIDs [default: all, or none on a machine without a GPU]
+    #[arg(long, value_parser = parse_gpus)]
+    pub gpus: Option<Gpus>,
+    /// A TOML file, or one of h100-sxm-nvme4, h200-pcie5, a5000-nvme2, laptop [default: shares only, of what links and parts allow]
+    #[arg(long, value_name = "FILE.toml|NAME")]
+    pub profile: Option<String>,
+    /// Judge by an earlier node instead: the qualify.json that it left
+    #[arg(long, value_name = "RECORD.json", conflicts_with = "profile")]
+    pub against: Option<PathBuf>,
+    /// With --against: how much less than the earlier node is still good
+    #[arg(long, default_value = "10%", value_parser = parse_tolerance, value_name = "PERCENT", requires = "against")]
+    pub tolerance: f64,
+    /// Measuring time in all, shared out; each measurement is made at least three times, but raw reads, which stop when
+    /// their share of it is over, once
+    #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
+    pub duration: Duration,
+    /// Bytes of the file and of the checkpoint to measure with, one after the other [default: 8GB, at most a quarter
+    /// of the free space and of the memory to load into]
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub size: Option<u64>,
+    /// Where qualify.json, qualify.html and the records of the loads go
+    #[arg(long, alias = "results-path", default_value = "results")]
+    pub results: PathBuf,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Print qualify.json instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
+    let rule = rule(args)?;
+    spare_the_reference(args)?;
+    let scratch = scratch(&args.path)?;
+    let claim = result::claim(&args.results).context("--results")?;
+    if let Some(note) = &claim.note {
+        print::tell(format_args!("note: {note}"));
+    }
+    environment::read(&args.results)?;
+    let mut notes = Vec::new();
+    let settings = settings(args, &mut notes)?;
+    let mut run = Run::new(&settings, notes, &tell_step)?;
+    let interrupted = run.measure(scratch, cancel)?;
+    let is_kept = interrupted && run.has_measured_nothing() && args.results.join(QUALIFY_FILE).exists();
+    run.seen.notes.extend(last_notes(args, &run, &rule, is_kept)?);
+    let report = Report::new(&run, &rule, interrupted);
+    if !is_kept {
+        files::write(&report, &args.results)?;
+    }
+    match args.json {
+        true => print::say_json(&serde_json::to_string_pretty(&report)?),
+        false => print::say_page(&page::text(&report, &args.results)),
+    }
+    Ok(match (interrupted, report.judged) {
+        (true, _) => Outcome::Interrupted,
+        (_, Judged::Passed) => Outcome::Yes,
+        (_, Judged::Failed) => Outcome::No,
+        (_, Judged::Unknown) => Outcome::Unknown,
+    })
+}
+
+/// Says on a terminal what goes on.
+fn tell_step(step: &str) {
+    if std::io::stderr().is_terminal() {
+        print::tell(format_args!("… {step}"));
+    }
+}
+
+/// What the arguments name; before any work, so that a slip costs none.
+fn rule(args: &QualifyArgs) -> Result<Rule> {
+    if let Some(record) = &args.against {
+        return Rule::of_earlier(record, args.tolerance)
+            .with_context(|| format!("--against {}", record.display()));
+    }
+    let name = args.profile.as_deref();
+    Rule::of_profile(name).with_context(|| format!("--profile {}", name.unwrap_or("default")))
+}
+
+/// Refuses to write this run's record over the one that it is judged by.
+fn spare_the_reference(args: &QualifyArgs) -> Result<()> {
+    let Some(reference) = &args.against else { return Ok(()) };
+    let own = args.results.join(QUALIFY_FILE);
+    if own.canonicalize().is_ok_and(|own| reference.canonicalize().is_ok_and(|reference| reference == own)) {
+        bail!("--against {} would be overwritten: name other --results", reference.display());
+    }
+    Ok(())
+}
+
+fn scratch(path: &Path) -> Result<ScratchDirectory> {
+    let scratch = match ScratchDirectory::new(path) {
+        Err(error) if error.is::<NotADirectory>() => bail!("--path {} is {error}", path.display()),
+        made => made.with_context(|| format!("--path {}", path.display()))?,
+    };
+    scratch.notes.iter().for_each(|note| print::tell(format_args!("note: {note}")));
+    Ok(scratch)
+}
+
+/// Opens the GPUs, chooses the size, and has doctor examine path and GPUs.
+fn settings(args: &QualifyArgs, notes: &mut Vec<String>) -> Result<Settings> {
+    let path = args.path.canonicalize().with_context(|| format!("resolve {}", args.path.display()))?;
+    let source = Source::live(false);
+    let (to, options) = open(args, &path, notes)?;
+    let gpus = match &to {
+        Destination::Host => Vec::new(),
+        Destination::Gpus(gpus, _) => qualified(&source, gpus).context("--gpus")?,
+    };
+    let size_bytes = size(args, &path, &gpus)?;
+    let drives = doctor::of_path(&source, &path).2;
+    tell_step("checks");
+    let uuids: Vec<String> =
+        gpus.iter().filter_map(|gpu| gpu.facts.as_ref()).map(|facts| facts.uuid.clone()).collect();
+    let of_gpus = if uuids.is_empty() { Gpus::None } else { Gpus::List(uuids) };
+    let name = path.to_str().unwrap_or_default().to_string();
+    let examined = doctor::examine(&source, &[name], &of_gpus)?;
+    let of_path = examined.paths.first();
+    Ok(Settings {
+        storage: of_path.map(|path| path.storage.clone()).unwrap_or_default(),
+        gds: of_path.map(|path| path.verdict(examined.has_gpu)).unwrap_or_default(),
+        checks: examined.findings.into_iter().map(|finding| finding.check).collect(),
+        source,
+        path,
+        to,
+        options,
+        engine: engine_name(args.engine.engine),
+        gpus,
+        without_gpus: args.gpus == Some(Gpus::None),
+        size_bytes,
+        duration: args.duration,
+        drives,
+    })
+}
+
+/// Settles where to load to: all GPUs where there are any and nothing else was asked for.
+fn open(args: &QualifyArgs, path: &Path, notes: &mut Vec<String>) -> Result<(Destination, Options)> {
+    let to_host = args.engine.engine == EngineChoice::Host;
+    let gpus = match (&args.gpus, gpu::count()) {
+        (Some(gpus), _) => gpus.clone(),
+        (None, _) if to_host => Gpus::None,
+        (None, Ok(_)) => Gpus::All,
+        (None, Err(why)) => {
+            notes.push(format!("no CUDA device ({why}): loads go to host memory"));
+            Gpus::None
+        }
+    };
+    let asked = if to_host && gpus == Gpus::None { None } else { Some(&gpus) };
+    let Ready { to, note, options, .. } = prepare(asked, &args.engine, path)?;
+    notes.extend(note);
+    Ok((to, options))
+}
+
+fn engine_name(engine: EngineChoice) -> &'static str {
+    match engine {
+        EngineChoice::Auto => "auto",
+        EngineChoice::Gds => "gds",
+        EngineChoice::Pinned => "pinned",
+        EngineChoice::Host => "host",
+    }
+}
+
+/// Bytes to measure with: as asked for, or what fits.
+fn size(args: &QualifyArgs, path: &Path, gpus: &[QualifiedGpu]) -> Result<u64> {
+    let free = Free::now(path, gpus)?;
+    let size = args.size.unwrap_or_else(|| free.default_bytes());
+    if !is_enough(size) {
+        let why = match args.size {
+            Some(size) => format!("--size {size}"),
+            None => format!(
+                "a quarter of what is free ({} bytes at {}, {} of memory)",
+                free.disk_bytes,
+                path.display(),
+                free.memory_bytes
+            ),
+        };
+        bail!(
+            "{why} is too little to measure with: make room, or name at least --size {}MB",
+            workload::least_mib()?
+        );
+    }
+    check_space(path, size).context("name another --path or a smaller --size")?;
+    if size > free.memory_bytes {
+        bail!(
+            "--size {size} does not fit into the memory to load to, which has {} bytes free: name less",
+            free.memory_bytes
+        );
+    }
+    Ok(size)
+}
+
+/// What is to be said of the rule and the files once all is measured. `is_kept`: the earlier run's files stay.
+fn last_notes(args: &QualifyArgs, run: &Run<'_>, rule: &Rule, is_kept: bool) -> Result<Vec<String>> {
+    let mut notes: Vec<String> = match rule {
+        Rule::Against(earlier, _) => {
+            let duration_s = args.duration.as_secs_f64();
+            let differences = earlier.differences(&run.model, run.settings.size_bytes, duration_s);
+            differences.iter().map(in_words).collect()
+        }
+        Rule::Profile(_) => Vec::new(),
+    };
+    match is_kept {
+        true => notes.push("nothing was measured yet: the files are those of the earlier run".into()),
+        false => notes.extend(records::left(&args.results, &run.model, &run.seen.cold, &run.seen.warm)?),
+    }
+    Ok(notes)
+}
+
+fn in_words(difference: &SettingDifference) -> String {
+    let name = match difference.setting {
+        Setting::Model => "the model",
+        Setting::Size => "--size",
+        Setting::Duration => "--duration",
+    };
+    format!("{name} differs from the earlier run's: {}, not {}", difference.now, difference.then)
+}

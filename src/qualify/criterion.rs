@@ -1,0 +1,87 @@
+//! One criterion, as it was judged.
+
+use serde::Serialize;
+
+use crate::qualify::measure::links_below;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Judged {
+    Passed,
+    /// What it takes to judge was not there.
+    Unknown,
+    Failed,
+}
+
+/// What a machine is held to in one respect, and how that came out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Criterion {
+    /// `raw-read`, …, `verified`, `drives`, `drive-balance`, `drive-link`, `gpu-link`, `health-smart`, …
+    pub id: &'static str,
+    pub of: String,
+    pub what: &'static str,
+    pub measured: String,
+    pub limit: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured_gb_per_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_gb_per_s: Option<f64>,
+    /// What the links on its way allow at most, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_gb_per_s: Option<f64>,
+    pub judged: Judged,
+    /// Whether the verdict goes by it. Not so where the machine did not tell enough to judge it, and the rule does not
+    /// insist on it.
+    pub decides: bool,
+    /// Why it failed, the likeliest cause first, each with its evidence; or why it could not be judged. Where it passed:
+    /// what warned, or was not told.
+    pub causes: Vec<String>,
+}
+
+impl Criterion {
+    pub fn new(id: &'static str, of: &str, what: &'static str, judged: Judged) -> Criterion {
+        Criterion {
+            id,
+            of: of.to_string(),
+            what,
+            measured: String::new(),
+            limit: String::new(),
+            measured_gb_per_s: None,
+            limit_gb_per_s: None,
+            allowed_gb_per_s: None,
+            judged,
+            decides: true,
+            causes: Vec::new(),
+        }
+    }
+
+    /// Whether the limit is above what the links allow, which whoever set it has to know before anything else.
+    pub fn is_beyond_links(&self) -> bool {
+        self.limit_gb_per_s.and_then(|limit| links_below(limit, self.allowed_gb_per_s)).is_some()
+    }
+
+    pub fn saying(mut self, measured: impl Into<String>, limit: impl Into<String>) -> Criterion {
+        (self.measured, self.limit) = (measured.into(), limit.into());
+        self
+    }
+
+    pub fn because(mut self, cause: impl Into<String>) -> Criterion {
+        self.causes.push(cause.into());
+        self
+    }
+
+    /// Measured over limit.
+    pub fn share(&self) -> Option<f64> {
+        Some(self.measured_gb_per_s? / self.limit_gb_per_s?)
+    }
+
+    /// How it came out. What could not be judged and decides is told from what is only shown.
+    pub fn word(&self) -> &'static str {
+        match (self.judged, self.decides) {
+            (Judged::Passed, _) => "ok",
+            (Judged::Failed, _) => "FAILED",
+            (Judged::Unknown, true) => "can't be judged",
+            (Judged::Unknown, false) => "not judged",
+        }
+    }
+}

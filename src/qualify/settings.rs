@@ -1,0 +1,34 @@
+//! What a run measures, with what, and for how long.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::doctor::check::Check;
+use crate::doctor::storage::Drive;
+use crate::load::{Destination, Options};
+use crate::node::source::Source;
+use crate::qualify::gpus::QualifiedGpu;
+
+/// Settled before a run, and the same to its end.
+pub struct Settings {
+    pub source: Source,
+    /// The directory whose file system is measured. Canonical.
+    pub path: PathBuf,
+    pub to: Destination,
+    pub options: Options,
+    /// What the loader was asked for, as records name it.
+    pub engine: &'static str,
+    pub gpus: Vec<QualifiedGpu>,
+    /// GPUs were left out on purpose: no criterion asks for them.
+    pub without_gpus: bool,
+    pub size_bytes: u64,
+    /// Shared out among the measurements.
+    pub duration: Duration,
+    /// The drives below the path.
+    pub drives: Vec<Drive>,
+    /// Doctor's, of this path and these GPUs.
+    pub checks: Vec<Check>,
+    /// `xfs on nvme0n1`, and doctor's line on GDS.
+    pub storage: String,
+    pub gds: String,
+}
