@@ -10,11 +10,12 @@ use anyhow::{Context, Result, bail};
 use crate::Outcome;
 use crate::cli::{DoctorArgs, Gpus};
 use crate::doctor::check::{Check, Status};
-use crate::doctor::hardware::GpuFacts;
 use crate::doctor::mount::Mount;
 use crate::doctor::report::{Answer, PathReport, Report};
-use crate::doctor::storage::{Drive, Stack};
+use crate::doctor::storage::Stack;
 use crate::doctor::ways::{Finding, Need, Ways};
+use crate::node::block::Drive;
+use crate::node::nvml::GpuFacts;
 use crate::node::source::{Source, Unread};
 use crate::os::text;
 
@@ -158,7 +159,7 @@ fn hardware_findings(source: &Source, gpus: &Gpus, mut drives: Vec<Drive>) -> Re
     drives.sort_by(|a, b| a.name.cmp(&b.name));
     drives.dedup();
     let mut checks = Vec::new();
-    let gpus = match crate::doctor::hardware::gpus(source) {
+    let gpus = match crate::node::nvml::gpus(source) {
         Ok(all) => chosen(all, gpus)?,
         Err(why) => {
             let check = Check::new("gpu.nvml", "this machine", Status::Unknown, why.to_string(), "NVML");

@@ -14,21 +14,12 @@ mod gpu;
 pub mod health;
 /// IOMMU, lockable memory, huge pages, page cache, CPUs.
 mod machine;
-/// GPU facts, from NVML.
-mod nvml;
 /// How far each GPU is from each drive.
 mod pairs;
 /// Places and links in the PCIe tree.
 pub mod pci;
-/// The SMART log of NVMe drives.
-mod smart;
 mod survey;
-/// Recorded trees.
-#[cfg(test)]
-pub mod test_tree;
 /// Containers and virtual machines.
 pub mod virtualization;
-/// A link watched while bytes move.
-mod watch;
 
 pub use survey::*;

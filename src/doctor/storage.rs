@@ -1,23 +1,13 @@
 //! From a file system's block device down through partitions, md and dm to its drives.
 
-use serde::Serialize;
-
 use crate::doctor::check::{Check, Status};
 use crate::doctor::mount::Mount;
 use crate::doctor::ways::{Finding, Need, Way};
+use crate::node::block::Drive;
 use crate::node::source::{Source, Unread};
 
 /// Layers are few; more than this is a circle.
 const NODES_MAX: usize = 256;
-
-/// A drive at the bottom of a file system.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Drive {
-    /// `nvme0n1`
-    pub name: String,
-    /// Canonical sysfs path of its device, as on the machine.
-    pub device: String,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {

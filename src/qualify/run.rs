@@ -9,10 +9,12 @@ use anyhow::{Result, bail};
 use crate::cli::{EngineChoice, Gpus, QualifyArgs};
 use crate::doctor;
 use crate::doctor::hardware;
-use crate::doctor::hardware::{GpuFacts, Health};
-use crate::doctor::storage::Drive;
+use crate::doctor::hardware::Health;
 use crate::load::{Destination, Options, Placement};
-use crate::node::source::Source;
+use crate::node::block::Drive;
+use crate::node::link_watch::LinkSeen;
+use crate::node::nvml::GpuFacts;
+use crate::node::source::{Source, Unread};
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::text;
 use crate::qualify::copies;
@@ -183,7 +185,7 @@ impl Run<'_> {
     }
 
     /// What a link ran at under load takes the place of the check at rest.
-    fn watched(&mut self, gpu: &QualifiedGpu, link: Result<hardware::LinkSeen, crate::node::source::Unread>) {
+    fn watched(&mut self, gpu: &QualifiedGpu, link: Result<LinkSeen, Unread>) {
         let (seen, facts) = match (link, &gpu.facts) {
             (Ok(seen), Some(facts)) => (seen, facts),
             (Err(why), _) => return self.seen.notes.push(format!("{}: link not watched: {why}", gpu.name)),

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::doctor::check::{Check, Status};
-use crate::doctor::hardware::LinkSeen;
-use crate::doctor::storage::Drive;
+use crate::node::block::Drive;
+use crate::node::link_watch::LinkSeen;
 use crate::qualify::drives::{DriveWay, Served};
 use crate::qualify::gpus::QualifiedGpu;
 use crate::qualify::measure::{Kind, Measured};

@@ -159,8 +159,8 @@ fn link(link: &WatchedLink) -> Criterion {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::{nvme_drives, tree};
-    use crate::doctor::storage::Drive;
+    use crate::node::block::Drive;
+    use crate::node::test_tree::{nvme_drives, tree};
     use crate::qualify::drives;
     use crate::qualify::profile::Profile;
     use crate::qualify::seen::sample::{check, good, served};

@@ -176,7 +176,7 @@ fn device_of(source: &Source, number: &str) -> Result<Option<String>, Unread> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::tree_of;
+    use crate::node::test_tree::tree_of;
 
     fn of(text: &str) -> Check {
         check(&tree_of(text).source, "ext4 on nvme1n1p1 on nvme1n1")

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use crate::doctor::hardware;
 use crate::gpu;
+use crate::node::nvml;
 use crate::node::source::Source;
 use crate::record::result::write_json;
 
@@ -17,7 +17,7 @@ pub const FILE: &str = "environment.json";
 
 /// Describes this machine, and the storage that holds `path`. What can't be read is null.
 pub fn describe(path: &Path) -> Value {
-    let facts = hardware::gpus(&Source::live(false)).unwrap_or_default();
+    let facts = nvml::gpus(&Source::live(false)).unwrap_or_default();
     // What GPU and slot allow together: a node with fewer lanes than the rest shows.
     let link = |uuid: &str| {
         let gpu = facts.iter().find(|f| f.uuid == uuid)?;

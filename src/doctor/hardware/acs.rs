@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::doctor::check::{Check, Status};
 use crate::doctor::hardware::drives;
-use crate::doctor::hardware::nvml::GpuFacts;
 use crate::doctor::hardware::pci;
 use crate::doctor::hardware::pci::Place;
 use crate::doctor::hardware::virtualization;
+use crate::node::nvml::GpuFacts;
 use crate::node::source::Source;
 
 /// The bits of the ACS control register that redirect peer requests and completions (PCIe base specification).
@@ -143,7 +143,7 @@ fn parse(config: &[u8]) -> Acs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::{tree, tree_with};
+    use crate::node::test_tree::{tree, tree_with};
 
     fn config(capabilities: &[(usize, u32, u32)]) -> Vec<u8> {
         let mut config = vec![0u8; CONFIG_BYTES];
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn the_bridges_between_a_gpu_and_its_drives() {
         let tree = tree("bare-metal-gds");
-        let gpus = crate::doctor::hardware::gpus(&tree.source).unwrap();
+        let gpus = crate::node::nvml::gpus(&tree.source).unwrap();
         let between = bridges_between(&tree.source, &gpus);
         assert!(!between.contains(&"0000:16:00.0".to_string()), "the shared upper port: {between:?}");
         assert!(between.len() == 6 && between[0].starts_with("0000:16:0"), "{between:?}");
@@ -186,7 +186,7 @@ mod tests {
             "bare-metal-gds",
             "=== /sllm-gds/acs.json\n[{\"address\": \"0000:16:01.0\", \"acs\": {\"control\": 29}}]\n",
         );
-        let gpus = crate::doctor::hardware::gpus(&metal.source).unwrap();
+        let gpus = crate::node::nvml::gpus(&metal.source).unwrap();
         let redirected = check(&metal.source, &gpus);
         assert_eq!(
             (redirected.status, redirected.value.as_str()),

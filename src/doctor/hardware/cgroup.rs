@@ -3,8 +3,8 @@
 use crate::doctor::check::{Check, Status};
 use crate::doctor::hardware::gpu::bytes;
 use crate::doctor::hardware::machine;
-use crate::doctor::hardware::nvml::GpuFacts;
 use crate::node::cgroup::{CPU, MEMORY, files};
+use crate::node::nvml::GpuFacts;
 use crate::node::source::Source;
 
 /// With fewer, the ring of pinned buffers is no longer filled at the speed of PCIe 5.
@@ -77,11 +77,11 @@ fn cpus_allowed(source: &Source, file: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::{tree, tree_of};
+    use crate::node::test_tree::{tree, tree_of};
 
     fn status_and_value(name: &str, id: &str) -> (Status, String) {
         let tree = tree(name);
-        let gpus = crate::doctor::hardware::gpus(&tree.source).unwrap();
+        let gpus = crate::node::nvml::gpus(&tree.source).unwrap();
         let check = checks(&tree.source, &gpus).into_iter().find(|check| check.id == id).unwrap();
         (check.status, check.value)
     }

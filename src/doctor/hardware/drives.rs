@@ -3,9 +3,9 @@
 use crate::doctor::check::{Check, Status};
 use crate::doctor::hardware::pci;
 use crate::doctor::hardware::pci::Place;
-use crate::doctor::hardware::smart;
 use crate::doctor::hardware::virtualization;
-use crate::doctor::storage::Drive;
+use crate::node::block::Drive;
+use crate::node::smart;
 use crate::node::source::{Source, Unread};
 
 pub fn checks(source: &Source, drive: &Drive) -> Vec<Check> {
@@ -162,7 +162,7 @@ fn smart(source: &Source, drive: &Drive, controller: &str) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::{nvme_drives, tree, tree_of, tree_with};
+    use crate::node::test_tree::{nvme_drives, tree, tree_of, tree_with};
 
     fn status(checks: &[Check], id: &str) -> Status {
         checks.iter().find(|check| check.id == id).unwrap().status

@@ -1,11 +1,11 @@
 //! What a GPU tells of itself, judged.
 
 use crate::doctor::check::{Check, Status};
-use crate::doctor::hardware::nvml::GpuFacts;
 use crate::doctor::hardware::pci;
 use crate::doctor::hardware::pci::{Place, Rate};
 use crate::doctor::hardware::virtualization;
-use crate::doctor::hardware::watch::LinkSeen;
+use crate::node::link_watch::LinkSeen;
+use crate::node::nvml::GpuFacts;
 use crate::node::source::Source;
 
 /// Names that slow a GPU down; the others say that it is idle or was told to run at these clocks.
@@ -45,7 +45,7 @@ pub fn checks(source: &Source, gpu: &GpuFacts) -> Vec<Check> {
     checks
 }
 
-/// `gpu.link` as a [`crate::doctor::hardware::LinkWatch`] saw it while bytes moved. It answers what the check at rest leaves open:
+/// `gpu.link` as a [`crate::node::link_watch::LinkWatch`] saw it while bytes moved. It answers what the check at rest leaves open:
 /// put it in the place of the one with the same id and subject.
 pub fn link_under_load(source: &Source, gpu: &GpuFacts, seen: &LinkSeen) -> Check {
     let now = Rate { generation: Some(seen.generation_max), width: Some(seen.width_min) };
@@ -256,7 +256,7 @@ pub fn bytes(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::tree;
+    use crate::node::test_tree::tree;
 
     fn find<'a>(checks: &'a [Check], id: &str) -> &'a Check {
         checks.iter().find(|check| check.id == id).unwrap()
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn a_good_gpu_passes_throughout() {
         let tree = tree("bare-metal-gds");
-        let gpus = crate::doctor::hardware::gpus(&tree.source).unwrap();
+        let gpus = crate::node::nvml::gpus(&tree.source).unwrap();
         assert_eq!(gpus.len(), 2);
         for gpu in &gpus {
             let checks = checks(&tree.source, gpu);
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_slot_that_holds_the_gpu_back_is_told() {
         let tree = tree("raid0-no-p2pdma");
-        let gpus = crate::doctor::hardware::gpus(&tree.source).unwrap();
+        let gpus = crate::node::nvml::gpus(&tree.source).unwrap();
         let link = link(&tree.source, &gpus[0], Rate { generation: Some(4), width: Some(16) }, true, "test");
         assert_eq!(link.status, Status::Warn);
         assert!(
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn lanes_that_a_slot_does_not_have_show_even_at_rest() {
         let tree = tree("laptop");
-        let gpus = crate::doctor::hardware::gpus(&tree.source).unwrap();
+        let gpus = crate::node::nvml::gpus(&tree.source).unwrap();
         let checks = checks(&tree.source, &gpus[0]);
         let link = find(&checks, "gpu.link");
         assert_eq!(link.status, Status::Warn);
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn only_a_copy_tells_a_resting_link_from_a_slow_one() {
         let tree = tree("bare-metal-gds");
-        let mut gpu = crate::doctor::hardware::gpus(&tree.source).unwrap().remove(0);
+        let mut gpu = crate::node::nvml::gpus(&tree.source).unwrap().remove(0);
         gpu.link_generation_now = Some(1);
         assert_eq!(find(&checks(&tree.source, &gpu), "gpu.link").status, Status::Unknown);
         let seen = |generation_max, width_min| LinkSeen { generation_max, width_min, samples: 9 };
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn troubles_show() {
         let tree = tree("bare-metal-gds");
-        let mut gpu = crate::doctor::hardware::gpus(&tree.source).unwrap().remove(0);
+        let mut gpu = crate::node::nvml::gpus(&tree.source).unwrap().remove(0);
         gpu.ecc_uncorrected = Some(2);
         gpu.throttle_reasons = Some(vec!["gpu_idle".into(), "hw_thermal_slowdown".into()]);
         gpu.other_processes = Some(3);

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::doctor::check::{Check, Status};
 use crate::doctor::hardware::drives;
 use crate::doctor::hardware::gpu::bytes;
-use crate::doctor::hardware::nvml::GpuFacts;
 use crate::doctor::hardware::pci;
 use crate::doctor::hardware::virtualization;
+use crate::node::nvml::GpuFacts;
 use crate::node::source::{Source, Unread};
 
 pub const SUBJECT: &str = "this machine";
@@ -196,11 +196,11 @@ fn count_of_list(list: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::tree_of;
+    use crate::node::test_tree::tree_of;
 
     fn find(name: &str, id: &str) -> Check {
-        let tree = crate::doctor::hardware::test_tree::tree(name);
-        let gpus = crate::doctor::hardware::gpus(&tree.source).unwrap();
+        let tree = crate::node::test_tree::tree(name);
+        let gpus = crate::node::nvml::gpus(&tree.source).unwrap();
         checks(&tree.source, &gpus).into_iter().find(|check| check.id == id).unwrap()
     }
 

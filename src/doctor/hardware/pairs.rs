@@ -3,10 +3,10 @@
 use crate::doctor::check::{Check, Status};
 use crate::doctor::hardware::drives;
 use crate::doctor::hardware::gpu;
-use crate::doctor::hardware::nvml::GpuFacts;
 use crate::doctor::hardware::pci;
 use crate::doctor::hardware::pci::Place;
-use crate::doctor::storage::Drive;
+use crate::node::block::Drive;
+use crate::node::nvml::GpuFacts;
 use crate::node::source::Source;
 
 /// The nearest thing that both hang below.
@@ -84,12 +84,12 @@ fn node_distance(source: &Source, from: u32, to: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::{nvme_drives, tree, tree_of};
+    use crate::node::test_tree::{nvme_drives, tree, tree_of};
 
     #[test]
     fn pairs_of_a_machine_with_two_sockets() {
         let tree = tree("bare-metal-gds");
-        let gpus = crate::doctor::hardware::gpus(&tree.source).unwrap();
+        let gpus = crate::node::nvml::gpus(&tree.source).unwrap();
         let pairs = crate::doctor::hardware::pairs(&tree.source, &gpus, &nvme_drives(&tree.source));
         let values: Vec<(Status, &str)> =
             pairs.iter().map(|check| (check.status, check.value.as_str())).collect();
@@ -102,11 +102,11 @@ mod tests {
     #[test]
     fn pairs_below_one_host_bridge_and_across_sockets() {
         let near = tree("p2pdma");
-        let gpus = crate::doctor::hardware::gpus(&near.source).unwrap();
+        let gpus = crate::node::nvml::gpus(&near.source).unwrap();
         let pair = check(&near.source, &gpus[0], &nvme_drives(&near.source)[0]);
         assert_eq!(pair.value, "same root complex (pci0000:00)");
         let far = tree("raid0-no-p2pdma");
-        let gpus = crate::doctor::hardware::gpus(&far.source).unwrap();
+        let gpus = crate::node::nvml::gpus(&far.source).unwrap();
         assert_eq!(check(&far.source, &gpus[0], &nvme_drives(&far.source)[0]).status, Status::Warn);
         let zram = Drive { name: "zram0".into(), device: "/sys/devices/virtual/block/zram0".into() };
         let none = check(&far.source, &gpus[0], &zram);

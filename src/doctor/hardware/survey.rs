@@ -3,20 +3,12 @@
 //! Everything is read through [`Source`], so that a recorded tree gives the same answers as the machine it came from.
 
 use crate::doctor::check::Check;
-use crate::doctor::storage::Drive;
-use crate::node::source::{Source, Unread};
+use crate::node::block::Drive;
+use crate::node::nvml::GpuFacts;
+use crate::node::source::Source;
 
 pub use crate::doctor::hardware::gpu::link_under_load;
 pub use crate::doctor::hardware::health::{Health, health};
-pub use crate::doctor::hardware::nvml::GpuFacts;
-pub use crate::doctor::hardware::smart::SmartFacts;
-pub use crate::doctor::hardware::watch::{LinkSeen, LinkWatch};
-
-/// The GPUs that NVML sees, in its order. Without the library or a driver, [`Unread::Other`] says which is missing.
-/// Recorded as the fact `nvml`.
-pub fn gpus(source: &Source) -> Result<Vec<GpuFacts>, Unread> {
-    source.fact("nvml", crate::doctor::hardware::nvml::probe)
-}
 
 /// Checks of each GPU and of the machine around them; without GPUs, of the machine alone.
 pub fn checks(source: &Source, gpus: &[GpuFacts]) -> Vec<Check> {

@@ -125,7 +125,7 @@ fn container_kind(source: &Source) -> Result<Option<&'static str>, Unread> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::{tree, tree_of};
+    use crate::node::test_tree::{tree, tree_of};
 
     #[test]
     fn trees_tell_what_they_are() {

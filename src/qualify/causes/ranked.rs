@@ -103,8 +103,9 @@ fn blame(seen: &Seen, measured: &Measured, limit: f64, causes: &mut Vec<String>)
 mod tests {
     use super::*;
     use crate::doctor::hardware;
-    use crate::doctor::hardware::LinkSeen;
-    use crate::doctor::hardware::test_tree::{nvme_drives, tree};
+    use crate::node::link_watch::LinkSeen;
+    use crate::node::nvml;
+    use crate::node::test_tree::{nvme_drives, tree};
     use crate::qualify::seen::sample::{check, good, load, served, set};
     use crate::record::result::Phases;
 
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn sockets_and_iommu_of_a_recorded_machine() {
         let tree = tree("raid0-no-p2pdma");
-        let gpus = hardware::gpus(&tree.source).unwrap();
+        let gpus = nvml::gpus(&tree.source).unwrap();
         let mut seen = good();
         seen.checks = hardware::pairs(&tree.source, &gpus, &nvme_drives(&tree.source));
         seen.checks.extend(hardware::checks(&tree.source, &gpus));
@@ -146,7 +147,7 @@ mod tests {
     #[test]
     fn four_of_sixteen_lanes_and_a_trained_down_link() {
         let tree = tree("bare-metal-gds");
-        let gpu = hardware::gpus(&tree.source).unwrap().remove(0);
+        let gpu = nvml::gpus(&tree.source).unwrap().remove(0);
         let mut seen = good();
         set(&mut seen, Kind::GpuCopy, 13.0);
         for (generation_max, width_min, says) in

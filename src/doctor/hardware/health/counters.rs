@@ -9,11 +9,11 @@ use crate::doctor::hardware::aer;
 use crate::doctor::hardware::aer::PcieErrors;
 use crate::doctor::hardware::drives;
 use crate::doctor::hardware::gpu;
-use crate::doctor::hardware::nvml::GpuFacts;
 use crate::doctor::hardware::pci::Place;
-use crate::doctor::hardware::smart;
-use crate::doctor::hardware::smart::SmartFacts;
-use crate::doctor::storage::Drive;
+use crate::node::block::Drive;
+use crate::node::nvml::GpuFacts;
+use crate::node::smart;
+use crate::node::smart::SmartFacts;
 use crate::node::source::{Source, Unread};
 
 /// One moment. What could not be read is `None`, or has no entry.
@@ -163,14 +163,14 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
-    use crate::doctor::hardware::test_tree::{Tree, nvme_drives, tree, tree_of, tree_with};
+    use crate::node::test_tree::{Tree, nvme_drives, tree, tree_of, tree_with};
     use nvml_wrapper::error::NvmlError;
 
     use super::*;
     use crate::doctor::hardware::health::deltas::smart_delta;
 
     fn take(tree: &Tree) -> Health {
-        health(&tree.source, &crate::doctor::hardware::gpus(&tree.source), &nvme_drives(&tree.source))
+        health(&tree.source, &crate::node::nvml::gpus(&tree.source), &nvme_drives(&tree.source))
     }
 
     fn find<'a>(checks: &'a [Check], id: &str) -> &'a Check {

@@ -4,7 +4,7 @@ use nvml_wrapper::error::NvmlError;
 
 use crate::doctor::check::{Check, Status};
 use crate::doctor::hardware::health::{DriveHealth, GpuHealth, Moved, moved};
-use crate::doctor::hardware::smart::SmartFacts;
+use crate::node::smart::SmartFacts;
 
 /// A counter that should stand still: how bad it is that it grew, and what to do.
 struct Counter {

@@ -7,7 +7,7 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 use serde::{Deserialize, Serialize};
 
-use crate::node::source::Unread;
+use crate::node::source::{Source, Unread};
 
 /// One GPU as NVML tells it. What a GPU or driver does not support is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,8 +56,14 @@ pub struct GpuFacts {
     pub compute_mode: Option<String>,
 }
 
+/// The GPUs that NVML sees, in its order. Without the library or a driver, [`Unread::Other`] says which is missing.
+/// Recorded as the fact `nvml`.
+pub fn gpus(source: &Source) -> Result<Vec<GpuFacts>, Unread> {
+    source.fact("nvml", probe)
+}
+
 /// Asks NVML for every GPU.
-pub fn probe() -> Result<Vec<GpuFacts>, Unread> {
+fn probe() -> Result<Vec<GpuFacts>, Unread> {
     let nvml = open()?;
     let driver_version = nvml.sys_driver_version().ok();
     let count = nvml.device_count().map_err(|e| unread("count GPUs", &e))?;
