@@ -7,6 +7,8 @@ mod command;
 mod direct;
 /// GPUs, drives, buses, memory, limits.
 pub mod hardware;
+/// Counters before and after a run.
+pub mod health;
 /// cuFile's library and configuration.
 pub mod libcufile;
 /// File systems.
@@ -23,5 +25,7 @@ pub mod report;
 pub mod storage;
 /// The two ways, and what stands in them.
 pub mod ways;
+/// Numbers as reports write them.
+mod words;
 
 pub use command::*;

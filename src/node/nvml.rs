@@ -56,6 +56,24 @@ pub struct GpuFacts {
     pub compute_mode: Option<String>,
 }
 
+/// Names that slow a GPU down; the others say that it is idle or was told to run at these clocks.
+const SLOWDOWNS: [&str; 6] = [
+    "sw_power_cap",
+    "hw_slowdown",
+    "sync_boost",
+    "sw_thermal_slowdown",
+    "hw_thermal_slowdown",
+    "hw_power_brake_slowdown",
+];
+
+impl GpuFacts {
+    /// The reasons, of those reported, that slow this GPU down.
+    pub fn slowdowns(&self) -> Option<Vec<&str>> {
+        let reasons = self.throttle_reasons.as_ref()?;
+        Some(reasons.iter().map(String::as_str).filter(|reason| SLOWDOWNS.contains(reason)).collect())
+    }
+}
+
 /// The GPUs that NVML sees, in its order. Without the library or a driver, [`Unread::Other`] says which is missing.
 /// Recorded as the fact `nvml`.
 pub fn gpus(source: &Source) -> Result<Vec<GpuFacts>, Unread> {
@@ -74,6 +92,11 @@ fn probe() -> Result<Vec<GpuFacts>, Unread> {
                 .map_err(|e| unread(&format!("identify GPU {index}"), &e))
         })
         .collect()
+}
+
+/// Whether [`gpus`] gave this answer because the GPU of this index is lost.
+pub fn is_lost(why: &str, index: u32) -> bool {
+    ["open", "identify"].iter().any(|step| why == format!("{step} GPU {index}: {}", NvmlError::GpuLost))
 }
 
 /// A closure that reads generation and width of one GPU's link now.

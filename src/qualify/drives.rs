@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use crate::doctor::hardware::drives::controller_of;
-use crate::doctor::hardware::pci::Link;
-use crate::doctor::hardware::virtualization::is_virtual;
 use crate::node::block::Drive;
+use crate::node::nvme::controller_of;
+use crate::node::pci::Link;
 use crate::node::source::Source;
+use crate::node::virtualization::is_virtual;
 
 /// The kernel counts in sectors of this size, whatever the drive's own.
 const SECTOR_BYTES: u64 = 512;

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::doctor::hardware::pci::{Place, Rate};
-use crate::doctor::hardware::virtualization::is_virtual;
 use crate::node::block::Drive;
 use crate::node::nvml::GpuFacts;
+use crate::node::pci::{Place, Rate};
 use crate::node::source::Source;
+use crate::node::virtualization::is_virtual;
 use crate::qualify::drives;
 
 /// The share of a link that payload can take: packets of 256 bytes come with 26 of headers and their acknowledgement.

@@ -9,9 +9,10 @@ use anyhow::{Result, bail};
 use crate::cli::{EngineChoice, Gpus, QualifyArgs};
 use crate::doctor;
 use crate::doctor::hardware;
-use crate::doctor::hardware::Health;
 use crate::load::{Destination, Options, Placement};
 use crate::node::block::Drive;
+use crate::node::health;
+use crate::node::health::Health;
 use crate::node::link_watch::LinkSeen;
 use crate::node::nvml::GpuFacts;
 use crate::node::source::{Source, Unread};
@@ -62,7 +63,7 @@ impl Run<'_> {
         self.check()?;
         let before = self.health();
         let measured = self.ceilings_and_loads(place, cancel);
-        self.seen.health = Health::deltas(&before, &self.health());
+        self.seen.health = doctor::health::deltas(&before, &self.health());
         measured
     }
 
@@ -87,7 +88,7 @@ impl Run<'_> {
     }
 
     fn health(&self) -> Health {
-        hardware::health(self.source, &facts_now(self.source, self.gpus), &self.drives)
+        health::health(self.source, &facts_now(self.source, self.gpus), &self.drives)
     }
 
     fn ceilings_and_loads(&mut self, place: &Place, cancel: &Cancel) -> Result<()> {

@@ -125,7 +125,7 @@ fn names(subject: &str, gpu: &str) -> bool {
 #[cfg(test)]
 pub mod sample {
     use super::*;
-    use crate::doctor::hardware::pci::{Link, Rate};
+    use crate::node::pci::{Link, Rate};
     use crate::qualify::measure::Rounds;
 
     pub fn measured(kind: Kind, of: &str, gb_per_s: f64, allowed: Option<f64>) -> Measured {

@@ -1,7 +1,7 @@
 //! The criteria that are no rate: bytes, drives, links, health.
 
-use crate::doctor::hardware::pci;
-use crate::doctor::hardware::pci::Link;
+use crate::doctor::hardware::link_check;
+use crate::node::pci::Link;
 use crate::qualify::causes;
 use crate::qualify::drives::{DriveWay, balance};
 use crate::qualify::health;
@@ -121,7 +121,7 @@ fn drive_link(rule: &Rule, way: &DriveWay) -> Criterion {
         .saying(worst.now.to_string(), worst.possible().to_string());
     match judged {
         Judged::Failed => {
-            row.because(causes::in_words(&pci::link_check("drive.link", &way.drive, worst, false, false)))
+            row.because(causes::in_words(&link_check("drive.link", &way.drive, worst, false, false)))
         }
         _ => row,
     }

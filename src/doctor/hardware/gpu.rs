@@ -1,31 +1,17 @@
 //! What a GPU tells of itself, judged.
 
 use crate::doctor::check::{Check, Status};
-use crate::doctor::hardware::pci;
-use crate::doctor::hardware::pci::{Place, Rate};
-use crate::doctor::hardware::virtualization;
+use crate::doctor::hardware::links::link_check;
+use crate::doctor::words::binary_bytes;
 use crate::node::link_watch::LinkSeen;
 use crate::node::nvml::GpuFacts;
+use crate::node::pci;
+use crate::node::pci::{Place, Rate};
 use crate::node::source::Source;
-
-/// Names that slow a GPU down; the others say that it is idle or was told to run at these clocks.
-const SLOWDOWNS: [&str; 6] = [
-    "sw_power_cap",
-    "hw_slowdown",
-    "sync_boost",
-    "sw_thermal_slowdown",
-    "hw_thermal_slowdown",
-    "hw_power_brake_slowdown",
-];
+use crate::node::virtualization;
 
 pub fn subject(gpu: &GpuFacts) -> String {
     format!("GPU {}", gpu.index)
-}
-
-/// The reasons, of those reported, that slow this GPU down.
-pub fn slowdowns(gpu: &GpuFacts) -> Option<Vec<&str>> {
-    let reasons = gpu.throttle_reasons.as_ref()?;
-    Some(reasons.iter().map(String::as_str).filter(|reason| SLOWDOWNS.contains(reason)).collect())
 }
 
 pub fn checks(source: &Source, gpu: &GpuFacts) -> Vec<Check> {
@@ -105,7 +91,7 @@ fn path(source: &Source, gpu: &GpuFacts) -> Vec<Check> {
         let at = format!("{} of {}", place.functions.join(" / "), place.host);
         return vec![Check::new("gpu.path", subject(gpu), Status::Pass, "no switch above", at)];
     }
-    links[1..].iter().map(|link| pci::link_check("gpu.path", &subject(gpu), link, false, vm)).collect()
+    links[1..].iter().map(|link| link_check("gpu.path", &subject(gpu), link, false, vm)).collect()
 }
 
 fn numa(source: &Source, gpu: &GpuFacts) -> Check {
@@ -128,7 +114,8 @@ fn bar1(gpu: &GpuFacts) -> Check {
     else {
         return check(Status::Unknown, "not told".into());
     };
-    let value = format!("{} of {} free, memory {}", bytes(free), bytes(total), bytes(memory));
+    let value =
+        format!("{} of {} free, memory {}", binary_bytes(free), binary_bytes(total), binary_bytes(memory));
     match total >= memory {
         true => check(Status::Pass, value).why("all of its memory can be registered at once"),
         false => check(Status::Warn, value)
@@ -184,7 +171,7 @@ fn throttle(gpu: &GpuFacts) -> Check {
         or_unknown(gpu.clock_sm_mhz),
         or_unknown(gpu.clock_sm_max_mhz)
     );
-    match slowdowns(gpu) {
+    match gpu.slowdowns() {
         None => Check::new("gpu.throttle", subject(gpu), Status::Unknown, state, at),
         Some(none) if none.is_empty() => Check::new("gpu.throttle", subject(gpu), Status::Pass, state, at),
         Some(reasons) => Check::new(
@@ -246,11 +233,6 @@ fn persistence(gpu: &GpuFacts) -> Check {
             .remedy("run nvidia-persistenced, or nvidia-smi -pm 1"),
         None => Check::new("gpu.persistence", subject(gpu), Status::Unknown, "not told", at),
     }
-}
-
-/// `80.0 GiB`
-pub fn bytes(n: u64) -> String {
-    indicatif::BinaryBytes(n).to_string()
 }
 
 #[cfg(test)]

@@ -1,164 +1,32 @@
-//! Counters of GPUs, drives and the bridges between, taken before and after a run: what grew was the run's doing.
-
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
+//! What grew from one moment to another: that was the run's doing.
 
 use crate::doctor::check::{Check, Status};
-use crate::doctor::hardware::aer;
-use crate::doctor::hardware::aer::PcieErrors;
-use crate::doctor::hardware::drives;
-use crate::doctor::hardware::gpu;
-use crate::doctor::hardware::pci::Place;
-use crate::node::block::Drive;
-use crate::node::nvml::GpuFacts;
-use crate::node::smart;
-use crate::node::smart::SmartFacts;
-use crate::node::source::{Source, Unread};
+use crate::doctor::health::{devices, pcie};
+use crate::node::health::Health;
 
-/// One moment. What could not be read is `None`, or has no entry.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    /// By NVML's index.
-    pub gpus: BTreeMap<u32, GpuHealth>,
-    /// By name (`nvme0n1`).
-    pub drives: BTreeMap<String, DriveHealth>,
-    /// By PCI address: GPUs, drives, and every bridge above them.
-    pub pcie_errors: BTreeMap<String, PcieErrors>,
-    /// Why there is no GPU above: NVML told of none.
-    pub gpus_untold: Option<String>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GpuHealth {
-    pub pcie_replays: Option<u64>,
-    pub ecc_corrected: Option<u64>,
-    pub ecc_uncorrected: Option<u64>,
-    /// Those alone that slow it down.
-    pub slowdowns: Option<Vec<String>>,
-    pub temperature_c: Option<u32>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DriveHealth {
-    pub temperature_c: Option<i64>,
-    /// At which it warns.
-    pub temperature_max_c: Option<i64>,
-    pub smart: Option<SmartFacts>,
-    /// Why a fact is not told.
-    pub temperature_untold: Option<String>,
-    pub smart_untold: Option<String>,
-    /// Whether it is an NVMe drive on PCIe, and there.
-    pub is_on_pcie: bool,
-}
-
-/// Takes the counters now. `gpus` must be asked for anew each time, and is what NVML answered.
-pub fn health(source: &Source, answer: &Result<Vec<GpuFacts>, Unread>, drives: &[Drive]) -> Health {
-    let gpus = answer.as_deref().unwrap_or_default();
-    let gpu_places = gpus.iter().filter_map(|gpu| Place::of_address(source, &gpu.pci_address));
-    let drive_places = drives.iter().filter_map(|drive| Some(drives::controller_of(source, drive)?.1));
-    let functions = gpu_places.chain(drive_places).flat_map(|place| place.functions);
-    Health {
-        gpus: gpus.iter().map(|gpu| (gpu.index, gpu_health(gpu))).collect(),
-        drives: drives.iter().map(|drive| (drive.name.clone(), drive_health(source, drive))).collect(),
-        pcie_errors: functions.map(|address| (address.clone(), aer::read(source, &address))).collect(),
-        gpus_untold: answer.as_ref().err().map(Unread::to_string),
+/// What changed from one moment to a later one, worst of each kind told by name.
+pub fn deltas(before: &Health, after: &Health) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for (index, now) in &after.gpus {
+        let was = before.gpus.get(index).cloned().unwrap_or_default();
+        checks.extend(devices::gpu_deltas(&format!("GPU {index}"), &was, now));
     }
-}
-
-fn gpu_health(facts: &GpuFacts) -> GpuHealth {
-    GpuHealth {
-        pcie_replays: facts.pcie_replays,
-        ecc_corrected: facts.ecc_corrected,
-        ecc_uncorrected: facts.ecc_uncorrected,
-        slowdowns: gpu::slowdowns(facts).map(|reasons| reasons.into_iter().map(str::to_string).collect()),
-        temperature_c: facts.temperature_c,
+    for index in before.gpus.keys().filter(|index| !after.gpus.contains_key(index)) {
+        checks.extend(devices::missing_gpu(*index, after.gpus_untold.as_deref()));
     }
-}
-
-fn drive_health(source: &Source, drive: &Drive) -> DriveHealth {
-    let Some((controller, _)) = drives::controller_of(source, drive) else {
-        let untold = Some("no NVMe drive on PCIe".to_string());
-        return DriveHealth {
-            temperature_untold: untold.clone(),
-            smart_untold: untold,
-            ..DriveHealth::default()
-        };
-    };
-    let mut health =
-        DriveHealth { is_on_pcie: is_there(source, drive, &controller), ..DriveHealth::default() };
-    match drives::temperature_c(source, &controller) {
-        Ok((now, max)) => (health.temperature_c, health.temperature_max_c) = (Some(now), max),
-        Err(why) => health.temperature_untold = Some(format!("the sensor is {why}")),
+    for (name, now) in &after.drives {
+        let was = before.drives.get(name).cloned().unwrap_or_default();
+        checks.push(devices::drive_temperature(name, &was, now));
+        checks.push(devices::smart_delta(name, &was, now));
     }
-    match smart::read(source, &controller) {
-        Ok(facts) => health.smart = Some(facts),
-        Err(Unread::Denied) => {
-            health.smart_untold = Some("not ours to read: it takes root (CAP_SYS_ADMIN)".into())
-        }
-        Err(why) => health.smart_untold = Some(format!("the log is {why}")),
-    }
-    health
-}
-
-/// Whether the kernel still has a drive and its controller. A controller that it gave up stays a while, as `dead`; what
-/// can't be told counts as there.
-fn is_there(source: &Source, drive: &Drive, controller: &str) -> bool {
-    let class = format!("/sys/class/nvme/{controller}");
-    let is_given_up = |state: String| state == "dead" || state.starts_with("deleting");
-    [&drive.device, &class].iter().all(|path| source.is_there(path) != Ok(false))
-        && !source.text(&format!("{class}/state")).is_ok_and(is_given_up)
-}
-
-/// How a counter moved.
-pub enum Moved {
-    Still,
-    Grew(u64),
-    /// Not read on one side, or set back between.
-    Untold,
-}
-
-pub fn moved(before: Option<u64>, after: Option<u64>) -> Moved {
-    match (before, after) {
-        (Some(before), Some(after)) if after == before => Moved::Still,
-        (Some(before), Some(after)) if after > before => Moved::Grew(after - before),
-        _ => Moved::Untold,
-    }
-}
-
-impl Health {
-    /// What changed from one moment to a later one, worst of each kind told by name.
-    pub fn deltas(before: &Health, after: &Health) -> Vec<Check> {
-        let mut checks = Vec::new();
-        for (index, now) in &after.gpus {
-            let was = before.gpus.get(index).cloned().unwrap_or_default();
-            checks.extend(crate::doctor::hardware::health::deltas::gpu_deltas(
-                &format!("GPU {index}"),
-                &was,
-                now,
-            ));
-        }
-        for index in before.gpus.keys().filter(|index| !after.gpus.contains_key(index)) {
-            checks.extend(crate::doctor::hardware::health::deltas::missing_gpu(
-                *index,
-                after.gpus_untold.as_deref(),
-            ));
-        }
-        for (name, now) in &after.drives {
-            let was = before.drives.get(name).cloned().unwrap_or_default();
-            checks.push(crate::doctor::hardware::health::deltas::drive_temperature(name, &was, now));
-            checks.push(crate::doctor::hardware::health::deltas::smart_delta(name, &was, now));
-        }
-        let is_gone = |name: &String| !after.drives.get(name).is_some_and(|now| now.is_on_pcie);
-        for (name, _) in before.drives.iter().filter(|(name, was)| was.is_on_pcie && is_gone(name)) {
-            let gone = Check::new("health.gone", name, Status::Fail, "no longer there", "/sys/class/nvme");
-            checks.push(
-                gone.remedy("look for nvme and AER messages in `dmesg`; reseat the drive, or replace it"),
-            );
-        }
-        checks.extend(aer::deltas(&before.pcie_errors, &after.pcie_errors));
+    let is_gone = |name: &String| !after.drives.get(name).is_some_and(|now| now.is_on_pcie);
+    for (name, _) in before.drives.iter().filter(|(name, was)| was.is_on_pcie && is_gone(name)) {
+        let gone = Check::new("health.gone", name, Status::Fail, "no longer there", "/sys/class/nvme");
         checks
+            .push(gone.remedy("look for nvme and AER messages in `dmesg`; reseat the drive, or replace it"));
     }
+    checks.extend(pcie::deltas(&before.pcie_errors, &after.pcie_errors));
+    checks
 }
 
 #[cfg(test)]
@@ -167,7 +35,11 @@ mod tests {
     use nvml_wrapper::error::NvmlError;
 
     use super::*;
-    use crate::doctor::hardware::health::deltas::smart_delta;
+    use crate::doctor::health::counter::{Moved, moved};
+    use crate::node::aer::PcieErrors;
+    use crate::node::block::Drive;
+    use crate::node::health::{DriveHealth, health};
+    use crate::node::smart::SmartFacts;
 
     fn take(tree: &Tree) -> Health {
         health(&tree.source, &crate::node::nvml::gpus(&tree.source), &nvme_drives(&tree.source))
@@ -185,7 +57,7 @@ mod tests {
             16,
             "two root ports, two upper ports, six lower ones, GPUs and drives"
         );
-        let checks = Health::deltas(&before, &before);
+        let checks = deltas(&before, &before);
         assert!(checks.iter().all(|check| check.status == Status::Pass), "{checks:#?}");
         let text = serde_json::to_string(&before).unwrap();
         assert_eq!(serde_json::from_str::<Health>(&text).unwrap(), before);
@@ -204,7 +76,7 @@ mod tests {
         drive.temperature_c = drive.temperature_max_c;
         drive.smart.as_mut().unwrap().thermal_light_count += 1;
         drive.smart.as_mut().unwrap().data_units_read += 2_000_000;
-        let checks = Health::deltas(&before, &after);
+        let checks = deltas(&before, &after);
         let bad: Vec<(&str, &str, Status)> = checks
             .iter()
             .filter(|check| check.status != Status::Pass)
@@ -230,9 +102,9 @@ mod tests {
         let mut after = before.clone();
         after.gpus.get_mut(&0).unwrap().pcie_replays = None;
         after.drives.get_mut("nvme0n1").unwrap().smart = None;
-        let reset = Health::deltas(&Health::default(), &after);
+        let reset = deltas(&Health::default(), &after);
         assert!(reset.iter().all(|check| check.status != Status::Fail), "{reset:#?}");
-        let checks = Health::deltas(&before, &after);
+        let checks = deltas(&before, &after);
         assert_eq!(find(&checks, "health.pcie-replay").status, Status::Unknown);
         assert_eq!(find(&checks, "health.smart").status, Status::Unknown);
         assert!(matches!(moved(Some(5), Some(2)), Moved::Untold), "a counter was set back");
@@ -244,7 +116,7 @@ mod tests {
         let mut after = before.clone();
         let first = after.pcie_errors.keys().next().unwrap().clone();
         after.pcie_errors.insert(first.clone(), PcieErrors::default());
-        let checks = Health::deltas(&before, &after);
+        let checks = deltas(&before, &after);
         let aer: Vec<&Check> = checks.iter().filter(|check| check.id == "health.pcie").collect();
         assert_eq!(aer.iter().map(|check| check.status).collect::<Vec<_>>(), [Status::Pass, Status::Unknown]);
         assert_eq!(aer[1].value, format!("no AER counters of {first}"));
@@ -256,7 +128,7 @@ mod tests {
         let mut after = before.clone();
         let (first, _) = after.pcie_errors.pop_first().unwrap();
         let aer = |after: &Health| -> Vec<Check> {
-            let checks = Health::deltas(&before, after);
+            let checks = deltas(&before, after);
             checks.into_iter().filter(|check| check.id == "health.pcie").collect()
         };
         let found = aer(&after);
@@ -271,7 +143,7 @@ mod tests {
     fn a_virtual_disk_is_not_told_to_run_as_root() {
         let disk = Drive { name: "vda".into(), device: "/sys/devices/virtual/block/vda".into() };
         let now = health(&tree("laptop").source, &Ok(Vec::new()), &[disk]);
-        let checks = Health::deltas(&now, &now);
+        let checks = deltas(&now, &now);
         assert_eq!(find(&checks, "health.smart").value, "no NVMe drive on PCIe");
         assert_eq!(find(&checks, "health.drive-temperature").value, "no NVMe drive on PCIe");
     }
@@ -280,7 +152,7 @@ mod tests {
     fn a_gpu_that_fell_off_the_bus_fails_and_one_that_nvml_does_not_tell_of_is_unknown() {
         let before = take(&tree("bare-metal-gds"));
         let of_gpus = |after: &Health| -> Vec<Check> {
-            let checks = Health::deltas(&before, after);
+            let checks = deltas(&before, after);
             checks.into_iter().filter(|check| check.subject.starts_with("GPU")).collect()
         };
         let mut after = before.clone();
@@ -312,7 +184,7 @@ mod tests {
             health(&tree.source, &Ok(Vec::new()), &nvme_drives(&tree.source))
         };
         let gone = |before: &Health, after: &Health| -> Vec<String> {
-            let checks = Health::deltas(before, after);
+            let checks = deltas(before, after);
             let gone = checks.iter().filter(|check| check.id == "health.gone");
             gone.map(|check| format!("{} {:?}", check.subject, check.status)).collect()
         };
@@ -337,8 +209,8 @@ mod tests {
         let smart = before.smart.clone().unwrap();
         let with = |smart| DriveHealth { smart: Some(smart), ..before.clone() };
         let after = with(SmartFacts { media_errors: smart.media_errors + 1, ..smart.clone() });
-        assert_eq!(smart_delta("nvme0n1", before, &after).status, Status::Fail);
+        assert_eq!(devices::smart_delta("nvme0n1", before, &after).status, Status::Fail);
         let after = with(SmartFacts { critical_warning: 8, ..smart.clone() });
-        assert!(smart_delta("nvme0n1", before, &after).value.contains("read-only"));
+        assert!(devices::smart_delta("nvme0n1", before, &after).value.contains("read-only"));
     }
 }

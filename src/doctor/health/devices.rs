@@ -1,9 +1,9 @@
 //! What one device's facts say of a run, by how they stood before and after it.
 
-use nvml_wrapper::error::NvmlError;
-
 use crate::doctor::check::{Check, Status};
-use crate::doctor::hardware::health::{DriveHealth, GpuHealth, Moved, moved};
+use crate::doctor::health::counter::{Moved, moved};
+use crate::node::health::{DriveHealth, GpuHealth};
+use crate::node::nvml;
 use crate::node::smart::SmartFacts;
 
 /// A counter that should stand still: how bad it is that it grew, and what to do.
@@ -62,10 +62,7 @@ pub fn gpu_deltas(subject: &str, before: &GpuHealth, after: &GpuHealth) -> Vec<C
 pub fn missing_gpu(index: u32, nvml_untold: Option<&str>) -> Vec<Check> {
     let subject = format!("GPU {index}");
     // NVML is asked for all GPUs at once: one that is lost is the reason why there is no answer.
-    let is_lost = |why: &str| {
-        ["open", "identify"].iter().any(|step| why == format!("{step} GPU {index}: {}", NvmlError::GpuLost))
-    };
-    match nvml_untold.filter(|why| !is_lost(why)) {
+    match nvml_untold.filter(|why| !nvml::is_lost(why, index)) {
         None => {
             let gone = Check::new("health.gone", subject, Status::Fail, "no longer there", "NVML");
             vec![gone.remedy("look for Xid messages in `dmesg`; reset the GPU or boot anew")]
