@@ -3,6 +3,8 @@
 mod args;
 /// Shell completions and man pages, from the command line's own types.
 pub mod complete;
+/// `doctor`: whether GPUDirect Storage works here.
+pub mod doctor;
 /// How to load.
 mod engine;
 /// `inspect`: what a checkpoint holds.

@@ -5,10 +5,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use sllm_gds::cli::{Cli, Command, DoctorArgs};
+use sllm_gds::cli::doctor::DoctorArgs;
+use sllm_gds::cli::{Cli, Command};
 use sllm_gds::os::cancel::{Cancel, Interrupted};
 use sllm_gds::os::{sys, text};
-use sllm_gds::{Outcome, bench, doctor, load, qualify, write};
+use sllm_gds::{Outcome, bench, load, qualify, write};
 
 /// `println!` panics when standard output can't be written (a full disk, say): an error like any other to a user.
 fn say_when_output_fails() {
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
         Command::Completions(args) => sllm_gds::cli::complete::completions(args),
         Command::Man(args) => sllm_gds::cli::complete::man(args),
         Command::ProveGds { request } => load::gds::proof::answer(request).map(|()| Outcome::Yes),
-        Command::Doctor(args) => doctor::run(args),
+        Command::Doctor(args) => sllm_gds::cli::doctor::run(args),
         Command::Qualify(args) => qualify::run(args, &cancel),
     };
     match outcome {

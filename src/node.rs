@@ -15,10 +15,16 @@ pub mod cpu;
 pub mod health;
 /// Address translation between devices.
 pub mod iommu;
+/// The kernel, and what it was built with.
+pub mod kernel;
 /// A GPU's PCIe link, watched while bytes move.
 pub mod link_watch;
 /// How much memory there is, and how much can still be had.
 pub mod memory;
+/// Which mount holds a path.
+pub mod mounts;
+/// What NVIDIA's driver and nvidia-fs show.
+pub mod nvidia;
 /// NVMe controllers.
 pub mod nvme;
 /// What NVIDIA's management library tells of each GPU.
@@ -34,5 +40,7 @@ pub mod source;
 pub mod test_tree;
 /// How far two devices are from each other.
 pub mod topology;
+/// What udev knows of block devices.
+pub mod udev;
 /// Containers and virtual machines.
 pub mod virtualization;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::doctor::DoctorArgs;
 pub use crate::cli::engine::{EngineArgs, EngineChoice, IoChoice};
 pub use crate::cli::words::{Gpus, parse_duration, parse_gpus, parse_percent, parse_size, parse_tolerance};
 
@@ -286,30 +287,6 @@ pub struct AnalyzeArgs {
     /// With --baseline: exit 1 when a mean load time grew by more
     #[arg(long, default_value = "10%", value_parser = parse_percent, value_name = "PERCENT", requires = "baseline")]
     pub max_regression: f64,
-}
-
-#[derive(Debug, Args)]
-pub struct DoctorArgs {
-    /// Directories or files whose file systems to examine [default: the current directory]
-    pub paths: Vec<PathBuf>,
-    /// `none`, `all`, or a list: 0,1 or UUIDs
-    #[arg(long, value_parser = parse_gpus, default_value = "all")]
-    pub gpus: Gpus,
-    /// Print one JSON object instead of text
-    #[arg(long)]
-    pub json: bool,
-    /// List every check, also those that pass
-    #[arg(long)]
-    pub all: bool,
-    /// Examine a machine that was recorded, not this one
-    #[arg(long, value_name = "DIR")]
-    pub root: Option<PathBuf>,
-    /// Write all that is read to a new directory, for --root
-    #[arg(long, value_name = "DIR", conflicts_with = "root")]
-    pub record: Option<PathBuf>,
-    /// Open cuFile's driver and say what came of it: doctor runs this in a child process
-    #[arg(long, hide = true)]
-    pub probe_cufile: bool,
 }
 
 #[derive(Debug, Args)]

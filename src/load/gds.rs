@@ -9,6 +9,8 @@ pub mod load;
 pub mod proof;
 /// Registered device memory.
 pub mod slabs;
+/// Whether GPUDirect Storage is possible, and why not.
+pub mod ways;
 /// One thread's reads.
 mod worker;
 

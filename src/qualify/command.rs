@@ -11,9 +11,9 @@ use anyhow::{Context, Result, bail};
 use crate::Outcome;
 use crate::cli::load::{Ready, prepare};
 use crate::cli::{EngineChoice, Gpus, QualifyArgs};
-use crate::doctor;
 use crate::gpu;
 use crate::load::{Destination, Options};
+use crate::node::block::drives_below;
 use crate::node::source::Source;
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::memory::available_bytes;
@@ -60,7 +60,7 @@ pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
     let size_bytes = size(args, &path, &gpus)?;
     let started = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
     let run_id = format!("{}-{}", started.as_millis(), std::process::id());
-    let drives = doctor::of_path(&source, &path).2;
+    let drives = drives_below(&source, &path);
     let mut run = Run {
         seen: Seen::new(&drives, &gpus, notes),
         args,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::cli::{EngineChoice, Gpus, QualifyArgs};
+use crate::cli::{EngineChoice, QualifyArgs};
 use crate::doctor;
 use crate::doctor::hardware;
 use crate::load::{Destination, Options, Placement};
@@ -72,8 +72,7 @@ impl Run<'_> {
         say("checks");
         let path = self.path.to_str().unwrap_or_default().to_string();
         let uuids: Vec<String> = self.facts().iter().map(|facts| facts.uuid.clone()).collect();
-        let gpus = if uuids.is_empty() { Gpus::None } else { Gpus::List(uuids) };
-        let report = doctor::examine(self.source, &[path], &gpus)?;
+        let report = doctor::examine(self.source, &[path], Some(&uuids))?;
         if let Some(path) = report.paths.first() {
             self.storage = path.storage.clone();
             self.gds = path.verdict(report.has_gpu);
