@@ -24,6 +24,15 @@ pub fn drives_below(source: &Source, path: &Path) -> Vec<Drive> {
     Mount::of(source, path).map_or(Vec::new(), |mount| Stack::below(source, &mount).drives(source))
 }
 
+/// The sysfs directory of a block device, or of the disk that it is a partition of.
+pub fn disk_of(source: &Source, name: &str) -> Option<String> {
+    let sys = source.canonical(&format!("/sys/class/block/{name}")).ok()?;
+    match source.is_there(&format!("{sys}/partition")) {
+        Ok(true) => Some(sys.rsplit_once('/')?.0.to_string()),
+        _ => Some(sys),
+    }
+}
+
 /// What a block device is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
