@@ -2,6 +2,8 @@
 
 /// One check.
 pub mod check;
+/// Which check it is.
+pub mod check_id;
 /// O_DIRECT, tried.
 mod direct;
 mod examine;

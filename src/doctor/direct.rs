@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::doctor::finding::Finding;
 use crate::load::gds::ways::{Assessment, Reason, Requirement, State};
 use crate::node::source::{Source, Unread};
@@ -33,9 +34,10 @@ pub fn findings(source: &Source, path: &str) -> Vec<Finding> {
         Err(Unread::Missing) => return Vec::new(),
         Err(why) => {
             // It decides nothing: what was not tried may well work.
-            let check = Check::new("direct.read", path, Status::Unknown, why.to_string(), call)
-                .why("O_DIRECT was not tried: no file to read, and none can be made here")
-                .remedy(format!("give this user a readable file of 4 KiB in {path}"));
+            let check =
+                Check::new(CheckId::Gds(Requirement::Direct), path, Status::Unknown, why.to_string(), call)
+                    .why("O_DIRECT was not tried: no file to read, and none can be made here")
+                    .remedy(format!("give this user a readable file of 4 KiB in {path}"));
             return vec![Finding::beside(check)];
         }
     };
@@ -52,7 +54,7 @@ pub fn findings(source: &Source, path: &str) -> Vec<Finding> {
 
 fn alignment(path: &str, direct: &Direct) -> Check {
     let call = "statx(STATX_DIOALIGN)";
-    let check = |status, value: String| Check::new("direct.alignment", path, status, value, call);
+    let check = |status, value: String| Check::new(CheckId::DirectAlignment, path, status, value, call);
     match (direct.memory_align, direct.offset_align) {
         (Some(memory), Some(offset)) if u64::from(memory.max(offset)) > sys::DIRECT_ALIGN => check(
             Status::Warn,

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::doctor::finding::{Finding, excuse};
 use crate::doctor::report::{PathReport, Report};
 use crate::doctor::{direct, hardware, libcufile, nvidia_fs, storage};
@@ -105,7 +106,7 @@ fn hardware_checks(source: &Source, gpus: Option<&[String]>, mut drives: Vec<Dri
     let gpus = match nvml::gpus(source) {
         Ok(all) => chosen(all, gpus)?,
         Err(why) => {
-            let check = Check::new("gpu.nvml", "this machine", Status::Unknown, why.to_string(), "NVML");
+            let check = Check::new(CheckId::Nvml, "this machine", Status::Unknown, why.to_string(), "NVML");
             checks.push(check.why("what the GPUs say of themselves can't be read"));
             Vec::new()
         }

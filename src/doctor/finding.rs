@@ -1,6 +1,7 @@
 //! A check, and what of GDS it decides.
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::doctor::remedies::remedy;
 use crate::load::gds::ways::{Assessment, Need, Requirement, State, Way};
 
@@ -36,7 +37,8 @@ impl Finding {
             State::Unknown(reason) => (Status::Unknown, Some(reason.to_string())),
         };
         let Assessment { requirement, subject, value, source, .. } = assessment.clone();
-        let check = Check { why, remedy, ..Check::new(requirement.name(), subject, status, value, source) };
+        let check =
+            Check { why, remedy, ..Check::new(CheckId::Gds(requirement), subject, status, value, source) };
         Finding { check, assessed: Some(assessment) }
     }
 

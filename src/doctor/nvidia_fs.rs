@@ -1,6 +1,7 @@
 //! What nvidia-fs counts: errors of mapping, and reads, where it was told to. It decides nothing.
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::load::gds::ways::{Assessment, Requirement, State};
 use crate::node::nvidia::{COUNTS_READS, NVIDIA_FS, bar1_maps, counts_reads};
 use crate::node::source::Source;
@@ -19,7 +20,8 @@ pub fn checks(source: &Source) -> Vec<Check> {
 /// Reads are counted only where the module is told to; cuFile before 1.15 has no counters that tell the way.
 fn counters(source: &Source) -> Check {
     let (counts, from) = counts_reads(source);
-    let check = |status, value: &str| Check::new("nvidia-fs.counters", MACHINE, status, value, from.as_str());
+    let check =
+        |status, value: &str| Check::new(CheckId::NvidiaFsCounters, MACHINE, status, value, from.as_str());
     match counts {
         Ok(true) => check(Status::Pass, "reads are counted"),
         Ok(false) => check(Status::Warn, "reads are not counted")
@@ -34,8 +36,9 @@ fn counters(source: &Source) -> Check {
 fn maps(source: &Source) -> Option<Check> {
     let (ok, failed) = bar1_maps(source)?;
     let value = format!("BAR1 maps ok={ok} err={failed}");
-    let check =
-        |status| Check::new("nvidia-fs.maps", MACHINE, status, value.clone(), format!("{NVIDIA_FS}/stats"));
+    let check = |status| {
+        Check::new(CheckId::NvidiaFsMaps, MACHINE, status, value.clone(), format!("{NVIDIA_FS}/stats"))
+    };
     Some(match failed {
         0 => check(Status::Pass),
         _ => check(Status::Warn)

@@ -167,7 +167,7 @@ impl Report {
             let block = short_block(group);
             let full = text.lines().count() + block.lines().count() + LINES_KEPT > LINES_MAX;
             match full || !left.is_empty() {
-                true => left.push(group[0].check.id),
+                true => left.push(group[0].check.id.name()),
                 false => text.push_str(&block),
             }
         };
@@ -175,10 +175,10 @@ impl Report {
         let way =
             if self.paths.iter().any(|p| p.nearest == Way::P2pdma) { Way::NvidiaFs } else { Way::P2pdma };
         let also = format!("fail    {}, the other way, wants too:", way.name());
-        list(text, &also, other_way.iter().map(|g| g[0].check.id));
+        list(text, &also, other_way.iter().map(|g| g[0].check.id.name()));
         of(Status::Warn).for_each(|group| show(text, group));
         list(text, "and", left.into_iter());
-        list(text, "unknown", of(Status::Unknown).map(|g| g[0].check.id));
+        list(text, "unknown", of(Status::Unknown).map(|g| g[0].check.id.name()));
     }
 
     /// Whether all paths are nearer to the other way than to the one that needs this.
@@ -226,7 +226,7 @@ fn short_block(group: &[&Finding]) -> String {
     let mut what = match (&check.why, first.need()) {
         (Some(why), Need::Both | Need::Only(_)) => why.clone(),
         (Some(why), Need::Neither) => format!("{}: {}: {why}", subjects.join(", "), check.value),
-        (None, _) => format!("{}: {} {}", subjects.join(", "), check.id, check.value),
+        (None, _) => format!("{}: {} {}", subjects.join(", "), check.id.name(), check.value),
     };
     let alike = if group.len() > 1 { " (and the others alike)" } else { "" };
     what = format!("{:<7} {what} [{}]", name(check.status), check.source);
@@ -244,7 +244,7 @@ fn full_block(check: &Check) -> String {
     wrap(
         &mut text,
         INDENT,
-        &format!("{status:<7} {}, {subject}: {} [{}]", check.id, check.value, check.source),
+        &format!("{status:<7} {}, {subject}: {} [{}]", check.id.name(), check.value, check.source),
     );
     if let Some(why) = &check.why {
         wrap(&mut text, INDENT, &format!("{INDENT}{why}"));

@@ -1,6 +1,7 @@
 //! What makes reads of a block device slow: none of it decides whether GDS is possible.
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::load::gds::ways::Below;
 use crate::load::gds::ways::network_driver;
 use crate::node::block::{Kind, Layer, Queue, Raid};
@@ -27,7 +28,7 @@ fn raid(source: &Source, layer: &Layer) -> Option<Check> {
     let is_whole =
         *missing_disks == 0 && matches!(state.as_str(), "clean" | "active" | "active-idle" | "readonly");
     let check = |status| {
-        Check::new("storage.raid", layer.name.clone(), status, value.clone(), format!("{}/md", layer.sys))
+        Check::new(CheckId::Raid, layer.name.clone(), status, value.clone(), format!("{}/md", layer.sys))
     };
     Some(match is_whole {
         true => check(Status::Pass),
@@ -44,12 +45,14 @@ fn queue(source: &Source, layer: &Layer) -> Option<Check> {
         "scheduler {scheduler}, max_sectors_kb {max_sectors_kib}, nr_requests {requests}, {block_bytes}-byte blocks"
     );
     let at = format!("{}/queue", layer.sys);
-    let check = |status| Check::new("storage.queue", layer.name.clone(), status, value.clone(), at.clone());
-    let warn = |why: &str, remedy: String| check(Status::Warn).why(why).remedy(remedy);
+    let check = |id, status| Check::new(id, layer.name.clone(), status, value.clone(), at.clone());
+    let warn = |why: &str, remedy: String| check(CheckId::Queue, Status::Warn).why(why).remedy(remedy);
     Some(if *block_bytes > LOAD_ALIGN_BYTES {
         warn("blocks are larger than the 4 KiB that loads are aligned to", "format the drive to 4096".into())
     } else if queue.is_rotational == Some(true) {
-        warn("it says that it is a spinning disk", "use an NVMe drive".into())
+        check(CheckId::SpinningDisk, Status::Warn)
+            .why("it says that it is a spinning disk")
+            .remedy("use an NVMe drive")
     } else if matches!(layer.kind, Kind::Nvme(_)) && scheduler != "none" {
         warn(
             "an I/O scheduler only costs time on NVMe",
@@ -61,6 +64,6 @@ fn queue(source: &Source, layer: &Layer) -> Option<Check> {
             format!("echo 1024 | sudo tee /sys/block/{}/queue/max_sectors_kb", layer.name),
         )
     } else {
-        check(Status::Pass)
+        check(CheckId::Queue, Status::Pass)
     })
 }

@@ -1,17 +1,16 @@
 //! Limits on reads that this process's groups have: `io.max`, and version 1's `blkio.throttle`.
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::node::cgroup;
 use crate::node::cgroup::Group;
 use crate::node::source::{Source, Unread};
-
-const ID: &str = "machine.io-limit";
 
 /// One check: whether anything limits this process's reads of a device that `storage` names (`xfs on md0 (raid0) on
 /// nvme0n1, nvme1n1`), or, where it names none, of any.
 pub fn check(source: &Source, storage: &str) -> Check {
     let at = "/proc/self/cgroup; io.max or blkio.throttle.read_* up to the root";
-    let check = |status, value: String| Check::new(ID, "this machine", status, value, at);
+    let check = |status, value: String| Check::new(CheckId::IoLimit, "this machine", status, value, at);
     let groups = match source.text("/proc/self/cgroup") {
         Ok(groups) => groups,
         Err(why) => return check(Status::Unknown, why.to_string()),

@@ -1,6 +1,7 @@
 //! ACS of the switches that a GPU and a drive share, judged.
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::node::acs;
 use crate::node::acs::Acs;
 use crate::node::nvml::GpuFacts;
@@ -9,7 +10,7 @@ use crate::node::virtualization;
 
 pub fn check(source: &Source, gpus: &[GpuFacts]) -> Check {
     let at = "/sys/bus/pci/devices/*/config, ACS control";
-    let check = |status, value: String| Check::new("machine.acs", "this machine", status, value, at);
+    let check = |status, value: String| Check::new(CheckId::Acs, "this machine", status, value, at);
     let between = acs::bridges_between(source, gpus);
     if between.is_empty() && virtualization::is_virtual(source) {
         return check(Status::Unknown, "no switch in this virtual machine".into())

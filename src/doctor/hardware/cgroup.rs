@@ -1,6 +1,7 @@
 //! What the groups of this process allow it: memory, and CPU time.
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::doctor::hardware::machine;
 use crate::doctor::words::binary_bytes;
 use crate::node::cgroup;
@@ -23,15 +24,14 @@ pub fn checks(source: &Source, gpus: &[GpuFacts]) -> Vec<Check> {
                 "/proc/self/cgroup",
             )
         };
-        return vec![unknown("machine.memory-limit"), unknown("machine.cpu-limit")];
+        return vec![unknown(CheckId::MemoryLimit), unknown(CheckId::CpuLimit)];
     };
     vec![memory_check(source, memory_limit, gpus), cpu_check(cpu_limit)]
 }
 
 fn memory_check(source: &Source, limit: Option<u64>, gpus: &[GpuFacts]) -> Check {
     let at = "/proc/self/cgroup; memory.max or memory.limit_in_bytes up to the root";
-    let check =
-        |status, value: String| Check::new("machine.memory-limit", machine::SUBJECT, status, value, at);
+    let check = |status, value: String| Check::new(CheckId::MemoryLimit, machine::SUBJECT, status, value, at);
     let total = memory::total_bytes(source);
     // A limit of all memory or more, such as v1's "none", limits nothing.
     let Some(limit) = limit.filter(|limit| total.is_none_or(|total| *limit < total)) else {
@@ -52,7 +52,7 @@ fn memory_check(source: &Source, limit: Option<u64>, gpus: &[GpuFacts]) -> Check
 
 fn cpu_check(limit: Option<f64>) -> Check {
     let at = "/proc/self/cgroup; cpu.max or cpu.cfs_quota_us up to the root";
-    let check = |status, value: String| Check::new("machine.cpu-limit", machine::SUBJECT, status, value, at);
+    let check = |status, value: String| Check::new(CheckId::CpuLimit, machine::SUBJECT, status, value, at);
     let Some(limit) = limit else { return check(Status::Pass, "none".into()) };
     let value = format!("{limit:.1} CPUs");
     match limit < CPUS_WANTED {
@@ -71,7 +71,7 @@ mod tests {
     fn status_and_value(name: &str, id: &str) -> (Status, String) {
         let tree = tree(name);
         let gpus = crate::node::nvml::gpus(&tree.source).unwrap();
-        let check = checks(&tree.source, &gpus).into_iter().find(|check| check.id == id).unwrap();
+        let check = checks(&tree.source, &gpus).into_iter().find(|check| check.id.name() == id).unwrap();
         (check.status, check.value)
     }
 

@@ -1,6 +1,7 @@
 //! What NVMe drives tell of themselves, judged.
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::doctor::hardware::links::link_check;
 use crate::node::block::Drive;
 use crate::node::nvme::{class_path, controller_of, temperature_c};
@@ -13,7 +14,7 @@ use crate::node::virtualization;
 pub fn checks(source: &Source, drive: &Drive) -> Vec<Check> {
     let Some((controller, place)) = controller_of(source, drive) else {
         return vec![
-            Check::new("drive.link", &drive.name, Status::Unknown, "no place on PCIe", &drive.device).why(
+            Check::new(CheckId::DriveLink, &drive.name, Status::Unknown, "no place on PCIe", &drive.device).why(
                 "not an NVMe drive on PCIe: SATA, virtual and remote devices have no PCIe link of their own",
             ),
         ];
@@ -32,12 +33,12 @@ fn links(source: &Source, drive: &Drive, place: &Place) -> Vec<Check> {
     let links = place.links(source);
     if links.is_empty() {
         let at = pci::device_path(place.address());
-        let check = Check::new("drive.link", &drive.name, Status::Unknown, "no bridge above", at);
+        let check = Check::new(CheckId::DriveLink, &drive.name, Status::Unknown, "no bridge above", at);
         return vec![
             check.why("a device of the root complex itself, as virtual machines have them: no link to judge"),
         ];
     }
-    let id = |n: usize| if n == 0 { "drive.link" } else { "drive.path" };
+    let id = |n: usize| if n == 0 { CheckId::DriveLink } else { CheckId::DrivePath };
     links.iter().enumerate().map(|(n, link)| link_check(id(n), &drive.name, link, false, vm)).collect()
 }
 
@@ -45,7 +46,7 @@ fn model(source: &Source, drive: &Drive, controller: &str) -> Check {
     let path = class_path(controller);
     let at = format!("{path}/{{model,firmware_rev,state}}");
     let text = |name: &str| source.text(&format!("{path}/{name}"));
-    let check = |status, value: String| Check::new("drive.model", &drive.name, status, value, &at);
+    let check = |status, value: String| Check::new(CheckId::DriveModel, &drive.name, status, value, &at);
     let model = match text("model") {
         Ok(model) => model,
         Err(why) => return check(Status::Unknown, why.to_string()),
@@ -61,7 +62,8 @@ fn model(source: &Source, drive: &Drive, controller: &str) -> Check {
 
 fn temperature(source: &Source, drive: &Drive, controller: &str) -> Check {
     let at = format!("{}/hwmon*/temp1_{{input,max}}", class_path(controller));
-    let check = |status, value: String| Check::new("drive.temperature", &drive.name, status, value, &at);
+    let check =
+        |status, value: String| Check::new(CheckId::DriveTemperature, &drive.name, status, value, &at);
     match temperature_c(source, controller) {
         Err(why) => check(Status::Unknown, why.to_string()).why("the kernel shows no sensor of this drive"),
         Ok((now, Some(max))) if now >= max => check(Status::Warn, format!("{now} °C of {max} °C"))
@@ -74,7 +76,7 @@ fn temperature(source: &Source, drive: &Drive, controller: &str) -> Check {
 
 fn smart(source: &Source, drive: &Drive, controller: &str) -> Check {
     let at = format!("SMART log of /dev/{controller}");
-    let check = |status, value: String| Check::new("drive.smart", &drive.name, status, value, &at);
+    let check = |status, value: String| Check::new(CheckId::DriveSmart, &drive.name, status, value, &at);
     let facts = match smart::read(source, controller) {
         Ok(facts) => facts,
         Err(why) => {
@@ -106,7 +108,7 @@ mod tests {
     use crate::node::test_tree::{nvme_drives, tree, tree_of, tree_with};
 
     fn status(checks: &[Check], id: &str) -> Status {
-        checks.iter().find(|check| check.id == id).unwrap().status
+        checks.iter().find(|check| check.id.name() == id).unwrap().status
     }
 
     #[test]
@@ -118,7 +120,7 @@ mod tests {
             let checks = checks(&tree.source, drive);
             assert!(checks.iter().all(|check| check.status == Status::Pass), "{checks:#?}");
             assert_eq!(
-                checks.iter().filter(|check| check.id == "drive.path").count(),
+                checks.iter().filter(|check| check.id.name() == "drive.path").count(),
                 1,
                 "the switch's way up"
             );
@@ -136,7 +138,7 @@ mod tests {
         assert_eq!(narrow.len(), 1);
         let checks = checks(&tree.source, narrow[0]);
         assert!(checks[0].value.contains("x2 of gen 4 x4"), "{}", checks[0].value);
-        let smart = checks.iter().find(|check| check.id == "drive.smart").unwrap();
+        let smart = checks.iter().find(|check| check.id.name() == "drive.smart").unwrap();
         assert_eq!(smart.status, Status::Unknown);
         assert!(smart.remedy.as_ref().unwrap().contains("root"));
     }

@@ -1,10 +1,11 @@
 //! PCIe links, judged.
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::node::pci::{Link, device_path};
 
 /// A link judged. `rests` says that its device may save power by a lower generation while nothing moves.
-pub fn link_check(id: &'static str, subject: &str, link: &Link, rests: bool, virtual_machine: bool) -> Check {
+pub fn link_check(id: CheckId, subject: &str, link: &Link, rests: bool, virtual_machine: bool) -> Check {
     let possible = link.possible();
     let value = format!("{} to {}: {} of {possible}", link.upper, link.lower, link.now);
     let at = format!("{}/current_link_{{speed,width}}, max_link_* of both ends", device_path(&link.lower));
@@ -57,7 +58,7 @@ mod tests {
     #[test]
     fn links_are_judged_by_what_both_ends_can_do() {
         let (slow, good, wide) = (rate_of(1, 16), rate_of(4, 8), rate_of(4, 16));
-        let judge = |link: &Link, rests, vm| link_check("x", "y", link, rests, vm).status;
+        let judge = |link: &Link, rests, vm| link_check(CheckId::DriveLink, "y", link, rests, vm).status;
         assert_eq!(judge(&link(wide, wide, wide), false, false), Status::Pass);
         assert_eq!(judge(&link(good, wide, wide), true, false), Status::Warn, "lanes lost, even at rest");
         assert_eq!(judge(&link(slow, wide, wide), false, false), Status::Warn);

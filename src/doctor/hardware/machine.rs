@@ -1,6 +1,7 @@
 //! The machine around GPUs and drives: IOMMU, lockable memory, huge pages, page cache, CPUs.
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::doctor::words::binary_bytes;
 use crate::node::cpu;
 use crate::node::iommu;
@@ -19,13 +20,13 @@ pub fn checks(source: &Source, gpus: &[GpuFacts]) -> Vec<Check> {
     vec![iommu(source, gpus), memlock(source), huge_pages(source), page_cache(source), cpus(source)]
 }
 
-fn check(id: &'static str, status: Status, value: impl Into<String>, at: &str) -> Check {
+fn check(id: CheckId, status: Status, value: impl Into<String>, at: &str) -> Check {
     Check::new(id, SUBJECT, status, value, at)
 }
 
 fn iommu(source: &Source, gpus: &[GpuFacts]) -> Check {
     let at = "/sys/class/iommu, /sys/bus/pci/devices/*/iommu_group/type, /proc/cmdline";
-    let check = |status, value: String| check("machine.iommu", status, value, at);
+    let check = |status, value: String| check(CheckId::Iommu, status, value, at);
     let units = match iommu::units(source) {
         Ok(units) => units,
         Err(why) => return check(Status::Unknown, why.to_string()),
@@ -67,15 +68,15 @@ fn memlock(source: &Source) -> Check {
     let at = "/proc/self/limits, Max locked memory";
     let limits = match memory::lock_limits(source) {
         Ok(limits) => limits,
-        Err(why) => return check("machine.memlock", Status::Unknown, why.to_string(), at),
+        Err(why) => return check(CheckId::LockedMemory, Status::Unknown, why.to_string(), at),
     };
     let shown = |limit: Option<u64>| limit.map_or("unlimited".into(), binary_bytes);
     let value = format!("{}, hard limit {}", shown(limits.soft_bytes), shown(limits.hard_bytes));
     match limits.soft_bytes {
-        Some(soft) if soft < MEMLOCK_USUAL_BYTES => check("machine.memlock", Status::Warn, value, at)
+        Some(soft) if soft < MEMLOCK_USUAL_BYTES => check(CheckId::LockedMemory, Status::Warn, value, at)
             .why("CUDA pins memory without it, but io_uring's buffers and RDMA are held to it")
             .remedy("ulimit -l unlimited; in a container --ulimit memlock=-1; for a service LimitMEMLOCK=infinity"),
-        _ => check("machine.memlock", Status::Pass, value, at),
+        _ => check(CheckId::LockedMemory, Status::Pass, value, at),
     }
 }
 
@@ -87,14 +88,14 @@ fn huge_pages(source: &Source) -> Check {
     };
     let chosen = match memory::huge_pages(source) {
         Ok(chosen) => chosen,
-        Err(why) => return check("machine.huge-pages", Status::Unknown, format!("{why}{reserved}"), at),
+        Err(why) => return check(CheckId::HugePages, Status::Unknown, format!("{why}{reserved}"), at),
     };
     let value = format!("transparent: {chosen}{reserved}");
     match chosen.as_str() {
-        "never" => check("machine.huge-pages", Status::Warn, value, at)
+        "never" => check(CheckId::HugePages, Status::Warn, value, at)
             .why("pinning goes page by page: seconds for a large buffer instead of tenths")
             .remedy("echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"),
-        _ => check("machine.huge-pages", Status::Pass, value, at),
+        _ => check(CheckId::HugePages, Status::Pass, value, at),
     }
 }
 
@@ -109,7 +110,7 @@ fn page_cache(source: &Source) -> Check {
         shown(total)
     );
     let status = if total.is_some() { Status::Pass } else { Status::Unknown };
-    check("machine.page-cache", status, value, at)
+    check(CheckId::PageCache, status, value, at)
 }
 
 fn cpus(source: &Source) -> Check {
@@ -121,15 +122,15 @@ fn cpus(source: &Source) -> Check {
     }
     let governors = cpu::governors(source);
     if governors.is_empty() {
-        return check("machine.cpu", Status::Unknown, format!("{count} CPUs, no governor"), at)
+        return check(CheckId::Cpu, Status::Unknown, format!("{count} CPUs, no governor"), at)
             .why("the kernel does not set the clock here, as is usual in virtual machines");
     }
     let value = format!("{count} CPUs, {}", governors.join(" and "));
     match governors.iter().any(|governor| governor == "powersave") {
-        true => check("machine.cpu", Status::Warn, value, at)
+        true => check(CheckId::Cpu, Status::Warn, value, at)
             .why("reader threads wake up on slow cores")
             .remedy("cpupower frequency-set -g performance"),
-        false => check("machine.cpu", Status::Pass, value, at),
+        false => check(CheckId::Cpu, Status::Pass, value, at),
     }
 }
 
@@ -141,7 +142,7 @@ mod tests {
     fn find(name: &str, id: &str) -> Check {
         let tree = crate::node::test_tree::tree(name);
         let gpus = crate::node::nvml::gpus(&tree.source).unwrap();
-        checks(&tree.source, &gpus).into_iter().find(|check| check.id == id).unwrap()
+        checks(&tree.source, &gpus).into_iter().find(|check| check.id.name() == id).unwrap()
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How far a GPU is from a drive: what lies between them decides whether bytes can pass directly, and how fast.
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::doctor::hardware::gpu;
 use crate::node::block::Drive;
 use crate::node::nvme;
@@ -12,7 +13,7 @@ use crate::node::topology::{Distance, distance};
 pub fn check(source: &Source, gpu: &GpuFacts, drive: &Drive) -> Check {
     let subject = format!("{} and {}", gpu::subject(gpu), drive.name);
     let at = "/sys/devices/pci*, numa_node, /sys/devices/system/node/node*/distance";
-    let check = |status, value: String| Check::new("pair.distance", &subject, status, value, at);
+    let check = |status, value: String| Check::new(CheckId::PairDistance, &subject, status, value, at);
     let Some((_, drive_place)) = nvme::controller_of(source, drive) else {
         return check(Status::Unknown, format!("{} has no place on PCIe", drive.name))
             .why("not an NVMe drive on PCIe: its bytes come through the host in any case");

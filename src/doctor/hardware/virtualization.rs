@@ -1,6 +1,7 @@
 //! Whether this is a container or a virtual machine: both show only a part of the truth, and doctor says so.
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::node::source::Source;
 use crate::node::virtualization::{Below, below, container_kind};
 
@@ -10,7 +11,7 @@ pub fn checks(source: &Source) -> [Check; 2] {
 
 fn machine(source: &Source) -> Check {
     let at = "/proc/cpuinfo flags, /sys/class/dmi/id, /sys/hypervisor/type";
-    let check = |status, value: &str| Check::new("machine.vm", "this machine", status, value, at);
+    let check = |status, value: &str| Check::new(CheckId::VirtualMachine, "this machine", status, value, at);
     match below(source) {
         Below::Hardware(name) => check(Status::Pass, &format!("bare metal{}", with_name(&name))),
         Below::Hypervisor(name) => check(Status::Warn, &format!("virtual machine{}", with_name(&name)))
@@ -28,7 +29,7 @@ fn with_name(name: &str) -> String {
 
 fn container(source: &Source) -> Check {
     let at = "/.dockerenv, /run/.containerenv, /proc/self/cgroup, KUBERNETES_SERVICE_HOST";
-    let check = |status, value: &str| Check::new("machine.container", "this machine", status, value, at);
+    let check = |status, value: &str| Check::new(CheckId::Container, "this machine", status, value, at);
     match container_kind(source) {
         Err(why) => check(Status::Unknown, &why.to_string()).why("whether this is a container can't be told"),
         Ok(None) => check(Status::Pass, "no"),

@@ -1,6 +1,7 @@
 //! What grew from one moment to another: that was the run's doing.
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::doctor::health::{devices, pcie};
 use crate::node::health::Health;
 
@@ -21,7 +22,7 @@ pub fn deltas(before: &Health, after: &Health) -> Vec<Check> {
     }
     let is_gone = |name: &String| !after.drives.get(name).is_some_and(|now| now.is_on_pcie);
     for (name, _) in before.drives.iter().filter(|(name, was)| was.is_on_pcie && is_gone(name)) {
-        let gone = Check::new("health.gone", name, Status::Fail, "no longer there", "/sys/class/nvme");
+        let gone = Check::new(CheckId::HealthGone, name, Status::Fail, "no longer there", "/sys/class/nvme");
         checks
             .push(gone.remedy("look for nvme and AER messages in `dmesg`; reseat the drive, or replace it"));
     }
@@ -46,7 +47,7 @@ mod tests {
     }
 
     fn find<'a>(checks: &'a [Check], id: &str) -> &'a Check {
-        checks.iter().find(|check| check.id == id).unwrap()
+        checks.iter().find(|check| check.id.name() == id).unwrap()
     }
 
     #[test]
@@ -80,7 +81,7 @@ mod tests {
         let bad: Vec<(&str, &str, Status)> = checks
             .iter()
             .filter(|check| check.status != Status::Pass)
-            .map(|check| (check.id, check.subject.as_str(), check.status))
+            .map(|check| (check.id.name(), check.subject.as_str(), check.status))
             .collect();
         assert_eq!(
             bad,
@@ -117,7 +118,7 @@ mod tests {
         let first = after.pcie_errors.keys().next().unwrap().clone();
         after.pcie_errors.insert(first.clone(), PcieErrors::default());
         let checks = deltas(&before, &after);
-        let aer: Vec<&Check> = checks.iter().filter(|check| check.id == "health.pcie").collect();
+        let aer: Vec<&Check> = checks.iter().filter(|check| check.id.name() == "health.pcie").collect();
         assert_eq!(aer.iter().map(|check| check.status).collect::<Vec<_>>(), [Status::Pass, Status::Unknown]);
         assert_eq!(aer[1].value, format!("no AER counters of {first}"));
     }
@@ -129,7 +130,7 @@ mod tests {
         let (first, _) = after.pcie_errors.pop_first().unwrap();
         let aer = |after: &Health| -> Vec<Check> {
             let checks = deltas(&before, after);
-            checks.into_iter().filter(|check| check.id == "health.pcie").collect()
+            checks.into_iter().filter(|check| check.id.name() == "health.pcie").collect()
         };
         let found = aer(&after);
         assert_eq!((found.len(), found[0].status, found[1].status), (2, Status::Pass, Status::Unknown));
@@ -158,7 +159,7 @@ mod tests {
         let mut after = before.clone();
         after.gpus.remove(&1);
         let checks = of_gpus(&after);
-        let gone = checks.iter().find(|check| check.id == "health.gone").unwrap();
+        let gone = checks.iter().find(|check| check.id.name() == "health.gone").unwrap();
         assert_eq!((gone.subject.as_str(), gone.status), ("GPU 1", Status::Fail));
         after.gpus.clear();
         after.gpus_untold = Some("count GPUs: unknown".into());
@@ -173,7 +174,10 @@ mod tests {
         after.gpus_untold = Some(format!("open GPU 1: {lost}"));
         let checks = of_gpus(&after);
         let failed: Vec<_> = checks.iter().filter(|check| check.status == Status::Fail).collect();
-        assert_eq!((failed.len(), failed[0].id, failed[0].subject.as_str()), (1, "health.gone", "GPU 1"));
+        assert_eq!(
+            (failed.len(), failed[0].id.name(), failed[0].subject.as_str()),
+            (1, "health.gone", "GPU 1")
+        );
         assert_eq!(find(&checks, "health.throttle").subject, "GPU 0");
     }
 
@@ -185,7 +189,7 @@ mod tests {
         };
         let gone = |before: &Health, after: &Health| -> Vec<String> {
             let checks = deltas(before, after);
-            let gone = checks.iter().filter(|check| check.id == "health.gone");
+            let gone = checks.iter().filter(|check| check.id.name() == "health.gone");
             gone.map(|check| format!("{} {:?}", check.subject, check.status)).collect()
         };
         let before = of("");

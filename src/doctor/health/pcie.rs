@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::doctor::health::counter::{Moved, moved};
 use crate::node::aer::PcieErrors;
 use crate::node::pci;
@@ -24,7 +25,7 @@ pub fn deltas(before: &BTreeMap<String, PcieErrors>, after: &BTreeMap<String, Pc
                 Moved::Still => still += 1,
                 Moved::Untold => untold.push(address.clone()),
                 Moved::Grew(by) => checks.push(
-                    Check::new("health.pcie", address, status, format!("{by} new {kind} errors"), &at)
+                    Check::new(CheckId::HealthPcie, address, status, format!("{by} new {kind} errors"), &at)
                         .why("bytes had to be sent again, or were lost, on the link of this device")
                         .remedy("reseat the card, riser or cable; `dmesg` names the kind of error"),
                 ),
@@ -35,7 +36,7 @@ pub fn deltas(before: &BTreeMap<String, PcieErrors>, after: &BTreeMap<String, Pc
     let at_start = before.keys().filter(|address| !after.contains_key(*address));
     untold.extend(at_start.map(|address| format!("{address} (not read at the end)")));
     let at = "/sys/bus/pci/devices/*/aer_dev_*";
-    let check = |status, value: String| Check::new("health.pcie", "PCIe", status, value, at);
+    let check = |status, value: String| Check::new(CheckId::HealthPcie, "PCIe", status, value, at);
     let why =
         "the kernel has them only where the firmware leaves AER to it, and not in most virtual machines";
     if checks.is_empty() && still == 0 && before.keys().all(|address| after.contains_key(address)) {
