@@ -3,7 +3,6 @@
 /// `sllm-gds analyze`.
 #[cfg(feature = "analyze")]
 pub mod analyze;
-mod args;
 /// `bench`: loads measured in turns.
 #[cfg(feature = "cli")]
 mod bench;
@@ -15,6 +14,9 @@ mod command;
 /// Shell completions and man pages, from the command line's own types.
 #[cfg(feature = "cli")]
 mod complete;
+/// `doctor`: whether GPUDirect Storage works here.
+#[cfg(feature = "cli")]
+pub mod doctor;
 /// How to load.
 mod engine;
 /// `export`: back to safetensors.
@@ -52,7 +54,6 @@ pub mod verify;
 /// Sizes, shares, times, GPU lists.
 mod words;
 
-pub use args::*;
 #[cfg(feature = "cli")]
 pub use bench::BenchArgs;
 pub use checkpoint::CheckpointArg;

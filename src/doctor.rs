@@ -1,27 +1,31 @@
-//! doctor
+//! Words and a verdict over the facts of a node: what it can do, and what stands in its way.
 
-/// One finding.
+/// One check.
 pub mod check;
-mod command;
+/// Which check it is.
+pub mod check_id;
 /// O_DIRECT, tried.
 mod direct;
+mod examine;
+/// A check, and what of GDS it decides.
+pub mod finding;
 /// GPUs, drives, buses, memory, limits.
 pub mod hardware;
+/// Counters before and after a run.
+pub mod health;
 /// cuFile's library and configuration.
-pub mod libcufile;
-/// File systems.
-mod mount;
-/// NVIDIA's driver and nvidia-fs.
-mod nvidia;
-/// The kernel's P2PDMA.
-mod p2pdma;
+mod libcufile;
+/// What nvidia-fs counts.
+mod nvidia_fs;
 /// cuFile's driver opened in a child process.
 pub mod probe;
+/// What mends what stands in the way.
+mod remedies;
 /// Text and JSON.
 pub mod report;
-/// Block devices and drives.
-pub mod storage;
-/// The two ways, and what stands in them.
-pub mod ways;
+/// Block devices.
+mod storage;
+/// Numbers as reports write them.
+mod words;
 
-pub use command::*;
+pub use examine::examine;

@@ -5,9 +5,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 #[cfg(feature = "analyze")]
 use crate::cli::analyze::{self, AnalyzeArgs};
-use crate::cli::args::DoctorArgs;
 use crate::cli::bench::BenchArgs;
 use crate::cli::complete::{CompletionsArgs, ManArgs};
+use crate::cli::doctor::{self, DoctorArgs};
 use crate::cli::export::ExportArgs;
 use crate::cli::inspect::InspectArgs;
 use crate::cli::load::LoadArgs;
@@ -15,7 +15,6 @@ use crate::cli::qualify::{self, QualifyArgs};
 use crate::cli::save::SaveArgs;
 use crate::cli::verify::VerifyArgs;
 use crate::cli::{Outcome, bench, complete, export, inspect, load, process, save, verify};
-use crate::doctor;
 use crate::load::gds::proof;
 use crate::os::cancel::Cancel;
 

@@ -12,6 +12,7 @@ use crate::cli::{EngineChoice, Gpus, Outcome, print};
 use crate::doctor;
 use crate::gpu;
 use crate::load::{Destination, Options};
+use crate::node::block::drives_below;
 use crate::node::source::Source;
 use crate::os::cancel::Cancel;
 use crate::qualify::criterion::Judged;
@@ -142,13 +143,12 @@ fn settings(args: &QualifyArgs, notes: &mut Vec<String>) -> Result<Settings> {
         Destination::Gpus(gpus, _) => qualified(&source, gpus).context("--gpus")?,
     };
     let size_bytes = size(args, &path, &gpus)?;
-    let drives = doctor::of_path(&source, &path).2;
+    let drives = drives_below(&source, &path);
     tell_step("checks");
     let uuids: Vec<String> =
         gpus.iter().filter_map(|gpu| gpu.facts.as_ref()).map(|facts| facts.uuid.clone()).collect();
-    let of_gpus = if uuids.is_empty() { Gpus::None } else { Gpus::List(uuids) };
     let name = path.to_str().unwrap_or_default().to_string();
-    let examined = doctor::examine(&source, &[name], &of_gpus)?;
+    let examined = doctor::examine(&source, &[name], Some(&uuids))?;
     let of_path = examined.paths.first();
     Ok(Settings {
         storage: of_path.map(|path| path.storage.clone()).unwrap_or_default(),

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::doctor::check_id::CheckId;
+
 /// Worst last, so that `max` is the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -16,8 +18,7 @@ pub enum Status {
 /// One finding about one thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// Stable and lower case, for scripts: `nvidia-fs.loaded`, `gpu.link`, …
-    pub id: &'static str,
+    pub id: CheckId,
     /// What it is about: `this machine`, `GPU 0`, `nvme0n1`, `/mnt/models`, …
     pub subject: String,
     pub status: Status,
@@ -35,7 +36,7 @@ pub struct Check {
 
 impl Check {
     pub fn new(
-        id: &'static str,
+        id: CheckId,
         subject: impl Into<String>,
         status: Status,
         value: impl Into<String>,

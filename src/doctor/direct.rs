@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::doctor::check::{Check, Status};
-use crate::doctor::ways::{Finding, Need};
+use crate::doctor::check_id::CheckId;
+use crate::doctor::finding::Finding;
+use crate::load::gds::ways::{Assessment, Reason, Requirement, State};
 use crate::node::source::{Source, Unread};
 use crate::os::memory::HostBuffer;
 use crate::os::sys;
@@ -31,24 +33,28 @@ pub fn findings(source: &Source, path: &str) -> Vec<Finding> {
         Ok(direct) => direct,
         Err(Unread::Missing) => return Vec::new(),
         Err(why) => {
-            let check = Check::new("direct.read", path, Status::Unknown, why.to_string(), call)
-                .why("O_DIRECT was not tried: no file to read, and none can be made here")
-                .remedy(format!("give this user a readable file of 4 KiB in {path}"));
-            return vec![Finding::new(Need::Neither, check)];
+            // It decides nothing: what was not tried may well work.
+            let check =
+                Check::new(CheckId::Gds(Requirement::Direct), path, Status::Unknown, why.to_string(), call)
+                    .why("O_DIRECT was not tried: no file to read, and none can be made here")
+                    .remedy(format!("give this user a readable file of 4 KiB in {path}"));
+            return vec![Finding::beside(check)];
         }
     };
+    let found = |state, value: &str| Assessment::new(Requirement::Direct, state, value, call).of(path);
     let read = match &direct.error {
-        None => Check::new("direct.read", path, Status::Pass, "4096 bytes read", call),
-        Some(error) => Check::new("direct.read", path, Status::Fail, error.clone(), call)
-            .why(format!("reads with O_DIRECT fail here: {error}"))
-            .remedy("keep the models on ext4 or xfs"),
+        None => Finding::of(found(State::Met, "4096 bytes read")),
+        Some(error) => {
+            let why = Reason::ByTrial(format!("reads with O_DIRECT fail here: {error}"));
+            Finding::tried(found(State::Unmet(why), error), "keep the models on ext4 or xfs")
+        }
     };
-    vec![Finding::new(Need::Both, read), Finding::new(Need::Neither, alignment(path, &direct))]
+    vec![read, Finding::beside(alignment(path, &direct))]
 }
 
 fn alignment(path: &str, direct: &Direct) -> Check {
     let call = "statx(STATX_DIOALIGN)";
-    let check = |status, value: String| Check::new("direct.alignment", path, status, value, call);
+    let check = |status, value: String| Check::new(CheckId::DirectAlignment, path, status, value, call);
     match (direct.memory_align, direct.offset_align) {
         (Some(memory), Some(offset)) if u64::from(memory.max(offset)) > sys::DIRECT_ALIGN => check(
             Status::Warn,

@@ -1,34 +1,23 @@
-//! doctor::hardware
+//! GPUs, the PCIe way from each to each drive, and the machine around them, judged.
 
 /// ACS of the bridges that peer traffic crosses.
 mod acs;
-/// Errors that PCIe devices count.
-mod aer;
 /// Memory and CPU limits of this process's groups.
 mod cgroup;
 /// What NVMe drives tell of themselves.
-pub mod drives;
-/// What GPUs tell of themselves, judged.
+mod drives;
+/// What GPUs tell of themselves.
 mod gpu;
-/// Counters before and after a run.
-pub mod health;
+/// PCIe links.
+mod links;
 /// IOMMU, lockable memory, huge pages, page cache, CPUs.
 mod machine;
-/// GPU facts, from NVML.
-mod nvml;
 /// How far each GPU is from each drive.
 mod pairs;
-/// Places and links in the PCIe tree.
-pub mod pci;
-/// The SMART log of NVMe drives.
-mod smart;
 mod survey;
-/// Recorded trees.
-#[cfg(test)]
-pub mod test_tree;
 /// Containers and virtual machines.
-pub mod virtualization;
-/// A link watched while bytes move.
-mod watch;
+mod virtualization;
 
+pub use gpu::link_under_load;
+pub use links::link_check;
 pub use survey::*;

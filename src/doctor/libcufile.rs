@@ -2,77 +2,36 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
 use crate::cufile::CODES;
 use crate::cufile::places;
 use crate::cufile::places::NAME;
-use crate::doctor::check::{Check, Status};
+use crate::doctor::finding::Finding;
 use crate::doctor::probe;
-use crate::doctor::ways::{Finding, Need, Way};
+use crate::doctor::probe::Probed;
+use crate::load::gds::ways;
+use crate::load::gds::ways::{Assessment, Need, Reason, Requirement, Settings, State, Way};
 use crate::node::source::{Source, Unread};
 
-const MACHINE: &str = "this machine";
 /// The first version that knows P2PDMA, and the first that a program can tell to use it.
 const P2PDMA_MIN: (u32, u32) = (1, 13);
 const PARAMETERS_MIN: (u32, u32) = (1, 14);
-const VARIABLES: [&str; 5] = [
-    "CUFILE_ENV_PATH_JSON",
-    "CUFILE_ALLOW_COMPAT_MODE",
-    "CUFILE_FORCE_COMPAT_MODE",
-    "CUFILE_USE_PCIP2PDMA",
-    "LD_LIBRARY_PATH",
-];
-
-/// What opening cuFile in a child process came to.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Probed {
-    /// The file that was loaded.
-    pub path: Option<String>,
-    /// What `cuFileGetVersion` says: 1150 is 1.15.
-    pub version: Option<i32>,
-    pub driver_open: Option<DriverOpen>,
-    /// What cuFile then says it has a direct path to: `NVMe`, `NVMe P2PDMA`, `NFS`, …
-    #[serde(default)]
-    pub direct: Option<Vec<String>>,
-    /// Why it went no further: the linker's words where nothing was loaded, cuFile's error where the driver did not
-    /// open, the status of the process where it ended meanwhile.
-    #[serde(default)]
-    pub error: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DriverOpen {
-    /// Whether the call came back within the time limit.
-    pub ended: bool,
-    /// cuFile's code: 0 is success, which compatibility mode is, too.
-    pub code: Option<i64>,
-    pub seconds: f64,
-}
-
-/// The variables that lead cuFile or its loader, as they are set.
-fn environment(source: &Source) -> BTreeMap<String, String> {
-    let set = || {
-        let names = VARIABLES.iter().chain(&places::VARIABLES);
-        let set = names.filter_map(|name| Some((name.to_string(), std::env::var(name).ok()?)));
-        Ok(set.collect())
-    };
-    source.fact("cufile-environment", set).unwrap_or_default()
+fn by_trial(why: impl Into<String>) -> Reason {
+    Reason::ByTrial(why.into())
 }
 
 /// The library, its driver and its configuration.
 pub fn findings(source: &Source) -> Vec<Finding> {
-    let environment = environment(source);
+    let environment = ways::environment(source);
     let probed = source.fact("cufile", probe::cufile);
     let mut findings = library(source, &environment, &probed);
-    let loads = findings.iter().all(|f| f.check.id != "cufile.library" || f.check.status == Status::Pass);
-    let configuration = configuration(source);
+    let is_shut = |f: &Finding| f.is(Requirement::CufileLibrary) && !f.is_met();
+    let loads = !findings.iter().any(is_shut);
+    let configuration: Vec<Finding> = ways::configuration(source).into_iter().map(Finding::of).collect();
     if loads {
         // A bad configuration keeps the driver shut, with an error that names no cause.
-        let mut bad = configuration.iter().map(|f| &f.check);
-        let bad = bad.find(|c| c.id == "cufile.config" && c.status == Status::Fail);
-        findings.push(driver_open(&probed, bad.and_then(|c| c.remedy.as_deref())));
+        let is_bad = |f: &&Finding| f.is(Requirement::CufileConfiguration) && f.is_unmet();
+        let bad = configuration.iter().find(is_bad);
+        findings.push(driver_open(&probed, bad.and_then(|f| f.check.remedy.as_deref())));
     }
     findings.extend(configuration);
     findings
@@ -96,8 +55,8 @@ fn library(
     let called = probed.as_ref().ok().and_then(|p| p.version).and_then(from_call);
     let version = called.or_else(|| from_name(&source.canonical(&path).ok()?));
     let value = version.map_or("version not known".to_string(), |(major, minor)| format!("{major}.{minor}"));
-    let check = |id, status| Check::new(id, MACHINE, status, value.clone(), path.clone());
-    let mut findings = vec![Finding::new(Need::Both, check("cufile.library", Status::Pass))];
+    let found = |requirement, state| Assessment::new(requirement, state, value.clone(), path.clone());
+    let mut findings = vec![Finding::of(found(Requirement::CufileLibrary, State::Met))];
     let Some(version) = version else { return findings };
     let told = Settings::read(source, environment).is_ok_and(|s| s.use_p2pdma);
     let lacks = if version < P2PDMA_MIN {
@@ -108,38 +67,36 @@ fn library(
         return findings;
     };
     let remedy = "install libcufile of CUDA 12.9 or later; with 1.13, set properties.use_pci_p2pdma in /etc/cufile.json";
-    findings.push(Finding::new(
-        Need::Only(Way::P2pdma),
-        check("p2pdma.cufile", Status::Fail).why(lacks).remedy(remedy),
-    ));
+    let unmet = found(Requirement::P2pdmaCufile, State::Unmet(by_trial(lacks)));
+    findings.push(Finding::tried(unmet.needed_by(Need::Only(Way::P2pdma)), remedy));
     findings
 }
 
 /// The file that was found, if any, and the linker's words.
 fn not_loaded(found: Result<String, Unread>, error: Option<&str>) -> Finding {
     const INSTALL: &str = "install package libcufile of your CUDA version, or: pip install nvidia-cufile";
-    let check = |status, value: &str, from: &str| Check::new("cufile.library", MACHINE, status, value, from);
+    let tried = |state, value: &str, from: &str, remedy: String| {
+        Finding::tried(Assessment::new(Requirement::CufileLibrary, state, value, from), remedy)
+    };
     let directories = "the loader's directories";
-    let check = match (found, error) {
-        (Ok(path), error) => check(Status::Fail, "does not load", &path)
-            .why(format!(
-                "cuFile can't be loaded: {}",
-                error.unwrap_or("the linker's words were not recorded")
-            ))
-            .remedy(format!("look at {path}: it must be {NAME} for this machine; or {INSTALL}")),
+    match (found, error) {
+        (Ok(path), error) => {
+            let words = error.unwrap_or("the linker's words were not recorded");
+            let state = State::Unmet(by_trial(format!("cuFile can't be loaded: {words}")));
+            let remedy = format!("look at {path}: it must be {NAME} for this machine; or {INSTALL}");
+            tried(state, "does not load", &path, remedy)
+        }
         (Err(why @ (Unread::Denied | Unread::Other(_))), None) => {
-            check(Status::Unknown, &why.to_string(), directories)
-                .why(format!("whether there is a {NAME} can't be told"))
-                .remedy("give this user read access to its directory")
+            let state = State::Unknown(by_trial(format!("whether there is a {NAME} can't be told")));
+            let remedy = "give this user read access to its directory".into();
+            tried(state, &why.to_string(), directories, remedy)
         }
         (Err(_), error) => {
             let words = error.map_or(format!("{NAME} was not found"), str::to_string);
-            check(Status::Fail, "not found", directories)
-                .why(format!("cuFile is not installed: {words}"))
-                .remedy(INSTALL)
+            let state = State::Unmet(by_trial(format!("cuFile is not installed: {words}")));
+            tried(state, "not found", directories, INSTALL.into())
         }
-    };
-    Finding::new(Need::Both, check)
+    }
 }
 
 /// Where the dynamic linker would find it, then where a load looks next.
@@ -194,17 +151,23 @@ fn direct_words(probed: &Result<Probed, Unread>) -> String {
 
 /// `mend` is the remedy of a bad configuration, which is then the cause.
 fn driver_open(probed: &Result<Probed, Unread>, mend: Option<&str>) -> Finding {
-    let from = "cuFileDriverOpen, in a child process";
-    let check = |status, value: String| Check::new("cufile.driver-open", MACHINE, status, value, from);
+    let found = |state, value: String| {
+        Assessment::new(Requirement::CufileDriver, state, value, "cuFileDriverOpen, in a child process")
+    };
+    let unmet = |why: String, value: String, remedy: &str| {
+        Finding::tried(found(State::Unmet(by_trial(why)), value), mend.unwrap_or(remedy))
+    };
     let error = probed.as_ref().ok().and_then(|p| p.error.as_deref());
-    let check = match probed {
+    match probed {
         Ok(Probed { driver_open: Some(opened), .. }) => match (opened.ended, opened.code) {
-            (false, _) => check(Status::Fail, format!("not back after {:.1} s", opened.seconds))
-                .why("cuFile's driver never finishes opening: it was stopped at the time limit")
-                .remedy(mend.unwrap_or("look at proc.modules; or take another version of libcufile")),
+            (false, _) => unmet(
+                "cuFile's driver never finishes opening: it was stopped at the time limit".into(),
+                format!("not back after {:.1} s", opened.seconds),
+                "look at proc.modules; or take another version of libcufile",
+            ),
             (true, Some(0)) => {
                 let value = format!("opened in {:.1} s; {}", opened.seconds, direct_words(probed));
-                check(Status::Pass, value)
+                Finding::of(found(State::Met, value))
             }
             (true, code) => {
                 let known = CODES.iter().find(|known| Some(i64::from(known.number)) == code);
@@ -213,132 +176,29 @@ fn driver_open(probed: &Result<Probed, Unread>, mend: Option<&str>) -> Finding {
                     (Some(known), _) => format!("{}, {number}", known.cause),
                     (None, error) => error.unwrap_or(&number).to_string(),
                 };
-                let look_up = "look it up in NVIDIA's cuFile API reference";
-                check(Status::Fail, format!("{number} after {:.1} s", opened.seconds))
-                    .why(format!("cuFile's driver does not open: {cause}"))
-                    .remedy(mend.unwrap_or(known.map_or(look_up, |k| k.remedy)))
+                unmet(
+                    format!("cuFile's driver does not open: {cause}"),
+                    format!("{number} after {:.1} s", opened.seconds),
+                    known.map_or("look it up in NVIDIA's cuFile API reference", |k| k.remedy),
+                )
             }
         },
-        Ok(_) => check(Status::Fail, error.unwrap_or("no answer").to_string())
-            .why("cuFile's driver does not open: it crashed or ended while opening")
-            .remedy(mend.unwrap_or("take another version of libcufile")),
-        Err(why) => check(Status::Unknown, why.to_string())
-            .why("whether cuFile's driver opens is not known")
-            .remedy(mend.unwrap_or("sllm-gds doctor --probe-cufile says what comes of it")),
-    };
-    Finding::new(Need::Both, check)
-}
-
-/// The settings that decide: from the environment first, then the file, then cuFile's defaults.
-struct Settings {
-    allow_compat: bool,
-    force_compat: bool,
-    use_p2pdma: bool,
-    file: String,
-    /// Whether the file was there.
-    read: bool,
-}
-
-impl Settings {
-    /// Or what is wrong with the file.
-    fn read(source: &Source, environment: &BTreeMap<String, String>) -> Result<Settings, Box<Finding>> {
-        let set = environment.get("CUFILE_ENV_PATH_JSON").filter(|v| !v.is_empty());
-        let file = set.map_or("/etc/cufile.json", String::as_str).to_string();
-        let text = source.text(&file);
-        let wrong = |need, status, value: String, why: &str, remedy: String| {
-            let check = Check::new("cufile.config", MACHINE, status, value, file.clone());
-            Box::new(Finding::new(need, check.why(why).remedy(remedy)))
-        };
-        let json = match text.as_ref().map(|text| serde_json::from_str::<Value>(&without_comments(text))) {
-            Ok(Ok(json)) => json,
-            Ok(Err(e)) => {
-                let why = "cuFile's configuration is no JSON: cuFile does not open its driver with it";
-                let remedy = format!("mend {file}; // comments are allowed");
-                return Err(wrong(Need::Both, Status::Fail, e.to_string(), why, remedy));
-            }
-            Err(Unread::Missing) if set.is_none() => Value::Null,
-            Err(e) => {
-                let why = "cuFile's configuration can't be read, so that its defaults hold";
-                let remedy = format!("give this user read access to {file}, or set CUFILE_ENV_PATH_JSON");
-                return Err(wrong(Need::Neither, Status::Warn, e.to_string(), why, remedy));
-            }
-        };
-        let on = |variable: &str, default: bool, pointers: &[&str]| {
-            let stated = environment.get(variable).and_then(|v| truth(v));
-            stated.or_else(|| pointers.iter().find_map(|p| json.pointer(p)?.as_bool())).unwrap_or(default)
-        };
-        let p2pdma = ["/block/nvme/use_pci_p2pdma", "/properties/use_pci_p2pdma"];
-        Ok(Settings {
-            allow_compat: on("CUFILE_ALLOW_COMPAT_MODE", true, &["/properties/allow_compat_mode"]),
-            force_compat: on("CUFILE_FORCE_COMPAT_MODE", false, &["/properties/force_compat_mode"]),
-            use_p2pdma: on("CUFILE_USE_PCIP2PDMA", false, &p2pdma),
-            read: text.is_ok(),
-            file,
-        })
-    }
-}
-
-pub fn configuration(source: &Source) -> Vec<Finding> {
-    let settings = match Settings::read(source, &environment(source)) {
-        Ok(settings) => settings,
-        Err(finding) => return vec![*finding],
-    };
-    let Settings { allow_compat, force_compat, use_p2pdma, file, read } = settings;
-    let value = format!(
-        "{}allow_compat_mode {allow_compat}, force_compat_mode {force_compat}, use_pci_p2pdma {use_p2pdma}",
-        if read { "" } else { "no file, defaults: " }
-    );
-    let check = Check::new("cufile.config", MACHINE, Status::Pass, value, file.clone());
-    let mut findings = vec![Finding::new(Need::Neither, check)];
-    if force_compat {
-        let check = Check::new("cufile.force-compat", MACHINE, Status::Fail, "true", file.clone())
-            .why("cuFile is told to use compatibility mode only: force_compat_mode is true")
-            .remedy(format!("unset CUFILE_FORCE_COMPAT_MODE, and set force_compat_mode to false in {file}"));
-        findings.push(Finding::new(Need::Both, check));
-    }
-    findings
-}
-
-fn truth(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "1" | "true" | "yes" | "on" => Some(true),
-        "0" | "false" | "no" | "off" => Some(false),
-        _ => None,
-    }
-}
-
-/// JSON as cuFile takes it has `//` comments to the line's end; in strings they are text. Line breaks stay, so that
-/// errors name the right line.
-fn without_comments(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let (mut in_string, mut escaped, mut in_comment) = (false, false, false);
-    let mut characters = text.chars().peekable();
-    while let Some(c) = characters.next() {
-        in_comment &= c != '\n';
-        in_comment |= !in_string && c == '/' && characters.peek() == Some(&'/');
-        if in_comment {
-            continue;
+        Ok(_) => unmet(
+            "cuFile's driver does not open: it crashed or ended while opening".into(),
+            error.unwrap_or("no answer").to_string(),
+            "take another version of libcufile",
+        ),
+        Err(why) => {
+            let state = State::Unknown(by_trial("whether cuFile's driver opens is not known"));
+            let remedy = mend.unwrap_or("sllm-gds doctor --probe-cufile says what comes of it");
+            Finding::tried(found(state, why.to_string()), remedy)
         }
-        if c == '"' && !escaped {
-            in_string = !in_string;
-        }
-        escaped = in_string && c == '\\' && !escaped;
-        plain.push(c);
     }
-    plain
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn comments_go_and_strings_stay() {
-        let text = "// x\n{ \"a\": \"http://b\\\"//c\", // y\n  \"d\": 1 }//";
-        let json: Value = serde_json::from_str(&without_comments(text)).unwrap();
-        assert_eq!(json["a"], "http://b\"//c");
-        assert_eq!(json["d"], 1);
-    }
 
     /// The places below a made-up root, as they are found one after the other, the first taken away each time.
     #[test]

@@ -7,9 +7,33 @@ use serde::{Deserialize, Serialize};
 use crate::cufile::{Driver, DriverOptions, DriverProperties, Library, What};
 use crate::os::child;
 
-use crate::doctor::libcufile::{DriverOpen, Probed};
 use crate::node::source::Unread;
-use crate::os::text;
+
+/// What opening cuFile in a child process came to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Probed {
+    /// The file that was loaded.
+    pub path: Option<String>,
+    /// What `cuFileGetVersion` says: 1150 is 1.15.
+    pub version: Option<i32>,
+    pub driver_open: Option<DriverOpen>,
+    /// What cuFile then says it has a direct path to: `NVMe`, `NVMe P2PDMA`, `NFS`, …
+    #[serde(default)]
+    pub direct: Option<Vec<String>>,
+    /// Why it went no further: the linker's words where nothing was loaded, cuFile's error where the driver did not
+    /// open, the status of the process where it ended meanwhile.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DriverOpen {
+    /// Whether the call came back within the time limit.
+    pub ended: bool,
+    /// cuFile's code: 0 is success, which compatibility mode is, too.
+    pub code: Option<i64>,
+    pub seconds: f64,
+}
 
 /// Opening takes 0.2 to 2 seconds where it works.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -51,16 +75,16 @@ enum Answer {
     NotHere(String),
 }
 
-/// The child's part: prints what was loaded, then all of it.
-pub fn answer() {
-    let whole = match open() {
+/// The child's part: says what was loaded, then all of it.
+pub fn answer(say: impl Fn(&str)) {
+    let whole = match open(&say) {
         Ok(probed) => Answer::Probed(probed),
         Err(why) => Answer::NotHere(why),
     };
-    text::say_json(&line(&whole));
+    say(&line(&whole));
 }
 
-fn open() -> Result<Probed, String> {
+fn open(say: impl Fn(&str)) -> Result<Probed, String> {
     let mut probed = Probed::default();
     let library = match Library::load() {
         Ok(library) => library,
@@ -72,7 +96,7 @@ fn open() -> Result<Probed, String> {
     };
     probed.path = Some(library.path().display().to_string());
     probed.version = library.version().and_then(|v| i32::try_from(v).ok());
-    text::say_json(&line(&Answer::Probed(probed.clone())));
+    say(&line(&Answer::Probed(probed.clone())));
     // Whether it hangs is what is asked here, so that the look at /proc/modules is left out (/proc is there); the
     // parent has a time limit.
     let options = DriverOptions { proc_modules: "/proc".into(), ..DriverOptions::default() };

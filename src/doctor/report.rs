@@ -5,7 +5,8 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::doctor::check::{Check, Status};
-use crate::doctor::ways::{Finding, Need, Way, Ways, surely_shut};
+use crate::doctor::finding::Finding;
+use crate::load::gds::ways::{Assessment, Need, Way, Ways, surely_shut};
 
 const COLUMNS: usize = 100;
 /// With the verdict and what is read of each path, a screen.
@@ -42,15 +43,17 @@ pub enum Answer {
 }
 
 impl PathReport {
-    pub fn new(path: &str, storage: String, findings: &[&Finding]) -> PathReport {
-        let ways = Ways::of(findings);
+    pub fn new(path: &str, storage: String, assessments: &[&Assessment]) -> PathReport {
+        let ways = Ways::of(assessments);
         let gds = match ways.open() {
             Some(_) => Answer::Yes,
-            None if surely_shut(findings) => Answer::No,
+            None if surely_shut(assessments) => Answer::No,
             None => Answer::Unknown,
         };
-        let reasons = |way| ways.get(way).clone().err().unwrap_or_default();
-        let (nvidia_fs, p2pdma) = (reasons(Way::NvidiaFs), reasons(Way::P2pdma));
+        let in_words = |way| -> Vec<String> {
+            ways.get(way).as_ref().err().into_iter().flatten().map(|reason| reason.to_string()).collect()
+        };
+        let (nvidia_fs, p2pdma) = (in_words(Way::NvidiaFs), in_words(Way::P2pdma));
         let (by, nearest) = (ways.open(), ways.nearest());
         PathReport { path: path.into(), storage, gds, by, nvidia_fs, p2pdma, nearest }
     }
@@ -126,7 +129,7 @@ impl Report {
             Need::Only(_) => 2,
             Need::Neither => 3,
         };
-        findings.sort_by_key(|f| (std::cmp::Reverse(f.check.status), rank(f.need)));
+        findings.sort_by_key(|f| (std::cmp::Reverse(f.check.status), rank(f.need())));
         findings
     }
 
@@ -158,13 +161,13 @@ impl Report {
         let groups = groups(sorted);
         let of = |status| groups.iter().filter(move |g| g[0].check.status == status);
         let (other_way, fails): (Vec<_>, Vec<_>) =
-            of(Status::Fail).partition(|g| self.is_other_way(g[0].need));
+            of(Status::Fail).partition(|g| self.is_other_way(g[0].need()));
         let mut left = Vec::new();
         let mut show = |text: &mut String, group: &[&Finding]| {
             let block = short_block(group);
             let full = text.lines().count() + block.lines().count() + LINES_KEPT > LINES_MAX;
             match full || !left.is_empty() {
-                true => left.push(group[0].check.id),
+                true => left.push(group[0].check.id.name()),
                 false => text.push_str(&block),
             }
         };
@@ -172,10 +175,10 @@ impl Report {
         let way =
             if self.paths.iter().any(|p| p.nearest == Way::P2pdma) { Way::NvidiaFs } else { Way::P2pdma };
         let also = format!("fail    {}, the other way, wants too:", way.name());
-        list(text, &also, other_way.iter().map(|g| g[0].check.id));
+        list(text, &also, other_way.iter().map(|g| g[0].check.id.name()));
         of(Status::Warn).for_each(|group| show(text, group));
         list(text, "and", left.into_iter());
-        list(text, "unknown", of(Status::Unknown).map(|g| g[0].check.id));
+        list(text, "unknown", of(Status::Unknown).map(|g| g[0].check.id.name()));
     }
 
     /// Whether all paths are nearer to the other way than to the one that needs this.
@@ -220,10 +223,10 @@ fn short_block(group: &[&Finding]) -> String {
     let first = group[0];
     let check = &first.check;
     let subjects: Vec<&str> = group.iter().map(|f| f.check.subject.as_str()).collect();
-    let mut what = match (&check.why, first.need) {
+    let mut what = match (&check.why, first.need()) {
         (Some(why), Need::Both | Need::Only(_)) => why.clone(),
         (Some(why), Need::Neither) => format!("{}: {}: {why}", subjects.join(", "), check.value),
-        (None, _) => format!("{}: {} {}", subjects.join(", "), check.id, check.value),
+        (None, _) => format!("{}: {} {}", subjects.join(", "), check.id.name(), check.value),
     };
     let alike = if group.len() > 1 { " (and the others alike)" } else { "" };
     what = format!("{:<7} {what} [{}]", name(check.status), check.source);
@@ -241,7 +244,7 @@ fn full_block(check: &Check) -> String {
     wrap(
         &mut text,
         INDENT,
-        &format!("{status:<7} {}, {subject}: {} [{}]", check.id, check.value, check.source),
+        &format!("{status:<7} {}, {subject}: {} [{}]", check.id.name(), check.value, check.source),
     );
     if let Some(why) = &check.why {
         wrap(&mut text, INDENT, &format!("{INDENT}{why}"));

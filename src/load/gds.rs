@@ -12,6 +12,8 @@ pub mod memory;
 pub mod proof;
 /// Registered device memory.
 pub mod slabs;
+/// Whether GPUDirect Storage is possible, and why not.
+pub mod ways;
 /// One thread's reads.
 pub mod worker;
 

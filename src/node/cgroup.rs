@@ -1,6 +1,9 @@
-//! Control groups of this process, in both versions: where their limits stand, and what they leave of memory.
+//! Control groups of this process, in both versions: where their limits stand, how high they are, and what they leave of
+//! memory. A container is limited by its groups, not by its machine.
 
 use std::path::Path;
+
+use crate::node::source::{Source, Unread};
 
 /// One controller's names in both versions of cgroups.
 pub struct Controller {
@@ -9,54 +12,108 @@ pub struct Controller {
     file_v1: &'static str,
 }
 
-pub const MEMORY: Controller =
+const MEMORY: Controller =
     Controller { name: "memory", file_v2: "memory.max", file_v1: "memory.limit_in_bytes" };
-pub const CPU: Controller = Controller { name: "cpu", file_v2: "cpu.max", file_v1: "cpu.cfs_quota_us" };
+const CPU: Controller = Controller { name: "cpu", file_v2: "cpu.max", file_v1: "cpu.cfs_quota_us" };
+
+/// One line of `/proc/self/cgroup`: this process's group in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group<'t> {
+    /// The second version's only hierarchy, which has all controllers that the first has not.
+    pub is_v2: bool,
+    pub controllers: Vec<&'t str>,
+    /// From the mount's root: `/a/b`, or `/`.
+    pub path: &'t str,
+}
+
+impl<'t> Group<'t> {
+    /// The group's path and those above it, the root's last: none has a slash at its end, so that the root's is empty.
+    pub fn and_parents(&self) -> impl Iterator<Item = &'t str> + use<'t> {
+        std::iter::successors(Some(self.path.trim_end_matches('/')), |path: &&str| {
+            path.rsplit_once('/').map(|(parent, _)| parent)
+        })
+    }
+}
+
+/// The groups that `/proc/self/cgroup` names.
+pub fn groups(text: &str) -> Vec<Group<'_>> {
+    let group = |line| {
+        let mut fields = str::splitn(line, 3, ':');
+        let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        let is_v2 = number == "0" && controllers.is_empty();
+        let controllers = controllers.split(',').filter(|name| !name.is_empty()).collect();
+        Some(Group { is_v2, controllers, path })
+    };
+    text.lines().filter_map(group).collect()
+}
 
 /// The files that may hold a limit, from this process's own group up to the root of the mount. A container may see
 /// its host's names here and only its own group there: then only the last ones exist.
-pub fn files(groups: &str, controller: &Controller) -> Vec<String> {
+fn files(text: &str, controller: &Controller) -> Vec<String> {
     let mut files = Vec::new();
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(number), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        let (mount, file) = match number {
-            "0" if controllers.is_empty() => (String::new(), controller.file_v2),
-            _ if controllers.split(',').any(|name| name == controller.name) => {
+    for group in groups(text) {
+        let (mount, file) = match group.is_v2 {
+            true => (String::new(), controller.file_v2),
+            false if group.controllers.contains(&controller.name) => {
                 (format!("/{}", controller.name), controller.file_v1)
             }
-            _ => continue,
+            false => continue,
         };
-        let mut group = path.trim_end_matches('/');
-        loop {
-            files.push(format!("/sys/fs/cgroup{mount}{group}/{file}"));
-            match group.rsplit_once('/') {
-                Some((parent, _)) => group = parent,
-                None => break,
-            }
-        }
+        files.extend(group.and_parents().map(|path| format!("/sys/fs/cgroup{mount}{path}/{file}")));
     }
     files
 }
 
-/// Bytes of memory that this process's groups still allow, below a root that is `/` but in tests: the least over all of
-/// them. `None` where no group limits memory, or nothing is told.
+/// This process's files of a controller; an error where its groups are not told.
+fn own_files(source: &Source, controller: &Controller) -> Result<Vec<String>, Unread> {
+    Ok(files(&source.text("/proc/self/cgroup")?, controller))
+}
+
+/// The least limit on memory; `None` where there is none. The first version writes none as a huge number.
+pub fn memory_limit_bytes(source: &Source) -> Result<Option<u64>, Unread> {
+    let limits = own_files(source, &MEMORY)?.into_iter().filter_map(|file| source.number(&file).ok());
+    Ok(limits.min())
+}
+
+/// The least limit on processor time, in CPUs; `None` where there is none.
+pub fn cpu_limit(source: &Source) -> Result<Option<f64>, Unread> {
+    let limits = own_files(source, &CPU)?.into_iter().filter_map(|file| cpus_allowed(source, &file));
+    Ok(limits.min_by(f64::total_cmp))
+}
+
+/// Reads `QUOTA PERIOD` (v2), or v1's quota with the period beside it, as CPUs. `None` is no limit.
+fn cpus_allowed(source: &Source, file: &str) -> Option<f64> {
+    let text = source.text(file).ok()?;
+    let (quota, period) = match text.split_once(' ') {
+        Some((quota, period)) => (quota.to_string(), period.to_string()),
+        None => (text, source.text(&file.replace("_quota_", "_period_")).ok()?),
+    };
+    let (quota, period): (i64, i64) = (quota.parse().ok()?, period.parse().ok()?);
+    (quota > 0 && period > 0).then(|| quota as f64 / period as f64)
+}
+
+/// Bytes of memory that this process's groups still allow: the least over all of them. `None` where no group limits
+/// memory, or nothing is told.
+pub fn memory_left_bytes(source: &Source) -> Option<u64> {
+    let files = own_files(source, &MEMORY).ok()?;
+    files.into_iter().filter_map(|file| left_of(source, &file)).min()
+}
+
+/// As [`memory_left_bytes`], below a root that is `/` but in tests.
 pub fn available_bytes(root: &Path) -> Option<u64> {
-    let at = |file: &str| root.join(file.trim_start_matches('/'));
-    let groups = std::fs::read_to_string(at("/proc/self/cgroup")).ok()?;
-    files(&groups, &MEMORY).into_iter().filter_map(|file| left_of(&at(&file))).min()
+    match root == Path::new("/") {
+        true => memory_left_bytes(&Source::live(false)),
+        false => memory_left_bytes(&Source::recorded(root).ok()?),
+    }
 }
 
 /// What one group leaves. The page cache of files counts as used, and is given back when memory is asked for.
-fn left_of(limit: &Path) -> Option<u64> {
-    let number =
-        |name: &str| std::fs::read_to_string(limit.with_file_name(name)).ok()?.trim().parse::<u64>().ok();
-    let limit_bytes = std::fs::read_to_string(limit).ok()?.trim().parse::<u64>().ok()?;
+fn left_of(source: &Source, limit: &str) -> Option<u64> {
+    let (group, _) = limit.rsplit_once('/')?;
+    let number = |name: &str| source.number(&format!("{group}/{name}")).ok();
+    let limit_bytes = source.number(limit).ok()?;
     let used_bytes = number("memory.current").or_else(|| number("memory.usage_in_bytes"))?;
-    let stat = std::fs::read_to_string(limit.with_file_name("memory.stat")).unwrap_or_default();
+    let stat = source.text(&format!("{group}/memory.stat")).unwrap_or_default();
     // The first version counts the groups below by names of their own.
     let of = |name: &str| {
         stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<u64>().ok())

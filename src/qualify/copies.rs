@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::doctor::hardware::{LinkSeen, LinkWatch};
 use crate::gpu::Gpu;
 use crate::gpu::copies::Stream;
 use crate::gpu::memory::{DeviceBuffer, DeviceSlice, Pinned, pin};
+use crate::node::link_watch::{LinkSeen, LinkWatch};
 use crate::node::source::Unread;
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::sys;

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use crate::doctor::hardware::drives::controller_of;
-use crate::doctor::hardware::pci::Link;
-use crate::doctor::hardware::virtualization::is_virtual;
-use crate::doctor::storage::Drive;
+use crate::node::block::Drive;
+use crate::node::nvme::controller_of;
+use crate::node::pci::Link;
 use crate::node::source::Source;
+use crate::node::virtualization::is_virtual;
 
 /// The kernel counts in sectors of this size, whatever the drive's own.
 const SECTOR_BYTES: u64 = 512;
@@ -88,7 +88,7 @@ pub fn balance(served: &[Served]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::tree_of;
+    use crate::node::test_tree::tree_of;
 
     fn drives() -> Vec<Drive> {
         ["nvme0n1", "nvme1n1"].map(|name| Drive { name: name.into(), device: String::new() }).to_vec()

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::doctor::hardware;
-use crate::doctor::hardware::GpuFacts;
 use crate::gpu;
 use crate::gpu::Gpu;
+use crate::node::nvml;
+use crate::node::nvml::GpuFacts;
 use crate::node::source::{Source, Unread};
 
 pub struct QualifiedGpu {
@@ -24,7 +24,7 @@ pub fn qualified(source: &Source, gpus: &[Arc<Gpu>]) -> Result<Vec<QualifiedGpu>
         return Ok(Vec::new());
     }
     let devices = gpu::devices().map_err(|why| anyhow!(why))?;
-    let facts = hardware::gpus(source).unwrap_or_default();
+    let facts = nvml::gpus(source).unwrap_or_default();
     let mut all: Vec<QualifiedGpu> = Vec::new();
     for gpu in gpus {
         if all.iter().any(|other| other.gpu.index == gpu.index) {
@@ -43,7 +43,7 @@ pub fn facts_now(source: &Source, gpus: &[QualifiedGpu]) -> Result<Vec<GpuFacts>
     if gpus.is_empty() {
         return Ok(Vec::new());
     }
-    let mut all = hardware::gpus(source)?;
+    let mut all = nvml::gpus(source)?;
     all.retain(|facts| gpus.iter().any(|gpu| gpu.uuid == facts.uuid));
     Ok(all)
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
 use crate::qualify::causes;
 use crate::qualify::criterion::{Criterion, Judged};
 use crate::qualify::fact::Fact;
@@ -24,45 +25,51 @@ struct Kind {
     id: &'static str,
     what: &'static str,
     of: Of,
-    checks: &'static [&'static str],
+    checks: &'static [CheckId],
 }
 
 const KINDS: [Kind; 6] = [
-    Kind { fact: Fact::Aer, id: "health-aer", what: "AER counters", of: Of::Bus, checks: &["health.pcie"] },
+    Kind {
+        fact: Fact::Aer,
+        id: "health-aer",
+        what: "AER counters",
+        of: Of::Bus,
+        checks: &[CheckId::HealthPcie],
+    },
     Kind {
         fact: Fact::Smart,
         id: "health-smart",
         what: "SMART log",
         of: Of::Drives,
-        checks: &["health.smart"],
+        checks: &[CheckId::HealthSmart],
     },
     Kind {
         fact: Fact::DriveTemperature,
         id: "health-drive-temperature",
         what: "drive temperature at the end",
         of: Of::Drives,
-        checks: &["health.drive-temperature"],
+        checks: &[CheckId::HealthDriveTemperature],
     },
     Kind {
         fact: Fact::PcieReplay,
         id: "health-pcie-replay",
         what: "PCIe replays",
         of: Of::Gpus,
-        checks: &["health.pcie-replay"],
+        checks: &[CheckId::HealthPcieReplay],
     },
     Kind {
         fact: Fact::Ecc,
         id: "health-ecc",
         what: "ECC counters",
         of: Of::Gpus,
-        checks: &["health.ecc-corrected", "health.ecc-uncorrected"],
+        checks: &[CheckId::HealthEccCorrected, CheckId::HealthEccUncorrected],
     },
     Kind {
         fact: Fact::Throttle,
         id: "health-throttle",
         what: "throttle reasons at the end",
         of: Of::Gpus,
-        checks: &["health.throttle"],
+        checks: &[CheckId::HealthThrottle],
     },
 ];
 
@@ -199,7 +206,7 @@ mod tests {
     }
 
     /// Makes a check of this id say that it was not told.
-    fn mute(seen: &mut Observations, id: &str, subject: &str) {
+    fn mute(seen: &mut Observations, id: CheckId, subject: &str) {
         for check in seen.health.iter_mut().filter(|check| check.id == id && check.subject == subject) {
             check.status = Status::Unknown;
             (check.value, check.remedy) = ("not ours to read".into(), Some("run as root".into()));
@@ -217,8 +224,8 @@ mod tests {
     #[test]
     fn what_nobody_told_is_not_judged_and_decides_only_where_the_profile_wants_it() {
         let mut seen = good();
-        mute(&mut seen, "health.smart", "nvme0n1");
-        mute(&mut seen, "health.smart", "nvme1n1");
+        mute(&mut seen, CheckId::HealthSmart, "nvme0n1");
+        mute(&mut seen, CheckId::HealthSmart, "nvme1n1");
         let rows = judge(&rule(""), &seen);
         let smart = by_id(&rows, "health-smart");
         assert_eq!(
@@ -237,14 +244,14 @@ mod tests {
     #[test]
     fn what_was_told_in_part_says_so() {
         let mut seen = good();
-        mute(&mut seen, "health.smart", "nvme1n1");
+        mute(&mut seen, CheckId::HealthSmart, "nvme1n1");
         let rows = judge(&rule(""), &seen);
         let smart = by_id(&rows, "health-smart");
         assert_eq!((smart.judged, smart.measured.as_str()), (Judged::Passed, "well, in part not told"));
         assert_eq!(smart.causes, ["not told: nvme1n1: not ours to read; run as root"]);
         assert_eq!(verdict(&judge(&rule("health.must_be_told = ['smart']"), &seen)), Judged::Unknown);
         // What is seen to be bad fails, whatever else was not told.
-        seen.health.iter_mut().find(|check| check.id == "health.smart").unwrap().status = Status::Fail;
+        seen.health.iter_mut().find(|check| check.id == CheckId::HealthSmart).unwrap().status = Status::Fail;
         let rows = judge(&rule("health.must_be_told = ['smart']"), &seen);
         assert_eq!(verdict(&rows), Judged::Failed);
         assert_eq!(by_id(&rows, "health-smart").measured, "1 bad, in part not told");
@@ -268,8 +275,8 @@ mod tests {
     #[test]
     fn what_warned_is_not_called_well() {
         let mut seen = good();
-        mute(&mut seen, "health.drive-temperature", "nvme1n1");
-        let hot = seen.health.iter_mut().find(|check| check.id == "health.drive-temperature").unwrap();
+        mute(&mut seen, CheckId::HealthDriveTemperature, "nvme1n1");
+        let hot = seen.health.iter_mut().find(|check| check.id == CheckId::HealthDriveTemperature).unwrap();
         (hot.status, hot.value) = (Status::Warn, "70 to 85 °C of 85 °C".into());
         let rows = judge(&rule(""), &seen);
         let row = by_id(&rows, "health-drive-temperature");
@@ -284,7 +291,7 @@ mod tests {
     #[test]
     fn what_has_no_kind_fails_by_itself() {
         let mut seen = good();
-        seen.health.push(Check::new("health.gone", "GPU 1", Status::Fail, "no longer there", "NVML"));
+        seen.health.push(Check::new(CheckId::HealthGone, "GPU 1", Status::Fail, "no longer there", "NVML"));
         let rows = judge(&rule(""), &seen);
         assert_eq!(
             (by_id(&rows, "health").judged, by_id(&rows, "health").of.as_str()),

@@ -149,7 +149,7 @@ fn checks(html: &mut String, title: &str, checks: &[Check]) {
         let words = words.join("; ");
         let cells = [
             (class.as_str(), status.as_str()),
-            ("w", check.id),
+            ("w", check.id.name()),
             ("w", &check.subject),
             ("", &check.value),
             ("t", &words),
@@ -203,6 +203,7 @@ fn class(judged: Judged) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::check_id::CheckId;
     use crate::qualify::criterion::Criterion;
     use crate::qualify::observations::{Observations, sample};
     use crate::qualify::report;
@@ -212,7 +213,7 @@ mod tests {
         let mut seen = sample::good();
         seen.notes = vec!["a <note>".into()];
         seen.warm[0].error = Some("<img src=x onerror=alert(1)>".into());
-        seen.checks = vec![sample::check("drive.model", "nvme0n1", "<model>")];
+        seen.checks = vec![sample::check(CheckId::DriveModel, "nvme0n1", "<model>")];
         let rows = vec![rate_row(&seen)];
         let page = page(&report::sample(&seen, rows));
         assert!(!page.contains("<script") && !page.contains("<img") && !page.contains("<model>"), "{page}");

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::doctor::hardware::GpuFacts;
-use crate::doctor::hardware::pci::{Place, Rate};
-use crate::doctor::hardware::virtualization::is_virtual;
-use crate::doctor::storage::Drive;
+use crate::node::block::Drive;
+use crate::node::nvml::GpuFacts;
+use crate::node::pci::{Place, Rate};
 use crate::node::source::Source;
+use crate::node::virtualization::is_virtual;
 use crate::qualify::drives;
 
 /// The share of a link that payload can take: packets of 256 bytes come with 26 of headers and their acknowledgement.
@@ -137,7 +137,7 @@ fn flow(from_above: &[Vec<&Hop>]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::{nvme_drives, tree};
+    use crate::node::test_tree::{nvme_drives, tree};
 
     fn rate(generation: u32, width: u32) -> Rate {
         Rate { generation: Some(generation), width: Some(width) }
@@ -178,7 +178,7 @@ mod tests {
         let raid = tree("raid0-no-p2pdma");
         let limit = storage(&raid.source, &nvme_drives(&raid.source)).unwrap();
         assert!(near(limit.gb_per_s, 4.0 * 7.09), "{limit:?}");
-        let facts = crate::doctor::hardware::gpus(&raid.source).unwrap();
+        let facts = crate::node::nvml::gpus(&raid.source).unwrap();
         let one = gpu(&raid.source, facts.first()).unwrap();
         assert!(near(one.gb_per_s, 28.36), "the slot is of generation 4: {one:?}");
     }

@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use crate::doctor::check::{Check, Status};
-use crate::doctor::hardware::LinkSeen;
-use crate::doctor::storage::Drive;
+use crate::doctor::check_id::CheckId;
+use crate::node::block::Drive;
+use crate::node::link_watch::LinkSeen;
 use crate::qualify::drives::{DriveWay, Served};
 use crate::qualify::gpus::QualifiedGpu;
 use crate::qualify::measure::{Kind, Measured};
@@ -101,7 +102,7 @@ impl Observations {
     }
 
     /// Checks of these ids that warn or fail, about `of` where that is a GPU of ours.
-    pub fn troubles<'a>(&'a self, ids: &'a [&str], of: &'a str) -> impl Iterator<Item = &'a Check> {
+    pub fn troubles<'a>(&'a self, ids: &'a [CheckId], of: &'a str) -> impl Iterator<Item = &'a Check> {
         let one_gpu = self.gpus.iter().any(|gpu| gpu == of);
         let about = move |check: &Check| {
             let of_another = self.gpus.iter().any(|gpu| gpu != of && names(&check.subject, gpu));
@@ -125,7 +126,7 @@ fn names(subject: &str, gpu: &str) -> bool {
 #[cfg(test)]
 pub mod sample {
     use super::*;
-    use crate::doctor::hardware::pci::{Link, Rate};
+    use crate::node::pci::{Link, Rate};
     use crate::qualify::measure::Rounds;
 
     pub fn measured(kind: Kind, of: &str, gb_per_s: f64, allowed: Option<f64>) -> Measured {
@@ -187,11 +188,15 @@ pub mod sample {
 
     /// Everything told, and well.
     fn health() -> Vec<Check> {
-        let of_gpu =
-            ["health.pcie-replay", "health.ecc-corrected", "health.ecc-uncorrected", "health.throttle"];
-        let of_drive = ["health.drive-temperature", "health.smart"];
+        let of_gpu = [
+            CheckId::HealthPcieReplay,
+            CheckId::HealthEccCorrected,
+            CheckId::HealthEccUncorrected,
+            CheckId::HealthThrottle,
+        ];
+        let of_drive = [CheckId::HealthDriveTemperature, CheckId::HealthSmart];
         let pass = |id, subject: &str| Check::new(id, subject, Status::Pass, "well", "test");
-        let mut checks = vec![pass("health.pcie", "PCIe")];
+        let mut checks = vec![pass(CheckId::HealthPcie, "PCIe")];
         checks.extend(of_gpu.map(|id| pass(id, "GPU 0")));
         for drive in ["nvme0n1", "nvme1n1"] {
             checks.extend(of_drive.map(|id| pass(id, drive)));
@@ -212,7 +217,7 @@ pub mod sample {
         }
     }
 
-    pub fn check(id: &'static str, subject: &str, value: &str) -> Check {
+    pub fn check(id: CheckId, subject: &str, value: &str) -> Check {
         Check::new(id, subject, Status::Warn, value, "test")
     }
 }

@@ -143,6 +143,7 @@ fn wrap(text: &mut String, paragraph: &str, indent: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::check_id::CheckId;
     use crate::qualify::observations::sample::{check, good, measured};
     use crate::qualify::profile::{Profile, Rule};
     use crate::qualify::report;
@@ -159,8 +160,8 @@ mod tests {
             seen.measured.push(measured(Kind::StorageGpu, gpu, 5.0, Some(14.0)));
         }
         seen.checks = vec![
-            check("gpu.link", "GPU 3", "gen 5 x4 under load of gen 5 x16"),
-            check("machine.vm", "x", "y"),
+            check(CheckId::GpuLink, "GPU 3", "gen 5 x4 under load of gen 5 x16"),
+            check(CheckId::VirtualMachine, "x", "y"),
         ];
         let limit = |kind: &str| format!("limits.{kind}.floor_gb_per_s = 100\n");
         let kinds = ["raw-read", "gpu-copy", "storage-gpu", "load-cold", "load-warm", "gpu-copy-all"];

@@ -4,9 +4,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
-use crate::doctor::hardware;
-use crate::doctor::hardware::{GpuFacts, Health};
+use crate::doctor;
 use crate::load::{Destination, Placement};
+use crate::node::health;
+use crate::node::health::Health;
+use crate::node::link_watch::LinkSeen;
+use crate::node::nvml::GpuFacts;
 use crate::node::source::Unread;
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::qualify::copies;
@@ -65,7 +68,7 @@ impl<'a> Run<'a> {
     pub fn measure(&mut self, scratch: ScratchDirectory, cancel: &Cancel) -> Result<bool> {
         let before = self.health();
         let ended = self.ceilings_and_loads(&scratch, cancel);
-        self.seen.health = Health::deltas(&before, &self.health());
+        self.seen.health = doctor::health::deltas(&before, &self.health());
         scratch.remove()?;
         match ended {
             Err(error) if error.is::<Interrupted>() || error.root_cause().is::<Interrupted>() => Ok(true),
@@ -80,7 +83,7 @@ impl<'a> Run<'a> {
 
     fn health(&self) -> Health {
         let Settings { drives, gpus, source, .. } = self.settings;
-        hardware::health(source, &facts_now(source, gpus), drives)
+        health::health(source, &facts_now(source, gpus), drives)
     }
 
     fn ceilings_and_loads(&mut self, scratch: &ScratchDirectory, cancel: &Cancel) -> Result<()> {
@@ -182,13 +185,13 @@ impl<'a> Run<'a> {
     }
 
     /// What a link ran at under load takes the place of the check at rest.
-    fn watched(&mut self, gpu: &QualifiedGpu, link: Result<hardware::LinkSeen, Unread>) {
+    fn watched(&mut self, gpu: &QualifiedGpu, link: Result<LinkSeen, Unread>) {
         let (seen, facts) = match (link, &gpu.facts) {
             (Ok(seen), Some(facts)) => (seen, facts),
             (Err(why), _) => return self.seen.notes.push(format!("{}: link not watched: {why}", gpu.name)),
             (_, None) => return self.seen.notes.push(format!("{}: NVML does not know it", gpu.name)),
         };
-        let check = hardware::link_under_load(&self.settings.source, facts, &seen);
+        let check = doctor::hardware::link_under_load(&self.settings.source, facts, &seen);
         self.seen.checks.retain(|old| (old.id, &old.subject) != (check.id, &check.subject));
         self.seen.checks.push(check);
         self.seen.links.push(WatchedLink {

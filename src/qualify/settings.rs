@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::doctor::check::Check;
-use crate::doctor::storage::Drive;
 use crate::load::{Destination, Options};
+use crate::node::block::Drive;
 use crate::node::source::Source;
 use crate::qualify::gpus::QualifiedGpu;
 

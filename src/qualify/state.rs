@@ -1,7 +1,8 @@
 //! The criteria that are no rate: bytes, drives, links, health.
 
-use crate::doctor::hardware::pci;
-use crate::doctor::hardware::pci::Link;
+use crate::doctor::check_id::CheckId;
+use crate::doctor::hardware::link_check;
+use crate::node::pci::Link;
 use crate::qualify::causes;
 use crate::qualify::criterion::{Criterion, Judged};
 use crate::qualify::drives::{DriveWay, balance};
@@ -121,7 +122,7 @@ fn drive_link(rule: &Rule, way: &DriveWay) -> Criterion {
         .saying(worst.now.to_string(), worst.possible().to_string());
     match judged {
         Judged::Failed => {
-            row.because(causes::in_words(&pci::link_check("drive.link", &way.drive, worst, false, false)))
+            row.because(causes::in_words(&link_check(CheckId::DriveLink, &way.drive, worst, false, false)))
         }
         _ => row,
     }
@@ -159,8 +160,8 @@ fn link(link: &WatchedLink) -> Criterion {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::{nvme_drives, tree};
-    use crate::doctor::storage::Drive;
+    use crate::node::block::Drive;
+    use crate::node::test_tree::{nvme_drives, tree};
     use crate::qualify::drives;
     use crate::qualify::observations::sample::{check, good, served};
     use crate::qualify::profile::Profile;
@@ -199,7 +200,7 @@ mod tests {
         assert_eq!(failed(|seen| seen.served = served(0.9)), "drive-balance");
         assert_eq!(failed(|seen| drop(seen.drives.pop())), "drives");
         assert_eq!(
-            failed(|seen| seen.health.push(check("health.pcie", "GPU 0", "3 new errors"))),
+            failed(|seen| seen.health.push(check(CheckId::HealthPcie, "GPU 0", "3 new errors"))),
             "health-aer"
         );
         let mut seen = good();

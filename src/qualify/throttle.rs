@@ -1,15 +1,16 @@
 //! Limits on reads that this process's groups have: `io.max`, and version 1's `blkio.throttle`.
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
+use crate::node::cgroup;
+use crate::node::cgroup::Group;
 use crate::node::source::{Source, Unread};
-
-const ID: &str = "machine.io-limit";
 
 /// One check: whether anything limits this process's reads of a device that `storage` names (`xfs on md0 (raid0) on
 /// nvme0n1, nvme1n1`), or, where it names none, of any.
 pub fn check(source: &Source, storage: &str) -> Check {
     let at = "/proc/self/cgroup; io.max or blkio.throttle.read_* up to the root";
-    let check = |status, value: String| Check::new(ID, "this machine", status, value, at);
+    let check = |status, value: String| Check::new(CheckId::IoLimit, "this machine", status, value, at);
     let groups = match source.text("/proc/self/cgroup") {
         Ok(groups) => groups,
         Err(why) => return check(Status::Unknown, why.to_string()),
@@ -30,8 +31,10 @@ pub fn check(source: &Source, storage: &str) -> Check {
         }
         match is_seen {
             Ok(true) => {}
-            Ok(false) => untold = Some(format!("the group {} is not seen below {}", group.path, group.mount)),
-            Err(why) => untold = Some(format!("the group {} below {}: {why}", group.path, group.mount)),
+            Ok(false) => {
+                untold = Some(format!("the group {} is not seen below {}", group.group.path, group.mount))
+            }
+            Err(why) => untold = Some(format!("the group {} below {}: {why}", group.group.path, group.mount)),
         }
     }
     let names: Vec<&str> = storage.split(|c: char| !c.is_alphanumeric() && c != '-').collect();
@@ -68,50 +71,43 @@ enum Version {
 }
 
 /// This process's group in one hierarchy that can limit reads.
-struct Group<'a> {
+struct IoGroup<'a> {
     /// Where the hierarchy lies.
     mount: &'static str,
-    path: &'a str,
+    group: Group<'a>,
     files: &'static [(&'static str, Version)],
 }
 
-impl Group<'_> {
+impl IoGroup<'_> {
     /// Whether its directory is there. Every group has this file, and a directory that holds other mounts does not.
     fn is_there(&self, source: &Source) -> Result<bool, Unread> {
-        source.is_there(&format!("{}{}/cgroup.procs", self.mount, self.path.trim_end_matches('/')))
+        source.is_there(&format!("{}{}/cgroup.procs", self.mount, self.group.path.trim_end_matches('/')))
     }
 
     /// The files that may hold a limit, from the group itself up to the root of the mount.
     fn files(&self) -> Vec<(String, Version)> {
-        let mut files = Vec::new();
-        let mut group = Some(self.path.trim_end_matches('/'));
-        while let Some(at) = group {
-            files.extend(
-                self.files.iter().map(|(name, version)| (format!("{}{at}/{name}", self.mount), *version)),
-            );
-            group = at.rsplit_once('/').map(|(parent, _)| parent);
-        }
-        files
+        let of = |at: &str| -> Vec<(String, Version)> {
+            self.files
+                .iter()
+                .map(|(name, version)| (format!("{}{at}/{name}", self.mount), *version))
+                .collect()
+        };
+        self.group.and_parents().flat_map(of).collect()
     }
 }
 
-/// The groups that `/proc/self/cgroup` names. Where the first version has the block devices, the second has not.
-fn groups_of(groups: &str) -> Vec<Group<'_>> {
+/// This process's groups. Where the first version has the block devices, the second has not.
+fn groups_of(text: &str) -> Vec<IoGroup<'_>> {
     let (mut old, mut new) = (Vec::new(), Vec::new());
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(number), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        if number == "0" && controllers.is_empty() {
-            new.push(Group { mount: "/sys/fs/cgroup", path, files: &[("io.max", Version::Max)] });
-        } else if controllers.split(',').any(|name| name == "blkio") {
+    for group in cgroup::groups(text) {
+        if group.is_v2 {
+            new.push(IoGroup { mount: "/sys/fs/cgroup", group, files: &[("io.max", Version::Max)] });
+        } else if group.controllers.contains(&"blkio") {
             let files = &[
                 ("blkio.throttle.read_bps_device", Version::Bytes),
                 ("blkio.throttle.read_iops_device", Version::Reads),
             ];
-            old.push(Group { mount: "/sys/fs/cgroup/blkio", path, files });
+            old.push(IoGroup { mount: "/sys/fs/cgroup/blkio", group, files });
         }
     }
     if old.is_empty() { new } else { old }
@@ -176,7 +172,7 @@ fn device_of(source: &Source, number: &str) -> Result<Option<String>, Unread> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::tree_of;
+    use crate::node::test_tree::tree_of;
 
     fn of(text: &str) -> Check {
         check(&tree_of(text).source, "ext4 on nvme1n1p1 on nvme1n1")

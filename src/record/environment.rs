@@ -1,14 +1,19 @@
 //! The machine a run ran on: what someone needs to know who compares its figures with others.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use crate::doctor::hardware;
 use crate::gpu;
+use crate::node::block;
+use crate::node::cpu;
+use crate::node::kernel;
+use crate::node::memory;
+use crate::node::mounts::Mount;
+use crate::node::nvidia;
+use crate::node::nvml;
 use crate::node::source::Source;
 use crate::record::result::write_json;
 
@@ -17,7 +22,8 @@ pub const FILE: &str = "environment.json";
 
 /// Describes this machine, and the storage that holds `path`. What can't be read is null.
 pub fn describe(path: &Path) -> Value {
-    let facts = hardware::gpus(&Source::live(false)).unwrap_or_default();
+    let source = Source::live(false);
+    let facts = nvml::gpus(&source).unwrap_or_default();
     // What GPU and slot allow together: a node with fewer lanes than the rest shows.
     let link = |uuid: &str| {
         let gpu = facts.iter().find(|f| f.uuid == uuid)?;
@@ -35,17 +41,17 @@ pub fn describe(path: &Path) -> Value {
     json!({
         "program": { "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "commit": env!("SLLM_GDS_COMMIT") },
         "command": command_line(),
-        "host": text("/proc/sys/kernel/hostname"),
-        "kernel": text("/proc/sys/kernel/osrelease"),
-        "os": os_name(),
-        "cpu": { "model": field("/proc/cpuinfo", "model name"), "threads": threads() },
-        "virtual_machine": field("/proc/cpuinfo", "flags").map(|f| f.split(' ').any(|flag| flag == "hypervisor")),
-        "memory_bytes": kib("/proc/meminfo", "MemTotal"),
-        "transparent_hugepage": text("/sys/kernel/mm/transparent_hugepage/enabled"),
+        "host": source.text("/proc/sys/kernel/hostname").ok(),
+        "kernel": kernel::release(&source).ok(),
+        "os": os_name(&source),
+        "cpu": { "model": cpu::model(&source), "threads": threads() },
+        "virtual_machine": cpu::is_virtual(&source),
+        "memory_bytes": memory::total_bytes(&source),
+        "transparent_hugepage": source.text(memory::HUGE_PAGES).ok(),
         "gpus": gpus,
         "kernels": crate::gpu::MADE_BY,
-        "nvidia_driver": text("/proc/driver/nvidia/version").and_then(|t| t.lines().next().map(str::to_string)),
-        "storage": storage(path),
+        "nvidia_driver": nvidia::version_line(&source),
+        "storage": storage(&source, path),
     })
 }
 
@@ -91,68 +97,47 @@ fn threads() -> Option<usize> {
     std::thread::available_parallelism().ok().map(|n| n.get())
 }
 
-fn text(path: impl AsRef<Path>) -> Option<String> {
-    fs::read_to_string(path).ok().map(|t| t.trim().to_string())
-}
-
-/// The value of `name : value` or `name: value`.
-fn field(path: &str, name: &str) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    let line = text.lines().find(|l| l.split(':').next().is_some_and(|n| n.trim() == name))?;
-    Some(line.split_once(':')?.1.trim().to_string())
-}
-
-fn kib(path: &str, name: &str) -> Option<u64> {
-    field(path, name)?.strip_suffix("kB")?.trim().parse::<u64>().ok().map(|n| n * 1024)
-}
-
-fn os_name() -> Option<String> {
-    let text = fs::read_to_string("/etc/os-release").ok()?;
+fn os_name(source: &Source) -> Option<String> {
+    let text = source.text("/etc/os-release").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="))?;
     Some(line.trim_matches('"').to_string())
 }
 
-/// File system, mount options and block device below a path.
-fn storage(path: &Path) -> Value {
+/// File system, mount options and block device below a path, or below the directory that will hold it.
+fn storage(source: &Source, path: &Path) -> Value {
     let mut place = path.to_path_buf();
     while !place.exists() && place.pop() {}
     if place.as_os_str().is_empty() {
         place = PathBuf::from(".");
     }
-    let Ok(metadata) = place.metadata() else { return Value::Null };
-    let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
-    let device = format!("{major}:{minor}");
-    let mount = mount_of(&device);
-    let block = PathBuf::from(format!("/sys/dev/block/{device}"));
-    // A partition's queue is its disk's.
-    let disk = if block.join("partition").exists() { block.join("..") } else { block.clone() };
-    json!({
-        "file_system": mount.as_ref().map(|m| &m.0),
-        "mount_options": mount.as_ref().map(|m| &m.1),
-        "device": fs::canonicalize(&block).ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned())),
-        "model": text(disk.join("device/model")),
-        "scheduler": text(disk.join("queue/scheduler")),
-        "rotational": text(disk.join("queue/rotational")),
-        "read_ahead_kb": text(disk.join("queue/read_ahead_kb")),
-    })
+    match place.canonicalize() {
+        Ok(place) => storage_of(source, &place),
+        Err(_) => Value::Null,
+    }
 }
 
-/// Type and options of the mount with this device number, from `/proc/self/mountinfo` (proc(5)).
-fn mount_of(device: &str) -> Option<(String, String)> {
-    let text = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    text.lines().rev().find_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        let left: Vec<&str> = left.split(' ').collect();
-        let mut right = right.split(' ');
-        let (kind, options) = (right.next()?, right.nth(1).unwrap_or_default());
-        (left.get(2) == Some(&device))
-            .then(|| (kind.to_string(), format!("{};{options}", left.get(5).unwrap_or(&""))))
+/// Of a path that is absolute and free of links, as `source` shows it.
+fn storage_of(source: &Source, path: &Path) -> Value {
+    let mount = Mount::of(source, path).ok();
+    let device = mount.as_ref().and_then(|mount| mount.block_device(source));
+    // A partition's queue is its disk's.
+    let disk = device.as_ref().and_then(|name| block::disk_of(source, name));
+    let of_disk = |file: &str| source.text(&format!("{}/{file}", disk.as_ref()?)).ok();
+    json!({
+        "file_system": mount.as_ref().map(|mount| &mount.fs_type),
+        "mount_options": mount.as_ref().map(|mount| format!("{};{}", mount.mount_options, mount.fs_options)),
+        "device": device,
+        "model": of_disk("device/model"),
+        "scheduler": of_disk("queue/scheduler"),
+        "rotational": of_disk("queue/rotational"),
+        "read_ahead_kb": of_disk("queue/read_ahead_kb"),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::test_tree::tree_of;
 
     #[test]
     fn runs_gather_in_one_file() {
@@ -162,5 +147,43 @@ mod tests {
         let all: Value = serde_json::from_slice(&fs::read(dir.path().join(FILE)).unwrap()).unwrap();
         assert!(all["a"]["kernel"].is_string() && all["a"]["storage"]["file_system"].is_string(), "{all}");
         assert!(all["b"].is_object());
+    }
+
+    /// A home in a subvolume of btrfs: its files tell a device number that no line of the mount table has.
+    const BTRFS: &str = "=== /proc/self/mountinfo\n\
+        26 1 0:24 /root / rw,relatime - btrfs /dev/nvme0n1p3 rw,ssd,subvol=/root\n\
+        53 26 0:24 /home /home rw,noatime - btrfs /dev/nvme0n1p3 rw,ssd,subvol=/home\n\
+        === /dev/nvme0n1p3\n\n\
+        -> /sys/class/block/nvme0n1p3 ../../devices/pci0/nvme0/nvme0n1/nvme0n1p3\n\
+        === /sys/devices/pci0/nvme0/nvme0n1/nvme0n1p3/partition\n3\n\
+        === /sys/devices/pci0/nvme0/nvme0n1/device/model\nFast Drive\n\
+        === /sys/devices/pci0/nvme0/nvme0n1/queue/scheduler\n[none] mq-deadline\n";
+
+    #[test]
+    fn the_drive_of_a_subvolume_is_told() {
+        let storage = storage_of(&tree_of(BTRFS).source, Path::new("/home/me/models"));
+        assert_eq!(storage["file_system"], "btrfs");
+        assert_eq!(storage["mount_options"], "rw,noatime;rw,ssd,subvol=/home");
+        assert_eq!((&storage["device"], &storage["model"]), (&json!("nvme0n1p3"), &json!("Fast Drive")));
+        assert_eq!(storage["scheduler"], "[none] mq-deadline");
+    }
+
+    /// The same device number stands in two lines: the path, not the number, tells which options hold.
+    #[test]
+    fn a_bind_mount_has_its_own_options() {
+        let tree = tree_of(
+            "=== /proc/self/mountinfo\n1 0 8:1 / / rw - ext4 /dev/sda1 rw\n\
+             2 1 259:1 /models /srv/models ro,relatime - xfs /dev/nvme0n1 rw,attr2\n\
+             3 1 259:1 / /data rw,noatime - xfs /dev/nvme0n1 rw,attr2\n\
+             -> /sys/dev/block/259:1 ../../devices/pci0/nvme0/nvme0n1\n\
+             -> /sys/class/block/nvme0n1 ../../devices/pci0/nvme0/nvme0n1\n\
+             === /sys/devices/pci0/nvme0/nvme0n1/device/model\nFast Drive\n",
+        );
+        let storage = storage_of(&tree.source, Path::new("/srv/models/llama"));
+        assert_eq!(storage["mount_options"], "ro,relatime;rw,attr2");
+        assert_eq!((&storage["device"], &storage["model"]), (&json!("nvme0n1"), &json!("Fast Drive")));
+        let overlay = "=== /proc/self/mountinfo\n1 0 0:51 / / rw - overlay overlay rw,lowerdir=/l\n";
+        let storage = storage_of(&tree_of(overlay).source, Path::new("/models"));
+        assert_eq!((&storage["file_system"], &storage["device"]), (&json!("overlay"), &Value::Null));
     }
 }

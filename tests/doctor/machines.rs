@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sllm_gds::doctor::gds_ways;
+use sllm_gds::load::gds::ways::{Reason, gds_ways};
 use sllm_gds::node::source::Source;
 
 use crate::common::{Ran, run};
@@ -298,15 +298,23 @@ fn what_can_not_be_read_is_unknown_and_proves_nothing() {
     assert!(report["verdict"].as_str().unwrap().starts_with("GDS: not proven: which drivers"), "{report}");
 }
 
+fn in_words(reasons: Vec<Reason>) -> Vec<String> {
+    reasons.iter().map(Reason::to_string).collect()
+}
+
 #[test]
 fn the_loader_asks_the_same_without_opening_anything() {
     let dir = unpack("raid0-no-p2pdma");
     let ways = gds_ways(&Source::recorded(dir.path()).unwrap(), Path::new("/raid/models/x"));
     assert_eq!(
-        ways.nvidia_fs,
+        ways.nvidia_fs.map_err(in_words),
         Err(vec!["nvidia-fs is not loaded: /proc/modules has no nvidia_fs".to_string()])
     );
-    assert!(ways.p2pdma.is_err_and(|reasons| reasons.iter().any(|r| r.starts_with("md0 is a RAID 0"))));
+    assert!(
+        ways.p2pdma
+            .map_err(in_words)
+            .is_err_and(|reasons| reasons.iter().any(|r| r.starts_with("md0 is a RAID 0")))
+    );
     let dir = unpack("bare-metal-gds");
     assert_eq!(gds_ways(&Source::recorded(dir.path()).unwrap(), Path::new("/mnt/models")).nvidia_fs, Ok(()));
     // A machine of which nothing is known has no way.

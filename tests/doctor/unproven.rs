@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use sllm_gds::doctor::gds_ways;
+use sllm_gds::load::gds::ways::gds_ways;
 use sllm_gds::node::source::Source;
 
 use crate::machines::{change, check, doctor, edit, verdict};

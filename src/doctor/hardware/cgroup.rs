@@ -1,17 +1,20 @@
 //! What the groups of this process allow it: memory, and CPU time.
 
 use crate::doctor::check::{Check, Status};
-use crate::doctor::hardware::gpu::bytes;
+use crate::doctor::check_id::CheckId;
 use crate::doctor::hardware::machine;
-use crate::doctor::hardware::nvml::GpuFacts;
-use crate::node::cgroup::{CPU, MEMORY, files};
+use crate::doctor::words::binary_bytes;
+use crate::node::cgroup;
+use crate::node::memory;
+use crate::node::nvml::GpuFacts;
 use crate::node::source::Source;
 
 /// With fewer, the ring of pinned buffers is no longer filled at the speed of PCIe 5.
 const CPUS_WANTED: f64 = 16.0;
 
 pub fn checks(source: &Source, gpus: &[GpuFacts]) -> Vec<Check> {
-    let Ok(groups) = source.text("/proc/self/cgroup") else {
+    let (Ok(memory_limit), Ok(cpu_limit)) = (cgroup::memory_limit_bytes(source), cgroup::cpu_limit(source))
+    else {
         let unknown = |id| {
             Check::new(
                 id,
@@ -21,39 +24,36 @@ pub fn checks(source: &Source, gpus: &[GpuFacts]) -> Vec<Check> {
                 "/proc/self/cgroup",
             )
         };
-        return vec![unknown("machine.memory-limit"), unknown("machine.cpu-limit")];
+        return vec![unknown(CheckId::MemoryLimit), unknown(CheckId::CpuLimit)];
     };
-    vec![memory(source, &groups, gpus), cpu(source, &groups)]
+    vec![memory_check(source, memory_limit, gpus), cpu_check(cpu_limit)]
 }
 
-fn memory(source: &Source, groups: &str, gpus: &[GpuFacts]) -> Check {
+fn memory_check(source: &Source, limit: Option<u64>, gpus: &[GpuFacts]) -> Check {
     let at = "/proc/self/cgroup; memory.max or memory.limit_in_bytes up to the root";
-    let check =
-        |status, value: String| Check::new("machine.memory-limit", machine::SUBJECT, status, value, at);
-    let limits = files(groups, &MEMORY).into_iter().filter_map(|file| source.number(&file).ok());
-    let total = machine::meminfo(source, "MemTotal");
+    let check = |status, value: String| Check::new(CheckId::MemoryLimit, machine::SUBJECT, status, value, at);
+    let total = memory::total_bytes(source);
     // A limit of all memory or more, such as v1's "none", limits nothing.
-    let Some(limit) = limits.min().filter(|limit| total.is_none_or(|total| *limit < total)) else {
+    let Some(limit) = limit.filter(|limit| total.is_none_or(|total| *limit < total)) else {
         return check(Status::Pass, "none".into());
     };
     let gpu_bytes = gpus.iter().filter_map(|gpu| gpu.memory_total_bytes).fold(0, u64::saturating_add);
     if limit >= gpu_bytes {
-        return check(Status::Pass, bytes(limit))
+        return check(Status::Pass, binary_bytes(limit))
             .why("pinned buffers and the page cache of what is read count against it");
     }
-    check(Status::Warn, bytes(limit))
+    check(Status::Warn, binary_bytes(limit))
         .why(format!(
             "the page cache counts: a checkpoint that fills the GPUs ({}) can't stay cached",
-            bytes(gpu_bytes)
+            binary_bytes(gpu_bytes)
         ))
         .remedy("raise the container's or service's memory limit")
 }
 
-fn cpu(source: &Source, groups: &str) -> Check {
+fn cpu_check(limit: Option<f64>) -> Check {
     let at = "/proc/self/cgroup; cpu.max or cpu.cfs_quota_us up to the root";
-    let check = |status, value: String| Check::new("machine.cpu-limit", machine::SUBJECT, status, value, at);
-    let limits = files(groups, &CPU).into_iter().filter_map(|file| cpus_allowed(source, &file));
-    let Some(limit) = limits.min_by(f64::total_cmp) else { return check(Status::Pass, "none".into()) };
+    let check = |status, value: String| Check::new(CheckId::CpuLimit, machine::SUBJECT, status, value, at);
+    let Some(limit) = limit else { return check(Status::Pass, "none".into()) };
     let value = format!("{limit:.1} CPUs");
     match limit < CPUS_WANTED {
         true => check(Status::Warn, value)
@@ -63,26 +63,15 @@ fn cpu(source: &Source, groups: &str) -> Check {
     }
 }
 
-/// Reads `QUOTA PERIOD` (v2), or v1's quota with the period beside it, as CPUs. `None` is no limit.
-fn cpus_allowed(source: &Source, file: &str) -> Option<f64> {
-    let text = source.text(file).ok()?;
-    let (quota, period) = match text.split_once(' ') {
-        Some((quota, period)) => (quota.to_string(), period.to_string()),
-        None => (text, source.text(&file.replace("_quota_", "_period_")).ok()?),
-    };
-    let (quota, period): (i64, i64) = (quota.parse().ok()?, period.parse().ok()?);
-    (quota > 0 && period > 0).then(|| quota as f64 / period as f64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::{tree, tree_of};
+    use crate::node::test_tree::{tree, tree_of};
 
     fn status_and_value(name: &str, id: &str) -> (Status, String) {
         let tree = tree(name);
-        let gpus = crate::doctor::hardware::gpus(&tree.source).unwrap();
-        let check = checks(&tree.source, &gpus).into_iter().find(|check| check.id == id).unwrap();
+        let gpus = crate::node::nvml::gpus(&tree.source).unwrap();
+        let check = checks(&tree.source, &gpus).into_iter().find(|check| check.id.name() == id).unwrap();
         (check.status, check.value)
     }
 

@@ -1,17 +1,20 @@
-//! What NVMe drives tell of themselves.
+//! What NVMe drives tell of themselves, judged.
 
 use crate::doctor::check::{Check, Status};
-use crate::doctor::hardware::pci;
-use crate::doctor::hardware::pci::Place;
-use crate::doctor::hardware::smart;
-use crate::doctor::hardware::virtualization;
-use crate::doctor::storage::Drive;
-use crate::node::source::{Source, Unread};
+use crate::doctor::check_id::CheckId;
+use crate::doctor::hardware::links::link_check;
+use crate::node::block::Drive;
+use crate::node::nvme::{class_path, controller_of, temperature_c};
+use crate::node::pci;
+use crate::node::pci::Place;
+use crate::node::smart;
+use crate::node::source::Source;
+use crate::node::virtualization;
 
 pub fn checks(source: &Source, drive: &Drive) -> Vec<Check> {
     let Some((controller, place)) = controller_of(source, drive) else {
         return vec![
-            Check::new("drive.link", &drive.name, Status::Unknown, "no place on PCIe", &drive.device).why(
+            Check::new(CheckId::DriveLink, &drive.name, Status::Unknown, "no place on PCIe", &drive.device).why(
                 "not an NVMe drive on PCIe: SATA, virtual and remote devices have no PCIe link of their own",
             ),
         ];
@@ -25,67 +28,25 @@ pub fn checks(source: &Source, drive: &Drive) -> Vec<Check> {
     checks
 }
 
-/// The NVMe controllers on PCIe, by name (`nvme0`), with their places.
-pub fn controllers(source: &Source) -> Vec<(String, Place)> {
-    let names = source.list("/sys/class/nvme").unwrap_or_default();
-    let place = |name: String| {
-        let path = source.canonical(&format!("/sys/class/nvme/{name}")).ok()?;
-        Some((name, Place::of_path(&path)?))
-    };
-    names.into_iter().filter_map(place).collect()
-}
-
-/// The controller of a drive (`nvme0`) and its place. With NVMe multipath the drive stands below a subsystem, and
-/// its controllers are links there: the first is taken.
-pub fn controller_of(source: &Source, drive: &Drive) -> Option<(String, Place)> {
-    if let Some(place) = Place::of_path(&drive.device) {
-        let controller = drive.device.split('/').find(|part| is_controller(part))?;
-        return Some((controller.to_string(), place));
-    }
-    let subsystem = match drive.device.rsplit_once('/') {
-        Some((parent, name)) if is_namespace(name) => parent,
-        _ => drive.device.as_str(),
-    };
-    let controller = source.list(subsystem).ok()?.into_iter().find(|name| is_controller(name))?;
-    let place = Place::of_path(&source.canonical(&format!("{subsystem}/{controller}")).ok()?)?;
-    Some((controller, place))
-}
-
-/// `nvme12`
-fn is_controller(name: &str) -> bool {
-    name.strip_prefix("nvme").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// `nvme12n1`
-fn is_namespace(name: &str) -> bool {
-    name.rsplit_once('n').is_some_and(|(controller, n)| {
-        is_controller(controller) && !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())
-    })
-}
-
 fn links(source: &Source, drive: &Drive, place: &Place) -> Vec<Check> {
     let vm = virtualization::is_virtual(source);
     let links = place.links(source);
     if links.is_empty() {
         let at = pci::device_path(place.address());
-        let check = Check::new("drive.link", &drive.name, Status::Unknown, "no bridge above", at);
+        let check = Check::new(CheckId::DriveLink, &drive.name, Status::Unknown, "no bridge above", at);
         return vec![
             check.why("a device of the root complex itself, as virtual machines have them: no link to judge"),
         ];
     }
-    let id = |n: usize| if n == 0 { "drive.link" } else { "drive.path" };
-    links.iter().enumerate().map(|(n, link)| pci::link_check(id(n), &drive.name, link, false, vm)).collect()
-}
-
-fn class_path(controller: &str) -> String {
-    format!("/sys/class/nvme/{controller}")
+    let id = |n: usize| if n == 0 { CheckId::DriveLink } else { CheckId::DrivePath };
+    links.iter().enumerate().map(|(n, link)| link_check(id(n), &drive.name, link, false, vm)).collect()
 }
 
 fn model(source: &Source, drive: &Drive, controller: &str) -> Check {
     let path = class_path(controller);
     let at = format!("{path}/{{model,firmware_rev,state}}");
     let text = |name: &str| source.text(&format!("{path}/{name}"));
-    let check = |status, value: String| Check::new("drive.model", &drive.name, status, value, &at);
+    let check = |status, value: String| Check::new(CheckId::DriveModel, &drive.name, status, value, &at);
     let model = match text("model") {
         Ok(model) => model,
         Err(why) => return check(Status::Unknown, why.to_string()),
@@ -99,28 +60,10 @@ fn model(source: &Source, drive: &Drive, controller: &str) -> Check {
     }
 }
 
-/// Degrees Celsius now, and at which the drive warns. The kernel shows them without any right.
-pub fn temperature_c(source: &Source, controller: &str) -> Result<(i64, Option<i64>), Unread> {
-    let path = class_path(controller);
-    // Old kernels hang the sensor on the PCI device.
-    let sensor_in = |place: String| {
-        let names = source.list(&place).ok()?;
-        let is_sensor = |name: &&String| name.strip_prefix("hwmon").is_some_and(|n| !n.is_empty());
-        names.iter().find(is_sensor).map(|name| format!("{place}/{name}"))
-    };
-    let sensor = sensor_in(path.clone())
-        .or_else(|| sensor_in(format!("{path}/device/hwmon")))
-        .ok_or(Unread::Missing)?;
-    let milli = |name: &str| -> Result<i64, Unread> {
-        let text = source.text(&format!("{sensor}/{name}"))?;
-        text.parse::<i64>().map(|n| n / 1000).map_err(|_| Unread::Other(format!("{name} holds '{text}'")))
-    };
-    Ok((milli("temp1_input")?, milli("temp1_max").ok()))
-}
-
 fn temperature(source: &Source, drive: &Drive, controller: &str) -> Check {
     let at = format!("{}/hwmon*/temp1_{{input,max}}", class_path(controller));
-    let check = |status, value: String| Check::new("drive.temperature", &drive.name, status, value, &at);
+    let check =
+        |status, value: String| Check::new(CheckId::DriveTemperature, &drive.name, status, value, &at);
     match temperature_c(source, controller) {
         Err(why) => check(Status::Unknown, why.to_string()).why("the kernel shows no sensor of this drive"),
         Ok((now, Some(max))) if now >= max => check(Status::Warn, format!("{now} °C of {max} °C"))
@@ -133,7 +76,7 @@ fn temperature(source: &Source, drive: &Drive, controller: &str) -> Check {
 
 fn smart(source: &Source, drive: &Drive, controller: &str) -> Check {
     let at = format!("SMART log of /dev/{controller}");
-    let check = |status, value: String| Check::new("drive.smart", &drive.name, status, value, &at);
+    let check = |status, value: String| Check::new(CheckId::DriveSmart, &drive.name, status, value, &at);
     let facts = match smart::read(source, controller) {
         Ok(facts) => facts,
         Err(why) => {
@@ -162,10 +105,10 @@ fn smart(source: &Source, drive: &Drive, controller: &str) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::{nvme_drives, tree, tree_of, tree_with};
+    use crate::node::test_tree::{nvme_drives, tree, tree_of, tree_with};
 
     fn status(checks: &[Check], id: &str) -> Status {
-        checks.iter().find(|check| check.id == id).unwrap().status
+        checks.iter().find(|check| check.id.name() == id).unwrap().status
     }
 
     #[test]
@@ -177,7 +120,7 @@ mod tests {
             let checks = checks(&tree.source, drive);
             assert!(checks.iter().all(|check| check.status == Status::Pass), "{checks:#?}");
             assert_eq!(
-                checks.iter().filter(|check| check.id == "drive.path").count(),
+                checks.iter().filter(|check| check.id.name() == "drive.path").count(),
                 1,
                 "the switch's way up"
             );
@@ -195,7 +138,7 @@ mod tests {
         assert_eq!(narrow.len(), 1);
         let checks = checks(&tree.source, narrow[0]);
         assert!(checks[0].value.contains("x2 of gen 4 x4"), "{}", checks[0].value);
-        let smart = checks.iter().find(|check| check.id == "drive.smart").unwrap();
+        let smart = checks.iter().find(|check| check.id.name() == "drive.smart").unwrap();
         assert_eq!(smart.status, Status::Unknown);
         assert!(smart.remedy.as_ref().unwrap().contains("root"));
     }
@@ -221,36 +164,10 @@ mod tests {
     }
 
     #[test]
-    fn a_multipath_drive_is_found_through_its_subsystem() {
-        let tree = tree_of(
-            "+++ /sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1\n\
-             -> /sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme3 ../../../pci0000:00/0000:00:06.0/0000:01:00.0/nvme/nvme3\n\
-             +++ /sys/devices/pci0000:00/0000:00:06.0/0000:01:00.0/nvme/nvme3\n",
-        );
-        let device = "/sys/devices/virtual/nvme-subsystem/nvme-subsys0";
-        for device in [device.to_string(), format!("{device}/nvme0n1")] {
-            let drive = Drive { name: "nvme0n1".into(), device };
-            let (controller, place) = controller_of(&tree.source, &drive).unwrap();
-            assert_eq!((controller.as_str(), place.address()), ("nvme3", "0000:01:00.0"));
-        }
-    }
-
-    #[test]
     fn what_is_not_on_pcie_says_so() {
         let tree = tree_of("+++ /sys/devices/virtual/block/zram0\n");
         let drive = Drive { name: "zram0".into(), device: "/sys/devices/virtual/block/zram0".into() };
         let checks = checks(&tree.source, &drive);
         assert_eq!((checks.len(), checks[0].status), (1, Status::Unknown));
-    }
-
-    #[test]
-    fn both_places_of_the_sensor() {
-        let old = tree_of("=== /sys/class/nvme/nvme0/device/hwmon/hwmon3/temp1_input\n38850\n");
-        assert_eq!(temperature_c(&old.source, "nvme0"), Ok((38, None)));
-        let new = tree_of(
-            "=== /sys/class/nvme/nvme0/hwmon1/temp1_input\n-4000\n=== /sys/class/nvme/nvme0/hwmon1/temp1_max\n84850\n",
-        );
-        assert_eq!(temperature_c(&new.source, "nvme0"), Ok((-4, Some(84))));
-        assert_eq!(temperature_c(&new.source, "nvme1"), Err(Unread::Missing));
     }
 }

@@ -1,31 +1,18 @@
 //! What a GPU tells of itself, judged.
 
 use crate::doctor::check::{Check, Status};
-use crate::doctor::hardware::nvml::GpuFacts;
-use crate::doctor::hardware::pci;
-use crate::doctor::hardware::pci::{Place, Rate};
-use crate::doctor::hardware::virtualization;
-use crate::doctor::hardware::watch::LinkSeen;
+use crate::doctor::check_id::CheckId;
+use crate::doctor::hardware::links::link_check;
+use crate::doctor::words::binary_bytes;
+use crate::node::link_watch::LinkSeen;
+use crate::node::nvml::GpuFacts;
+use crate::node::pci;
+use crate::node::pci::{Place, Rate};
 use crate::node::source::Source;
-
-/// Names that slow a GPU down; the others say that it is idle or was told to run at these clocks.
-const SLOWDOWNS: [&str; 6] = [
-    "sw_power_cap",
-    "hw_slowdown",
-    "sync_boost",
-    "sw_thermal_slowdown",
-    "hw_thermal_slowdown",
-    "hw_power_brake_slowdown",
-];
+use crate::node::virtualization;
 
 pub fn subject(gpu: &GpuFacts) -> String {
     format!("GPU {}", gpu.index)
-}
-
-/// The reasons, of those reported, that slow this GPU down.
-pub fn slowdowns(gpu: &GpuFacts) -> Option<Vec<&str>> {
-    let reasons = gpu.throttle_reasons.as_ref()?;
-    Some(reasons.iter().map(String::as_str).filter(|reason| SLOWDOWNS.contains(reason)).collect())
 }
 
 pub fn checks(source: &Source, gpu: &GpuFacts) -> Vec<Check> {
@@ -45,7 +32,7 @@ pub fn checks(source: &Source, gpu: &GpuFacts) -> Vec<Check> {
     checks
 }
 
-/// `gpu.link` as a [`crate::doctor::hardware::LinkWatch`] saw it while bytes moved. It answers what the check at rest leaves open:
+/// `gpu.link` as a [`crate::node::link_watch::LinkWatch`] saw it while bytes moved. It answers what the check at rest leaves open:
 /// put it in the place of the one with the same id and subject.
 pub fn link_under_load(source: &Source, gpu: &GpuFacts, seen: &LinkSeen) -> Check {
     let now = Rate { generation: Some(seen.generation_max), width: Some(seen.width_min) };
@@ -62,7 +49,7 @@ fn link(source: &Source, gpu: &GpuFacts, now: Rate, loaded: bool, at: &str) -> C
         true => format!("{now}{when} of {max}"),
         false => format!("{now}{when} of {max} here; the GPU alone could do {device}"),
     };
-    let check = |status| Check::new("gpu.link", subject(gpu), status, &value, at);
+    let check = |status| Check::new(CheckId::GpuLink, subject(gpu), status, &value, at);
     if !now.is_known() || !max.is_known() {
         return check(Status::Unknown).why("NVML does not tell this GPU's link");
     }
@@ -95,7 +82,7 @@ fn path(source: &Source, gpu: &GpuFacts) -> Vec<Check> {
     let Some(place) = Place::of_address(source, &gpu.pci_address) else {
         let at = pci::device_path(&gpu.pci_address);
         return vec![
-            Check::new("gpu.path", subject(gpu), Status::Unknown, "no place in the PCIe tree", at)
+            Check::new(CheckId::GpuPath, subject(gpu), Status::Unknown, "no place in the PCIe tree", at)
                 .why("sysfs does not show this GPU's bridges; in a container it may be hidden"),
         ];
     };
@@ -103,32 +90,33 @@ fn path(source: &Source, gpu: &GpuFacts) -> Vec<Check> {
     let links = place.links(source);
     if links.len() <= 1 {
         let at = format!("{} of {}", place.functions.join(" / "), place.host);
-        return vec![Check::new("gpu.path", subject(gpu), Status::Pass, "no switch above", at)];
+        return vec![Check::new(CheckId::GpuPath, subject(gpu), Status::Pass, "no switch above", at)];
     }
-    links[1..].iter().map(|link| pci::link_check("gpu.path", &subject(gpu), link, false, vm)).collect()
+    links[1..].iter().map(|link| link_check(CheckId::GpuPath, &subject(gpu), link, false, vm)).collect()
 }
 
 fn numa(source: &Source, gpu: &GpuFacts) -> Check {
     let at = format!("{}/numa_node", pci::device_path(&gpu.pci_address));
     match pci::numa_node(source, &gpu.pci_address) {
-        Some(node) => Check::new("gpu.numa", subject(gpu), Status::Pass, format!("node {node}"), at),
+        Some(node) => Check::new(CheckId::GpuNuma, subject(gpu), Status::Pass, format!("node {node}"), at),
         None if source.is_there("/sys/devices/system/node/node1") == Ok(false) => {
-            Check::new("gpu.numa", subject(gpu), Status::Pass, "one node", at)
+            Check::new(CheckId::GpuNuma, subject(gpu), Status::Pass, "one node", at)
         }
-        None => Check::new("gpu.numa", subject(gpu), Status::Unknown, "not told", at)
+        None => Check::new(CheckId::GpuNuma, subject(gpu), Status::Unknown, "not told", at)
             .why("the firmware gives no NUMA node for this slot; threads can't be kept near it"),
     }
 }
 
 fn bar1(gpu: &GpuFacts) -> Check {
     let check =
-        |status, value: String| Check::new("gpu.bar1", subject(gpu), status, value, "NVML BAR1 memory");
+        |status, value: String| Check::new(CheckId::GpuBar1, subject(gpu), status, value, "NVML BAR1 memory");
     let (Some(total), Some(free), Some(memory)) =
         (gpu.bar1_total_bytes, gpu.bar1_free_bytes, gpu.memory_total_bytes)
     else {
         return check(Status::Unknown, "not told".into());
     };
-    let value = format!("{} of {} free, memory {}", bytes(free), bytes(total), bytes(memory));
+    let value =
+        format!("{} of {} free, memory {}", binary_bytes(free), binary_bytes(total), binary_bytes(memory));
     match total >= memory {
         true => check(Status::Pass, value).why("all of its memory can be registered at once"),
         false => check(Status::Warn, value)
@@ -141,7 +129,7 @@ fn bar1(gpu: &GpuFacts) -> Check {
 
 fn ecc(gpu: &GpuFacts) -> Check {
     let check = |status, value: String| {
-        Check::new("gpu.ecc", subject(gpu), status, value, "NVML ECC mode and counters")
+        Check::new(CheckId::GpuEcc, subject(gpu), status, value, "NVML ECC mode and counters")
     };
     match gpu.ecc_enabled {
         Some(true) => {}
@@ -184,11 +172,13 @@ fn throttle(gpu: &GpuFacts) -> Check {
         or_unknown(gpu.clock_sm_mhz),
         or_unknown(gpu.clock_sm_max_mhz)
     );
-    match slowdowns(gpu) {
-        None => Check::new("gpu.throttle", subject(gpu), Status::Unknown, state, at),
-        Some(none) if none.is_empty() => Check::new("gpu.throttle", subject(gpu), Status::Pass, state, at),
+    match gpu.slowdowns() {
+        None => Check::new(CheckId::GpuThrottle, subject(gpu), Status::Unknown, state, at),
+        Some(none) if none.is_empty() => {
+            Check::new(CheckId::GpuThrottle, subject(gpu), Status::Pass, state, at)
+        }
         Some(reasons) => Check::new(
-            "gpu.throttle",
+            CheckId::GpuThrottle,
             subject(gpu),
             Status::Warn,
             format!("{}; {state}", reasons.join(", ")),
@@ -202,28 +192,28 @@ fn throttle(gpu: &GpuFacts) -> Check {
 fn processes(gpu: &GpuFacts) -> Check {
     let at = "NVML running processes";
     match gpu.other_processes {
-        Some(0) => Check::new("gpu.processes", subject(gpu), Status::Pass, "none but this", at),
-        Some(n) => Check::new("gpu.processes", subject(gpu), Status::Warn, format!("others: {n}"), at)
+        Some(0) => Check::new(CheckId::GpuProcesses, subject(gpu), Status::Pass, "none but this", at),
+        Some(n) => Check::new(CheckId::GpuProcesses, subject(gpu), Status::Warn, format!("others: {n}"), at)
             .why("they share memory and link: figures measured now are theirs, too")
             .remedy("nvidia-smi lists them"),
-        None => Check::new("gpu.processes", subject(gpu), Status::Unknown, "not told", at),
+        None => Check::new(CheckId::GpuProcesses, subject(gpu), Status::Unknown, "not told", at),
     }
 }
 
 fn mig(gpu: &GpuFacts) -> Check {
     let at = "NVML MIG mode";
     match gpu.mig_mode {
-        Some(true) => Check::new("gpu.mig", subject(gpu), Status::Warn, "on", at)
+        Some(true) => Check::new(CheckId::GpuMig, subject(gpu), Status::Warn, "on", at)
             .why("instances share one link, and each has only a part of the memory and copy engines")
             .remedy(format!("nvidia-smi -i {} -mig 0, if the whole GPU is wanted", gpu.index)),
-        Some(false) => Check::new("gpu.mig", subject(gpu), Status::Pass, "off", at),
-        None => Check::new("gpu.mig", subject(gpu), Status::Pass, "this GPU has none", at),
+        Some(false) => Check::new(CheckId::GpuMig, subject(gpu), Status::Pass, "off", at),
+        None => Check::new(CheckId::GpuMig, subject(gpu), Status::Pass, "this GPU has none", at),
     }
 }
 
 fn compute_mode(gpu: &GpuFacts) -> Check {
     let at = "NVML compute mode";
-    let check = |status, value: &str| Check::new("gpu.compute-mode", subject(gpu), status, value, at);
+    let check = |status, value: &str| Check::new(CheckId::GpuComputeMode, subject(gpu), status, value, at);
     let remedy = format!("nvidia-smi -i {} -c DEFAULT", gpu.index);
     match gpu.compute_mode.as_deref() {
         Some("default") => check(Status::Pass, "default"),
@@ -240,32 +230,27 @@ fn compute_mode(gpu: &GpuFacts) -> Check {
 fn persistence(gpu: &GpuFacts) -> Check {
     let at = "NVML persistence mode";
     match gpu.persistence_mode {
-        Some(true) => Check::new("gpu.persistence", subject(gpu), Status::Pass, "on", at),
-        Some(false) => Check::new("gpu.persistence", subject(gpu), Status::Warn, "off", at)
+        Some(true) => Check::new(CheckId::GpuPersistence, subject(gpu), Status::Pass, "on", at),
+        Some(false) => Check::new(CheckId::GpuPersistence, subject(gpu), Status::Warn, "off", at)
             .why("the driver sets the GPU up anew for each first process: seconds before a load begins")
             .remedy("run nvidia-persistenced, or nvidia-smi -pm 1"),
-        None => Check::new("gpu.persistence", subject(gpu), Status::Unknown, "not told", at),
+        None => Check::new(CheckId::GpuPersistence, subject(gpu), Status::Unknown, "not told", at),
     }
-}
-
-/// `80.0 GiB`
-pub fn bytes(n: u64) -> String {
-    indicatif::BinaryBytes(n).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::hardware::test_tree::tree;
+    use crate::node::test_tree::tree;
 
     fn find<'a>(checks: &'a [Check], id: &str) -> &'a Check {
-        checks.iter().find(|check| check.id == id).unwrap()
+        checks.iter().find(|check| check.id.name() == id).unwrap()
     }
 
     #[test]
     fn a_good_gpu_passes_throughout() {
         let tree = tree("bare-metal-gds");
-        let gpus = crate::doctor::hardware::gpus(&tree.source).unwrap();
+        let gpus = crate::node::nvml::gpus(&tree.source).unwrap();
         assert_eq!(gpus.len(), 2);
         for gpu in &gpus {
             let checks = checks(&tree.source, gpu);
@@ -277,7 +262,7 @@ mod tests {
     #[test]
     fn a_slot_that_holds_the_gpu_back_is_told() {
         let tree = tree("raid0-no-p2pdma");
-        let gpus = crate::doctor::hardware::gpus(&tree.source).unwrap();
+        let gpus = crate::node::nvml::gpus(&tree.source).unwrap();
         let link = link(&tree.source, &gpus[0], Rate { generation: Some(4), width: Some(16) }, true, "test");
         assert_eq!(link.status, Status::Warn);
         assert!(
@@ -288,7 +273,7 @@ mod tests {
     #[test]
     fn lanes_that_a_slot_does_not_have_show_even_at_rest() {
         let tree = tree("laptop");
-        let gpus = crate::doctor::hardware::gpus(&tree.source).unwrap();
+        let gpus = crate::node::nvml::gpus(&tree.source).unwrap();
         let checks = checks(&tree.source, &gpus[0]);
         let link = find(&checks, "gpu.link");
         assert_eq!(link.status, Status::Warn);
@@ -298,7 +283,7 @@ mod tests {
     #[test]
     fn only_a_copy_tells_a_resting_link_from_a_slow_one() {
         let tree = tree("bare-metal-gds");
-        let mut gpu = crate::doctor::hardware::gpus(&tree.source).unwrap().remove(0);
+        let mut gpu = crate::node::nvml::gpus(&tree.source).unwrap().remove(0);
         gpu.link_generation_now = Some(1);
         assert_eq!(find(&checks(&tree.source, &gpu), "gpu.link").status, Status::Unknown);
         let seen = |generation_max, width_min| LinkSeen { generation_max, width_min, samples: 9 };
@@ -310,7 +295,7 @@ mod tests {
     #[test]
     fn troubles_show() {
         let tree = tree("bare-metal-gds");
-        let mut gpu = crate::doctor::hardware::gpus(&tree.source).unwrap().remove(0);
+        let mut gpu = crate::node::nvml::gpus(&tree.source).unwrap().remove(0);
         gpu.ecc_uncorrected = Some(2);
         gpu.throttle_reasons = Some(vec!["gpu_idle".into(), "hw_thermal_slowdown".into()]);
         gpu.other_processes = Some(3);

@@ -5,9 +5,8 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::cufile::{Driver, DriverOptions, Library};
-use crate::doctor::gds_ways;
-use crate::doctor::ways::{Way, Ways};
 use crate::load::gds::engine::Gds;
+use crate::load::gds::ways::{Way, Ways, gds_ways};
 use crate::load::settings::{EngineChoice, IoChoice, OnError, Register, Settings};
 use crate::node::source::Source;
 
@@ -80,13 +79,14 @@ fn open(settings: &Settings, way: Option<Way>) -> Result<Gds> {
 /// The first obstacle of the way that has the fewest.
 fn in_short(ways: &Ways) -> String {
     let reasons = ways.get(ways.nearest()).as_ref().err().and_then(|reasons| reasons.first());
-    reasons.cloned().unwrap_or_else(|| "no way is open".into())
+    reasons.map_or("no way is open".into(), |reason| reason.to_string())
 }
 
 fn in_full(ways: &Ways) -> String {
     let of = |way: Way| {
-        let reasons = ways.get(way).as_ref().err().map(|r| r.join("; ")).unwrap_or_default();
-        format!("by {}: {reasons}", way.name())
+        let reasons = ways.get(way).as_ref().err().into_iter().flatten();
+        let reasons: Vec<String> = reasons.map(|reason| reason.to_string()).collect();
+        format!("by {}: {}", way.name(), reasons.join("; "))
     };
     Way::ALL.map(of).join(". ")
 }
@@ -94,6 +94,7 @@ fn in_full(ways: &Ways) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::gds::ways::Reason;
 
     const AUTO: Settings = settings(EngineChoice::Auto);
     const GDS: Settings = settings(EngineChoice::Gds);
@@ -118,7 +119,7 @@ mod tests {
     }
 
     fn shut() -> Ways {
-        let no = |why: &[&str]| Err(why.iter().map(|w| w.to_string()).collect());
+        let no = |why: &[&str]| Err(why.iter().map(|w| Reason::ByTrial(w.to_string())).collect());
         Ways {
             nvidia_fs: no(&["nvidia-fs is not loaded"]),
             p2pdma: no(&["the kernel lacks P2PDMA", "no NVMe drive"]),

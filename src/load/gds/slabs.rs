@@ -4,11 +4,11 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use crate::cufile::Driver;
-use crate::doctor::hardware;
 use crate::gpu::Gpu;
 use crate::gpu::direct::{Registered, Span};
 use crate::load::engine::Job;
 use crate::load::gds::memory::Memory;
+use crate::node::nvml;
 use crate::node::source::Source;
 
 /// Slabs mapped at a time: one is read, one is being mapped.
@@ -20,7 +20,7 @@ const SMALL_SLAB_BYTES: u64 = 32 << 20;
 
 /// Bytes of a slab, so that as many as are mapped at a time fit what is free of each GPU's BAR1; by NVML, where it tells.
 pub fn slab_bytes<'g>(gpus: impl Iterator<Item = &'g Arc<Gpu>>) -> u64 {
-    let facts = hardware::gpus(&Source::live(false)).unwrap_or_default();
+    let facts = nvml::gpus(&Source::live(false)).unwrap_or_default();
     let free = |gpu: &Arc<Gpu>| facts.iter().find(|f| f.uuid == gpu.uuid)?.bar1_free_bytes;
     let shares = gpus.filter_map(|gpu| Some(free(gpu)? / (WINDOW as u64 + 1)));
     let share = shares.min().unwrap_or(SLAB_BYTES);

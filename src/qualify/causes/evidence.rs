@@ -1,6 +1,8 @@
 //! What speaks for each cause: a check, a count, a time.
 
 use crate::doctor::check::{Check, Status};
+use crate::doctor::check_id::CheckId;
+use crate::load::gds::ways::Requirement;
 use crate::qualify::drives::{Served, balance};
 use crate::qualify::measure::{Kind, Measured, median};
 use crate::qualify::observations::Observations;
@@ -16,20 +18,22 @@ pub fn in_words(check: &Check) -> String {
     let subject = if check.subject == "this machine" { String::new() } else { format!("{} ", check.subject) };
     let why = check.why.as_deref().map_or(String::new(), |why| format!(", {why}"));
     let remedy = check.remedy.as_deref().map_or(String::new(), |remedy| format!("; {remedy}"));
-    format!("{subject}{} [{}]{why}{remedy}", check.value, check.id)
+    format!("{subject}{} [{}]{why}{remedy}", check.value, check.id.name())
 }
 
-fn first(seen: &Observations, measured: &Measured, ids: &[&str], what: &str) -> Option<String> {
+fn first(seen: &Observations, measured: &Measured, ids: &[CheckId], what: &str) -> Option<String> {
     seen.troubles(ids, &measured.of).next().map(|check| format!("{what}: {}", in_words(check)))
 }
 
 pub fn throttled(seen: &Observations, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["machine.io-limit"], "reads are throttled")
+    first(seen, measured, &[CheckId::IoLimit], "reads are throttled")
 }
 
 /// A map of the device mapper may delay, or lay everything on one drive; only root can ask which.
 pub fn mapped(seen: &Observations, _: &Measured) -> Option<String> {
-    let is_map = |check: &&Check| check.id == "storage.device" && check.subject.starts_with("dm-");
+    let is_map = |check: &&Check| {
+        check.id == CheckId::Gds(Requirement::BlockDevice) && check.subject.starts_with("dm-")
+    };
     let map = seen.checks.iter().find(is_map)?;
     Some(format!(
         "reads go through the device mapper: {} ({}), which may delay them or use one drive only; \
@@ -61,24 +65,31 @@ pub fn spread(served: &[Served]) -> String {
 }
 
 pub fn drive_link(seen: &Observations, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["drive.link", "drive.path"], "a drive's PCIe link is not what it could be")
+    first(
+        seen,
+        measured,
+        &[CheckId::DriveLink, CheckId::DrivePath],
+        "a drive's PCIe link is not what it could be",
+    )
 }
 
 pub fn hot_drive(seen: &Observations, measured: &Measured) -> Option<String> {
-    let ids = ["drive.temperature", "health.drive-temperature", "health.smart", "drive.smart"];
+    let ids = [
+        CheckId::DriveTemperature,
+        CheckId::HealthDriveTemperature,
+        CheckId::HealthSmart,
+        CheckId::DriveSmart,
+    ];
     first(seen, measured, &ids, "a drive is hot or failing")
 }
 
 /// That a virtual drive calls itself a spinning disk says nothing of what is below it.
 pub fn array_or_queue(seen: &Observations, measured: &Measured) -> Option<String> {
-    let is_flag = |check: &Check| {
-        check.id == "storage.queue"
-            && check.why.as_deref().is_some_and(|why| why.contains("spinning disk"))
-            && (is_virtual_drive(&check.subject)
-                || seen.checks.iter().any(|c| c.id == "machine.vm" && c.status != Status::Pass))
-    };
-    let check =
-        seen.troubles(&["storage.raid", "storage.queue"], &measured.of).find(|check| !is_flag(check))?;
+    let in_vm = seen.checks.iter().any(|c| c.id == CheckId::VirtualMachine && c.status != Status::Pass);
+    let is_made_up =
+        |check: &&Check| check.id == CheckId::SpinningDisk && (in_vm || is_virtual_drive(&check.subject));
+    let ids = [CheckId::Raid, CheckId::Queue, CheckId::SpinningDisk];
+    let check = seen.troubles(&ids, &measured.of).find(|check| !is_made_up(check))?;
     Some(format!("the block device is set up badly: {}", in_words(check)))
 }
 
@@ -87,31 +98,41 @@ fn is_virtual_drive(name: &str) -> bool {
 }
 
 pub fn no_direct(seen: &Observations, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["direct.read", "direct.alignment"], "reads can't pass the page cache")
+    first(
+        seen,
+        measured,
+        &[CheckId::Gds(Requirement::Direct), CheckId::DirectAlignment],
+        "reads can't pass the page cache",
+    )
 }
 
 pub fn gpu_link(seen: &Observations, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["gpu.link", "gpu.path"], "the GPU's PCIe link is not what it could be")
+    first(
+        seen,
+        measured,
+        &[CheckId::GpuLink, CheckId::GpuPath],
+        "the GPU's PCIe link is not what it could be",
+    )
 }
 
 pub fn slowed_gpu(seen: &Observations, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["gpu.throttle", "health.throttle"], "the GPU is slowed down")
+    first(seen, measured, &[CheckId::GpuThrottle, CheckId::HealthThrottle], "the GPU is slowed down")
 }
 
 pub fn shared_gpu(seen: &Observations, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["gpu.processes", "gpu.mig"], "the GPU is shared")
+    first(seen, measured, &[CheckId::GpuProcesses, CheckId::GpuMig], "the GPU is shared")
 }
 
 pub fn cross_socket(seen: &Observations, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["pair.distance"], "drive and GPU hang on different sockets")
+    first(seen, measured, &[CheckId::PairDistance], "drive and GPU hang on different sockets")
 }
 
 pub fn translating(seen: &Observations, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["machine.iommu"], "the IOMMU translates")
+    first(seen, measured, &[CheckId::Iommu], "the IOMMU translates")
 }
 
 pub fn limited_host(seen: &Observations, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["machine.cpu-limit", "machine.cpu"], "processor time is limited")
+    first(seen, measured, &[CheckId::CpuLimit, CheckId::Cpu], "processor time is limited")
 }
 
 /// Warm loads that were not.
@@ -121,7 +142,7 @@ pub fn not_cached(seen: &Observations, measured: &Measured) -> Option<String> {
     }
     let least = seen.warm.iter().filter_map(|load| load.resident_before).min_by(f64::total_cmp)?;
     (least < 0.99).then(|| {
-        let limit = seen.troubles(&["machine.memory-limit"], &measured.of).next().map(in_words);
+        let limit = seen.troubles(&[CheckId::MemoryLimit], &measured.of).next().map(in_words);
         let limit = limit.map_or(String::new(), |limit| format!(": {limit}"));
         format!("the page cache held only {:.0} % of the checkpoint{limit}", least * 100.0)
     })
@@ -147,9 +168,14 @@ pub fn overhead(seen: &Observations, measured: &Measured) -> Option<String> {
 }
 
 pub fn link_errors(seen: &Observations, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["health.pcie", "health.pcie-replay"], "a PCIe link had errors meanwhile")
+    first(
+        seen,
+        measured,
+        &[CheckId::HealthPcie, CheckId::HealthPcieReplay],
+        "a PCIe link had errors meanwhile",
+    )
 }
 
 pub fn virtual_machine(seen: &Observations, measured: &Measured) -> Option<String> {
-    first(seen, measured, &["machine.vm"], "the host may hold it back")
+    first(seen, measured, &[CheckId::VirtualMachine], "the host may hold it back")
 }

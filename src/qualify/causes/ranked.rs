@@ -102,9 +102,12 @@ fn blame(seen: &Observations, measured: &Measured, limit: f64, causes: &mut Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::check_id::CheckId;
     use crate::doctor::hardware;
-    use crate::doctor::hardware::LinkSeen;
-    use crate::doctor::hardware::test_tree::{nvme_drives, tree};
+    use crate::load::gds::ways::Requirement;
+    use crate::node::link_watch::LinkSeen;
+    use crate::node::nvml;
+    use crate::node::test_tree::{nvme_drives, tree};
     use crate::qualify::observations::sample::{check, good, load, served, set};
     use crate::record::result::Phases;
 
@@ -133,7 +136,7 @@ mod tests {
     #[test]
     fn sockets_and_iommu_of_a_recorded_machine() {
         let tree = tree("raid0-no-p2pdma");
-        let gpus = hardware::gpus(&tree.source).unwrap();
+        let gpus = nvml::gpus(&tree.source).unwrap();
         let mut seen = good();
         seen.checks = hardware::pairs(&tree.source, &gpus, &nvme_drives(&tree.source));
         seen.checks.extend(hardware::checks(&tree.source, &gpus));
@@ -146,7 +149,7 @@ mod tests {
     #[test]
     fn four_of_sixteen_lanes_and_a_trained_down_link() {
         let tree = tree("bare-metal-gds");
-        let gpu = hardware::gpus(&tree.source).unwrap().remove(0);
+        let gpu = nvml::gpus(&tree.source).unwrap().remove(0);
         let mut seen = good();
         set(&mut seen, Kind::GpuCopy, 13.0);
         for (generation_max, width_min, says) in
@@ -160,7 +163,7 @@ mod tests {
             );
         }
         // A cold load that is slower still than such a link has the link to blame.
-        seen.checks.push(check("machine.io-limit", "this machine", "not the cause"));
+        seen.checks.push(check(CheckId::IoLimit, "this machine", "not the cause"));
         set(&mut seen, Kind::RawRead, 25.0);
         set(&mut seen, Kind::LoadCold, 12.95);
         let found = causes(&seen, Kind::LoadCold);
@@ -171,13 +174,13 @@ mod tests {
     #[test]
     fn storage_that_is_held_back() {
         let mut seen = good();
-        seen.checks = vec![check("machine.vm", "this machine", "virtual machine")];
+        seen.checks = vec![check(CheckId::VirtualMachine, "this machine", "virtual machine")];
         assert_first(&causes(&seen, Kind::RawRead), &["the host may hold it back"]);
         seen.served = served(0.97);
         assert_first(&causes(&seen, Kind::RawRead), &["only one drive is busy: nvme0n1 97 %", "nvme1n1 3 %"]);
-        seen.checks.push(check("storage.device", "dm-0", "device mapper"));
+        seen.checks.push(check(CheckId::Gds(Requirement::BlockDevice), "dm-0", "device mapper"));
         assert_first(&causes(&seen, Kind::RawRead), &["device mapper: dm-0"]);
-        seen.checks.push(check("machine.io-limit", "this machine", "nvme0n1 at 0.500 GB/s"));
+        seen.checks.push(check(CheckId::IoLimit, "this machine", "nvme0n1 at 0.500 GB/s"));
         assert_first(&causes(&seen, Kind::RawRead), &["reads are throttled: nvme0n1 at 0.500 GB/s"]);
         // What is slow for the same reason says so.
         set(&mut seen, Kind::RawRead, 0.5);
@@ -190,13 +193,13 @@ mod tests {
     #[test]
     fn heat_queues_and_no_direct_reads() {
         for (id, says) in [
-            ("health.drive-temperature", "a drive is hot"),
-            ("storage.raid", "the block device is set up badly"),
-            ("direct.read", "can't pass the page cache"),
+            (CheckId::HealthDriveTemperature, "a drive is hot"),
+            (CheckId::Raid, "the block device is set up badly"),
+            (CheckId::Gds(Requirement::Direct), "can't pass the page cache"),
         ] {
             let mut seen = good();
             seen.health = vec![check(id, "nvme0n1", "value")];
-            assert_first(&causes(&seen, Kind::RawRead), &[says, "nvme0n1 value", id]);
+            assert_first(&causes(&seen, Kind::RawRead), &[says, "nvme0n1 value", id.name()]);
         }
     }
 
@@ -213,7 +216,7 @@ mod tests {
         for (subject, told) in [("vda", false), ("sda", true)] {
             let mut seen = good();
             seen.checks =
-                vec![check("storage.queue", subject, "x").why("it says that it is a spinning disk")];
+                vec![check(CheckId::SpinningDisk, subject, "x").why("it says that it is a spinning disk")];
             let found = causes(&seen, Kind::RawRead);
             assert_eq!(found[0].contains("set up badly"), told, "{found:#?}");
         }
@@ -232,11 +235,11 @@ mod tests {
     fn each_gpu_has_its_own() {
         let mut seen = good();
         seen.gpus.push("GPU 1".into());
-        seen.checks = vec![check("gpu.processes", "GPU 1", "others: 2")];
+        seen.checks = vec![check(CheckId::GpuProcesses, "GPU 1", "others: 2")];
         assert_first(&causes(&seen, Kind::GpuCopy), &["no check points to a cause"]);
-        seen.checks.push(check("gpu.throttle", "GPU 0", "hw_thermal_slowdown"));
+        seen.checks.push(check(CheckId::GpuThrottle, "GPU 0", "hw_thermal_slowdown"));
         assert_first(&causes(&seen, Kind::GpuCopy), &["the GPU is slowed down", "hw_thermal_slowdown"]);
-        seen.checks = vec![check("gpu.processes", "GPU 10", "others: 1")];
+        seen.checks = vec![check(CheckId::GpuProcesses, "GPU 10", "others: 1")];
         seen.gpus.push("GPU 10".into());
         assert_first(&causes(&seen, Kind::GpuCopy), &["no check"]);
     }
@@ -250,9 +253,9 @@ mod tests {
         assert_first(&causes(&seen, Kind::LoadWarm), &["40 % of a load is opening"]);
         assert!(!causes(&seen, Kind::LoadCold).iter().any(|cause| cause.contains("of a load is opening")));
         seen.warm.push(load(true));
-        seen.checks = vec![check("machine.memory-limit", "this machine", "4.00 GiB")];
+        seen.checks = vec![check(CheckId::MemoryLimit, "this machine", "4.00 GiB")];
         assert_first(&causes(&seen, Kind::LoadWarm), &["held only 0 %", "4.00 GiB"]);
-        seen.checks.push(check("machine.cpu-limit", "this machine", "2.0 CPUs"));
+        seen.checks.push(check(CheckId::CpuLimit, "this machine", "2.0 CPUs"));
         assert_first(&causes(&seen, Kind::LoadWarm), &["processor time is limited: 2.0 CPUs"]);
     }
 }

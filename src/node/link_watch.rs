@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::doctor::hardware::nvml;
+use crate::node::nvml;
 use crate::node::source::Unread;
 
 const EVERY: Duration = Duration::from_millis(20);

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::doctor::storage::Drive;
+use crate::node::block::Drive;
 use crate::node::source::Source;
 
 pub struct Tree {

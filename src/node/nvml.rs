@@ -7,7 +7,7 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 use serde::{Deserialize, Serialize};
 
-use crate::node::source::Unread;
+use crate::node::source::{Source, Unread};
 
 /// One GPU as NVML tells it. What a GPU or driver does not support is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,8 +56,32 @@ pub struct GpuFacts {
     pub compute_mode: Option<String>,
 }
 
+/// Names that slow a GPU down; the others say that it is idle or was told to run at these clocks.
+const SLOWDOWNS: [&str; 6] = [
+    "sw_power_cap",
+    "hw_slowdown",
+    "sync_boost",
+    "sw_thermal_slowdown",
+    "hw_thermal_slowdown",
+    "hw_power_brake_slowdown",
+];
+
+impl GpuFacts {
+    /// The reasons, of those reported, that slow this GPU down.
+    pub fn slowdowns(&self) -> Option<Vec<&str>> {
+        let reasons = self.throttle_reasons.as_ref()?;
+        Some(reasons.iter().map(String::as_str).filter(|reason| SLOWDOWNS.contains(reason)).collect())
+    }
+}
+
+/// The GPUs that NVML sees, in its order. Without the library or a driver, [`Unread::Other`] says which is missing.
+/// Recorded as the fact `nvml`.
+pub fn gpus(source: &Source) -> Result<Vec<GpuFacts>, Unread> {
+    source.fact("nvml", probe)
+}
+
 /// Asks NVML for every GPU.
-pub fn probe() -> Result<Vec<GpuFacts>, Unread> {
+fn probe() -> Result<Vec<GpuFacts>, Unread> {
     let nvml = open()?;
     let driver_version = nvml.sys_driver_version().ok();
     let count = nvml.device_count().map_err(|e| unread("count GPUs", &e))?;
@@ -68,6 +92,11 @@ pub fn probe() -> Result<Vec<GpuFacts>, Unread> {
                 .map_err(|e| unread(&format!("identify GPU {index}"), &e))
         })
         .collect()
+}
+
+/// Whether [`gpus`] gave this answer because the GPU of this index is lost.
+pub fn is_lost(why: &str, index: u32) -> bool {
+    ["open", "identify"].iter().any(|step| why == format!("{step} GPU {index}: {}", NvmlError::GpuLost))
 }
 
 /// A closure that reads generation and width of one GPU's link now.

@@ -1,14 +1,15 @@
 //! What one device's facts say of a run, by how they stood before and after it.
 
-use nvml_wrapper::error::NvmlError;
-
 use crate::doctor::check::{Check, Status};
-use crate::doctor::hardware::health::{DriveHealth, GpuHealth, Moved, moved};
-use crate::doctor::hardware::smart::SmartFacts;
+use crate::doctor::check_id::CheckId;
+use crate::doctor::health::counter::{Moved, moved};
+use crate::node::health::{DriveHealth, GpuHealth};
+use crate::node::nvml;
+use crate::node::smart::SmartFacts;
 
 /// A counter that should stand still: how bad it is that it grew, and what to do.
 struct Counter {
-    id: &'static str,
+    id: CheckId,
     what: &'static str,
     source: &'static str,
     status_if_grown: Status,
@@ -30,21 +31,21 @@ impl Counter {
 
 pub fn gpu_deltas(subject: &str, before: &GpuHealth, after: &GpuHealth) -> Vec<Check> {
     let replays = Counter {
-        id: "health.pcie-replay",
+        id: CheckId::HealthPcieReplay,
         what: "PCIe replays",
         source: "NVML replay counter",
         status_if_grown: Status::Warn,
         remedy: "a noisy link: reseat the GPU, riser or cable",
     };
     let corrected = Counter {
-        id: "health.ecc-corrected",
+        id: CheckId::HealthEccCorrected,
         what: "corrected memory errors",
         source: "NVML ECC counters",
         status_if_grown: Status::Warn,
         remedy: "watch whether they grow; nvidia-smi -q -d ECC,ROW_REMAPPER tells where",
     };
     let uncorrected = Counter {
-        id: "health.ecc-uncorrected",
+        id: CheckId::HealthEccUncorrected,
         what: "uncorrected memory errors",
         source: "NVML ECC counters",
         status_if_grown: Status::Fail,
@@ -62,12 +63,9 @@ pub fn gpu_deltas(subject: &str, before: &GpuHealth, after: &GpuHealth) -> Vec<C
 pub fn missing_gpu(index: u32, nvml_untold: Option<&str>) -> Vec<Check> {
     let subject = format!("GPU {index}");
     // NVML is asked for all GPUs at once: one that is lost is the reason why there is no answer.
-    let is_lost = |why: &str| {
-        ["open", "identify"].iter().any(|step| why == format!("{step} GPU {index}: {}", NvmlError::GpuLost))
-    };
-    match nvml_untold.filter(|why| !is_lost(why)) {
+    match nvml_untold.filter(|why| !nvml::is_lost(why, index)) {
         None => {
-            let gone = Check::new("health.gone", subject, Status::Fail, "no longer there", "NVML");
+            let gone = Check::new(CheckId::HealthGone, subject, Status::Fail, "no longer there", "NVML");
             vec![gone.remedy("look for Xid messages in `dmesg`; reset the GPU or boot anew")]
         }
         Some(why) => {
@@ -82,7 +80,7 @@ fn slowdown_delta(subject: &str, before: &GpuHealth, after: &GpuHealth) -> Check
     let shown = |t: Option<u32>| t.map_or("?".to_string(), |t| t.to_string());
     let state = format!("{} to {} °C", shown(before.temperature_c), shown(after.temperature_c));
     let at = "NVML throttle reasons and temperature";
-    let check = |status, value: String| Check::new("health.throttle", subject, status, value, at);
+    let check = |status, value: String| Check::new(CheckId::HealthThrottle, subject, status, value, at);
     match &after.slowdowns {
         None => check(Status::Unknown, "throttle reasons not told".into()),
         Some(reasons) if reasons.is_empty() => check(Status::Pass, state),
@@ -94,7 +92,7 @@ fn slowdown_delta(subject: &str, before: &GpuHealth, after: &GpuHealth) -> Check
 
 pub fn drive_temperature(name: &str, before: &DriveHealth, after: &DriveHealth) -> Check {
     let at = "hwmon temp1_input, temp1_max";
-    let check = |status, value: String| Check::new("health.drive-temperature", name, status, value, at);
+    let check = |status, value: String| Check::new(CheckId::HealthDriveTemperature, name, status, value, at);
     let Some(now) = after.temperature_c else {
         return check(Status::Unknown, after.temperature_untold.clone().unwrap_or("not told".into()));
     };
@@ -108,7 +106,7 @@ pub fn drive_temperature(name: &str, before: &DriveHealth, after: &DriveHealth) 
 }
 
 pub fn smart_delta(name: &str, before: &DriveHealth, after: &DriveHealth) -> Check {
-    let check = |status, value: String| Check::new("health.smart", name, status, value, "SMART log");
+    let check = |status, value: String| Check::new(CheckId::HealthSmart, name, status, value, "SMART log");
     let why = after.smart_untold.as_ref().or(before.smart_untold.as_ref());
     let (Some(before), Some(after)) = (&before.smart, &after.smart) else {
         return check(Status::Unknown, why.cloned().unwrap_or("not told".into()));

@@ -1,31 +1,12 @@
-//! AER: the errors that PCIe devices count on their links.
+//! What AER counted on PCIe links over a run.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use crate::doctor::check::{Check, Status};
-use crate::doctor::hardware::health::{Moved, moved};
-use crate::doctor::hardware::pci;
-use crate::node::source::Source;
-
-/// Totals of a device's AER counters since boot.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PcieErrors {
-    pub correctable: Option<u64>,
-    pub nonfatal: Option<u64>,
-    pub fatal: Option<u64>,
-}
-
-/// A device's counters now.
-pub fn read(source: &Source, address: &str) -> PcieErrors {
-    let total = |which: &str| {
-        let text = source.text(&format!("{}/aer_dev_{which}", pci::device_path(address))).ok()?;
-        let line = text.lines().find(|line| line.starts_with("TOTAL_ERR_"))?;
-        line.split_whitespace().nth(1)?.parse().ok()
-    };
-    PcieErrors { correctable: total("correctable"), nonfatal: total("nonfatal"), fatal: total("fatal") }
-}
+use crate::doctor::check_id::CheckId;
+use crate::doctor::health::counter::{Moved, moved};
+use crate::node::aer::PcieErrors;
+use crate::node::pci;
 
 /// One check for each kind of new error of a device, or one that says there are none; and one that names the devices
 /// whose counters are not told, or were told at the start alone.
@@ -44,7 +25,7 @@ pub fn deltas(before: &BTreeMap<String, PcieErrors>, after: &BTreeMap<String, Pc
                 Moved::Still => still += 1,
                 Moved::Untold => untold.push(address.clone()),
                 Moved::Grew(by) => checks.push(
-                    Check::new("health.pcie", address, status, format!("{by} new {kind} errors"), &at)
+                    Check::new(CheckId::HealthPcie, address, status, format!("{by} new {kind} errors"), &at)
                         .why("bytes had to be sent again, or were lost, on the link of this device")
                         .remedy("reseat the card, riser or cable; `dmesg` names the kind of error"),
                 ),
@@ -55,7 +36,7 @@ pub fn deltas(before: &BTreeMap<String, PcieErrors>, after: &BTreeMap<String, Pc
     let at_start = before.keys().filter(|address| !after.contains_key(*address));
     untold.extend(at_start.map(|address| format!("{address} (not read at the end)")));
     let at = "/sys/bus/pci/devices/*/aer_dev_*";
-    let check = |status, value: String| Check::new("health.pcie", "PCIe", status, value, at);
+    let check = |status, value: String| Check::new(CheckId::HealthPcie, "PCIe", status, value, at);
     let why =
         "the kernel has them only where the firmware leaves AER to it, and not in most virtual machines";
     if checks.is_empty() && still == 0 && before.keys().all(|address| after.contains_key(address)) {
