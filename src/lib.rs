@@ -44,12 +44,14 @@ pub mod bench;
 #[doc(hidden)]
 pub mod checkpoint;
 /// The command line.
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 /// cuFile (GPUDirect Storage), loaded with dlopen.
 #[doc(hidden)]
 pub mod cufile;
 /// What this machine can do, and what stands in its way.
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod doctor;
 /// CUDA devices, through cudarc.
