@@ -4,14 +4,20 @@
 pub mod beside;
 /// Element types and their names.
 pub mod dtype;
+/// What can be wrong with one.
+mod error;
 /// JSON objects whose keys must not repeat.
 pub(crate) mod json;
 /// What lies in a directory, and where its links may lead.
 pub(crate) mod listing;
 /// `sllm_gds.json`: what we add to ServerlessLLM's layout.
 pub mod manifest;
+/// Holding a manifest against what it describes.
+mod manifest_check;
 /// Modules of a model, and cuts between them.
 pub mod modules;
+/// Names of files in both layouts.
+pub mod names;
 /// Telling layouts apart, and what is wrong where none is found.
 pub(crate) mod open;
 /// Reading and indexing safetensors files and directories.
@@ -28,4 +34,8 @@ pub(crate) mod sniff;
 mod stamp;
 mod types;
 
+pub use dtype::DType;
+pub use error::{CheckpointError, malformed};
+pub(crate) use listing::list;
+pub use stamp::Stamp;
 pub use types::*;

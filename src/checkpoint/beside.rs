@@ -1,8 +1,7 @@
 //! Which files of a listing go beside the weights: one rule for a directory and for the hub. Everything does but what
 //! is another form of the weights, and that is named.
 
-use crate::checkpoint::select::{INDEX_SUFFIX, SUFFIX};
-use crate::checkpoint::{manifest, sllm};
+use crate::checkpoint::names::{INDEX_FILE, INDEX_SUFFIX, SUFFIX, is_own};
 
 /// What becomes of the files of a listing that are not its weights.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -72,7 +71,7 @@ const LEFT_OUT_FOLDERS: [&str; 13] = [
 pub fn beside(names: &[String], own: &[String], left_out: &[String]) -> Beside {
     let mut found = Beside { carried: Vec::new(), left_out: left_out.to_vec() };
     let checkpoints_below: Vec<&str> =
-        names.iter().filter_map(|name| name.strip_suffix(sllm::INDEX_FILE)?.strip_suffix('/')).collect();
+        names.iter().filter_map(|name| name.strip_suffix(INDEX_FILE)?.strip_suffix('/')).collect();
     for name in names {
         if own.contains(name) || left_out.contains(name) || name.split('/').any(|part| part.starts_with('.'))
         {
@@ -111,16 +110,6 @@ fn is_left_out(name: &str) -> bool {
     let at_top = !name.contains('/');
     LEFT_OUT_ENDS.iter().any(|end| lower.ends_with(end))
         || (at_top && (name.ends_with(INDEX_SUFFIX) || lower.ends_with(SUFFIX) || is_own(name)))
-}
-
-/// A name that a save itself gives: found where no such checkpoint is, it is what an earlier one left.
-pub fn is_own(name: &str) -> bool {
-    name == sllm::INDEX_FILE || name == manifest::FILE || is_partition(name)
-}
-
-/// `tensor.data_3`.
-pub fn is_partition(name: &str) -> bool {
-    name.strip_prefix("tensor.data_").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Config and tokenizer: what a single file takes along, for its folder may hold anything.

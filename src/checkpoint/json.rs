@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-use crate::checkpoint::malformed;
+use crate::checkpoint::error::malformed;
 use crate::os::sys;
 
 /// No index or manifest is larger: a million tensors come to some 500 MB of manifest.

@@ -6,11 +6,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::checkpoint::{list, malformed, select, sllm};
+use crate::checkpoint::error::malformed;
+use crate::checkpoint::names::{INDEX_FILE, SUFFIX};
 
 /// More than any model has; a home directory has more.
 const MAX_FILES: usize = 100_000;
 const MAX_DEPTH: usize = 16;
+
+/// A directory's entries, sorted, so that no run depends on the file system's order.
+pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    let read = || -> std::io::Result<Vec<PathBuf>> {
+        let mut paths =
+            std::fs::read_dir(dir)?.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?;
+        paths.sort();
+        Ok(paths)
+    };
+    read().with_context(|| format!("list {}", dir.display()))
+}
 
 /// The names at a directory's top, sorted. Weights must have names in UTF-8; others without are passed over.
 pub fn top(dir: &Path) -> Result<Vec<String>> {
@@ -79,7 +91,7 @@ fn utf8_name(path: &Path) -> Result<Option<String>> {
         return Ok(Some(name.to_string()));
     }
     let lossy = name.to_string_lossy();
-    if lossy.ends_with(select::SUFFIX) && !lossy.starts_with('.') {
+    if lossy.ends_with(SUFFIX) && !lossy.starts_with('.') {
         return Err(malformed(path, "its name is not UTF-8, and indices can only hold such: rename it"));
     }
     Ok(None)
@@ -147,7 +159,7 @@ pub fn with_weights(dir: &Path) -> Vec<String> {
         let Ok(entries) = list(&dir) else { continue };
         let holds = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name == sllm::INDEX_FILE || (name.ends_with(select::SUFFIX) && !name.starts_with('.'))
+            name == INDEX_FILE || (name.ends_with(SUFFIX) && !name.starts_with('.'))
         };
         if !prefix.is_empty() && entries.iter().any(holds) {
             found.push(prefix.clone());

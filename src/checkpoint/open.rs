@@ -9,7 +9,7 @@ use crate::checkpoint::{
     Checkpoint, CheckpointError, Layout, Tensor, beside, list, listing, malformed, safetensors, shard_sets,
     sllm,
 };
-use crate::write::{sidecars, staging};
+use crate::os::remains;
 
 impl Checkpoint {
     /// Opens a directory, telling the layouts apart, or a single `.safetensors` file.
@@ -23,7 +23,7 @@ impl Checkpoint {
             Ok(about) => about,
             Err(e) if e.kind() == ErrorKind::NotFound && !path.is_symlink() => {
                 let missing = anyhow::Error::from(CheckpointError::Missing(path.to_path_buf()));
-                return Err(match staging::set_aside(path) {
+                return Err(match remains::set_aside(path) {
                     Some(old) => missing.context(format!(
                         "an overwrite was cut short, and the old checkpoint lies whole in {}: the next save or export \
                          beside it puts it back, as mv does",
@@ -105,11 +105,18 @@ impl Checkpoint {
     /// In what ways this is not all of what its files hold, or of what its names say, in words.
     pub fn notes_of_parts(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.note_of_part().into_iter().collect();
-        let gone = sidecars::missing(self);
+        let gone = self.missing_beside();
         if !gone.is_empty() {
             notes.push(format!("saved beside the weights, and missing now: {}", beside::summary(&gone)));
         }
         notes
+    }
+
+    /// The files that a save wrote beside the weights and that are gone.
+    pub fn missing_beside(&self) -> Vec<String> {
+        let recorded = self.manifest.as_ref().and_then(|manifest| manifest.beside.as_ref());
+        let gone = |name: &&String| !self.dir.join(name).is_file();
+        recorded.into_iter().flatten().filter(gone).cloned().collect()
     }
 
     fn note_of_part(&self) -> Option<String> {

@@ -12,8 +12,9 @@ use crate::checkpoint::json;
 use crate::checkpoint::json::UniquePairs;
 use crate::checkpoint::listing;
 use crate::checkpoint::listing::Bounds;
+use crate::checkpoint::names::{INDEX_SUFFIX, SUFFIX};
 use crate::checkpoint::select;
-use crate::checkpoint::select::{Index, SUFFIX};
+use crate::checkpoint::select::Index;
 use crate::checkpoint::{
     Checkpoint, Chosen, DType, DataFile, Layout, Stamp, Tensor, TensorSpec, contiguous_stride, finish,
     malformed, sniff,
@@ -32,8 +33,7 @@ struct TensorInfo {
 
 /// Whether a directory holds safetensors files, or an index of such.
 pub(super) fn is_in(dir: &Path) -> Result<bool> {
-    let is_one =
-        |n: &String| !n.starts_with('.') && (n.ends_with(SUFFIX) || n.ends_with(select::INDEX_SUFFIX));
+    let is_one = |n: &String| !n.starts_with('.') && (n.ends_with(SUFFIX) || n.ends_with(INDEX_SUFFIX));
     Ok(listing::top(dir)?.iter().any(is_one))
 }
 

@@ -10,21 +10,12 @@ use anyhow::{Result, bail};
 use serde::Deserialize;
 
 use crate::checkpoint::json::UniquePairs;
+use crate::checkpoint::names::{INDEX_SUFFIX, MAIN_INDEX, SUFFIX, variant_of};
 use crate::checkpoint::shard_sets;
 use crate::checkpoint::shard_sets::{Set, check_gapless, check_whole, numbered};
 
-pub const SUFFIX: &str = ".safetensors";
-pub const INDEX_SUFFIX: &str = ".safetensors.index.json";
-
-/// The index that transformers writes; it goes before any other.
-const MAIN_INDEX: &str = "model.safetensors.index.json";
-
 /// Whose files go before others, where no index decides.
 const FAMILIES: [&str; 2] = ["model", "consolidated"];
-
-/// `model.fp16.safetensors` is `model.safetensors` in another type; the plain one is the model.
-pub(super) const VARIANTS: [&str; 9] =
-    ["fp32", "fp16", "bf16", "fp8", "fp4", "int8", "int4", "ema", "non_ema"];
 
 /// The weights of a model.
 #[derive(Debug, Default)]
@@ -236,12 +227,6 @@ fn pick(names: &[&str], family: Option<&str>) -> Result<Vec<String>> {
 fn is_of_variant(name: &str) -> bool {
     let stem = name.strip_suffix(SUFFIX).unwrap_or(name);
     variant_of(stem).is_some() || numbered(name).is_some_and(|(set, _)| variant_of(&set.stem).is_some())
-}
-
-/// `model` where this is `model.fp16`.
-pub(super) fn variant_of(stem: &str) -> Option<&str> {
-    let (plain, variant) = stem.rsplit_once('.')?;
-    VARIANTS.contains(&variant).then_some(plain)
 }
 
 /// Refuses a path that could leave the directory that it is put into, in words that follow its name.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 
-use crate::checkpoint::select::{SUFFIX, VARIANTS, variant_of};
+use crate::checkpoint::names::{SUFFIX, VARIANTS, variant_of};
 
 /// What the names of one set of shards share: `model`, `00002` and `` of `model-00001-of-00002.safetensors`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

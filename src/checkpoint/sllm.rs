@@ -10,20 +10,14 @@ use crate::checkpoint::json;
 use crate::checkpoint::json::UniquePairs;
 use crate::checkpoint::listing;
 use crate::checkpoint::listing::Bounds;
-use crate::checkpoint::manifest;
-use crate::checkpoint::manifest::Manifest;
+use crate::checkpoint::manifest_check;
+pub use crate::checkpoint::names::{INDEX_FILE, partition_name};
+use crate::checkpoint::names::{MANIFEST_FILE, SUFFIX};
 use crate::checkpoint::{
     Checkpoint, Chosen, DType, DataFile, Layout, MAX_TOTAL_BYTES, Stamp, Tensor, contiguous_stride,
-    element_count, finish, malformed, select,
+    element_count, finish, malformed,
 };
 use crate::os::sys::DIRECT_ALIGN;
-
-pub const INDEX_FILE: &str = "tensor_index.json";
-
-/// The file name of one partition.
-pub fn partition_name(index: usize) -> String {
-    format!("tensor.data_{index}")
-}
 
 /// One line of the index: offset and size in bytes, shape and stride in elements, torch's dtype.
 pub type IndexEntry = (u64, u64, Vec<u64>, Vec<u64>, String);
@@ -45,9 +39,10 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
     let UniquePairs(entries) = json::read::<UniquePairs<IndexEntry>>(&index)?;
     let files = partitions(dir, &index)?;
     files.iter().try_for_each(|file| bounds.check(&file.path))?;
-    let manifest = Manifest::read(dir, &bounds)?;
+    let manifest = manifest_check::read(dir, &bounds)?;
     if let Some(manifest) = &manifest {
-        manifest.check(&dir.join(manifest::FILE), &files, &entries)?;
+        let names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
+        manifest_check::check(manifest, &dir.join(MANIFEST_FILE), &files, &names)?;
     }
     let tensors =
         entries.into_iter().map(|(name, entry)| tensor(&index, name, entry)).collect::<Result<Vec<_>>>()?;
@@ -57,7 +52,7 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
         None => whole_and_lost(&index, &files, tensors)?,
     };
     let mut left_out = listing::top(dir)?;
-    left_out.retain(|name| name.ends_with(select::SUFFIX) && !name.starts_with('.'));
+    left_out.retain(|name| name.ends_with(SUFFIX) && !name.starts_with('.'));
     let checkpoint = Checkpoint {
         dir: dir.to_path_buf(),
         layout: Layout::Sllm,

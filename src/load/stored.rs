@@ -18,7 +18,6 @@ use crate::os::digest;
 use crate::os::memory::HostBuffer;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 use crate::os::text;
-use crate::write::sidecars;
 
 pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
     let checkpoint = Checkpoint::find(&args.checkpoint.name, &args.checkpoint.storage_path)?;
@@ -30,7 +29,7 @@ pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
         problems.push(vec![lost]);
         done.push("what the files hold of the index's tensors".to_string());
     }
-    let gone = sidecars::missing(&checkpoint);
+    let gone = checkpoint.missing_beside();
     problems.push(
         gone.iter().map(|name| format!("{name}, which was saved beside the weights, is missing")).collect(),
     );

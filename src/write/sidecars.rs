@@ -69,13 +69,6 @@ pub fn of(checkpoint: &Checkpoint) -> Result<Sidecars> {
     Ok(sidecars)
 }
 
-/// The files that a save wrote beside the weights and that are gone.
-pub fn missing(checkpoint: &Checkpoint) -> Vec<String> {
-    let recorded = checkpoint.manifest.as_ref().and_then(|manifest| manifest.beside.as_ref());
-    let gone = |name: &&String| !checkpoint.dir.join(name).is_file();
-    recorded.into_iter().flatten().filter(gone).cloned().collect()
-}
-
 /// A checkpoint's own files by their names, as a listing of its directory has them.
 fn own_files(checkpoint: &Checkpoint) -> Vec<String> {
     let mut files: Vec<String> = checkpoint.files.iter().map(|file| checkpoint.name_of(file)).collect();

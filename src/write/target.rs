@@ -9,14 +9,14 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use crate::checkpoint::{Checkpoint, Layout, beside, manifest, select, shard_sets, sllm};
+use crate::checkpoint::{Checkpoint, Layout, beside, manifest, names, shard_sets, sllm};
 use crate::os::sys;
 
 /// Joins a name such as `facebook/opt-125m` below a directory, and refuses names that would leave it.
 pub fn place(storage_path: &Path, name: &str) -> Result<PathBuf> {
     let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
     // A part that is named as a file of a checkpoint would make its parent one.
-    let own = |part: &str| beside::is_own(part) || part.ends_with(select::SUFFIX) || part.trim().is_empty();
+    let own = |part: &str| names::is_own(part) || part.ends_with(names::SUFFIX) || part.trim().is_empty();
     let dotted = name.starts_with('.') || name.contains("/.") || name.ends_with('/');
     if !plain || dotted || name.chars().any(char::is_control) || name.split('/').any(own) {
         bail!(
@@ -77,7 +77,7 @@ pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
     if recorded.is_none() && !files.is_empty() {
         check_one_model(target)?;
     }
-    let has_weights = files.iter().any(|n| n.ends_with(select::SUFFIX) || beside::is_own(n));
+    let has_weights = files.iter().any(|n| n.ends_with(names::SUFFIX) || names::is_own(n));
     let other = files.iter().find(|name| !is_known(name)).or(files.first().filter(|_| !has_weights));
     if let Some(other) = other {
         bail!(
@@ -201,8 +201,12 @@ fn real_place(path: &Path) -> Result<PathBuf> {
             Err(e) => return Err(e).with_context(|| format!("resolve {}", at.display())),
         }
         missing.push(at.file_name().with_context(|| format!("{} names no directory", path.display()))?);
-        at = crate::write::staging::parent_of(at);
+        at = parent_of(at);
     }
+}
+
+pub(super) fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Whether `path` lies below `dir`, by name or, as with bind mounts, by what a folder is.
