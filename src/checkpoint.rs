@@ -6,6 +6,8 @@ pub mod beside;
 pub mod dtype;
 /// What can be wrong with one.
 mod error;
+/// The model among files that no index names.
+mod families;
 /// JSON objects whose keys must not repeat.
 pub(crate) mod json;
 /// What lies in a directory, and where its links may lead.
@@ -24,6 +26,8 @@ pub(crate) mod open;
 pub mod safetensors;
 /// Which files of a listing are the model.
 pub mod select;
+/// Indices of shards.
+mod shard_index;
 /// Numbered sets of files.
 pub(crate) mod shard_sets;
 /// Reading and indexing ServerlessLLM's layout.

@@ -9,7 +9,8 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum CheckpointError {
     #[error(
-        "{0} does not exist; `sllm-gds save` makes a checkpoint, and --storage-path says where they live"
+        "{0} does not exist; `sllm-gds save` makes a checkpoint (only `save` and `bench` fetch from the hub), and \
+         --storage-path says where they live"
     )]
     Missing(PathBuf),
     #[error(

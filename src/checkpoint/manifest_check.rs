@@ -40,13 +40,17 @@ pub(super) fn check(manifest: &Manifest, path: &Path, files: &[DataFile], names:
         return Err(malformed(path, format!("chunk_bytes is {}", manifest.chunk_bytes)));
     }
     if manifest.partitions.len() != files.len() {
-        let lacking = files.len()..manifest.partitions.len().max(files.len());
-        let lacking = lacking.map(partition_name).next().map(|name| format!(": {name} is missing"));
+        let which = match files.len() < manifest.partitions.len() {
+            true => format!("{} is missing", partition_name(files.len())),
+            false => format!(
+                "{} is none of them: remove it if it is left from an earlier save",
+                partition_name(manifest.partitions.len())
+            ),
+        };
         let what = format!(
-            "records {} partitions, and {} are there{}",
+            "records {} partitions, and {} are there: {which}",
             manifest.partitions.len(),
-            files.len(),
-            lacking.unwrap_or_default()
+            files.len()
         );
         return Err(malformed(path, what));
     }

@@ -126,6 +126,10 @@ pub struct Chosen {
     pub index: Option<(String, String)>,
     /// Safetensors files beside that are no part of the model.
     pub left_out: Vec<String>,
+    /// Safetensors files in folders that are no part of the model.
+    pub below: Vec<String>,
+    /// Another checkpoint of the name that was given, which was not taken.
+    pub passed_over: Option<PathBuf>,
     /// Tensors that a shard holds and the index places in another, as (shard, name): not read.
     pub unread: Vec<(String, String)>,
     /// A single file was named, not a directory.

@@ -21,6 +21,9 @@ use crate::os::text;
 
 pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
     let checkpoint = Checkpoint::find(&args.checkpoint.name, &args.checkpoint.storage_path)?;
+    if let Some(note) = checkpoint.note_of_place().filter(|_| args.against.is_none()) {
+        text::tell(format_args!("note: {note}"));
+    }
     // By kind, so that many of one hide none of another.
     let mut problems: Vec<Vec<String>> = Vec::new();
     let mut done = Vec::new();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::checkpoint::{Checkpoint, Layout, Stamp, beside, listing, manifest, sllm};
+use crate::checkpoint::{Checkpoint, Stamp, beside, json, listing};
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::{sys, text};
 
@@ -50,7 +50,14 @@ pub fn of(checkpoint: &Checkpoint) -> Result<Sidecars> {
         beside::Beside { carried, left_out: Vec::new() }
     } else {
         let below = listing::files_below(&checkpoint.dir)?;
-        let mut found = beside::beside(&below.names, &own_files(checkpoint), &checkpoint.chosen.left_out);
+        let read = |name: &str| {
+            let path = checkpoint.dir.join(name);
+            bounds.check(&path)?;
+            json::read_text(&path)
+        };
+        let modules = beside::modules(&below.names, &read)?;
+        let mut found =
+            beside::beside(&below.names, &checkpoint.own_files(), &checkpoint.chosen.left_out, &modules);
         found.left_out.extend(below.unreadable);
         found
     };
@@ -67,16 +74,6 @@ pub fn of(checkpoint: &Checkpoint) -> Result<Sidecars> {
         }
     }
     Ok(sidecars)
-}
-
-/// A checkpoint's own files by their names, as a listing of its directory has them.
-fn own_files(checkpoint: &Checkpoint) -> Vec<String> {
-    let mut files: Vec<String> = checkpoint.files.iter().map(|file| checkpoint.name_of(file)).collect();
-    if checkpoint.layout == Layout::Sllm {
-        files.extend([sllm::INDEX_FILE.to_string(), manifest::FILE.to_string()]);
-    }
-    files.extend(checkpoint.chosen.index.iter().map(|(file, _)| file.clone()));
-    files
 }
 
 /// Says what does not become part of a new checkpoint, and why.
