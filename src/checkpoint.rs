@@ -4,14 +4,22 @@
 pub mod beside;
 /// Element types and their names.
 pub mod dtype;
+/// What can be wrong with one.
+mod error;
+/// The model among files that no index names.
+mod families;
 /// JSON objects whose keys must not repeat.
 pub(crate) mod json;
 /// What lies in a directory, and where its links may lead.
 pub(crate) mod listing;
 /// `sllm_gds.json`: what we add to ServerlessLLM's layout.
 pub mod manifest;
+/// Holding a manifest against what it describes.
+mod manifest_check;
 /// Modules of a model, and cuts between them.
 pub mod modules;
+/// Names of files in both layouts.
+pub mod names;
 /// Telling layouts apart, and what is wrong where none is found.
 pub(crate) mod open;
 /// Tensors' bytes from a checkpoint's files.
@@ -20,6 +28,8 @@ pub mod reader;
 pub mod safetensors;
 /// Which files of a listing are the model.
 pub mod select;
+/// Indices of shards.
+mod shard_index;
 /// Numbered sets of files.
 pub(crate) mod shard_sets;
 /// Reading and indexing ServerlessLLM's layout.
@@ -30,4 +40,8 @@ pub(crate) mod sniff;
 mod stamp;
 mod types;
 
+pub use dtype::DType;
+pub use error::{CheckpointError, malformed};
+pub(crate) use listing::list;
+pub use stamp::Stamp;
 pub use types::*;

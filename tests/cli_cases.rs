@@ -296,6 +296,8 @@ fn folders_of_modules_go_along_and_come_back() {
         fs::create_dir_all(model.join(name).parent().unwrap()).unwrap();
         fs::write(model.join(name), name).unwrap();
     }
+    let modules = r#"[{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense"}]"#;
+    fs::write(model.join("modules.json"), modules).unwrap();
     let before = tree(&model);
     fs::write(model.join("pytorch_model.bin"), "PK").unwrap();
     fs::create_dir(model.join("onnx")).unwrap();

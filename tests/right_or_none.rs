@@ -48,6 +48,40 @@ fn right_tensors_or_a_refusal() {
     assert!(right * 20 < cases * 19, "too few cases are damaged: {right} of {cases} are right");
 }
 
+/// Without a manifest, as ServerlessLLM's own checkpoints are: partitions that lost or won bytes.
+#[test]
+fn resized_partitions_are_right_or_refused() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let fresh = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = number("SLLM_GDS_SEED").unwrap_or_else(fresh);
+    let cases = number("SLLM_GDS_CASES").unwrap_or(CASES) / 5;
+    println!("{cases} resized cases from SLLM_GDS_SEED={seed}");
+    let (mut right, mut refused) = (0, 0);
+    for case in seed..seed.wrapping_add(cases) {
+        let memory = Path::new("/dev/shm");
+        let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+        let partitions = world::Partitions::new(root.path(), case);
+        let wanted = reference(&partitions.tensors);
+        match loaded(&partitions.dir) {
+            Ok(found) => {
+                assert!(
+                    found == wanted,
+                    "SLLM_GDS_SEED={case} SLLM_GDS_CASES=5: {}: {}",
+                    partitions.what,
+                    difference(&found, &wanted)
+                );
+                right += 1;
+            }
+            Err(error) => {
+                assert!(partitions.is_resized, "SLLM_GDS_SEED={case}: {}: {error}", partitions.what);
+                refused += 1;
+            }
+        }
+    }
+    println!("{right} right, {refused} refused, none between");
+    assert!(right * 20 > cases && refused * 20 > cases, "{right} right and {refused} refused say too little");
+}
+
 /// Whether it loaded. Panics, with the case's seed and what it is, on anything between right and refused.
 fn check(world: &World, case: u64) -> bool {
     let wanted = reference(&world.tensors);

@@ -1,8 +1,10 @@
 //! Which files of a listing go beside the weights: one rule for a directory and for the hub. Everything does but what
 //! is another form of the weights, and that is named.
 
-use crate::checkpoint::select::{INDEX_SUFFIX, SUFFIX};
-use crate::checkpoint::{manifest, sllm};
+use anyhow::Result;
+use serde::Deserialize;
+
+use crate::checkpoint::names::{INDEX_FILE, is_index, is_own, is_weights};
 
 /// What becomes of the files of a listing that are not its weights.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -67,12 +69,40 @@ const LEFT_OUT_FOLDERS: [&str; 13] = [
     "wandb",
 ];
 
+/// The folders of a model's own modules, as sentence-transformers' `modules.json` names them.
+pub fn modules(names: &[String], read: &dyn Fn(&str) -> Result<String>) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Module {
+        path: String,
+    }
+    let Some(file) = names.iter().find(|name| *name == "modules.json") else { return Ok(Vec::new()) };
+    let modules: Vec<Module> = serde_json::from_str(&read(file)?).unwrap_or_default();
+    Ok(modules.into_iter().map(|module| module.path).filter(|path| !path.is_empty()).collect())
+}
+
+/// The folders that a listing says to hold more than a part of the weights at its top: modules, and the components
+/// that diffusers' `model_index.json` names.
+pub fn parts(names: &[String], read: &dyn Fn(&str) -> Result<String>) -> Result<Vec<String>> {
+    let mut parts = modules(names, read)?;
+    if let Some(file) = names.iter().find(|name| *name == "model_index.json") {
+        let components: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&read(file)?).unwrap_or_default();
+        parts.extend(components.into_iter().filter(|(_, of)| of.is_array()).map(|(folder, _)| folder));
+    }
+    Ok(parts)
+}
+
+/// Whether a path lies in one of these folders.
+pub fn is_in(name: &str, folders: &[String]) -> bool {
+    folders.iter().any(|folder| is_below(name, folder))
+}
+
 /// Sorts out the names of a listing (paths with `/`): `own` are the model's weights and index, `left_out` its other
-/// weights. Hidden ones are passed over without a word.
-pub fn beside(names: &[String], own: &[String], left_out: &[String]) -> Beside {
+/// weights, `modules` the folders of its modules. Hidden ones are passed over without a word.
+pub fn beside(names: &[String], own: &[String], left_out: &[String], modules: &[String]) -> Beside {
     let mut found = Beside { carried: Vec::new(), left_out: left_out.to_vec() };
     let checkpoints_below: Vec<&str> =
-        names.iter().filter_map(|name| name.strip_suffix(sllm::INDEX_FILE)?.strip_suffix('/')).collect();
+        names.iter().filter_map(|name| name.strip_suffix(INDEX_FILE)?.strip_suffix('/')).collect();
     for name in names {
         if own.contains(name) || left_out.contains(name) || name.split('/').any(|part| part.starts_with('.'))
         {
@@ -81,7 +111,9 @@ pub fn beside(names: &[String], own: &[String], left_out: &[String]) -> Beside {
         let below = checkpoints_below.iter().find(|dir| is_below(name, dir)).copied();
         match below.or_else(|| left_out_folder(name)) {
             Some(folder) => found.left_out.push(format!("{folder}/")),
-            None if is_left_out(name) => found.left_out.push(name.clone()),
+            None if is_left_out(name) && !is_weights_of_module(name, names, modules) => {
+                found.left_out.push(name.clone())
+            }
             None => found.carried.push(name.clone()),
         }
     }
@@ -94,6 +126,20 @@ pub fn beside(names: &[String], own: &[String], left_out: &[String]) -> Beside {
 
 fn is_below(name: &str, dir: &str) -> bool {
     name.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// A module has weights of its own, in whatever form where there are no safetensors.
+fn is_weights_of_module(name: &str, names: &[String], modules: &[String]) -> bool {
+    modules.iter().any(|module| {
+        let in_other_form = [".bin", ".pt", ".pth"].iter().any(|end| name.ends_with(end));
+        let has_own = || names.iter().any(|other| is_below(other, module) && is_weights(other));
+        is_below(name, module) && in_other_form && !has_own()
+    })
+}
+
+/// Whether a path lies in a folder that is left out as a whole.
+pub fn is_in_left_out_folder(name: &str) -> bool {
+    left_out_folder(name).is_some()
 }
 
 /// The folder of this name that is left out as a whole.
@@ -109,18 +155,10 @@ fn left_out_folder(name: &str) -> Option<&str> {
 fn is_left_out(name: &str) -> bool {
     let lower = name.to_lowercase();
     let at_top = !name.contains('/');
-    LEFT_OUT_ENDS.iter().any(|end| lower.ends_with(end))
-        || (at_top && (name.ends_with(INDEX_SUFFIX) || lower.ends_with(SUFFIX) || is_own(name)))
-}
-
-/// A name that a save itself gives: found where no such checkpoint is, it is what an earlier one left.
-pub fn is_own(name: &str) -> bool {
-    name == sllm::INDEX_FILE || name == manifest::FILE || is_partition(name)
-}
-
-/// `tensor.data_3`.
-pub fn is_partition(name: &str) -> bool {
-    name.strip_prefix("tensor.data_").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    // In folders, arrays are what a model works with, such as voices.
+    let is_form = |end: &str| lower.ends_with(end) && (at_top || end != ".npz");
+    LEFT_OUT_ENDS.iter().any(|end| is_form(end))
+        || (at_top && (is_index(name) || is_weights(name) || is_own(name)))
 }
 
 /// Config and tokenizer: what a single file takes along, for its folder may hold anything.
@@ -158,24 +196,56 @@ pub fn is_config_or_tokenizer(name: &str) -> bool {
                 && texts.iter().any(|end| name.ends_with(end))))
 }
 
-/// Whether a file may be replaced with the checkpoint that it lies in, where nothing records what belongs to that. Code
-/// is never: it may be somebody's own work.
-pub fn is_a_checkpoints(name: &str) -> bool {
-    if let Some((folder, file)) = name.split_once('/') {
-        // A module of sentence-transformers: `1_Pooling/config.json`.
-        let (number, rest) = folder.split_once('_').unwrap_or_default();
-        let module = !rest.is_empty() && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-        return module && (file.ends_with(SUFFIX) || is_config_or_tokenizer(file));
+/// Names that tools give to what describes a model. Others that look alike may be somebody's own work.
+const DESCRIBES: [&str; 30] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "params.json",
+    "tekken.json",
+    "quantize_config.json",
+    "hf_quant_config.json",
+    "recipe.yaml",
+    "no_split_modules.json",
+    "tied_no_split_modules.json",
+    "adapter_config.json",
+    "modules.json",
+    "model_index.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "tokenizer.tiktoken",
+];
+
+/// Whether a file may be replaced with the checkpoint that it lies in, where nothing records what belongs to that: `own`
+/// are the weights and indices that the checkpoint was opened by, `modules` its modules' folders. Code is never: it may
+/// be somebody's own work.
+pub fn is_a_checkpoints(name: &str, own: &[String], modules: &[String]) -> bool {
+    if own.iter().any(|file| file == name) {
+        return true;
+    }
+    if let Some((_, file)) = name.rsplit_once('/') {
+        return is_in(name, modules) && (is_weights(file) || DESCRIBES.contains(&file));
     }
     let describes = ["README", "LICENSE", "NOTICE", "USE_POLICY"]
         .iter()
         .any(|head| name.strip_prefix(head).is_some_and(|rest| ["", ".md", ".txt"].contains(&rest)));
-    is_own(name)
-        || name.ends_with(SUFFIX)
-        || name.ends_with(INDEX_SUFFIX)
-        || is_config_or_tokenizer(name)
-        || ["modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"].contains(&name)
-        || describes
+    // Endings that only tokenizers have.
+    let is_tokenizer = [".tiktoken", ".spm", ".bpe"].iter().any(|end| name.ends_with(end));
+    DESCRIBES.contains(&name) || is_tokenizer || describes
 }
 
 /// A few of these names, and how many more there are.
@@ -195,7 +265,7 @@ mod tests {
 
     fn sorted_out(names: &[&str], weights: &[&str]) -> (Vec<String>, Vec<String>) {
         let own = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<String>>();
-        let found = beside(&own(names), &own(weights), &[]);
+        let found = beside(&own(names), &own(weights), &[], &[]);
         (found.carried, found.left_out)
     }
 
@@ -248,9 +318,44 @@ mod tests {
     }
 
     #[test]
+    fn modules_keep_their_weights_in_whatever_form() {
+        let names: Vec<String> = [
+            "2_Dense/pytorch_model.bin",
+            "3_Dense/model.safetensors",
+            "3_Dense/pytorch_model.bin",
+            "voices/a.npz",
+        ]
+        .map(str::to_string)
+        .to_vec();
+        let modules = ["2_Dense", "3_Dense"].map(str::to_string);
+        let found = beside(&names, &[], &[], &modules);
+        assert_eq!(found.carried, ["2_Dense/pytorch_model.bin", "3_Dense/model.safetensors", "voices/a.npz"]);
+        assert_eq!(found.left_out, ["3_Dense/pytorch_model.bin"]);
+        let listed = ["modules.json", "model_index.json"].map(str::to_string);
+        let read = |name: &str| {
+            Ok(match name {
+                "modules.json" => r#"[{"path": ""}, {"path": "1_Pooling"}]"#,
+                _ => r#"{"_class_name": "X", "unet": ["diffusers", "Y"]}"#,
+            }
+            .to_string())
+        };
+        assert_eq!(
+            modules_of(&listed, &read),
+            (vec!["1_Pooling".into()], vec!["1_Pooling".into(), "unet".into()])
+        );
+        assert_eq!(modules_of(&listed, &|_| Ok("no JSON".into())), (vec![], vec![]));
+    }
+
+    fn modules_of(names: &[String], read: &dyn Fn(&str) -> Result<String>) -> (Vec<String>, Vec<String>) {
+        (modules(names, read).unwrap(), parts(names, read).unwrap())
+    }
+
+    #[test]
     fn what_no_checkpoint_has_is_told_from_what_it_has() {
+        let own = ["tensor.data_12", "model.safetensors"].map(str::to_string);
+        let modules = ["1_Pooling"].map(str::to_string);
         for name in ["tensor.data_12", "model.safetensors", "README.md", "LICENSE", "1_Pooling/config.json"] {
-            assert!(is_a_checkpoints(name), "{name}");
+            assert!(is_a_checkpoints(name, &own, &modules), "{name}");
         }
         for name in [
             "notes.txt",
@@ -260,8 +365,15 @@ mod tests {
             "modeling_x.py",
             "tensor.data_x",
             "1_x/notes",
+            "1_backup/model.safetensors",
+            "tensor.data_7",
+            "other.safetensors",
+            "zz.safetensors.index.json",
+            "tokenizer_experiments.txt",
+            "vocab_my_notes.txt",
+            "1_Pooling/notes.txt",
         ] {
-            assert!(!is_a_checkpoints(name), "{name}");
+            assert!(!is_a_checkpoints(name, &own, &modules), "{name}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-use crate::checkpoint::malformed;
+use crate::checkpoint::error::malformed;
 use crate::os::sys;
 
 /// No index or manifest is larger: a million tensors come to some 500 MB of manifest.
@@ -70,7 +70,10 @@ pub(crate) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
 
 /// As [`read`], unparsed.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    String::from_utf8(read_bytes(path)?).map_err(|e| malformed(path, format!("not UTF-8: {e}")))
+    String::from_utf8(read_bytes(path)?).map_err(|e| match e.as_bytes() {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => malformed(path, "text in UTF-16: save it as UTF-8"),
+        _ => malformed(path, format!("not UTF-8: {e}")),
+    })
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>> {

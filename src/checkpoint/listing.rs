@@ -6,11 +6,25 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::checkpoint::{list, malformed, select, sllm};
+use crate::checkpoint::error::malformed;
+use crate::checkpoint::names::{BLOBS, INDEX_FILE, UNDER_WAY_FOLDERS, is_weights};
 
 /// More than any model has; a home directory has more.
 const MAX_FILES: usize = 100_000;
 const MAX_DEPTH: usize = 16;
+/// How deep below a folder weights are looked for that may be of the model.
+const FOLDERS_DEPTH: usize = 4;
+
+/// A directory's entries, sorted, so that no run depends on the file system's order.
+pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    let read = || -> std::io::Result<Vec<PathBuf>> {
+        let mut paths =
+            std::fs::read_dir(dir)?.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?;
+        paths.sort();
+        Ok(paths)
+    };
+    read().with_context(|| format!("list {}", dir.display()))
+}
 
 /// The names at a directory's top, sorted. Weights must have names in UTF-8; others without are passed over.
 pub fn top(dir: &Path) -> Result<Vec<String>> {
@@ -19,6 +33,53 @@ pub fn top(dir: &Path) -> Result<Vec<String>> {
         names.extend(utf8_name(&path)?);
     }
     Ok(names)
+}
+
+/// What the choice of a model's files stands on: the names at the top, the safetensors files in folders, and what
+/// downloads under way leave, in the hub's cache too. Hidden folders but those of downloads are passed over.
+pub fn for_choice(dir: &Path) -> Result<Vec<String>> {
+    let mut names = top(dir)?;
+    for folder in names.clone().iter().filter(|name| !name.starts_with('.') && dir.join(name).is_dir()) {
+        weights_in(&dir.join(folder), folder, FOLDERS_DEPTH, &mut names);
+    }
+    for folder in UNDER_WAY_FOLDERS {
+        if dir.join(folder).is_dir() {
+            let found = files_below(&dir.join(folder))?;
+            names.extend(found.names.into_iter().map(|name| format!("{folder}{name}")));
+        }
+    }
+    names.extend(unfinished_blobs(dir));
+    Ok(names)
+}
+
+/// The safetensors files in a folder and below it. What can't be looked at holds none: only the top must be readable.
+/// Links to folders are not followed, so that there are no rings.
+fn weights_in(dir: &Path, prefix: &str, depth: usize, names: &mut Vec<String>) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let path = format!("{prefix}/{name}");
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() && depth > 0 && !name.starts_with('.') => {
+                weights_in(&entry.path(), &path, depth - 1, names);
+            }
+            Ok(kind) if !kind.is_dir() && is_weights(&name) && names.len() < MAX_FILES => names.push(path),
+            _ => {}
+        }
+    }
+}
+
+/// Of a snapshot in the hub's cache, what an interrupted download left among the blobs of its model. They have no names.
+fn unfinished_blobs(dir: &Path) -> Vec<String> {
+    let Some(repo) = dir.canonicalize().ok().and_then(|real| Some(real.parent()?.parent()?.to_path_buf()))
+    else {
+        return Vec::new();
+    };
+    let is_cache = repo.file_name().is_some_and(|name| name.to_string_lossy().starts_with("models--"));
+    let blobs = list(&repo.join("blobs")).unwrap_or_default();
+    let blobs = blobs.iter().filter(|_| is_cache).filter_map(|path| path.file_name()?.to_str());
+    let unfinished = blobs.filter(|name| name.ends_with(".incomplete"));
+    unfinished.map(|name| format!("{BLOBS}{name}")).collect()
 }
 
 /// The files of a directory and below it, as paths with `/` from it, sorted. Hidden folders are passed over. Folders
@@ -79,7 +140,7 @@ fn utf8_name(path: &Path) -> Result<Option<String>> {
         return Ok(Some(name.to_string()));
     }
     let lossy = name.to_string_lossy();
-    if lossy.ends_with(select::SUFFIX) && !lossy.starts_with('.') {
+    if is_weights(&lossy) && !lossy.starts_with('.') {
         return Err(malformed(path, "its name is not UTF-8, and indices can only hold such: rename it"));
     }
     Ok(None)
@@ -147,7 +208,7 @@ pub fn with_weights(dir: &Path) -> Vec<String> {
         let Ok(entries) = list(&dir) else { continue };
         let holds = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name == sllm::INDEX_FILE || (name.ends_with(select::SUFFIX) && !name.starts_with('.'))
+            name == INDEX_FILE || (is_weights(&name) && !name.starts_with('.'))
         };
         if !prefix.is_empty() && entries.iter().any(holds) {
             found.push(prefix.clone());

@@ -1,21 +1,16 @@
 //! `sllm_gds.json`: what we add to ServerlessLLM's layout, and what other readers ignore.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::ErrorKind;
-use std::path::Path;
+use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::listing::Bounds;
-use crate::checkpoint::sllm::{IndexEntry, partition_name};
-use crate::checkpoint::{DataFile, json, malformed};
+use crate::checkpoint::json;
 use crate::os::digest;
 use crate::os::digest::Digest;
 
-pub const FILE: &str = "sllm_gds.json";
+pub use crate::checkpoint::names::MANIFEST_FILE as FILE;
 
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Manifest {
@@ -80,81 +75,6 @@ impl Manifest {
             made_from: String::new(),
             source: None,
             beside: None,
-        }
-    }
-
-    /// The manifest of a directory, if it has one.
-    pub(super) fn read(dir: &Path, bounds: &Bounds) -> Result<Option<Manifest>> {
-        let path = dir.join(FILE);
-        match path.symlink_metadata() {
-            Ok(_) => bounds.check(&path)?,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).with_context(|| format!("look for {}", path.display())),
-        }
-        let manifest: Manifest = json::read(&path)?;
-        if manifest.version != VERSION || manifest.digest != digest::NAME {
-            let what = format!(
-                "written as version {} with digest '{}', and this program knows version {VERSION} with '{}'; use the \
-                 program that wrote it, or save again",
-                manifest.version,
-                manifest.digest,
-                digest::NAME
-            );
-            return Err(malformed(&path, what));
-        }
-        Ok(Some(manifest))
-    }
-
-    /// Holds the manifest against the files and the index beside it.
-    pub(super) fn check(
-        &self,
-        path: &Path,
-        files: &[DataFile],
-        index: &[(String, IndexEntry)],
-    ) -> Result<()> {
-        if self.chunk_bytes == 0 || !self.chunk_bytes.is_multiple_of(8) {
-            return Err(malformed(path, format!("chunk_bytes is {}", self.chunk_bytes)));
-        }
-        if self.partitions.len() != files.len() {
-            let lacking = files.len()..self.partitions.len().max(files.len());
-            let lacking = lacking.map(partition_name).next().map(|name| format!(": {name} is missing"));
-            let what = format!(
-                "records {} partitions, and {} are there{}",
-                self.partitions.len(),
-                files.len(),
-                lacking.unwrap_or_default()
-            );
-            return Err(malformed(path, what));
-        }
-        for (partition, file) in self.partitions.iter().zip(files) {
-            if partition.bytes != file.bytes {
-                return Err(malformed(
-                    &file.path,
-                    format!(
-                        "{} bytes long, and {} were written: it was cut short or grew; copy it anew, or save the model \
-                         again",
-                        file.bytes, partition.bytes
-                    ),
-                ));
-            }
-            if partition.digests.len() as u64 != partition.bytes.div_ceil(self.chunk_bytes) {
-                let what = format!("{} digests for {} bytes", partition.digests.len(), partition.bytes);
-                return Err(malformed(path, format!("partition {}: {what}", partition.file)));
-            }
-        }
-        let grouped: Vec<usize> = self.groups.iter().flatten().copied().collect();
-        if grouped != (0..files.len()).collect::<Vec<_>>() {
-            return Err(malformed(path, "its groups do not hold each partition once, in order"));
-        }
-        let named: HashMap<&str, ()> = index.iter().map(|(name, _)| (name.as_str(), ())).collect();
-        let missing = index.iter().find(|(name, _)| !self.tensors.contains_key(name));
-        let extra = self.tensors.keys().find(|name| !named.contains_key(name.as_str()));
-        match (missing, extra) {
-            (Some((name, _)), _) => Err(malformed(path, format!("has no digest of the tensor '{name}'"))),
-            (None, Some(name)) => {
-                Err(malformed(path, format!("names the tensor '{name}', which the index lacks")))
-            }
-            (None, None) => Ok(()),
         }
     }
 }

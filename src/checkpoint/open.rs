@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::checkpoint::names::{INDEX_FILE, MANIFEST_FILE, partition_name};
 use crate::checkpoint::{
     Checkpoint, CheckpointError, Layout, Tensor, beside, list, listing, malformed, safetensors, shard_sets,
     sllm,
 };
-use crate::write::{sidecars, staging};
+use crate::os::remains;
+use crate::os::sys::DIRECT_ALIGN;
 
 impl Checkpoint {
     /// Opens a directory, telling the layouts apart, or a single `.safetensors` file.
@@ -23,7 +25,7 @@ impl Checkpoint {
             Ok(about) => about,
             Err(e) if e.kind() == ErrorKind::NotFound && !path.is_symlink() => {
                 let missing = anyhow::Error::from(CheckpointError::Missing(path.to_path_buf()));
-                return Err(match staging::set_aside(path) {
+                return Err(match remains::set_aside(path) {
                     Some(old) => missing.context(format!(
                         "an overwrite was cut short, and the old checkpoint lies whole in {}: the next save or export \
                          beside it puts it back, as mv does",
@@ -70,7 +72,7 @@ impl Checkpoint {
         let first = self.lost.first()?;
         let file = self.files.last()?;
         let needed_bytes = self.lost.iter().map(Tensor::end).max().unwrap_or(0) - file.base;
-        let next = sllm::partition_name(self.files.len());
+        let next = partition_name(self.files.len());
         Some(format!(
             "{} of {} tensors are lost, '{}' the first: {} ends at byte {}, and the index goes on to byte {needed_bytes}. \
              It was cut short (ServerlessLLM's saver passes over a failed last write), or {next} is missing; save the \
@@ -93,10 +95,14 @@ impl Checkpoint {
         let mut notes = Vec::new();
         if !self.chosen.left_out.is_empty() {
             let index = self.chosen.index.as_ref().map(|(file, _)| file.as_str());
-            let index = index.or((self.layout == Layout::Sllm).then_some(sllm::INDEX_FILE));
+            let index = index.or((self.layout == Layout::Sllm).then_some(INDEX_FILE));
             let by = index.map(|file| format!(" ({file} decides, and names none of them)"));
             let names = beside::summary(&self.chosen.left_out);
             notes.push(format!("not part of the model: {names}{}", by.unwrap_or_default()));
+        }
+        if !self.chosen.below.is_empty() {
+            let names = beside::summary(&self.chosen.below);
+            notes.push(format!("weights in folders that are not part of the model: {names}"));
         }
         notes.extend(self.notes_of_parts());
         notes
@@ -105,11 +111,68 @@ impl Checkpoint {
     /// In what ways this is not all of what its files hold, or of what its names say, in words.
     pub fn notes_of_parts(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.note_of_part().into_iter().collect();
-        let gone = sidecars::missing(self);
+        let gone = self.missing_beside();
         if !gone.is_empty() {
             notes.push(format!("saved beside the weights, and missing now: {}", beside::summary(&gone)));
         }
+        notes.extend(self.note_of_place());
+        notes.extend(self.note_of_hole());
         notes
+    }
+
+    /// Of ServerlessLLM's own files, bytes that belong to no tensor: more than its saver's padding, or than ours.
+    fn note_of_hole(&self) -> Option<String> {
+        if self.layout != Layout::Sllm || self.manifest.is_some() {
+            return None;
+        }
+        let mut holes: Vec<(u64, String)> = Vec::new();
+        for file in &self.files {
+            let of_file = || self.tensors_in(file.base, file.end()).filter(|tensor| tensor.bytes > 0);
+            let align = if of_file().all(|t| (t.offset - file.base).is_multiple_of(256)) { 256 } else { 8 };
+            let mut end = file.base;
+            for tensor in of_file() {
+                if tensor.offset > end && tensor.offset - end >= align {
+                    holes.push((tensor.offset - end, format!("before '{}'", tensor.name)));
+                }
+                end = end.max(tensor.end());
+            }
+            if file.end() - end > DIRECT_ALIGN {
+                holes.push((file.end() - end, format!("at the end of {}", self.name_of(file))));
+            }
+        }
+        let (_, place) = holes.first()?;
+        let bytes: u64 = holes.iter().map(|(bytes, _)| bytes).sum();
+        Some(format!(
+            "{bytes} bytes belong to no tensor, the first of them {place}: {} may have lost tensors",
+            INDEX_FILE
+        ))
+    }
+
+    /// Its own files by their names, as a listing of its directory has them.
+    pub fn own_files(&self) -> Vec<String> {
+        let mut files: Vec<String> = self.files.iter().map(|file| self.name_of(file)).collect();
+        if self.layout == Layout::Sllm {
+            files.extend([INDEX_FILE, MANIFEST_FILE].map(str::to_string));
+        }
+        files.extend(self.chosen.index.iter().map(|(file, _)| file.clone()));
+        files
+    }
+
+    /// The files that a save wrote beside the weights and that are gone.
+    pub fn missing_beside(&self) -> Vec<String> {
+        let recorded = self.manifest.as_ref().and_then(|manifest| manifest.beside.as_ref());
+        let gone = |name: &&String| !self.dir.join(name).is_file();
+        recorded.into_iter().flatten().filter(gone).cloned().collect()
+    }
+
+    /// Which of two checkpoints of one name was taken, where there are two.
+    pub fn note_of_place(&self) -> Option<String> {
+        let other = self.chosen.passed_over.as_ref()?;
+        Some(format!(
+            "taken from {}; {} has that name, too, and was not taken",
+            self.dir.display(),
+            other.display()
+        ))
     }
 
     fn note_of_part(&self) -> Option<String> {
@@ -131,18 +194,39 @@ impl Checkpoint {
         })
     }
 
-    /// Where a checkpoint is: by its name under the storage path, or by its own path.
+    /// Where a checkpoint is: what begins with `/`, `./` or `../` or ends with `/` is a path; any other is a name under
+    /// the storage path first, and a path where that has none.
     pub fn locate(name: &str, storage_path: &Path) -> PathBuf {
         let (stored, direct) = (storage_path.join(name), PathBuf::from(name));
-        // One that may not be looked at is there, and opening it says so.
-        let absent = |path: &Path| path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
-        if !absent(&direct) && absent(&stored) { direct } else { stored }
+        if is_path(name) || (!is_absent(&direct) && is_absent(&stored)) { direct } else { stored }
+    }
+
+    /// What lies at the same name and is not what [`Checkpoint::locate`] finds: nobody should take it for that.
+    pub fn passed_over(name: &str, storage_path: &Path) -> Option<PathBuf> {
+        let (stored, direct) = (storage_path.join(name), PathBuf::from(name));
+        if is_path(name) || is_absent(&stored) || is_absent(&direct) {
+            return None;
+        }
+        let is_same = stored.canonicalize().ok().is_some_and(|real| direct.canonicalize().ok() == Some(real));
+        (!is_same).then_some(direct)
     }
 
     /// Opens the checkpoint that [`Checkpoint::locate`] finds.
     pub fn find(name: &str, storage_path: &Path) -> Result<Checkpoint> {
-        Checkpoint::open_below(&Checkpoint::locate(name, storage_path), Some(storage_path))
+        let mut found = Checkpoint::open_below(&Checkpoint::locate(name, storage_path), Some(storage_path))?;
+        found.chosen.passed_over = Checkpoint::passed_over(name, storage_path);
+        Ok(found)
     }
+}
+
+fn is_path(name: &str) -> bool {
+    let begins = ["/", "./", "../"].iter().any(|head| name.starts_with(head));
+    begins || name.ends_with('/') || [".", ".."].contains(&name)
+}
+
+/// One that may not be looked at is there, and opening it says so.
+fn is_absent(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound)
 }
 
 /// Where weights lie below a folder that holds none, or what else it holds.

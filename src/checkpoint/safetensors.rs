@@ -12,8 +12,9 @@ use crate::checkpoint::json;
 use crate::checkpoint::json::UniquePairs;
 use crate::checkpoint::listing;
 use crate::checkpoint::listing::Bounds;
+use crate::checkpoint::names::{UnderWay, is_index, is_weights, under_way};
 use crate::checkpoint::select;
-use crate::checkpoint::select::{Index, SUFFIX};
+use crate::checkpoint::shard_index::Index;
 use crate::checkpoint::{
     Checkpoint, Chosen, DType, DataFile, Layout, Stamp, Tensor, TensorSpec, contiguous_stride, finish,
     malformed, sniff,
@@ -32,13 +33,20 @@ struct TensorInfo {
 
 /// Whether a directory holds safetensors files, or an index of such.
 pub(super) fn is_in(dir: &Path) -> Result<bool> {
-    let is_one =
-        |n: &String| !n.starts_with('.') && (n.ends_with(SUFFIX) || n.ends_with(select::INDEX_SUFFIX));
+    let is_one = |n: &String| !n.starts_with('.') && (is_weights(n) || is_index(n));
     Ok(listing::top(dir)?.iter().any(is_one))
 }
 
 pub(super) fn open_file(path: &Path, storage_path: Option<&Path>) -> Result<Checkpoint> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = listing::list(dir).unwrap_or_default();
+    let names = beside.iter().filter_map(|path| path.file_name()?.to_str());
+    if let Some(name) = names.into_iter().find(|name| under_way(name) == Some(UnderWay::Of(&file))) {
+        let what =
+            format!("{name} beside it says that its download has not ended: let it end, or remove that");
+        return Err(malformed(path, what));
+    }
     let chosen = Chosen { single_file: true, ..Chosen::default() };
     open_shards(dir, vec![path.to_path_buf()], None, chosen, storage_path)
 }
@@ -53,11 +61,11 @@ pub(super) fn open_dir(dir: &Path, storage_path: Option<&Path>) -> Result<Checkp
     };
     // A link that leads nowhere counts as there, and so does what may not be looked at: opening it tells more.
     let has = |name: &str| !dir.join(name).symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
-    let weights = select::weights(&listing::top(dir)?, &has, &read)
+    let weights = select::weights(&listing::for_choice(dir)?, &has, &read)
         .with_context(|| format!("choose the model's files in {}", dir.display()))?;
     let shards: Vec<PathBuf> = weights.files.iter().map(|name| dir.join(name)).collect();
     shards.iter().try_for_each(|path| bounds.check(path))?;
-    let chosen = Chosen { left_out: weights.left_out, ..Chosen::default() };
+    let chosen = Chosen { left_out: weights.left_out, below: weights.below, ..Chosen::default() };
     open_shards(dir, shards, weights.index, chosen, storage_path)
 }
 
@@ -108,7 +116,14 @@ fn open_shards(
             return Err(malformed(&dir.join(&index.file), what));
         }
         let bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
-        index.check_whole(bytes).map_err(|why| malformed(&dir.join(&index.file), why))?;
+        let others = || bytes_unnamed(dir, chosen.left_out.iter().chain(&chosen.below), &seen);
+        index
+            .check_whole(bytes)
+            .and_then(|()| match index.total_bytes.is_some_and(|total| total > bytes) {
+                true => index.check_total(bytes, &others()),
+                false => Ok(()),
+            })
+            .map_err(|why| malformed(&dir.join(&index.file), why))?;
         chosen.index = Some((index.file, index.text));
     }
     let checkpoint = Checkpoint {
@@ -122,6 +137,22 @@ fn open_shards(
         storage_path: storage_path.map(Path::to_path_buf),
     };
     finish(checkpoint, dir)
+}
+
+/// Files that are not of the model, and the bytes of the tensors in each that the model does not have. What can't be
+/// read holds none.
+fn bytes_unnamed<'a>(
+    dir: &Path,
+    names: impl Iterator<Item = &'a String>,
+    seen: &HashSet<String>,
+) -> Vec<(String, u64)> {
+    let bytes_of = |name: &String| {
+        let path = dir.join(name);
+        let tensors = header_tensors(&path, &read_header(&path).ok()?.1).ok()?;
+        let unnamed = tensors.iter().filter(|(spec, ..)| !seen.contains(&spec.name));
+        Some((name.clone(), unnamed.map(|(_, _, bytes)| bytes).sum()))
+    };
+    names.filter_map(bytes_of).collect()
 }
 
 /// A file's size, and the text of its header.
@@ -139,7 +170,7 @@ pub fn read_header(path: &Path) -> Result<(u64, String)> {
         return Err(malformed(path, what));
     };
     let length = u64::from_le_bytes(*length);
-    if length > MAX_HEADER_BYTES || length > bytes - 8 {
+    if length == 0 || length > MAX_HEADER_BYTES || length > bytes - 8 {
         let told = sniff::tell(&first, bytes).map(|what| format!("not a safetensors file, but {what}"));
         let plain = || {
             format!(

@@ -2,29 +2,20 @@
 //!
 //! An index decides where there is one. Without it, files whose names begin with `model` go before `consolidated`
 //! (another form of the same weights), these before any other, and adapters come last; sets such as
-//! `model-00001-of-00002` must be whole.
+//! `model-00001-of-00002` must be whole. What a download under way or a folder beside may still hold of the model is
+//! refused, unless the choice is whole by itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
-use serde::Deserialize;
 
-use crate::checkpoint::json::UniquePairs;
-use crate::checkpoint::shard_sets;
-use crate::checkpoint::shard_sets::{Set, check_gapless, check_whole, numbered};
-
-pub const SUFFIX: &str = ".safetensors";
-pub const INDEX_SUFFIX: &str = ".safetensors.index.json";
-
-/// The index that transformers writes; it goes before any other.
-const MAIN_INDEX: &str = "model.safetensors.index.json";
-
-/// Whose files go before others, where no index decides.
-const FAMILIES: [&str; 2] = ["model", "consolidated"];
-
-/// `model.fp16.safetensors` is `model.safetensors` in another type; the plain one is the model.
-pub(super) const VARIANTS: [&str; 9] =
-    ["fp32", "fp16", "bf16", "fp8", "fp4", "int8", "int4", "ema", "non_ema"];
+use crate::checkpoint::families::{FAMILIES, is_of, is_of_variant};
+use crate::checkpoint::names::{
+    BLOBS, MAIN_INDEX, UNDER_WAY_FOLDERS, UnderWay, index_stem, is_weights, under_way, variant_of,
+};
+use crate::checkpoint::shard_index::Index;
+use crate::checkpoint::shard_sets::numbered;
+use crate::checkpoint::{beside, families, shard_index, shard_sets};
 
 /// The weights of a model.
 #[derive(Debug, Default)]
@@ -34,6 +25,8 @@ pub struct Weights {
     pub index: Option<Index>,
     /// Safetensors files at the top that are no part of the model, sorted.
     pub left_out: Vec<String>,
+    /// Safetensors files in folders that are no part of the model, sorted.
+    pub below: Vec<String>,
 }
 
 impl Weights {
@@ -41,104 +34,145 @@ impl Weights {
     pub fn names(&self) -> Vec<String> {
         self.files.iter().chain(self.index.iter().map(|index| &index.file)).cloned().collect()
     }
-}
 
-/// A `*.safetensors.index.json`.
-#[derive(Debug)]
-pub struct Index {
-    pub file: String,
-    pub text: String,
-    /// The file of each tensor that it names.
-    pub weight_map: HashMap<String, String>,
-    /// `metadata.total_size`: bytes of all tensors.
-    pub total_bytes: Option<u64>,
-    /// What it leaves out of a numbered set that it names a part of.
-    pub unnamed: Option<String>,
-}
-
-impl Index {
-    /// Refuses an index that was cut: it names a part of a set, and its tensors, of `bytes`, don't come to its total.
-    pub fn check_whole(&self, bytes: u64) -> Result<(), String> {
-        match &self.unnamed {
-            Some(unnamed) if self.total_bytes != Some(bytes) => Err(format!(
-                "does not name {unnamed}, so the model may be cut: fetch the index and all files anew; if nothing is \
-                 missing, let the metadata of the index say so with \"total_size\": {bytes}, the bytes of the tensors \
-                 that it names"
-            )),
-            _ => Ok(()),
-        }
+    /// Whether the names alone tell that nothing is missing: an index, a whole set, or transformers' single file.
+    pub fn is_surely_whole(&self) -> bool {
+        let is_set = !self.files.is_empty() && self.files.iter().all(|file| numbered(file).is_some());
+        self.index.is_some() || is_set || self.files == ["model.safetensors"]
     }
 }
 
-/// Chooses among the names of a listing, of which only those at its top count. `has` says whether a file is there that
-/// an index names, `read` gives an index's text.
+/// Chooses among the paths of a listing. `has` says whether a file is there that an index names, `read` gives the text
+/// of an index or of another small file.
 pub fn weights(
     names: &[String],
     has: &dyn Fn(&str) -> bool,
     read: &dyn Fn(&str) -> Result<String>,
 ) -> Result<Weights> {
-    let at_top = |end: &str| -> Vec<&str> {
+    let at_top = |is: &dyn Fn(&str) -> bool| -> Vec<&str> {
         let top = names.iter().map(String::as_str).filter(|n| !n.contains('/') && !n.starts_with('.'));
-        top.filter(|n| n.ends_with(end)).collect::<BTreeSet<_>>().into_iter().collect()
+        top.filter(|n| is(n)).collect::<BTreeSet<_>>().into_iter().collect()
     };
-    let top = at_top(SUFFIX);
-    let decided = match pick_index(&at_top(INDEX_SUFFIX))? {
+    let top = at_top(&is_weights);
+    let decided = match pick_index(&at_top(&|name| index_stem(name).is_some()), &top)? {
         Some(file) => by_index(file, &read(file)?, has, &top)?,
         None => None,
     };
     let mut chosen = match decided {
         Some(chosen) => chosen,
-        None => Weights { files: without_index(&top)?, ..Weights::default() },
+        None => Weights { files: families::choose(&top)?, ..Weights::default() },
     };
-    let left_out = top.iter().filter(|name| !chosen.files.iter().any(|file| file == *name));
-    chosen.left_out = left_out.map(|name| name.to_string()).collect();
+    let not_chosen = |name: &&str| !chosen.files.iter().any(|file| file == name);
+    let left_out = top.iter().copied().filter(not_chosen).map(str::to_string).collect();
+    let is_below = |name: &&str| name.contains('/') && is_weights(name) && !is_hidden(name);
+    let below: BTreeSet<&str> =
+        names.iter().map(String::as_str).filter(is_below).filter(not_chosen).collect();
+    (chosen.left_out, chosen.below) = (left_out, below.into_iter().map(str::to_string).collect());
+    if !chosen.files.is_empty() {
+        check_under_way(&chosen, names)?;
+        check_folders(&chosen, names, read)?;
+    }
     Ok(chosen)
 }
 
-/// The index that decides: transformers' own, else the only one that is of no variant.
-fn pick_index<'a>(found: &[&'a str]) -> Result<Option<&'a str>> {
+fn is_hidden(path: &str) -> bool {
+    path.split('/').any(|part| part.starts_with('.'))
+}
+
+/// Refuses what a download that has not ended may change: a chosen file, or a choice that is not surely whole.
+fn check_under_way(chosen: &Weights, names: &[String]) -> Result<()> {
+    let is_in_reach = |name: &&String| {
+        !name.contains('/') || UNDER_WAY_FOLDERS.iter().chain([&BLOBS]).any(|folder| name.starts_with(folder))
+    };
+    for name in names.iter().filter(is_in_reach) {
+        let is_own = match under_way(name) {
+            None => continue,
+            Some(UnderWay::Of(file)) => chosen.names().iter().any(|own| own == file),
+            Some(UnderWay::Unknown) => false,
+        };
+        if is_own || !chosen.is_surely_whole() {
+            bail!(
+                "{name} belongs to a download that has not ended, so {}: let it end, or remove {name} if it is left from \
+                 one that did",
+                if is_own { "a file of the model is not whole" } else { "files of the model may be missing" }
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Refuses weights in folders that may be the rest of the model: those beside a choice that is not surely whole.
+fn check_folders(chosen: &Weights, names: &[String], read: &dyn Fn(&str) -> Result<String>) -> Result<()> {
+    if chosen.is_surely_whole() || chosen.below.is_empty() {
+        return Ok(());
+    }
+    let parts = beside::parts(names, read)?;
+    let is_other = |name: &&String| beside::is_in_left_out_folder(name) || beside::is_in(name, &parts);
+    if let Some(name) = chosen.below.iter().find(|name| !is_other(name)) {
+        bail!(
+            "{name} lies in a folder beside {}, and no index says whether both are one model: fetch the model's index \
+             ({MAIN_INDEX}), or name one file",
+            chosen.files[0]
+        );
+    }
+    Ok(())
+}
+
+/// The index that decides: transformers' own, else the only one that is of no variant, or of one that stands alone.
+fn pick_index<'a>(found: &[&'a str], top: &[&str]) -> Result<Option<&'a str>> {
     if let Some(main) = found.iter().find(|name| **name == MAIN_INDEX) {
         return Ok(Some(*main));
     }
-    let stem = |name: &'a str| name.strip_suffix(INDEX_SUFFIX).unwrap_or(name);
-    let plain: Vec<&str> = found.iter().copied().filter(|name| variant_of(stem(name)).is_none()).collect();
-    match (plain.as_slice(), found) {
-        ([], []) => Ok(None),
-        ([one], _) | ([], [one]) => Ok(Some(*one)),
-        ([first, second, ..], _) | ([], [first, second, ..]) => {
+    // The stem without its variant, and whether it has one.
+    let plain_stem = |name: &'a str| match index_stem(name).unwrap_or((name, None)) {
+        (stem, Some(_)) => (stem, true),
+        (stem, None) => variant_of(stem).map_or((stem, false), |plain| (plain, true)),
+    };
+    let (variants, plain): (Vec<&str>, Vec<&str>) =
+        found.iter().copied().partition(|name| plain_stem(name).1);
+    let candidates = if plain.is_empty() { variants } else { plain };
+    match candidates.as_slice() {
+        [] => Ok(None),
+        [one] => {
+            let (stem, is_variant) = plain_stem(one);
+            let of_stem = |name: &&&str| is_of(name, stem) && !is_of_variant(name);
+            // The plain files are the model, and this says nothing of them.
+            Ok((!is_variant || !top.iter().any(|name| of_stem(&name))).then_some(*one))
+        }
+        [first, second, ..] => {
             bail!("there are two indices, {first} and {second}: keep the one you mean")
         }
     }
 }
 
+/// Whether an index that is not transformers' own is of the model, whose own files begin with `model`. An adapter's
+/// index, a variant's or that of consolidated files says nothing of those.
+fn is_of_model_files(file: &str, named: &BTreeSet<&str>, top: &[&str]) -> Result<bool> {
+    let of_model = || top.iter().copied().filter(|name| is_of(name, FAMILIES[0]));
+    let has_plain = of_model().any(|name| !is_of_variant(name));
+    let own = of_model().filter(|name| !has_plain || !is_of_variant(name));
+    let (known, others): (Vec<&str>, Vec<&str>) = own.partition(|name| named.contains(name));
+    match (known.first(), others.first()) {
+        _ if file == MAIN_INDEX => Ok(true),
+        (None, Some(_)) => Ok(false),
+        (Some(known), Some(other)) => bail!(
+            "{file} names {known} and does not name {other}, and nobody can tell whether that is part of the model: name \
+             the index {MAIN_INDEX} if it is the model's, or remove the index or the file that is not"
+        ),
+        (_, None) => Ok(true),
+    }
+}
+
 /// The shards that an index names; `None` where it is of other files than the model's.
 fn by_index(file: &str, text: &str, has: &dyn Fn(&str) -> bool, top: &[&str]) -> Result<Option<Weights>> {
-    #[derive(Deserialize)]
-    struct ShardIndex {
-        #[serde(default)]
-        metadata: serde_json::Value,
-        weight_map: UniquePairs<String>,
-    }
-    // Some editors begin a text with a byte order mark.
-    let ShardIndex { metadata, weight_map: UniquePairs(pairs) } =
-        match serde_json::from_str(text.trim_start_matches('\u{feff}')) {
-            Ok(index) => index,
-            Err(e) => bail!("{file}: not the JSON that belongs here: {e}"),
-        };
-    if pairs.is_empty() {
-        bail!("{file}: its weight_map names no tensor, so it says nothing of the weights; fetch it anew");
-    }
+    let (pairs, metadata) = shard_index::parse(file, text)?;
     let named: BTreeSet<&str> = pairs.iter().map(|(_, shard)| shard.as_str()).collect();
-    // An adapter's index, a variant's or that of consolidated files says nothing of the model's own.
-    let of_model = || top.iter().filter(|name| is_of(name, FAMILIES[0]));
-    let has_plain = of_model().any(|name| !is_of_variant(name));
-    let mut own = of_model().filter(|name| !has_plain || !is_of_variant(name)).peekable();
-    if file != MAIN_INDEX && own.peek().is_some() && !own.any(|name| named.contains(name)) {
+    if !is_of_model_files(file, &named, top)? {
         return Ok(None);
     }
     for shard in &named {
         check_path(shard).map_err(|why| anyhow::anyhow!("{file}: names the shard {shard:?}, {why}"))?;
-        if !shard.ends_with(SUFFIX) {
+        if !is_weights(shard) {
             bail!("{file}: names the shard '{shard}', which is no safetensors file");
         }
     }
@@ -155,7 +189,7 @@ fn by_index(file: &str, text: &str, has: &dyn Fn(&str) -> bool, top: &[&str]) ->
             named.len()
         );
     }
-    let unnamed = shard_sets::unnamed(named.iter().copied());
+    let unnamed = shard_sets::unnamed(named.iter().copied(), top);
     let files = named.into_iter().map(str::to_string).collect();
     let index = Index {
         file: file.into(),
@@ -164,84 +198,7 @@ fn by_index(file: &str, text: &str, has: &dyn Fn(&str) -> bool, top: &[&str]) ->
         total_bytes: metadata["total_size"].as_u64(),
         unnamed,
     };
-    Ok(Some(Weights { files, index: Some(index), left_out: Vec::new() }))
-}
-
-fn without_index(top: &[&str]) -> Result<Vec<String>> {
-    for family in FAMILIES {
-        let members: Vec<&str> = top.iter().copied().filter(|name| is_of(name, family)).collect();
-        if !members.is_empty() {
-            return pick(&members, Some(family));
-        }
-    }
-    // What is added to a model's weights is no part of them.
-    let others: Vec<&str> = top.iter().copied().filter(|name| !is_of(name, "adapter_model")).collect();
-    if others.is_empty() { pick(top, None) } else { pick(&others, None) }
-}
-
-/// `model.safetensors`, `model-00001-of-00002.safetensors`, `model_x.safetensors`; not `modelspec.safetensors`.
-fn is_of(name: &str, family: &str) -> bool {
-    name.strip_prefix(family).is_some_and(|rest| rest.starts_with(['.', '-', '_']))
-}
-
-/// The files of one family, or of all that there are: a whole set, else the file named as the family, else all.
-fn pick(names: &[&str], family: Option<&str>) -> Result<Vec<String>> {
-    let mut sets: BTreeMap<Set, BTreeMap<u64, &str>> = BTreeMap::new();
-    let mut singles: Vec<&str> = Vec::new();
-    for name in names {
-        match numbered(name) {
-            None => singles.push(name),
-            Some((set, number)) => {
-                if let Some(other) = sets.entry(set).or_default().insert(number, name) {
-                    bail!("{other} and {name} have the same number: keep the one you mean");
-                }
-            }
-        }
-    }
-    let all: BTreeSet<Set> = sets.keys().cloned().collect();
-    let has_single = |stem: &str| singles.contains(&format!("{stem}{SUFFIX}").as_str());
-    sets.retain(|set, _| {
-        let of_single = set.plain_stem().is_some_and(has_single);
-        !of_single && !all.iter().any(|plain| set.is_variant_of(plain))
-    });
-    let mut before: Option<(&Set, &str)> = None;
-    for (set, files) in &sets {
-        let first = files.values().next().copied().unwrap_or_default();
-        if let Some((_, other)) = before.filter(|(other, _)| other.stem == set.stem) {
-            bail!(
-                "{other} and {first} begin two sets of shards, and no index says which is the model: keep the one you \
-                 mean"
-            );
-        }
-        check_whole(set, files)?;
-        before = Some((set, first));
-    }
-    check_gapless(&singles)?;
-    let whole: Vec<&str> = sets.values().flat_map(|files| files.values().copied()).collect();
-    let plain = |name: &&str| {
-        let stem = name.strip_suffix(SUFFIX).unwrap_or(name);
-        !variant_of(stem).is_some_and(|plain| names.contains(&format!("{plain}{SUFFIX}").as_str()))
-    };
-    let own_file = family.map(|family| format!("{family}{SUFFIX}"));
-    let chosen: Vec<&str> = match own_file {
-        Some(_) if !whole.is_empty() => whole,
-        Some(own) if singles.contains(&own.as_str()) => return Ok(vec![own]),
-        _ => whole.into_iter().chain(singles.into_iter().filter(plain)).collect(),
-    };
-    let sorted: BTreeSet<&str> = chosen.into_iter().collect();
-    Ok(sorted.into_iter().map(str::to_string).collect())
-}
-
-/// `model.fp16.safetensors`, `model-00001-of-00002.fp16.safetensors`, `model.fp16-00001-of-00002.safetensors`.
-fn is_of_variant(name: &str) -> bool {
-    let stem = name.strip_suffix(SUFFIX).unwrap_or(name);
-    variant_of(stem).is_some() || numbered(name).is_some_and(|(set, _)| variant_of(&set.stem).is_some())
-}
-
-/// `model` where this is `model.fp16`.
-pub(super) fn variant_of(stem: &str) -> Option<&str> {
-    let (plain, variant) = stem.rsplit_once('.')?;
-    VARIANTS.contains(&variant).then_some(plain)
+    Ok(Some(Weights { files, index: Some(index), ..Weights::default() }))
 }
 
 /// Refuses a path that could leave the directory that it is put into, in words that follow its name.
@@ -259,6 +216,7 @@ pub fn check_path(path: &str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::names::SUFFIX;
 
     fn choose(names: &[&str], index: &str) -> Result<(Vec<String>, Vec<String>), String> {
         let names: Vec<String> = names.iter().map(|n| n.to_string()).collect();
@@ -335,7 +293,7 @@ mod tests {
 
     #[test]
     fn an_index_that_names_a_part_of_a_set_must_say_that_nothing_is_missing() {
-        let unnamed = |named: &[&str]| shard_sets::unnamed(named.iter().copied());
+        let unnamed = |named: &[&str]| shard_sets::unnamed(named.iter().copied(), &[]).surely;
         let of_3 = |number: u32| format!("model-0000{number}-of-00003.safetensors");
         let [zero, one, two, three] = [0, 1, 2, 3].map(of_3);
         assert_eq!(unnamed(&[&one, &two, &three, "mtp.safetensors"]), None);

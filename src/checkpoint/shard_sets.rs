@@ -1,48 +1,53 @@
-//! Files of one set, by their names: `model-00001-of-00002.safetensors` and its like, and files that count up.
+//! Files of one set, by their names: `model-00001-of-00002.safetensors` and all that says "number of total" in whatever
+//! spelling, and files that count up without a total.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 
-use crate::checkpoint::select::{SUFFIX, VARIANTS, variant_of};
+use crate::checkpoint::names::{SUFFIX, variant_of, weights_stem};
 
 /// What the names of one set of shards share: `model`, `00002` and `` of `model-00001-of-00002.safetensors`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Set {
     pub stem: String,
     pub total: String,
-    /// Between the total and `.safetensors`: empty, or a variant such as `.fp16`.
+    /// Between the total and `.safetensors`: empty, or what tells a variant or a copy, such as `.fp16` and ` (1)`.
     tail: String,
 }
 
 impl Set {
     /// `model` of `model.fp16-1-of-2` and of `model-1-of-2.fp16`; `None` where it is no variant.
     pub fn plain_stem(&self) -> Option<&str> {
-        let by_tail = self.tail.strip_prefix('.').is_some_and(|v| VARIANTS.contains(&v));
-        if by_tail { Some(&self.stem) } else { variant_of(&self.stem) }
+        if self.tail.is_empty() { variant_of(&self.stem) } else { Some(&self.stem) }
     }
 
     pub fn is_variant_of(&self, plain: &Set) -> bool {
         plain.tail.is_empty() && self.plain_stem() == Some(plain.stem.as_str())
     }
+
+    /// Ranks count from 0, so that `rank2_of_3` is the last.
+    fn counts_from_0(&self) -> bool {
+        self.stem.to_ascii_lowercase().ends_with("rank")
+    }
 }
 
-/// The set and the number of a shard, whatever its base and digits.
+/// The set and the number of a shard, whatever its base, digits and spelling: `-00001-of-00002`, `1of2`, `_1_OF_2`.
 pub fn numbered(name: &str) -> Option<(Set, u64)> {
-    let stem = name.strip_suffix(SUFFIX)?;
-    // As people write it by hand, too: `_of_`, `-OF-`. Lower case has as many bytes here.
-    let lower = stem.to_ascii_lowercase();
-    let at = ["-of-", "_of_", ".of."].iter().filter_map(|of| lower.rfind(of)).max()?;
-    let (head, rest) = (&stem[..at], &stem[at + "-of-".len()..]);
-    let (stem, number) = head.rsplit_once(['-', '.', '_'])?;
-    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-    let (total, tail) = rest.split_at(digits);
-    let all_digits = |text: &str| (1..=9).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    let good = all_digits(number) && all_digits(total) && (tail.is_empty() || tail.starts_with('.'));
-    if !good {
-        return None;
-    }
-    Some((Set { stem: stem.into(), total: total.into(), tail: tail.into() }, number.parse().ok()?))
+    let stem = weights_stem(name)?;
+    // Lower case has as many bytes here.
+    stem.to_ascii_lowercase().rmatch_indices("of").find_map(|(at, of)| {
+        let is_between = |c: char| ['-', '_', '.', ' '].contains(&c);
+        let head = stem[..at].trim_end_matches(is_between);
+        let rest = stem[at + of.len()..].trim_start_matches(is_between);
+        let (set, number) = head.split_at(head.trim_end_matches(|c: char| c.is_ascii_digit()).len());
+        let (total, tail) = rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count());
+        let is_number = |text: &str| (1..=MAX_DIGITS).contains(&text.len());
+        let good = is_number(number) && is_number(total);
+        let set = set.trim_end_matches(is_between);
+        let set = good.then(|| Set { stem: set.into(), total: total.into(), tail: tail.into() })?;
+        Some((set, number.parse().ok()?))
+    })
 }
 
 /// Whether a name says that the file is one of several.
@@ -52,7 +57,10 @@ pub fn is_numbered(name: &str) -> bool {
 
 /// The name of a shard that stands alone: `model-00001.safetensors`, which nobody takes for a whole model.
 pub fn without_total(name: &str) -> String {
-    numbered(name).map_or(name.to_string(), |(set, number)| format!("{}-{number:05}{SUFFIX}", set.stem))
+    numbered(name).map_or(name.to_string(), |(set, number)| {
+        let stem = if set.stem.is_empty() { "shard" } else { &set.stem };
+        format!("{stem}-{number:05}{SUFFIX}")
+    })
 }
 
 /// A set is whole when its numbers run from 1 to its total, or, as gpt-oss counts, from 0 to its total. From 0 to one
@@ -61,7 +69,8 @@ pub fn check_whole(set: &Set, files: &BTreeMap<u64, &str>) -> Result<()> {
     let total: u64 = set.total.parse().unwrap_or(0);
     let (low, high) = (*files.keys().next().unwrap_or(&0), *files.keys().last().unwrap_or(&0));
     let gapless = high - low + 1 == files.len() as u64;
-    if gapless && low <= 1 && high == total {
+    let last = if set.counts_from_0() { total.saturating_sub(1) } else { total };
+    if gapless && low <= 1 && high == last && (low == 0 || last == total) {
         return Ok(());
     }
     let first = files.values().next().copied().unwrap_or_default();
@@ -71,7 +80,8 @@ pub fn check_whole(set: &Set, files: &BTreeMap<u64, &str>) -> Result<()> {
              fetch the model's index"
         );
     }
-    match (low.min(1)..=total).find(|number| !files.contains_key(number)) {
+    let lowest = if set.counts_from_0() { 0 } else { low.min(1) };
+    match (lowest..=last).find(|number| !files.contains_key(number)) {
         Some(number) => bail!(
             "of the set of {first} {} of {total} files are there, and number {number} is missing: fetch the rest",
             files.len()
@@ -80,43 +90,121 @@ pub fn check_whole(set: &Set, files: &BTreeMap<u64, &str>) -> Result<()> {
     }
 }
 
-/// What an index leaves out of the sets of which it names a part: such as "numbers 3 and 4 of the set of
-/// model-00001-of-00004.safetensors". Empty where it names whole sets. From 0 to one less than the total is whole here.
-pub fn unnamed<'a>(named: impl Iterator<Item = &'a str>) -> Option<String> {
+/// What an index leaves out of the numbered sets of which it names a part.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Unnamed {
+    /// Such as "numbers 3 and 4 of the set of model-00001-of-00004.safetensors".
+    pub surely: Option<String>,
+    /// A set from 0 to one less than its total may be whole, or may lack the last.
+    pub perhaps: Option<String>,
+}
+
+/// Looks what an index leaves out; `there` are the files that stand beside it.
+pub fn unnamed<'a>(named: impl Iterator<Item = &'a str>, there: &[&str]) -> Unnamed {
     let mut sets: BTreeMap<Set, (&str, BTreeSet<u64>)> = BTreeMap::new();
     for (name, (set, number)) in named.filter_map(|name| Some((name, numbered(name)?))) {
         sets.entry(set).or_insert((name, BTreeSet::new())).1.insert(number);
     }
-    sets.iter().find_map(|(set, (first, numbers))| {
+    let beside = there.iter().find_map(|name| {
+        let (set, number) = numbered(name)?;
+        let (first, numbers) = sets.get(&set)?;
+        (!numbers.contains(&number)).then(|| format!("{name}, which stands beside {first} and is of its set"))
+    });
+    let of = |number: u64, first: &str, more: &str| format!("number {number}{more} of the set of {first}");
+    let gap = sets.iter().find_map(|(set, (first, numbers))| {
         let total: u64 = set.total.parse().unwrap_or(0);
         let wanted = if numbers.contains(&0) { 0..total } else { 1..total + 1 };
         let number = wanted.clone().find(|number| !numbers.contains(number))?;
         let count = wanted.filter(|number| !numbers.contains(number)).count();
         let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
-        Some(format!("number {number}{more} of the set of {first}"))
-    })
+        Some(of(number, first, &more))
+    });
+    let perhaps = sets.iter().find_map(|(set, (first, numbers))| {
+        let total: u64 = set.total.parse().unwrap_or(0);
+        let may_lack = numbers.contains(&0) && !numbers.contains(&total) && !set.counts_from_0();
+        may_lack.then(|| of(total, first, ""))
+    });
+    Unnamed { surely: gap.or(beside), perhaps }
 }
 
-/// Refuses files that count up without saying to what, such as `layer_1` and `layer_3`, where a number is missing.
-pub fn check_gapless(names: &[&str]) -> Result<()> {
-    let mut runs: BTreeMap<&str, BTreeMap<u64, &str>> = BTreeMap::new();
-    for name in names {
-        let stem = name.strip_suffix(SUFFIX).unwrap_or(name);
-        let head = stem.trim_end_matches(|c: char| c.is_ascii_digit());
-        if let Ok(number) = stem[head.len()..].parse() {
-            runs.entry(head).or_default().insert(number, name);
+/// Longer runs of digits are no numbers of files.
+const MAX_DIGITS: usize = 18;
+
+/// A name's text and the numbers in it, in turn.
+fn pieces(name: &str) -> (Vec<&str>, Vec<u64>) {
+    let stem = weights_stem(name).unwrap_or(name);
+    let (mut texts, mut numbers, mut start, mut at) = (Vec::new(), Vec::new(), 0, 0);
+    while let Some(first) = stem[at..].find(|c: char| c.is_ascii_digit()).map(|found| at + found) {
+        let digits = stem[first..].bytes().take_while(u8::is_ascii_digit).count();
+        at = first + digits;
+        if digits <= MAX_DIGITS {
+            texts.push(&stem[start..first]);
+            numbers.extend(stem[first..at].parse::<u64>());
+            start = at;
         }
     }
-    for run in runs.values() {
-        for ((low, first), (high, second)) in run.iter().zip(run.iter().skip(1)) {
-            if high - low > 1 {
-                bail!(
-                    "{first} and {second} count up, and number {} is missing between them: fetch it, or put an index \
-                     beside that says which files are the model",
-                    low + 1
-                );
-            }
+    texts.push(&stem[start..]);
+    (texts, numbers)
+}
+
+/// Refuses files that count up without saying to what, such as `layer_1` and `layer_3`, where one is missing. Files are
+/// of one kind when only numbers in their names differ.
+pub fn check_gapless(names: &[&str]) -> Result<()> {
+    let mut kinds: BTreeMap<Vec<&str>, BTreeMap<Vec<u64>, &str>> = BTreeMap::new();
+    for name in names {
+        let (texts, numbers) = pieces(name);
+        if let Some(other) = kinds.entry(texts).or_default().insert(numbers, name) {
+            bail!("{other} and {name} have the same number: keep the one you mean");
         }
+    }
+    kinds.iter().try_for_each(|(texts, files)| check_kind(texts, files))
+}
+
+fn check_kind(texts: &[&str], files: &BTreeMap<Vec<u64>, &str>) -> Result<()> {
+    let column =
+        |place: usize| (place, files.keys().map(|numbers| numbers[place]).collect::<BTreeSet<u64>>());
+    // Those in which the names differ.
+    let columns: Vec<(usize, BTreeSet<u64>)> =
+        (0..texts.len() - 1).map(column).filter(|(_, column)| column.len() > 1).collect();
+    let mut of_files = files.values().copied();
+    let (Some(first), Some(second)) = (of_files.next(), of_files.next()) else { return Ok(()) };
+    // Meta's files count from `consolidated.00` on; any other may count from 1.
+    let lowest = if texts[0] == "consolidated." { 0 } else { 1 };
+    if let [(place, column)] = columns.as_slice() {
+        let low = column.first().copied().unwrap_or(0);
+        let gap = column.iter().zip(column.iter().skip(1)).find(|(low, high)| *high - *low > 1);
+        let remedy = "fetch it, or put an index beside that says which files are the model";
+        if let Some((before, _)) = gap {
+            let around = files.iter().skip_while(|(numbers, _)| numbers[*place] != *before);
+            let [one, two] = [0, 1].map(|i| around.clone().nth(i).map_or("", |(_, name)| name));
+            bail!("{one} and {two} count up, and number {} is missing between them: {remedy}", before + 1);
+        }
+        if low > lowest {
+            bail!("{first} and {second} count up, and number {} is missing before them: {remedy}", low - 1);
+        }
+        return Ok(());
+    }
+    let is_run = |(_, column): &(usize, BTreeSet<u64>)| {
+        let (low, high) = (column.first().copied().unwrap_or(0), column.last().copied().unwrap_or(0));
+        low <= lowest && high - low + 1 == column.len() as u64
+    };
+    let is_grid = columns.iter().all(is_run)
+        && columns.iter().map(|(_, column)| column.len() as u128).product::<u128>() == files.len() as u128;
+    if !is_grid && !are_ranges(files) {
+        bail!(
+            "{first} and {second} differ in more than one number, so nobody can tell whether files are missing between \
+             them: put an index beside that says which files are the model, or name one file"
+        );
     }
     Ok(())
+}
+
+/// `layers-0-3`, `layers-4-7`: each begins where the one before ends.
+fn are_ranges(files: &BTreeMap<Vec<u64>, &str>) -> bool {
+    let ends = |numbers: &Vec<u64>| Some((*numbers.iter().rev().nth(1)?, *numbers.last()?));
+    let ranges: Option<Vec<(u64, u64)>> = files.keys().map(ends).collect();
+    ranges.is_some_and(|ranges| {
+        let starts_low = ranges.first().is_some_and(|(first, _)| *first <= 1);
+        starts_low && ranges.windows(2).all(|pair| pair[1].0 == pair[0].1 + 1)
+    })
 }

@@ -10,20 +10,14 @@ use crate::checkpoint::json;
 use crate::checkpoint::json::UniquePairs;
 use crate::checkpoint::listing;
 use crate::checkpoint::listing::Bounds;
-use crate::checkpoint::manifest;
-use crate::checkpoint::manifest::Manifest;
+use crate::checkpoint::manifest_check;
+pub use crate::checkpoint::names::{INDEX_FILE, partition_name};
+use crate::checkpoint::names::{MANIFEST_FILE, is_weights};
 use crate::checkpoint::{
     Checkpoint, Chosen, DType, DataFile, Layout, MAX_TOTAL_BYTES, Stamp, Tensor, contiguous_stride,
-    element_count, finish, malformed, select,
+    element_count, finish, malformed,
 };
 use crate::os::sys::DIRECT_ALIGN;
-
-pub const INDEX_FILE: &str = "tensor_index.json";
-
-/// The file name of one partition.
-pub fn partition_name(index: usize) -> String {
-    format!("tensor.data_{index}")
-}
 
 /// One line of the index: offset and size in bytes, shape and stride in elements, torch's dtype.
 pub type IndexEntry = (u64, u64, Vec<u64>, Vec<u64>, String);
@@ -45,9 +39,10 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
     let UniquePairs(entries) = json::read::<UniquePairs<IndexEntry>>(&index)?;
     let files = partitions(dir, &index)?;
     files.iter().try_for_each(|file| bounds.check(&file.path))?;
-    let manifest = Manifest::read(dir, &bounds)?;
+    let manifest = manifest_check::read(dir, &bounds)?;
     if let Some(manifest) = &manifest {
-        manifest.check(&dir.join(manifest::FILE), &files, &entries)?;
+        let names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
+        manifest_check::check(manifest, &dir.join(MANIFEST_FILE), &files, &names)?;
     }
     let tensors =
         entries.into_iter().map(|(name, entry)| tensor(&index, name, entry)).collect::<Result<Vec<_>>>()?;
@@ -56,8 +51,11 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
         Some(_) => (tensors, Vec::new()),
         None => whole_and_lost(&index, &files, tensors)?,
     };
+    if manifest.is_none() && lost.is_empty() {
+        check_partitions(&files, &tensors)?;
+    }
     let mut left_out = listing::top(dir)?;
-    left_out.retain(|name| name.ends_with(select::SUFFIX) && !name.starts_with('.'));
+    left_out.retain(|name| is_weights(name) && !name.starts_with('.'));
     let checkpoint = Checkpoint {
         dir: dir.to_path_buf(),
         layout: Layout::Sllm,
@@ -129,6 +127,42 @@ fn whole_and_lost(
         return Err(malformed(index, what));
     }
     Ok((whole, lost))
+}
+
+/// Offsets mean something only where each partition is as long as it was written, which without a manifest only its
+/// tensors tell. ServerlessLLM's writer and ours begin a partition for the tensor that did not fit into the one before;
+/// theirs pads each tensor to 8 bytes, ours each partition to a page. So each begins where a tensor does, and the tensors
+/// before it end near.
+fn check_partitions(files: &[DataFile], tensors: &[Tensor]) -> Result<()> {
+    let mut ends: Vec<(u64, u64)> = tensors.iter().map(|t| (t.offset, t.end())).collect();
+    ends.sort_unstable();
+    let holds_none = |file: &&DataFile| ends.last().is_some_and(|(offset, _)| *offset < file.base);
+    if let Some(file) = files.iter().skip(1).find(holds_none) {
+        let what = "holds none of the index's tensors: remove it if it is left from an earlier save";
+        return Err(malformed(&file.path, what));
+    }
+    let is_paged = files.iter().all(|file| file.bytes.is_multiple_of(DIRECT_ALIGN));
+    let padding = if is_paged { DIRECT_ALIGN } else { 7 };
+    let follows = |i: usize| files.get(i + 1).map(|next| next.base);
+    for (i, file) in files.iter().enumerate().filter(|_| files.len() > 1) {
+        let from = ends.partition_point(|(offset, _)| *offset < file.base);
+        let behind = ends.partition_point(|(offset, _)| *offset < file.end());
+        let last_end = ends[from..behind].iter().map(|(_, end)| *end).max().unwrap_or(file.base);
+        let ends_well = follows(i).is_none_or(|next| ends.get(behind).is_some_and(|(at, _)| *at == next));
+        if !ends_well || file.end().saturating_sub(last_end) > padding {
+            return Err(malformed(
+                &file.path,
+                format!(
+                    "ends at byte {} of all {} partitions, where no tensor begins, or too far behind the last one (byte \
+                     {last_end}): it was cut short or grew, and nobody can tell where the tensors behind it lie then; \
+                     save the model again",
+                    file.end(),
+                    files.len()
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// `tensor.data_0`, `tensor.data_1`, … until one is missing.

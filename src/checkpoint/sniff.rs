@@ -1,7 +1,7 @@
 //! What a file is, told by its first bytes, for the error about one that is no safetensors file.
 
 /// Bytes enough to tell.
-pub const BYTES: usize = 64;
+pub const BYTES: usize = 512;
 
 /// What begins like this and what to do about it; `None` where nothing is known.
 pub fn tell(first: &[u8], file_bytes: u64) -> Option<String> {
@@ -34,10 +34,29 @@ pub fn tell(first: &[u8], file_bytes: u64) -> Option<String> {
         "JSON text, such as an index of shards or a config: point at the directory that holds the weights"
     } else if first.iter().all(|byte| *byte == 0) && !first.is_empty() {
         "zeros where its header should be: a download that was not finished; fetch it anew"
+    } else if first.get(257..262) == Some(b"ustar") {
+        "a tar archive: unpack it first"
+    } else if begins(b"\xff\xfe") || begins(b"\xfe\xff") {
+        "text in UTF-16: save it as UTF-8"
+    } else if is_text(first) {
+        let line = text.lines().next().unwrap_or_default();
+        let shown: String = line.chars().take(SHOWN_CHARS).collect();
+        return Some(format!(
+            "text that begins '{shown}' (an answer of a server, saved by a download that failed): fetch it anew \
+             ({file_bytes} bytes)"
+        ));
     } else {
         return None;
     };
     Some(format!("{what} ({file_bytes} bytes)"))
+}
+
+/// How much of a text is shown.
+const SHOWN_CHARS: usize = 60;
+
+fn is_text(first: &[u8]) -> bool {
+    let is_plain = |byte: &u8| matches!(byte, b'\n' | b'\r' | b'\t' | b' '..=b'~');
+    !first.is_empty() && first.iter().all(is_plain)
 }
 
 #[cfg(test)]
@@ -58,6 +77,15 @@ mod tests {
             (b"\x1f\x8b\x08", "gzip"),
             (b"\x28\xb5\x2f\xfd", "zstd"),
             (b"\0\0\0\0\0\0\0\0", "zeros"),
+        ] {
+            let told = tell(first, 12).unwrap_or_default();
+            assert!(told.contains(words) && told.contains("12 bytes"), "{first:?}: {told}");
+        }
+        let tar = [&b"model/"[..], &[0; 251], b"ustar\x0000"].concat();
+        for (first, words) in [
+            (&b"Access to model is restricted."[..], "text that begins 'access to model is restricted.'"),
+            (b"\xff\xfe{\0", "UTF-16"),
+            (&tar, "tar archive"),
         ] {
             let told = tell(first, 12).unwrap_or_default();
             assert!(told.contains(words) && told.contains("12 bytes"), "{first:?}: {told}");

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::checkpoint::malformed;
+use crate::checkpoint::error::malformed;
 
 /// Tells a file that was replaced or written to from what it was; all zero where it was not asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

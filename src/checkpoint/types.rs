@@ -8,37 +8,12 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::Serialize;
-use thiserror::Error;
 
-pub use crate::checkpoint::dtype::DType;
-pub use crate::checkpoint::stamp::Stamp;
-
-/// What is wrong with a checkpoint. Code decides on these; everything else is an `anyhow` with context.
-#[derive(Debug, Error)]
-pub enum CheckpointError {
-    #[error(
-        "{0} does not exist; `sllm-gds save` makes a checkpoint, and --storage-path says where they live"
-    )]
-    Missing(PathBuf),
-    #[error(
-        "{path} holds neither tensor_index.json (ServerlessLLM's layout) nor *.safetensors files; {advice}"
-    )]
-    Unknown { path: PathBuf, advice: String },
-    #[error(
-        "{0} holds only PyTorch pickles (*.bin, *.pt): unpickling runs code, so they are not read; convert them \
-         once with transformers: AutoModelForCausalLM.from_pretrained(dir).save_pretrained(new_dir)"
-    )]
-    OnlyPickles(PathBuf),
-    #[error("{path}: {what}")]
-    Malformed { path: PathBuf, what: String },
-}
-
-/// A `Malformed` error about this file.
-pub fn malformed(path: &Path, what: impl fmt::Display) -> anyhow::Error {
-    CheckpointError::Malformed { path: path.to_path_buf(), what: what.to_string() }.into()
-}
+use crate::checkpoint::dtype::DType;
+use crate::checkpoint::error::malformed;
+use crate::checkpoint::stamp::Stamp;
 
 /// A tensor's name, type and shape: what is known before it has a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,6 +126,10 @@ pub struct Chosen {
     pub index: Option<(String, String)>,
     /// Safetensors files beside that are no part of the model.
     pub left_out: Vec<String>,
+    /// Safetensors files in folders that are no part of the model.
+    pub below: Vec<String>,
+    /// Another checkpoint of the name that was given, which was not taken.
+    pub passed_over: Option<PathBuf>,
     /// Tensors that a shard holds and the index places in another, as (shard, name): not read.
     pub unread: Vec<(String, String)>,
     /// A single file was named, not a directory.
@@ -266,17 +245,6 @@ impl Tensor {
 fn stride_is_contiguous(shape: &[u64], stride: &[u64]) -> bool {
     let wanted = contiguous_stride(shape);
     shape.iter().zip(stride).zip(&wanted).all(|((extent, have), want)| *extent == 1 || have == want)
-}
-
-/// A directory's entries, sorted, so that no run depends on the file system's order.
-pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    let read = || -> std::io::Result<Vec<PathBuf>> {
-        let mut paths =
-            std::fs::read_dir(dir)?.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?;
-        paths.sort();
-        Ok(paths)
-    };
-    read().with_context(|| format!("list {}", dir.display()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `sllm-gds load`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
 
@@ -35,7 +36,9 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
     let Ready { to, note, mut options, context_s } = prepare(args.gpus.as_ref(), &args.engine, &path)?;
     options.poison = args.verify;
     options.storage_path = Some(args.checkpoint.storage_path.clone());
-    let (loaded, report) = load(&path, &to, &options, cancel)?;
+    let (mut loaded, report) = load(&path, &to, &options, cancel)?;
+    Arc::make_mut(&mut loaded.checkpoint).chosen.passed_over =
+        Checkpoint::passed_over(&args.checkpoint.name, &args.checkpoint.storage_path);
     loaded.checkpoint.notes().iter().for_each(|note| print::tell(format_args!("note: {note}")));
     let verified = match args.verify {
         false => None,

@@ -11,7 +11,6 @@ use crate::cli::{Outcome, print, progress};
 use crate::load::compare::compare;
 use crate::load::stored;
 use crate::os::cancel::Cancel;
-use crate::write::sidecars;
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -26,6 +25,9 @@ pub struct VerifyArgs {
 
 pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
     let checkpoint = Checkpoint::find(&args.checkpoint.name, &args.checkpoint.storage_path)?;
+    if let Some(note) = checkpoint.note_of_place().filter(|_| args.against.is_none()) {
+        print::tell(format_args!("note: {note}"));
+    }
     // By kind, so that many of one hide none of another.
     let mut problems: Vec<Vec<String>> = Vec::new();
     let mut done = Vec::new();
@@ -35,7 +37,7 @@ pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
         problems.push(vec![lost]);
         done.push("what the files hold of the index's tensors".to_string());
     }
-    let gone = sidecars::missing(&checkpoint);
+    let gone = checkpoint.missing_beside();
     problems.push(
         gone.iter().map(|name| format!("{name}, which was saved beside the weights, is missing")).collect(),
     );

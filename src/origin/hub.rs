@@ -9,7 +9,11 @@ pub mod cache;
 /// Requests, redirects, retries, and what the hub's refusals mean.
 pub mod client;
 mod fetch;
+mod model;
+mod options;
 /// URLs and their owners.
 pub mod url;
 
-pub use fetch::*;
+pub use fetch::fetch;
+pub use model::is_id;
+pub use options::{Options, Token};

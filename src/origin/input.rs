@@ -38,6 +38,9 @@ pub fn open(
         let name = name.map_or("model".into(), |n| n.to_string_lossy().into_owned());
         return on_disk(checkpoint, name, whole.display().to_string(), Identity::Bytes);
     }
+    if ["/", "./", "../"].iter().any(|head| model.starts_with(head)) || model.ends_with('/') {
+        bail!("{model} does not exist: it is neither a directory nor a hub id");
+    }
     from_hub(model, hf_token, cancel, progress)
 }
 
@@ -56,7 +59,13 @@ fn from_hub(model: &str, hf_token: Option<&str>, cancel: &Cancel, progress: &Pro
     let id = model.split_once('@').map_or(model, |(id, _)| id);
     // A branch moves on; the snapshot's directory is named by the commit.
     let commit = snapshot.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    on_disk(Checkpoint::open_whole(&snapshot)?, id.to_string(), format!("{id}@{commit}"), Identity::Words)
+    let checkpoint = Checkpoint::open_whole(&snapshot).with_context(|| {
+        format!(
+            "read {id} in the hub's cache (is a file there damaged, remove it and the blob that it links to, and run this \
+             again)"
+        )
+    })?;
+    on_disk(checkpoint, id.to_string(), format!("{id}@{commit}"), Identity::Words)
 }
 
 #[cfg(not(feature = "hub"))]

@@ -4,11 +4,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use crate::os::sys;
+
+/// How the name of an old directory begins while a new one takes its place.
+pub const OLD_MARK: &str = ".sllm-gds-old-";
 
 /// Bytes of a name that go into a hidden one: names end at 255.
 const NAME_BYTES: usize = 128;
@@ -39,6 +42,19 @@ pub fn hidden_name(mark: &str, name: &OsStr) -> OsString {
     hidden.push(name);
     hidden.push(format!("-{}-{}.{:08x}", this_start(), std::process::id(), fastrand::u32(..)));
     hidden
+}
+
+/// Where an old directory is moved for the moment that a new one takes its place.
+pub fn aside_of(target: &Path) -> PathBuf {
+    let mut name = OsString::from(OLD_MARK);
+    name.push(target.file_name().unwrap_or_default());
+    target.with_file_name(name)
+}
+
+/// The old directory of this name, where an overwrite was killed while it was moved aside.
+pub fn set_aside(target: &Path) -> Option<PathBuf> {
+    target.file_name()?;
+    Some(aside_of(target)).filter(|aside| aside.is_dir())
 }
 
 /// Looks whether the maker of a directory with a [`hidden_name`] is gone.

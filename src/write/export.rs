@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail};
 use thiserror::Error;
 
 use crate::checkpoint::reader::{TensorReader, TensorSource};
-use crate::checkpoint::{Checkpoint, MAX_TOTAL_BYTES, Tensor, manifest, safetensors, select, shard_sets};
+use crate::checkpoint::{
+    Checkpoint, MAX_TOTAL_BYTES, Tensor, manifest, names, safetensors, select, shard_sets,
+};
 use crate::load::verify::read_digests;
 use crate::os::cancel::Cancel;
 use crate::os::digest::Digest;
@@ -147,10 +149,18 @@ fn as_it_was(checkpoint: &Checkpoint, origin: &manifest::Source) -> Result<Shard
         origin.shards.iter().map(|s| &s.file).chain(origin.index.iter().map(|i| &i.0)).collect();
     // Below is where the parts of a path are checked; a hidden name would be passed over by whoever reads it.
     let bad = |name: &&&String| {
-        select::check_path(name).is_err() || name.split('/').any(|part| part.starts_with('.'))
+        let is_hidden = name.split('/').any(|part| part.starts_with('.'));
+        is_hidden || select::check_path(name).is_err() || names::is_own(name)
     };
     if let Some(name) = names.iter().find(bad) {
-        return Err(crate::checkpoint::malformed(&path, format!("'{name}' can't be a file's name here")));
+        return Err(crate::checkpoint::malformed(
+            &path,
+            format!("'{name}' can't be a file's name here: shard anew with --max-shard-size 5GB"),
+        ));
+    }
+    if origin.shards.is_empty() {
+        let what = "its recorded source names no files: shard anew with --max-shard-size 5GB";
+        return Err(crate::checkpoint::malformed(&path, what));
     }
     let place_of: HashMap<&str, usize> =
         checkpoint.tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::checkpoint::{Checkpoint, Layout, Stamp, beside, listing, manifest, sllm};
+use crate::checkpoint::{Checkpoint, Stamp, beside, json, listing};
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::sys;
 
@@ -50,7 +50,14 @@ pub fn of(checkpoint: &Checkpoint) -> Result<Sidecars> {
         beside::Beside { carried, left_out: Vec::new() }
     } else {
         let below = listing::files_below(&checkpoint.dir)?;
-        let mut found = beside::beside(&below.names, &own_files(checkpoint), &checkpoint.chosen.left_out);
+        let read = |name: &str| {
+            let path = checkpoint.dir.join(name);
+            bounds.check(&path)?;
+            json::read_text(&path)
+        };
+        let modules = beside::modules(&below.names, &read)?;
+        let mut found =
+            beside::beside(&below.names, &checkpoint.own_files(), &checkpoint.chosen.left_out, &modules);
         found.left_out.extend(below.unreadable);
         found
     };
@@ -67,23 +74,6 @@ pub fn of(checkpoint: &Checkpoint) -> Result<Sidecars> {
         }
     }
     Ok(sidecars)
-}
-
-/// The files that a save wrote beside the weights and that are gone.
-pub fn missing(checkpoint: &Checkpoint) -> Vec<String> {
-    let recorded = checkpoint.manifest.as_ref().and_then(|manifest| manifest.beside.as_ref());
-    let gone = |name: &&String| !checkpoint.dir.join(name).is_file();
-    recorded.into_iter().flatten().filter(gone).cloned().collect()
-}
-
-/// A checkpoint's own files by their names, as a listing of its directory has them.
-fn own_files(checkpoint: &Checkpoint) -> Vec<String> {
-    let mut files: Vec<String> = checkpoint.files.iter().map(|file| checkpoint.name_of(file)).collect();
-    if checkpoint.layout == Layout::Sllm {
-        files.extend([sllm::INDEX_FILE.to_string(), manifest::FILE.to_string()]);
-    }
-    files.extend(checkpoint.chosen.index.iter().map(|(file, _)| file.clone()));
-    files
 }
 
 /// Copies the files beside the weights, never over a file that is there.

@@ -3,7 +3,7 @@
 //! Where the file system can't swap two directories in one step, a replaced one goes aside as `.sllm-gds-old-<name>` first.
 //! Killed in between, its name is missing until the next save beside puts it back; it is never half there.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -12,12 +12,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::os::remains;
-use crate::os::remains::Maker;
+use crate::os::remains::{Maker, OLD_MARK, aside_of};
 use crate::os::sys;
-use crate::write::target::{check_free, standing};
+use crate::write::target::{check_free, parent_of, standing};
 
 const MARK: &str = ".sllm-gds-partial-";
-const OLD_MARK: &str = ".sllm-gds-old-";
 
 /// A directory in the making. Dropped before [`Staging::publish`], it is removed. A killed process leaves it
 /// behind unlocked, and the next save beside it clears it.
@@ -166,19 +165,6 @@ fn is_taken(error: &io::Error) -> bool {
     matches!(error.kind(), AlreadyExists | DirectoryNotEmpty | NotADirectory)
 }
 
-/// Where [`swap`] moves an old checkpoint for the moment.
-fn aside_of(target: &Path) -> PathBuf {
-    let mut name = OsString::from(OLD_MARK);
-    name.push(target.file_name().unwrap_or_default());
-    parent_of(target).join(name)
-}
-
-/// The old checkpoint of this name, where an overwrite was killed while it was moved aside.
-pub fn set_aside(target: &Path) -> Option<PathBuf> {
-    target.file_name()?;
-    Some(aside_of(target)).filter(|aside| aside.is_dir())
-}
-
 /// A link to a checkpoint stays, and what it leads to is replaced.
 fn resolve(target: &Path) -> Result<PathBuf> {
     match target.symlink_metadata() {
@@ -196,10 +182,6 @@ impl Drop for Staging {
             let _ = fs::remove_dir_all(&self.path);
         }
     }
-}
-
-pub(super) fn parent_of(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes a directory and those above it that are missing, so that they outlast a power failure.

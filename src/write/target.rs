@@ -9,14 +9,14 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use crate::checkpoint::{Checkpoint, Layout, beside, manifest, select, shard_sets, sllm};
+use crate::checkpoint::{Checkpoint, Layout, beside, json, listing, manifest, names, shard_sets, sllm};
 use crate::os::sys;
 
 /// Joins a name such as `facebook/opt-125m` below a directory, and refuses names that would leave it.
 pub fn place(storage_path: &Path, name: &str) -> Result<PathBuf> {
     let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
     // A part that is named as a file of a checkpoint would make its parent one.
-    let own = |part: &str| beside::is_own(part) || part.ends_with(select::SUFFIX) || part.trim().is_empty();
+    let own = |part: &str| names::is_own(part) || names::is_weights(part) || part.trim().is_empty();
     let dotted = name.starts_with('.') || name.contains("/.") || name.ends_with('/');
     if !plain || dotted || name.chars().any(char::is_control) || name.split('/').any(own) {
         bail!(
@@ -69,15 +69,16 @@ pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
         bail!("{} is a file", target.display());
     }
     let files = everything_below(target)?;
-    let recorded = recorded_files(target);
-    let is_known = |name: &String| match &recorded {
-        Some(recorded) => recorded.contains(name.as_str()),
-        None => beside::is_a_checkpoints(name),
+    let known: Box<dyn Fn(&str) -> bool> = match recorded_files(target) {
+        Some(recorded) => Box::new(move |name| recorded.contains(name)),
+        None if files.is_empty() => Box::new(|_| false),
+        None => {
+            let (own, modules) = one_model(target)?;
+            Box::new(move |name| beside::is_a_checkpoints(name, &own, &modules))
+        }
     };
-    if recorded.is_none() && !files.is_empty() {
-        check_one_model(target)?;
-    }
-    let has_weights = files.iter().any(|n| n.ends_with(select::SUFFIX) || beside::is_own(n));
+    let is_known = |name: &String| known(name);
+    let has_weights = files.iter().any(|n| names::is_weights(n) || names::is_own(n));
     let other = files.iter().find(|name| !is_known(name)).or(files.first().filter(|_| !has_weights));
     if let Some(other) = other {
         bail!(
@@ -90,8 +91,8 @@ pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
 }
 
 /// Of a directory that no manifest describes, refuses what is not surely one model: several files that nothing joins, files
-/// beside the model, one that does not open, and one that a link leads to.
-fn check_one_model(target: &Path) -> Result<()> {
+/// beside the model, one that does not open, and one that a link leads to. Returns its own files and its modules' folders.
+fn one_model(target: &Path) -> Result<(Vec<String>, Vec<String>)> {
     let keep = |what: String| {
         anyhow!(
             "{} {what}, and --overwrite does not delete those: remove it yourself, or choose another name",
@@ -121,7 +122,8 @@ fn check_one_model(target: &Path) -> Result<()> {
             found.files.len()
         )));
     }
-    Ok(())
+    let modules = beside::modules(&listing::top(target)?, &|name| json::read_text(&target.join(name)))?;
+    Ok((found.own_files(), modules))
 }
 
 /// All files and links below, hidden ones too, by their paths; of an empty folder its own, with a `/`.
@@ -201,8 +203,12 @@ fn real_place(path: &Path) -> Result<PathBuf> {
             Err(e) => return Err(e).with_context(|| format!("resolve {}", at.display())),
         }
         missing.push(at.file_name().with_context(|| format!("{} names no directory", path.display()))?);
-        at = crate::write::staging::parent_of(at);
+        at = parent_of(at);
     }
+}
+
+pub(super) fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Whether `path` lies below `dir`, by name or, as with bind mounts, by what a folder is.

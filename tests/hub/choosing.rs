@@ -1,6 +1,7 @@
 //! Which files of a repository are fetched, with repositories as people have them.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use crate::rig::*;
@@ -110,4 +111,66 @@ fn a_repository_whose_weights_are_not_whole_is_refused() {
     );
     let error = refused(&[one], Some(&[one, "../../x.safetensors"]));
     assert_says(&error, &["no plain path below the model's directory"]);
+}
+
+fn safetensors(name: &str) -> Vec<u8> {
+    let header = format!(r#"{{"{name}":{{"dtype":"U8","shape":[8],"data_offsets":[0,8]}}}}"#);
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[1; 8]].concat()
+}
+
+/// Fetches a repository of these files (each with a tensor of 8 bytes), whose index names some of them.
+fn fetched_with_index(files: &[&str], named: &[&str], total_bytes: Option<u64>) -> Result<(), String> {
+    let map: BTreeMap<&str, &str> = named.iter().map(|name| (*name, *name)).collect();
+    let mut index = serde_json::json!({ "metadata": {}, "weight_map": map });
+    if let Some(total_bytes) = total_bytes {
+        index["metadata"]["total_size"] = total_bytes.into();
+    }
+    let mut repo: BTreeMap<String, Vec<u8>> =
+        files.iter().map(|name| (name.to_string(), safetensors(name))).collect();
+    repo.insert("model.safetensors.index.json".into(), index.to_string().into_bytes());
+    let repo = Files(repo);
+    let server = Server::start(move |request| repo.answer(request));
+    let cache = tempfile::tempdir().unwrap();
+    fetch(ID, &options(&server.url, cache.path())).map(drop).map_err(|e| format!("{e:#}"))
+}
+
+#[test]
+fn a_cut_index_is_told_by_what_the_hub_lists() {
+    let set = [
+        "model-00000-of-00002.safetensors",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ];
+    fetched_with_index(&set, &set, None).unwrap();
+    fetched_with_index(&set, &set[..2], Some(16)).unwrap();
+    for (total_bytes, which) in [(None, set[2]), (Some(24), "number 2")] {
+        let error = fetched_with_index(&set, &set[..2], total_bytes).unwrap_err();
+        assert_says(&error, &["does not name", which, "may be cut"]);
+    }
+    let two = ["a.safetensors", "mtp.safetensors"];
+    assert_says(
+        &fetched_with_index(&two, &two[..1], Some(16)).unwrap_err(),
+        &["8 bytes more", two[1], "was cut"],
+    );
+    fetched_with_index(&two, &two[..1], Some(8)).unwrap();
+}
+
+#[test]
+fn what_is_cut_in_the_cache_or_gone_from_it_is_fetched_again_or_not_taken() {
+    let names = ["part_a.safetensors", "part_b.safetensors"];
+    let files = Files(names.map(|name| (name.to_string(), safetensors(name))).into());
+    let served = files.clone();
+    let server = Server::start(move |request| served.answer(request));
+    let cache = tempfile::tempdir().unwrap();
+    let mut options = options(&server.url, cache.path());
+    let dir = fetch(ID, &options).unwrap();
+    let blob = dir.join(names[1]).canonicalize().unwrap();
+    fs::write(&blob, "cut").unwrap();
+    fetch(ID, &options).unwrap();
+    assert_eq!(fs::read(dir.join(names[1])).unwrap(), files.bytes(names[1]));
+    options.offline = true;
+    fetch(ID, &options).unwrap();
+    fs::remove_file(dir.join(names[1])).unwrap();
+    let error = format!("{:#}", fetch(ID, &options).unwrap_err());
+    assert_says(&error, &["HF_HUB_OFFLINE", "no complete"]);
 }

@@ -64,6 +64,8 @@ pub struct World {
     /// The files of the model, by their paths; what each holds.
     shards: Vec<(String, Vec<Tensor>)>,
     index: Option<&'static str>,
+    /// Each name says how many there are, and the first is 1.
+    says_total: bool,
     /// A file that the operator named, instead of the directory.
     single: Option<String>,
 }
@@ -83,6 +85,7 @@ impl World {
             rng,
             shards: Vec::new(),
             index: None,
+            says_total: false,
             single: None,
         };
         world.lay_out();
@@ -122,7 +125,12 @@ impl World {
     /// Shares the tensors out to files with names as they come.
     fn lay_out(&mut self) {
         let count = self.rng.usize(1..5);
-        let name: Box<dyn Fn(usize) -> String> = match self.rng.u32(0..12) {
+        let name: Box<dyn Fn(usize) -> String> = match self.rng.u32(0..17) {
+            12 => Box::new(move |i| format!("{:05}-of-{count:05}.safetensors", i + 1)),
+            13 => Box::new(move |i| format!("model-part{}of{count}.safetensors", i + 1)),
+            14 => Box::new(move |i| format!("model-{:05}-of-{count:05}-bf16.safetensors", i + 1)),
+            15 => Box::new(move |i| format!("model-{:05} of {count:05} (1).safetensors", i + 1)),
+            16 => Box::new(|i| format!("part_{}.SafeTensors", ["a", "b", "c", "d"][i])),
             0 => Box::new(move |i| format!("model-{:05}-of-{count:05}.safetensors", i + 1)),
             1 => Box::new(move |i| format!("model-{:05}-of-{:05}.safetensors", i, count - 1)),
             2 => Box::new(move |i| format!("model-{:06}-of-{count:06}.safetensors", i + 1)),
@@ -147,7 +155,7 @@ impl World {
             shards[self.rng.usize(..count)].1.push(tensor);
         }
         // One numbered from 0 to 0 of 0, and what lies in folders, only an index tells.
-        let first = &shards[0].0;
+        let first = shards[0].0.clone();
         let needs_index = first.contains('/') || (first.contains("-00000-of-") && count == 1);
         if needs_index || self.rng.bool() {
             let other = ["model.safetensors.index.json", "x.safetensors.index.json"];
@@ -155,6 +163,8 @@ impl World {
             // A shard that the index does not name is none.
             shards.retain(|(_, tensors)| !tensors.is_empty());
         }
+        self.says_total =
+            ["-of-", " of ", "of"].iter().any(|of| first.contains(of)) && !first.contains("-00000-of-");
         self.what = format!("{} files like {:?}, index {:?}", shards.len(), shards[0].0, self.index);
         self.shards = shards;
     }
@@ -226,13 +236,17 @@ impl World {
             6 => self.put_new("1_Pooling/config.json", b"{}"),
             7 => {
                 let file = self.stray("linear.weight");
+                self.put_new("modules.json", br#"[{"path": ""}, {"path": "2_Dense"}]"#);
                 self.put_new("2_Dense/model.safetensors", &file)
             }
             8 => {
                 let file = self.stray("original.weight");
                 self.put_new("original/model.safetensors", &file)
             }
-            9 => self.put_new("model-00001-of-00009.safetensors.incomplete", b"half"),
+            9 if self.is_surely_whole() => {
+                let (name, _) = self.a_download_of("model-00001-of-00009.safetensors");
+                self.put_new(&name, b"half")
+            }
             10 if self.index.is_some() || self.single.is_some() || self.is_of_model() => {
                 let file = self.stray("mtp.weight");
                 self.put_new("mtp.safetensors", &file)
@@ -266,6 +280,26 @@ impl World {
     /// Whether the names alone put the model's files before others.
     fn is_of_model(&self) -> bool {
         self.shards.iter().all(|(name, _)| name.starts_with("model") && !name.contains('/'))
+    }
+
+    /// Whether no file could be missing: an index or totals in the names say so, or transformers' single file.
+    fn is_surely_whole(&self) -> bool {
+        let is_single = self.shards.len() == 1 && self.shards[0].0 == "model.safetensors";
+        self.index.is_some() || self.single.is_some() || self.says_total || is_single || self.is_from_0()
+    }
+
+    fn is_from_0(&self) -> bool {
+        self.shards.iter().any(|(name, _)| name.contains("-00000-of-"))
+    }
+
+    /// What an unfinished download of this file leaves, and whether it lies beside the file itself.
+    fn a_download_of(&mut self, file: &str) -> (String, bool) {
+        let endings = ["aria2", "part", "incomplete", "crdownload"];
+        let end = endings[self.rng.usize(..endings.len())];
+        match self.rng.u32(0..4) {
+            0 => (format!(".cache/huggingface/download/{file}.0a1b2c.incomplete"), false),
+            _ => (format!("{file}.{end}"), true),
+        }
     }
 
     /// Moves a shard to where a link may lead: beside the model, or into a hub's cache.
@@ -308,7 +342,7 @@ impl World {
         let shard = self.shards[self.rng.usize(..self.shards.len())].0.clone();
         let path = self.at(&shard);
         let named = self.index.is_some();
-        let what = match self.rng.u32(0..13) {
+        let what = match self.rng.u32(0..19) {
             0 => {
                 let bytes = fs::read(&path).unwrap();
                 let cut = self.rng.usize(1..=bytes.len());
@@ -380,6 +414,32 @@ impl World {
                 set.then(|| self.put_new("model-00001-of-00077.safetensors", &file)).flatten()
             }
             12 if named => self.cut_index(&shard),
+            13 | 14 => {
+                // Space is reserved first, and filled as the bytes come.
+                let (mut name, mut is_beside) = self.a_download_of(&shard);
+                if self.single.is_some() {
+                    (name, is_beside) = (format!("{shard}.aria2"), true);
+                }
+                let bytes = fs::read(&path).unwrap();
+                let header_bytes = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+                let zeros = vec![0; bytes.len() - header_bytes];
+                fs::write(&path, [&bytes[..header_bytes], &zeros].concat()).unwrap();
+                // In a folder of the model nothing is looked for.
+                let is_seen = !is_beside || !shard.contains('/');
+                let name =
+                    if is_seen { name } else { format!(".cache/huggingface/download/{shard}.0.incomplete") };
+                self.put_new(&name, b"half")
+            }
+            15 if !self.is_surely_whole() => {
+                let (name, _) = self.a_download_of("part_e.safetensors");
+                self.put_new(&name, b"half")
+            }
+            16 if named => self.cut_index_and_keep_its_total(&shard),
+            17 if !named && shard.starts_with("model.layers.") => self.lose_a_layer(),
+            18 if !self.is_surely_whole() && !self.has("modules.json") => {
+                let file = self.stray("model.layers.0.weight");
+                self.put_new("model.layers.0/layer.safetensors", &file)
+            }
             _ => None,
         };
         if what.is_some() {
@@ -394,7 +454,117 @@ impl World {
             // With the single file that remains, an index left from elsewhere would do.
             return !self.has("model.safetensors");
         }
-        self.shards.len() > 1 && shard.contains("-of-") && !shard.contains("-00000-of-")
+        // Of a set from 0, its last number tells no more than the one before.
+        let from_0 = shard.contains("-of-") && self.is_from_0() && !shard.contains("-00000-of-");
+        self.shards.len() > 1 && (self.says_total || from_0)
+    }
+
+    /// The index without one of several files that no numbers join; its total still counts that.
+    fn cut_index_and_keep_its_total(&mut self, shard: &str) -> Option<String> {
+        let has_bytes =
+            self.shards.iter().any(|(n, tensors)| n == shard && tensors.iter().any(|t| !t.bytes.is_empty()));
+        if self.shards.len() < 2 || !has_bytes {
+            return None;
+        }
+        let path = self.at(self.index?);
+        let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        index["weight_map"].as_object_mut().unwrap().retain(|_, file| file != shard);
+        fs::write(&path, index.to_string()).unwrap();
+        Some(format!("the index does not name {shard}, and its total counts it"))
+    }
+
+    /// A layer in the middle is missing.
+    fn lose_a_layer(&mut self) -> Option<String> {
+        let last = self.shards.len().checked_sub(1).filter(|last| *last >= 2)?;
+        let name = self.shards[self.rng.usize(1..last)].0.clone();
+        fs::remove_file(self.at(&name)).unwrap();
+        Some(format!("{name} missing"))
+    }
+}
+
+/// A checkpoint in ServerlessLLM's layout as its writer or ours makes it, without a manifest, perhaps resized.
+pub struct Partitions {
+    pub dir: PathBuf,
+    pub tensors: Vec<Tensor>,
+    pub is_resized: bool,
+    pub what: String,
+}
+
+impl Partitions {
+    pub fn new(root: &Path, seed: u64) -> Partitions {
+        let mut rng = Rng::with_seed(seed);
+        let mut tensors = model(&mut rng);
+        tensors.retain(|t| !t.dtype.starts_with("F6") && !t.dtype.starts_with("F4") && !t.bytes.is_empty());
+        if tensors.is_empty() {
+            tensors = vec![Tensor { name: "w".into(), dtype: "U8", shape: vec![9], bytes: vec![7; 9] }];
+        }
+        // Theirs pads a tensor to 8 bytes, ours to 256, and each partition to a page.
+        let (align, page) = if rng.bool() { (8, 1) } else { (256, 4096) };
+        let count = rng.usize(1..4);
+        let mut files: Vec<Vec<u8>> = vec![Vec::new()];
+        let mut index = serde_json::Map::new();
+        // Of each file, where its tensors begin.
+        let mut starts: Vec<Vec<usize>> = vec![Vec::new()];
+        let mut base = 0;
+        for tensor in &tensors {
+            let at = files.last().unwrap().len().next_multiple_of(align);
+            let file = files.last_mut().unwrap();
+            file.resize(at, 0);
+            let is_full = at > 0 && rng.bool();
+            if is_full && files.len() < count {
+                let file = files.last_mut().unwrap();
+                file.resize(at.next_multiple_of(page), 0);
+                base += file.len();
+                files.push(Vec::new());
+                starts.push(Vec::new());
+            }
+            let file = files.last_mut().unwrap();
+            let torch = DTYPES.iter().find(|row| row.0 == tensor.dtype).unwrap().1;
+            let stride: Vec<u64> =
+                (0..tensor.shape.len()).map(|axis| tensor.shape[axis + 1..].iter().product()).collect();
+            let entry = json!([base + file.len(), tensor.bytes.len(), tensor.shape, stride, torch]);
+            index.insert(tensor.name.clone(), entry);
+            starts.last_mut().unwrap().push(file.len());
+            file.extend(&tensor.bytes);
+        }
+        let last = files.last_mut().unwrap();
+        last.resize(last.len().next_multiple_of(align).next_multiple_of(page), 0);
+        let what = format!("{} partitions, aligned to {align}", files.len());
+        let mut made = Partitions { dir: root.join("models/m"), tensors, is_resized: false, what };
+        made.resize(&mut rng, &mut files, &starts);
+        fs::create_dir_all(&made.dir).unwrap();
+        for (i, file) in files.iter().enumerate() {
+            fs::write(made.dir.join(format!("tensor.data_{i}")), file).unwrap();
+        }
+        fs::write(made.dir.join("tensor_index.json"), Value::Object(index).to_string()).unwrap();
+        made
+    }
+
+    /// Bytes lost or won at a partition's end, by less than a page; as often won at another's what one lost.
+    fn resize(&mut self, rng: &mut Rng, files: &mut [Vec<u8>], starts: &[Vec<usize>]) {
+        if rng.bool() {
+            return;
+        }
+        let at = rng.usize(..files.len());
+        let most = files[at].len().min(4095);
+        let lost = [rng.usize(1..=most), (rng.usize(1..=most) / 8 * 8).max(1)][rng.usize(..2)];
+        let kept = files[at].len() - lost;
+        let other = (at + 1) % files.len();
+        let wins = rng.bool() && files.len() > 1;
+        // Where the next file's first byte is another tensor's then, it looks as if that were its first: nobody can tell.
+        let looks_whole =
+            starts[at].contains(&kept) || (wins && other < at && starts[other + 1].contains(&lost));
+        if files.len() > 1 && looks_whole {
+            return;
+        }
+        files[at].truncate(kept);
+        self.what.push_str(&format!(", {lost} bytes of number {at} lost"));
+        if wins {
+            let grown = files[other].len() + lost;
+            files[other].resize(grown, 0);
+            self.what.push_str(&format!(" and won by number {other}"));
+        }
+        self.is_resized = true;
     }
 }
 

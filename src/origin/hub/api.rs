@@ -5,9 +5,10 @@ use serde::Deserialize;
 use ureq::http::HeaderMap;
 
 use crate::checkpoint::select;
+use crate::origin::hub::cache;
 use crate::origin::hub::client::{Client, Method, Refused, header};
+use crate::origin::hub::model::Model;
 use crate::origin::hub::url::percent_encode;
-use crate::origin::hub::{Model, cache};
 
 /// Who opens the hub's own pull requests with weights converted from pickles; nobody else's are taken.
 const CONVERSION_BOT: &str = "SFconvertbot";

@@ -7,6 +7,7 @@
 //! .locks/models--org--name/<etag>.lock               locked while a blob is written
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::checkpoint::{json, select};
+use crate::checkpoint::select::Weights;
+use crate::checkpoint::{json, listing, select};
 use crate::origin::hub::client::Client;
 use crate::os::sys;
 
@@ -41,17 +43,45 @@ impl Repo {
         self.root.join("blobs").join(etag)
     }
 
-    /// Is the file there, bytes and all?
+    /// Is the file there, and as long as it was when it had been fetched?
     pub fn holds(&self, commit: &str, file: &str) -> bool {
-        self.snapshot(commit).join(file).is_file()
+        let about = self.snapshot(commit).join(file).metadata().ok().filter(|about| about.is_file());
+        let noted = self.noted(commit).and_then(|files| files.get(file).copied());
+        about.is_some_and(|about| noted.is_none_or(|bytes| bytes == about.len()))
     }
 
-    /// The snapshot of a branch, tag or commit, if its weights are all there.
+    /// The snapshot of a branch, tag or commit, if its weights are all there, as far as the cache tells.
     pub fn find(&self, revision: &str) -> Option<PathBuf> {
         let written = fs::read_to_string(self.root.join("refs").join(revision)).ok();
         let commit = written.as_deref().map(str::trim).unwrap_or(revision);
         let dir = self.snapshot(commit);
-        (is_commit(commit) && is_complete(&dir)).then_some(dir)
+        let noted = self.noted(commit).unwrap_or_default();
+        let has_noted = noted.keys().all(|file| self.holds(commit, file));
+        (is_commit(commit) && has_noted && complete(&dir).is_some()).then_some(dir)
+    }
+
+    /// Whether nothing says that this snapshot is all of the model: no note of ours, no index and no numbers.
+    pub fn may_lack_files(&self, snapshot: &Path) -> bool {
+        let commit = snapshot.file_name().unwrap_or_default().to_string_lossy();
+        self.noted(&commit).is_none() && !complete(snapshot).is_some_and(|weights| weights.is_surely_whole())
+    }
+
+    /// Where it is noted of what a snapshot consists. Python's client does not know it and passes it over.
+    fn note_of(&self, commit: &str) -> PathBuf {
+        self.root.join(".sllm-gds").join(format!("{commit}.json"))
+    }
+
+    /// The files of a snapshot with their bytes, where it was noted.
+    fn noted(&self, commit: &str) -> Option<BTreeMap<String, u64>> {
+        serde_json::from_slice(&fs::read(self.note_of(commit)).ok()?).ok()
+    }
+
+    /// Notes of what a snapshot consists that was fetched whole: the cache alone would not tell what is missing later.
+    pub fn note<'a>(&self, commit: &str, files: impl Iterator<Item = &'a String>) -> Result<()> {
+        let dir = self.snapshot(commit);
+        let bytes = |file: &'a String| Some((file, dir.join(file).metadata().ok()?.len()));
+        let files: BTreeMap<&String, u64> = files.filter_map(bytes).collect();
+        write_whole(&self.note_of(commit), &serde_json::to_vec(&files)?)
     }
 
     /// Notes where a branch or tag stands. A commit needs no note.
@@ -59,18 +89,7 @@ impl Repo {
         if revision == commit {
             return Ok(());
         }
-        let path = self.root.join("refs").join(revision);
-        let dir = path.parent().unwrap_or(&self.root);
-        let write = || -> io::Result<()> {
-            fs::create_dir_all(dir)?;
-            let file = tempfile::Builder::new()
-                .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-                .tempfile_in(dir)?;
-            fs::write(file.path(), commit)?;
-            file.persist(&path).map_err(|e| e.error)?;
-            Ok(())
-        };
-        write().with_context(|| format!("write {}", path.display()))
+        write_whole(&self.root.join("refs").join(revision), commit.as_bytes())
     }
 
     /// Makes `snapshots/<commit>/<file>` point at the blob; `file` may lie in folders.
@@ -150,17 +169,30 @@ pub(super) fn blob_name(etag: &str) -> Result<String> {
     Ok(name.to_string())
 }
 
-/// Are all weights there: every file of the index, every numbered shard? A cache often holds a lone config.json.
-fn is_complete(dir: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(dir) else { return false };
-    let names: Vec<String> = entries
-        .flatten()
-        .filter(|e| e.path().is_file())
-        .filter_map(|e| e.file_name().into_string().ok())
-        .collect();
+/// Writes a small file, so that others see it whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = path.parent().unwrap_or(path);
+    let write = || -> io::Result<()> {
+        fs::create_dir_all(dir)?;
+        let file = tempfile::Builder::new()
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .tempfile_in(dir)?;
+        fs::write(file.path(), bytes)?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}
+
+/// The weights of a snapshot if they are all there: every file of the index, every numbered shard, and no download cut
+/// short that may be of one more. A cache often holds a lone config.json.
+fn complete(dir: &Path) -> Option<Weights> {
+    let names = listing::for_choice(dir).ok()?;
+    // A link to a blob that is gone is no file.
+    let names: Vec<String> = names.into_iter().filter(|name| dir.join(name).is_file()).collect();
     let has = |name: &str| dir.join(name).is_file();
-    let chosen = select::weights(&names, &has, &|name| json::read_text(&dir.join(name)));
-    chosen.is_ok_and(|weights| !weights.files.is_empty())
+    let chosen = select::weights(&names, &has, &|name| json::read_text(&dir.join(name))).ok()?;
+    (!chosen.files.is_empty()).then_some(chosen)
 }
 
 #[cfg(test)]
@@ -196,6 +228,32 @@ mod tests {
         put("model.safetensors.index.json", r#"{"weight_map":{"a":"model-00009-of-00009.safetensors"}}"#);
         assert_eq!(repo.find("main"), None);
         assert_eq!(repo.find("other"), None);
+    }
+
+    #[test]
+    fn what_was_fetched_is_noted_and_held_against_the_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let repo = Repo::new(dir.path(), "org/name");
+        let snapshot = repo.snapshot(commit);
+        fs::create_dir_all(&snapshot).unwrap();
+        let names = ["part_a.safetensors", "part_b.safetensors"].map(str::to_string);
+        names.iter().for_each(|name| fs::write(snapshot.join(name), "xy").unwrap());
+        assert_eq!(repo.find(commit), Some(snapshot.clone()));
+        assert!(repo.may_lack_files(&snapshot), "names without numbers tell nothing");
+        repo.note(commit, names.iter()).unwrap();
+        assert!(repo.find(commit).is_some() && !repo.may_lack_files(&snapshot));
+        fs::write(snapshot.join(&names[1]), "x").unwrap();
+        assert!(!repo.holds(commit, &names[1]) && repo.holds(commit, &names[0]), "cut");
+        fs::remove_file(snapshot.join(&names[1])).unwrap();
+        assert_eq!(repo.find(commit), None);
+
+        // Another client's download that was cut short.
+        fs::remove_dir_all(repo.root.join(".sllm-gds")).unwrap();
+        assert!(repo.find(commit).is_some());
+        fs::create_dir_all(repo.root.join("blobs")).unwrap();
+        fs::write(repo.root.join("blobs/0a1b.incomplete"), "half").unwrap();
+        assert_eq!(repo.find(commit), None);
     }
 
     #[test]

@@ -11,8 +11,9 @@ use thiserror::Error;
 use ureq::http::{HeaderMap, Response};
 use ureq::{Agent, Body};
 
+use crate::origin::hub::model::Model;
+use crate::origin::hub::options::Options;
 use crate::origin::hub::url::{Origin, redirected, shown};
-use crate::origin::hub::{Model, Options};
 use crate::os::cancel::Interrupted;
 
 const MAX_REDIRECTS: usize = 8;

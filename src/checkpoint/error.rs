@@ -1,0 +1,32 @@
+//! What can be wrong with a checkpoint.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// What is wrong with a checkpoint. Code decides on these; everything else is an `anyhow` with context.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    #[error(
+        "{0} does not exist; `sllm-gds save` makes a checkpoint (only `save` and `bench` fetch from the hub), and \
+         --storage-path says where they live"
+    )]
+    Missing(PathBuf),
+    #[error(
+        "{path} holds neither tensor_index.json (ServerlessLLM's layout) nor *.safetensors files; {advice}"
+    )]
+    Unknown { path: PathBuf, advice: String },
+    #[error(
+        "{0} holds only PyTorch pickles (*.bin, *.pt): unpickling runs code, so they are not read; convert them \
+         once with transformers: AutoModelForCausalLM.from_pretrained(dir).save_pretrained(new_dir)"
+    )]
+    OnlyPickles(PathBuf),
+    #[error("{path}: {what}")]
+    Malformed { path: PathBuf, what: String },
+}
+
+/// A `Malformed` error about this file.
+pub fn malformed(path: &Path, what: impl fmt::Display) -> anyhow::Error {
+    CheckpointError::Malformed { path: path.to_path_buf(), what: what.to_string() }.into()
+}

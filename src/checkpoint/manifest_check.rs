@@ -1,0 +1,87 @@
+//! Reading a manifest, and holding it against the files and the index beside it.
+
+use std::collections::HashSet;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::checkpoint::listing::Bounds;
+use crate::checkpoint::manifest::{Manifest, VERSION};
+use crate::checkpoint::names::{MANIFEST_FILE, partition_name};
+use crate::checkpoint::{DataFile, json, malformed};
+use crate::os::digest;
+
+/// The manifest of a directory, if it has one.
+pub(super) fn read(dir: &Path, bounds: &Bounds) -> Result<Option<Manifest>> {
+    let path = dir.join(MANIFEST_FILE);
+    match path.symlink_metadata() {
+        Ok(_) => bounds.check(&path)?,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).with_context(|| format!("look for {}", path.display())),
+    }
+    let manifest: Manifest = json::read(&path)?;
+    if manifest.version != VERSION || manifest.digest != digest::NAME {
+        let what = format!(
+            "written as version {} with digest '{}', and this program knows version {VERSION} with '{}'; use the \
+             program that wrote it, or save again",
+            manifest.version,
+            manifest.digest,
+            digest::NAME
+        );
+        return Err(malformed(&path, what));
+    }
+    Ok(Some(manifest))
+}
+
+/// Holds the manifest against the files and the index beside it.
+pub(super) fn check(manifest: &Manifest, path: &Path, files: &[DataFile], names: &[&str]) -> Result<()> {
+    if manifest.chunk_bytes == 0 || !manifest.chunk_bytes.is_multiple_of(8) {
+        return Err(malformed(path, format!("chunk_bytes is {}", manifest.chunk_bytes)));
+    }
+    if manifest.partitions.len() != files.len() {
+        let which = match files.len() < manifest.partitions.len() {
+            true => format!("{} is missing", partition_name(files.len())),
+            false => format!(
+                "{} is none of them: remove it if it is left from an earlier save",
+                partition_name(manifest.partitions.len())
+            ),
+        };
+        let what = format!(
+            "records {} partitions, and {} are there: {which}",
+            manifest.partitions.len(),
+            files.len()
+        );
+        return Err(malformed(path, what));
+    }
+    for (partition, file) in manifest.partitions.iter().zip(files) {
+        if partition.bytes != file.bytes {
+            return Err(malformed(
+                &file.path,
+                format!(
+                    "{} bytes long, and {} were written: it was cut short or grew; copy it anew, or save the model \
+                     again",
+                    file.bytes, partition.bytes
+                ),
+            ));
+        }
+        if partition.digests.len() as u64 != partition.bytes.div_ceil(manifest.chunk_bytes) {
+            let what = format!("{} digests for {} bytes", partition.digests.len(), partition.bytes);
+            return Err(malformed(path, format!("partition {}: {what}", partition.file)));
+        }
+    }
+    let grouped: Vec<usize> = manifest.groups.iter().flatten().copied().collect();
+    if grouped != (0..files.len()).collect::<Vec<_>>() {
+        return Err(malformed(path, "its groups do not hold each partition once, in order"));
+    }
+    let named: HashSet<&str> = names.iter().copied().collect();
+    let missing = names.iter().find(|name| !manifest.tensors.contains_key(**name));
+    let extra = manifest.tensors.keys().find(|name| !named.contains(name.as_str()));
+    match (missing, extra) {
+        (Some(name), _) => Err(malformed(path, format!("has no digest of the tensor '{name}'"))),
+        (None, Some(name)) => {
+            Err(malformed(path, format!("names the tensor '{name}', which the index lacks")))
+        }
+        (None, None) => Ok(()),
+    }
+}
