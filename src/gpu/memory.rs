@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use cudarc::driver::{result, sys};
 
 use crate::gpu::{Gpu, GpuError};
-use crate::os::memory::{HostBuffer, available_bytes};
+use crate::node::memory::available_bytes;
+use crate::os::memory::HostBuffer;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// CUDA gives out memory from this size on in pages of its own, aligned to 2 MiB.

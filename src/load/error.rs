@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use crate::checkpoint::CheckpointError;
 use crate::gpu::GpuError;
 use crate::load::transfer::ReadError;
+use crate::node::memory::NoMemory;
 use crate::os::cancel::Interrupted;
-use crate::os::memory::NoMemory;
 
 /// Why a load failed. The text of each says what, where, why and what to do.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,8 @@ use anyhow::{Result, bail};
 use crate::checkpoint::{Checkpoint, list};
 use crate::gpu::memory::Pinned;
 use crate::load::plan::{Plan, Spacing};
-use crate::os::memory::{HostBuffer, available_bytes};
+use crate::node::memory::available_bytes;
+use crate::os::memory::HostBuffer;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// Memory of one chunk: pinned for GPU loads, plain in tests without a GPU.

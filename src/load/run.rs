@@ -19,6 +19,7 @@ use crate::load::report::{Clock, LoadReport};
 use crate::load::rings::Rings;
 use crate::load::transfer::transfer;
 use crate::load::{gds, host, pinned, source};
+use crate::node;
 use crate::os::cancel::Cancel;
 use crate::os::memory::HostBuffer;
 
@@ -89,6 +90,7 @@ fn load_to_host(checkpoint: &Open<'_>, options: &Options, cancel: &Cancel) -> Re
     phases.open_s = clock.lap();
     let plan = Plan::new(&checkpoint, 1, Spacing::AsInFile)?;
     phases.plan_s = clock.lap();
+    node::memory::check(plan.destination_bytes.iter().sum())?;
     let allocate = |bytes: &u64| HostBuffer::new(*bytes).map(Buffer::Host);
     let mut buffers = plan.destination_bytes.iter().map(allocate).collect::<Result<Vec<_>>>()?;
     phases.allocate_s = clock.lap();

@@ -1,8 +1,6 @@
 //! Control groups of this process, in both versions: where their limits stand, how high they are, and what they leave of
 //! memory. A container is limited by its groups, not by its machine.
 
-use std::path::Path;
-
 use crate::node::source::{Source, Unread};
 
 /// One controller's names in both versions of cgroups.
@@ -99,14 +97,6 @@ pub fn memory_left_bytes(source: &Source) -> Option<u64> {
     files.into_iter().filter_map(|file| left_of(source, &file)).min()
 }
 
-/// As [`memory_left_bytes`], below a root that is `/` but in tests.
-pub fn available_bytes(root: &Path) -> Option<u64> {
-    match root == Path::new("/") {
-        true => memory_left_bytes(&Source::live(false)),
-        false => memory_left_bytes(&Source::recorded(root).ok()?),
-    }
-}
-
 /// What one group leaves. The page cache of files counts as used, and is given back when memory is asked for.
 fn left_of(source: &Source, limit: &str) -> Option<u64> {
     let (group, _) = limit.rsplit_once('/')?;
@@ -126,6 +116,11 @@ fn left_of(source: &Source, limit: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What the groups of a recorded machine leave.
+    fn available_bytes(root: &std::path::Path) -> Option<u64> {
+        memory_left_bytes(&Source::recorded(root).ok()?)
+    }
 
     #[test]
     fn both_versions_are_walked_up() {

@@ -25,6 +25,25 @@ pub fn available_bytes() -> Option<u64> {
     available_bytes_of(&Source::live(false))
 }
 
+/// Less memory is there than was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the load needs {needed_bytes} bytes of host memory and {free_bytes} are available, the limits of its container or \
+     service counted: raise these, close other programs, or load a smaller checkpoint"
+)]
+pub struct NoMemory {
+    pub needed_bytes: u64,
+    pub free_bytes: u64,
+}
+
+/// Refuses to begin what memory can't hold.
+pub fn check(needed_bytes: u64) -> Result<(), NoMemory> {
+    match available_bytes() {
+        Some(free_bytes) if needed_bytes > free_bytes => Err(NoMemory { needed_bytes, free_bytes }),
+        _ => Ok(()),
+    }
+}
+
 /// As [`available_bytes`], of the machine that `source` shows.
 pub fn available_bytes_of(source: &Source) -> Option<u64> {
     machine_available_bytes(source).into_iter().chain(cgroup::memory_left_bytes(source)).min()
@@ -75,6 +94,14 @@ pub fn huge_pages(source: &Source) -> Result<String, Unread> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_than_memory_is_refused() {
+        let error = check(1 << 50).err().unwrap();
+        assert_eq!(error.needed_bytes, 1 << 50);
+        assert!(error.to_string().contains("available"), "{error}");
+        assert!(check(4096).is_ok());
+    }
     use crate::node::test_tree::tree_of;
 
     #[test]

@@ -1,25 +1,11 @@
 //! Host buffers: anonymous memory in huge pages where the kernel has them.
 
-use std::path::Path;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use memmap2::{Advice, MmapMut, MmapOptions};
 
-use crate::node::cgroup;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
-
-/// Less memory is there than was asked for.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the load needs {needed_bytes} bytes of host memory and {free_bytes} are available, the limits of its container or \
-     service counted: raise these, close other programs, or load a smaller checkpoint"
-)]
-pub struct NoMemory {
-    pub needed_bytes: u64,
-    pub free_bytes: u64,
-}
 
 /// Zeroed host memory whose first byte is aligned to 2 MiB and whose length is a multiple of 4 KiB.
 pub struct HostBuffer {
@@ -29,14 +15,9 @@ pub struct HostBuffer {
 }
 
 impl HostBuffer {
-    /// Reserves at least `bytes`; pages come with the first write. Refuses what memory can't hold, since the
-    /// kernel would grant it and kill the process later.
+    /// Reserves at least `bytes`; pages come with the first write. What memory can't hold the kernel grants, and kills the
+    /// process later: ask `node::memory::check` first where it may be much.
     pub fn new(bytes: u64) -> Result<HostBuffer> {
-        if let Some(free_bytes) = available_bytes()
-            && bytes > free_bytes
-        {
-            bail!(NoMemory { needed_bytes: bytes, free_bytes });
-        }
         let length =
             usize::try_from(align_up(bytes, DIRECT_ALIGN)).context("the buffer exceeds the address space")?;
         let map = MmapOptions::new()
@@ -74,19 +55,6 @@ impl HostBuffer {
     }
 }
 
-/// Bytes of memory that can still be had: of the machine, and within the limits of this process's groups, past which a
-/// container's processes are killed.
-pub fn available_bytes() -> Option<u64> {
-    machine_bytes().into_iter().chain(cgroup::available_bytes(Path::new("/"))).min()
-}
-
-/// `MemAvailable` of `/proc/meminfo`, in bytes.
-fn machine_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,11 +66,5 @@ mod tests {
         assert_eq!(buffer.as_slice().as_ptr() as usize % HUGE_PAGE_BYTES, 0);
         assert!(buffer.as_slice().iter().all(|b| *b == 0));
         buffer.as_mut_slice()[12_287] = 1;
-    }
-
-    #[test]
-    fn more_than_memory_is_refused() {
-        let error = HostBuffer::new(1 << 50).err().unwrap().to_string();
-        assert!(error.contains("available"), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::os::memory::available_bytes;
+use crate::node::memory::available_bytes;
 use crate::os::sys;
 use crate::qualify::gpus::QualifiedGpu;
 use crate::qualify::raw;
