@@ -41,7 +41,6 @@ mod loads;
 /// An analysis as text, tables, a plot, a page.
 pub mod output;
 /// One function over many items, on every core.
-mod parallel;
 /// Groups to a picture.
 pub mod plot;
 /// What `qualify` said of a node.

@@ -1,4 +1,4 @@
-//! bench
+//! Loads measured in turns against SafeTensors: modes, cache control, baselines.
 
 /// SafeTensors as Rust users load it.
 mod baseline;

@@ -1,4 +1,4 @@
-//! checkpoint
+//! What a checkpoint is: layouts, manifest, types, and which names of a listing are the model.
 
 /// What goes beside the weights.
 pub mod beside;

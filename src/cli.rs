@@ -1,4 +1,4 @@
-//! cli
+//! The command line: one file a command, with its arguments, its run, and what it prints.
 
 /// `sllm-gds analyze`.
 #[cfg(feature = "analyze")]

@@ -11,9 +11,9 @@ use serde_json::Value;
 use crate::analyze::description::{DescribedRun, Fact, read_environment};
 use crate::analyze::find::Folder;
 use crate::analyze::interner::Interner;
-use crate::analyze::parallel;
 use crate::analyze::qualified;
 use crate::analyze::qualified::Qualified;
+use crate::os::parallel;
 use crate::record::environment;
 
 /// Stands for the name of the host that nothing names. No host name has spaces.

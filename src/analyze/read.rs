@@ -13,8 +13,8 @@ use crate::analyze::host;
 use crate::analyze::host::Hosts;
 use crate::analyze::identity_warnings::Unnamed;
 use crate::analyze::loads::Loads;
-use crate::analyze::parallel;
 use crate::analyze::qualified;
+use crate::os::parallel;
 use crate::os::text;
 
 /// One record, as far as figures go.

@@ -16,9 +16,9 @@ use polars::prelude::*;
 use serde::Serialize;
 
 use crate::analyze::group_key::GroupKey;
-use crate::analyze::parallel;
 use crate::analyze::read::Load;
 use crate::analyze::robust;
+use crate::os::parallel;
 
 pub const RESAMPLES: usize = 10_000;
 /// More loads than this take too many seconds to resample, and get no intervals.

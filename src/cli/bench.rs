@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::bench::format::{Baseline, Format, Mode};
 use crate::bench::{Bench, Measured, NamedTwice, NoPython, NotReused, PoolSettings, Settings, WantsGpu};
-use crate::cli::engine::{EngineArgs, EngineChoice};
+use crate::cli::engine::EngineArgs;
 use crate::cli::load::{Ready, prepare};
 use crate::cli::words::{Gpus, parse_gpus, parse_size};
 use crate::cli::{Outcome, print, progress};
@@ -159,12 +159,7 @@ fn settings(args: &BenchArgs, options: &Options) -> Settings {
         cold: args.cold,
         seed: args.seed,
         verify: !args.no_verify,
-        engine: match args.engine.engine {
-            EngineChoice::Auto => "auto",
-            EngineChoice::Gds => "gds",
-            EngineChoice::Pinned => "pinned",
-            EngineChoice::Host => "host",
-        },
+        engine: args.engine.engine.name(),
         storage_path: args.storage_path.clone(),
         results: args.results.clone(),
         pool,

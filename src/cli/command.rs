@@ -104,7 +104,9 @@ impl Command {
             Command::Analyze(args) => analyze::run(args),
             Command::Completions(args) => complete::completions(args, Cli::command()),
             Command::Man(args) => complete::man(args, Cli::command()),
-            Command::ProveGds { request } => proof::answer(request).map(|()| Outcome::Yes),
+            Command::ProveGds { request } => {
+                proof::answer(request, crate::cli::print::say_json).map(|()| Outcome::Yes)
+            }
             Command::Doctor(args) => {
                 let outcome = doctor::run(args)?;
                 Ok(if cancel.is_set() { Outcome::Interrupted } else { outcome })

@@ -158,7 +158,7 @@ fn settings(args: &QualifyArgs, notes: &mut Vec<String>) -> Result<Settings> {
         path,
         to,
         options,
-        engine: engine_name(args.engine.engine),
+        engine: args.engine.engine.name(),
         gpus,
         without_gpus: args.gpus == Some(Gpus::None),
         size_bytes,
@@ -183,15 +183,6 @@ fn open(args: &QualifyArgs, path: &Path, notes: &mut Vec<String>) -> Result<(Des
     let Ready { to, note, options, .. } = prepare(asked, &args.engine, path)?;
     notes.extend(note);
     Ok((to, options))
-}
-
-fn engine_name(engine: EngineChoice) -> &'static str {
-    match engine {
-        EngineChoice::Auto => "auto",
-        EngineChoice::Gds => "gds",
-        EngineChoice::Pinned => "pinned",
-        EngineChoice::Host => "host",
-    }
 }
 
 /// Bytes to measure with: as asked for, or what fits.

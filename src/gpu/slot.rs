@@ -169,7 +169,9 @@ impl Slot {
         let table = kernels::move_bytes(&moves);
         self.make_staging(i, &stream.gpu, table.len())?;
         let (pinned, end) = (&self.pinned, &mut self.ends[i]);
-        let Some(staging) = &mut end.staging else { return Ok(()) };
+        let Some(staging) = &mut end.staging else {
+            return Err(self.mistake("its staging is missing"));
+        };
         // `copy_to` has waited: nothing reads the last table any more.
         staging.table.as_mut_slice()[..table.len()].copy_from_slice(table);
         end.pending = true;

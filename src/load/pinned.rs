@@ -21,6 +21,7 @@ use crate::load::engine::{Engine, Job, PathTaken, Worker};
 use crate::load::group::{self, Lender};
 use crate::load::jobs::Landing;
 use crate::load::options::Options;
+use crate::load::prepare::each_once;
 use crate::load::source::Storage;
 use crate::os::sys;
 
@@ -125,17 +126,6 @@ impl Ring {
         let slots = self.lanes.len() * self.options.slots;
         (slots as u64).saturating_mul(self.options.copy_bytes)
     }
-}
-
-/// The same GPUs in the same order, each once.
-fn each_once(gpus: &[Arc<Gpu>]) -> Vec<Arc<Gpu>> {
-    let mut found: Vec<Arc<Gpu>> = Vec::new();
-    for gpu in gpus {
-        if found.iter().all(|other| other.index != gpu.index) {
-            found.push(gpu.clone());
-        }
-    }
-    found
 }
 
 /// Pinning stands still.

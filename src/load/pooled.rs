@@ -19,7 +19,7 @@ use crate::load::options::Options;
 use crate::load::phases::Phases;
 use crate::load::plan::Plan;
 use crate::load::pool::{Asked, Chunk, Filling, Model, Pool};
-use crate::load::prepare::{allocate, gpus_of_lanes, poison_all};
+use crate::load::prepare::{allocate, each_once, gpus_of_lanes, poison_all};
 use crate::load::report::{Clock, LoadReport};
 use crate::load::rings::Rings;
 use crate::load::run::load_to_gpus;
@@ -66,9 +66,9 @@ fn from_pool(
     let jobs: Vec<Job<Landing<'_>>> = jobs.into_iter().flatten().collect();
     std::thread::scope(|scope| -> Result<()> {
         let mut copiers = Vec::new();
-        for gpu in each_once(lanes) {
+        for gpu in each_once(lanes.iter().flatten()) {
             let (jobs, chunks) = (&jobs, &model.chunks);
-            copiers.push(scope.spawn(move || copy_chunks(gpu, jobs, chunks)));
+            copiers.push(scope.spawn(move || copy_chunks(&gpu, jobs, chunks)));
         }
         for copier in copiers {
             copier.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -94,14 +94,6 @@ fn from_pool(
     )?;
     report.read_bytes = 0;
     Ok((loaded, report))
-}
-
-/// The GPUs of all lanes, each once.
-fn each_once(lanes: &[Vec<Arc<Gpu>>]) -> Vec<&Arc<Gpu>> {
-    let mut gpus: Vec<&Arc<Gpu>> = lanes.iter().flatten().collect();
-    gpus.sort_by_key(|gpu| gpu.index);
-    gpus.dedup_by_key(|gpu| gpu.index);
-    gpus
 }
 
 /// Copies all that lands on one GPU from the pool's chunks, one a job.
@@ -192,9 +184,9 @@ impl<'a> Engine for FillEngine<'_, 'a> {
     type Memory = Staged<'a>;
 
     fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker<Staged<'a>> + '_>> {
-        let gpus = each_once(&self.lanes[lane..=lane]);
+        let gpus = each_once(&self.lanes[lane]);
         crate::os::sys::run_near(self.lanes[lane][0].numa_node);
-        let streams = gpus.into_iter().map(|gpu| Ok((gpu.index, Stream::new(gpu)?)));
+        let streams = gpus.into_iter().map(|gpu| Ok((gpu.index, Stream::new(&gpu)?)));
         let streams = streams.collect::<Result<Vec<_>, GpuError>>().map_err(io::Error::other)?;
         Ok(Box::new(FillWorker { storage: self.storage, streams }))
     }

@@ -46,3 +46,14 @@ pub(super) fn poison_all(buffers: &mut [Buffer], options: &Options, clock: &mut 
     }
     Ok(())
 }
+
+/// The same GPUs in the same order, each once.
+pub(super) fn each_once<'g>(gpus: impl IntoIterator<Item = &'g Arc<Gpu>>) -> Vec<Arc<Gpu>> {
+    let mut found: Vec<Arc<Gpu>> = Vec::new();
+    for gpu in gpus {
+        if found.iter().all(|other| other.index != gpu.index) {
+            found.push(gpu.clone());
+        }
+    }
+    found
+}

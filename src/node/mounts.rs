@@ -177,7 +177,7 @@ mod tests {
              601 600 0:55 / /proc rw,nosuid - proc proc rw\n\
              610 600 259:1 /var/lib/models /models ro - ext4 /dev/nvme0n1p1 rw",
         );
-        let own = at(&tree, "/root/models");
+        let own = at(&tree, "/srv/models");
         assert_eq!((own.fs_type.as_str(), own.block_device(&tree.source)), ("overlay", None));
         assert_eq!(at(&tree, "/models/llama").fs_type, "ext4");
     }

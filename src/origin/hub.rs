@@ -1,4 +1,4 @@
-//! origin::hub
+//! Models on a hub, as Hugging Face has them: what is there, fetched into the cache that other tools share.
 
 /// What the hub's interface offers.
 pub mod api;

@@ -1,4 +1,4 @@
-//! origin::synthetic
+//! Made-up models: the shapes of known ones, with values that look like weights.
 
 pub mod families;
 mod model;

@@ -44,6 +44,22 @@ pub fn for_each<S, E: From<Interrupted> + Send>(
     first_error.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
 }
 
+/// One function over many items, on every core: the results in the order of the items.
+pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let done = Mutex::new(Vec::with_capacity(items.len()));
+    let one = |_: &mut (), index: usize| -> Result<(), Interrupted> {
+        let result = work(&items[index]);
+        done.lock().unwrap_or_else(|e| e.into_inner()).push((index, result));
+        Ok(())
+    };
+    // Nothing here can fail: the flag is never set.
+    let _ = for_each(items.len(), threads, &Cancel::new(), || Ok(()), one);
+    let mut results: Vec<(usize, R)> = done.into_inner().unwrap_or_else(|e| e.into_inner());
+    results.sort_unstable_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
 /// Leaves the other threads no further number when one panics.
 struct StopOnPanic<'a> {
     next: &'a AtomicUsize,
@@ -69,6 +85,13 @@ mod tests {
 
     fn no_state() -> Result<()> {
         Ok(())
+    }
+
+    #[test]
+    fn results_stand_in_the_order_of_the_items() {
+        let items: Vec<usize> = (0..1000).collect();
+        assert_eq!(map(&items, |n| n * 2), items.iter().map(|n| n * 2).collect::<Vec<_>>());
+        assert!(map(&[0u8; 0], |n| *n).is_empty());
     }
 
     #[test]

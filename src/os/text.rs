@@ -2,7 +2,7 @@
 //! the terminal or forge lines, so that everything printed is cleaned here.
 
 use std::borrow::Cow;
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 
 /// Longest line printed: long paths fit, a header in an error message does not.
 const LINE_CHARS: usize = 2000;
@@ -51,23 +51,6 @@ pub fn shortened(text: &str, max_chars: usize) -> Cow<'_, str> {
 /// Cleaned, and at most as long as a line may be.
 pub fn line(text: &str) -> Cow<'_, str> {
     shortened(text, LINE_CHARS)
-}
-
-// Until the commands of doctor, analyze and qualify stand in `cli` and print by `cli::print`, which has these, too.
-
-#[allow(clippy::print_stdout, reason = "see above")]
-pub fn say_page(page: &str) {
-    print!("{}", clean_page(page));
-}
-
-#[allow(clippy::print_stdout, reason = "see above")]
-pub fn say_json(json: &str) {
-    println!("{}", clean_json(json));
-}
-
-#[allow(clippy::print_stderr, reason = "see above")]
-pub fn tell(text: impl Display) {
-    eprintln!("{}", line(&text.to_string()));
 }
 
 /// The first of many findings in one sentence, and how many more there are.

@@ -1,4 +1,4 @@
-//! qualify::causes
+//! Why a load is slower than its parts allow: likely causes, the likeliest first.
 
 /// What speaks for each cause.
 mod evidence;

@@ -17,7 +17,6 @@ use crate::gpu::{Gpu, direct};
 use crate::os::child;
 use crate::os::memory::HostBuffer;
 use crate::os::sys;
-use crate::os::text;
 
 /// The way that was proven.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,11 +81,11 @@ pub fn ask(helper: Option<&Path>, request: &Request) -> Way {
     })
 }
 
-/// The child's part: prints the way, and ends without stopping anything.
-pub fn answer(request: &str) -> Result<()> {
+/// The child's part: says the way, as JSON, and ends without stopping anything.
+pub fn answer(request: &str, say: impl Fn(&str)) -> Result<()> {
     let request: Request = serde_json::from_str(request).context("read the request")?;
     let way = prove_here(&request).unwrap_or_else(|error| Way::Unproven(format!("{error:#}")));
-    text::say_json(&serde_json::to_string(&way)?);
+    say(&serde_json::to_string(&way)?);
     Ok(())
 }
 
