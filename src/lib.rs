@@ -27,8 +27,8 @@
 
 pub use checkpoint::{Checkpoint, DType};
 pub use load::{
-    Builder, Device, EngineChoice, Error, IoChoice, LoadReport, Loader, Model, Phases, Request, Select, To,
-    Weight,
+    Builder, ByteRange, Device, EngineChoice, Error, IoChoice, LoadReport, Loader, Memory, Model, Phases,
+    Request, Select, Slice, Target, To, Weight,
 };
 pub use os::cancel::Cancel;
 

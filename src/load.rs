@@ -3,6 +3,8 @@
 /// Two checkpoints, tensor by tensor.
 #[doc(hidden)]
 pub mod compare;
+/// Digests made as bytes are read.
+mod digesting;
 /// What an engine is.
 #[doc(hidden)]
 pub mod engine;
@@ -20,6 +22,8 @@ pub mod group;
 /// Storage into host memory.
 #[doc(hidden)]
 pub mod host;
+/// What is planned before a load begins.
+mod into;
 /// A plan's reads, with the memory that they fill.
 #[doc(hidden)]
 pub mod jobs;
@@ -33,6 +37,8 @@ pub mod model;
 /// How to load.
 #[doc(hidden)]
 pub mod options;
+/// Tensors as they are delivered: whole, or slices.
+mod parts;
 /// Where the time of a load goes.
 pub mod phases;
 /// Storage to GPU memory through a pinned ring.
@@ -53,6 +59,8 @@ mod prepare;
 pub mod report;
 /// What a loader is asked for.
 pub mod request;
+/// A second, plain read.
+mod reread;
 /// Rings that are kept.
 mod rings;
 /// From the call to the last byte.
@@ -67,6 +75,8 @@ pub mod source;
 /// Digests recomputed from disk.
 #[doc(hidden)]
 pub mod stored;
+/// What a load is to do.
+mod task;
 /// The one loop that moves bytes.
 #[doc(hidden)]
 pub mod transfer;
@@ -81,9 +91,10 @@ pub use loader::{Builder, Loader};
 pub use model::{Device, Model, Weight};
 pub use options::Options;
 pub(crate) use options::default_threads;
+pub use parts::Slice;
 pub use phases::Phases;
 pub use report::{Clock, LoadReport};
-pub use request::{Request, Select, To};
+pub use request::{ByteRange, Memory, Request, Select, Target, To};
 pub use run::load;
 pub use settings::{EngineChoice, IoChoice, OnError, Register, Settings};
 pub use transfer::transfer;

@@ -53,7 +53,7 @@ fn load_while(dir: &Path, io: IoChoice, meddle: impl FnOnce()) -> Result<Loaded,
         plan.destination_bytes.iter().map(|b| Buffer::Host(HostBuffer::new(*b).unwrap())).collect();
     meddle();
     let moved = transfer(&checkpoint.files, in_place(&plan, &mut buffers, 4096), &engine, 2, &Cancel::new());
-    moved.map(|()| Loaded { checkpoint: checkpoint.into(), plan, buffers }).map_err(|e| format!("{e:#}"))
+    moved.map(|()| Loaded::whole(checkpoint.into(), plan, buffers)).map_err(|e| format!("{e:#}"))
 }
 
 fn assert_right(loaded: &Loaded, fixture: &Fixture) {

@@ -61,13 +61,11 @@ fn load(fixture: &Fixture, path: &std::path::Path, gds: &Gds, chunk_bytes: u64, 
     drop(engine);
     let expected: Digests = fixture.pristine.iter().map(|(name, b)| (name.clone(), digest(b))).collect();
     let result = match result {
-        Ok(()) => Ok(verify::check(
-            &Loaded { checkpoint: checkpoint.into(), plan, buffers },
-            &expected,
-            &Cancel::new(),
-        )
-        .unwrap()
-        .wrong),
+        Ok(()) => {
+            Ok(verify::check(&Loaded::whole(checkpoint.into(), plan, buffers), &expected, &Cancel::new())
+                .unwrap()
+                .wrong)
+        }
         Err(error) => Err(format!("{error:#}")),
     };
     Ran { result, taken }

@@ -1,10 +1,16 @@
 //! The public face as its users hold it: only what the crate names at its top.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use sllm_gds::{Cancel, Checkpoint, DType, Device, Error, IoChoice, Loader, Request, Select, To};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use sllm_gds::{
+    ByteRange, Cancel, Checkpoint, DType, Device, Error, IoChoice, Loader, Memory, Request, Select, Slice,
+    Target, To,
+};
 
 #[path = "faults/fixture.rs"]
 mod fixture;
@@ -154,4 +160,192 @@ fn a_loader_that_was_forked_says_so() {
             assert_eq!(status, 0);
         }
     }
+}
+
+/// The bytes of a slice, element by element.
+fn slice_of(bytes: &[u8], shape: &[u64], size: u64, axis: usize, range: std::ops::Range<u64>) -> Vec<u8> {
+    let inner: u64 = shape[axis + 1..].iter().product();
+    let elements = bytes.chunks_exact(size as usize).enumerate();
+    let wanted = elements.filter(|(i, _)| range.contains(&(*i as u64 / inner % shape[axis])));
+    wanted.flat_map(|(_, element)| element.iter().copied()).collect()
+}
+
+#[test]
+fn ranks_hold_their_shares_along_any_axis() {
+    let fixture = Fixture::new();
+    let loader = loader();
+    for path in [fixture.ours(), fixture.safetensors(), fixture.foreign()] {
+        let checkpoint = open(&path);
+        for axis in [0, 1] {
+            for rank in 0..2 {
+                let share = |_: &str, shape: &[u64]| {
+                    let even = shape.get(axis).is_some_and(|extent| extent % 2 == 0);
+                    even.then_some(axis)
+                };
+                let select = Select::rank(&checkpoint, rank, 2, share).unwrap();
+                let model =
+                    loader.load(&checkpoint, &Request::to(To::Host).select(select).verify(true)).unwrap();
+                assert_eq!(model.len(), fixture.pristine.len());
+                let mut sliced = 0;
+                for tensor in &checkpoint.tensors {
+                    let whole = &fixture.pristine[&tensor.name];
+                    let weight = model.get(&tensor.name).unwrap();
+                    let size = tensor.dtype.bits() / 8;
+                    let wanted = match share("", &tensor.shape) {
+                        Some(axis) => {
+                            sliced += 1;
+                            let half = tensor.shape[axis] / 2;
+                            assert_eq!(weight.shape[axis], half);
+                            slice_of(whole, &tensor.shape, size, axis, rank * half..(rank + 1) * half)
+                        }
+                        None => whole.clone(),
+                    };
+                    assert!(weight.host_bytes().unwrap() == wanted, "{} along {axis}", tensor.name);
+                    assert_eq!(weight.address % 256, 0);
+                }
+                assert!(sliced > 0, "there is something to slice along {axis}");
+                let delivered: u64 = model.names().map(|name| model.get(name).unwrap().bytes).sum();
+                // Tied tensors are delivered once.
+                let bytes = model.report().bytes;
+                assert!(bytes <= delivered && bytes < checkpoint.tensor_bytes());
+            }
+        }
+        let odd =
+            Select::rank(&checkpoint, 0, 7919, |_, shape| (!shape.is_empty()).then_some(0)).unwrap_err();
+        assert!(odd.to_string().contains("7919 ranks"), "{odd}");
+    }
+}
+
+#[test]
+fn slices_that_are_none_are_refused() {
+    let fixture = Fixture::new();
+    let checkpoint = open(&fixture.ours());
+    let refused = |name: &str, axis, range| {
+        let slices = [(name.to_string(), Some(Slice { axis, range }))].into();
+        let request = Request::to(To::Host).select(Select::Slices(slices));
+        loader().load(&checkpoint, &request).err().unwrap()
+    };
+    assert!(matches!(refused("model.norm.weight", 0, 0..62), Error::Refused(why) if why.contains("has 61")));
+    assert!(
+        matches!(refused("model.norm.weight", 1, 0..1), Error::Refused(why) if why.contains("no axis 1"))
+    );
+    assert!(matches!(refused("nothing", 0, 0..1), Error::NotFound(_)));
+}
+
+#[test]
+fn tensors_go_to_memory_of_the_callers() {
+    let fixture = Fixture::new();
+    for path in [fixture.ours(), fixture.safetensors(), fixture.foreign()] {
+        let checkpoint = open(&path);
+        // Each tensor has memory of its own, at an odd address, with a byte around it that must stay.
+        let mut rooms: BTreeMap<&str, Vec<u8>> = fixture
+            .pristine
+            .iter()
+            .map(|(name, bytes)| (name.as_str(), vec![0xa5; bytes.len() + 3]))
+            .collect();
+        let (mut memory, mut places) = (Vec::new(), BTreeMap::new());
+        for (name, room) in &mut rooms {
+            places.insert(name.to_string(), (memory.len(), 2));
+            // SAFETY: the room stays until the model is dropped, and nobody looks at it before.
+            memory.push(unsafe { Memory::new(Device::Host, room.as_mut_ptr() as u64, room.len() as u64) });
+        }
+        let request = Request::to(To::Into(Target::tensors(memory, places))).verify(true);
+        let model = loader().load(&checkpoint, &request).unwrap();
+        for (name, bytes) in &fixture.pristine {
+            let weight = model.get(name).unwrap();
+            assert!(weight.host_bytes().unwrap() == bytes, "{name}");
+        }
+        drop(model);
+        for (name, room) in &rooms {
+            let bytes = &fixture.pristine[*name];
+            assert!(room[2..2 + bytes.len()] == bytes[..], "{name}");
+            assert_eq!((room[0], room[1], room[room.len() - 1]), (0xa5, 0xa5, 0xa5), "{name}");
+        }
+    }
+}
+
+#[test]
+fn ranges_of_a_checkpoint_go_anywhere() {
+    let fixture = Fixture::new();
+    let checkpoint = open(&fixture.ours());
+    let mut bytes = Vec::new();
+    checkpoint.files.iter().for_each(|file| bytes.extend(fs::read(&file.path).unwrap()));
+    let all = bytes.len() as u64;
+    assert!(checkpoint.files.len() > 1, "ranges cross files");
+    let second = checkpoint.files[1].base;
+    let (mut first, mut other) = (vec![0u8; 3000], vec![0u8; 2000]);
+    // SAFETY: both stay until the model is dropped, and nobody looks at them before.
+    let memory = unsafe {
+        vec![
+            Memory::new(Device::Host, first.as_mut_ptr() as u64, 3000),
+            Memory::new(Device::Host, other.as_mut_ptr() as u64, 2000),
+        ]
+    };
+    let range = |from, bytes, memory, to| ByteRange { from, bytes, memory, to };
+    let ranges = vec![
+        range(all - 700, 700, 0, 2300),
+        range(second - 500, 1000, 0, 3),
+        range(second - 499, 999, 1, 1001),
+        range(5, 0, 1, 2000),
+    ];
+    let load = |ranges: &[ByteRange]| {
+        let target = Target::ranges(memory.clone(), ranges.to_vec());
+        loader().load(&checkpoint, &Request::to(To::Into(target)).verify(true))
+    };
+    let model = load(&ranges).unwrap();
+    assert_eq!((model.len(), model.report().bytes), (4, 2699));
+    assert!(model.report().read_bytes < 40_000, "not much more than what was wanted");
+    drop(model);
+    let at = |from: u64, count: u64| &bytes[from as usize..][..count as usize];
+    assert!(first[2300..] == *at(all - 700, 700) && first[3..1003] == *at(second - 500, 1000));
+    assert!(other[1001..] == *at(second - 499, 999));
+    assert!(first[..3].iter().chain(&first[1003..2300]).chain(&other[..1001]).all(|byte| *byte == 0));
+    let refused = |one: ByteRange| match load(&[one]).err().unwrap() {
+        Error::Refused(why) => why,
+        other => panic!("{other:?}"),
+    };
+    assert!(refused(range(all - 10, 11, 0, 0)).contains("the checkpoint has"));
+    assert!(refused(range(0, 10, 0, 2991)).contains("which has 3000 bytes"));
+    assert!(refused(range(0, 10, 2, 0)).contains("destination 2"));
+}
+
+#[test]
+fn memory_that_does_not_fit_is_refused_before_a_byte_is_written() {
+    let fixture = Fixture::new();
+    let checkpoint = open(&fixture.ours());
+    let mut room = vec![0u8; 300];
+    // SAFETY: it stays until the end, and no load succeeds.
+    let memory = unsafe { Memory::new(Device::Host, room.as_mut_ptr() as u64, 300) };
+    let load = |memory: Vec<Memory>, places: &[(&str, (usize, u64))], select| {
+        let places = places.iter().map(|(name, place)| (name.to_string(), *place)).collect();
+        let request = Request::to(To::Into(Target::tensors(memory, places))).select(select);
+        loader().load(&checkpoint, &request).err().unwrap()
+    };
+    let norm = || Select::Names(["model.norm.weight".to_string()].into());
+    let place = [("model.norm.weight", (0, 57))];
+    assert!(
+        matches!(load(vec![memory], &place, norm()), Error::Refused(why) if why.contains("has 244 bytes"))
+    );
+    assert!(matches!(load(vec![memory], &[], norm()), Error::Refused(why) if why.contains("has no place")));
+    let two = [("model.norm.weight", (0, 0)), ("gone", (0, 250))];
+    assert!(matches!(load(vec![memory], &two, norm()), Error::NotFound(why) if why.contains("'gone'")));
+    assert!(matches!(load(vec![], &place, norm()), Error::Refused(why) if why.contains("no memory")));
+    // SAFETY: nothing is written to it: it is refused.
+    let null = unsafe { Memory::new(Device::Host, 0, 300) };
+    assert!(matches!(load(vec![null], &place, norm()), Error::Refused(why) if why.contains("address 0")));
+    assert!(room.iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn progress_tells_of_every_byte() {
+    let fixture = Fixture::new();
+    let (last, seen) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(BTreeSet::new())));
+    let (most, told) = (last.clone(), seen.clone());
+    let request = Request::to(To::Host).progress(move |done, total| {
+        most.fetch_max(done, Ordering::Relaxed);
+        told.lock().unwrap().insert(total);
+    });
+    let model = loader().load(&open(&fixture.safetensors()), &request).unwrap();
+    assert_eq!(last.load(Ordering::Relaxed), model.report().read_bytes);
+    assert_eq!(*seen.lock().unwrap(), [model.report().read_bytes].into());
 }

@@ -43,7 +43,7 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
     let verified = match args.verify {
         false => None,
         true => {
-            let (expected, against) = verify::expected(&loaded.checkpoint, cancel)?;
+            let (expected, against) = verify::expected(&loaded, cancel)?;
             Some((verify::check(&loaded, &expected, cancel)?, against))
         }
     };

@@ -9,19 +9,21 @@ use cudarc::driver::{result, sys};
 
 use crate::gpu::{Gpu, GpuError};
 use crate::node::memory::available_bytes;
-use crate::os::memory::HostBuffer;
+use crate::os::memory::{CallerMemory, HostBuffer};
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// CUDA gives out memory from this size on in pages of its own, aligned to 2 MiB.
 const LARGE_BYTES: u64 = 2 << 20;
 
-/// One allocation of device memory, aligned to 4 KiB as direct reads want it.
+/// One allocation of device memory, aligned to 4 KiB as direct reads want it; or memory of the caller's, as that is.
 pub struct DeviceBuffer {
     gpu: Arc<Gpu>,
     /// What the driver gave, and the first aligned address in it.
     allocation: u64,
     address: u64,
     bytes: u64,
+    /// Whether it is freed in the end.
+    is_own: bool,
 }
 
 impl DeviceBuffer {
@@ -35,7 +37,7 @@ impl DeviceBuffer {
         match unsafe { result::malloc_sync(size) } {
             Ok(allocation) => {
                 let address = if spare > 0 { align_up(allocation, DIRECT_ALIGN) } else { allocation };
-                Ok(DeviceBuffer { gpu: gpu.clone(), allocation, address, bytes })
+                Ok(DeviceBuffer { gpu: gpu.clone(), allocation, address, bytes, is_own: true })
             }
             Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 let free_bytes = gpu.memory_info().map(|(free, _)| free).ok();
@@ -48,6 +50,29 @@ impl DeviceBuffer {
             }
             Err(e) => Err(gpu.fail(&format!("allocate {bytes} bytes"))(e)),
         }
+    }
+
+    /// The caller's memory as a buffer. Refuses a range that does not lie in one allocation of this GPU's context, or of
+    /// another process that this one has opened.
+    pub fn of_caller(gpu: &Arc<Gpu>, memory: &CallerMemory) -> Result<DeviceBuffer, GpuError> {
+        let (address, bytes) = (memory.address(), memory.bytes());
+        gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
+        let what = format!("load into {bytes} bytes at {address:#x}");
+        let (mut allocation, mut size) = (0, 0usize);
+        // SAFETY: the context is current, and both results are written to this frame.
+        let code = unsafe { sys::cuMemGetAddressRange_v2(&mut allocation, &mut size, address) };
+        code.result().map_err(gpu.fail(&what))?;
+        let end = address.checked_add(bytes);
+        if end.is_none_or(|end| end > allocation.saturating_add(size as u64)) {
+            let why = format!("the allocation there has {size} bytes from {allocation:#x} on");
+            return Err(gpu.error(&what, &why));
+        }
+        Ok(DeviceBuffer { gpu: gpu.clone(), allocation, address, bytes, is_own: false })
+    }
+
+    /// Whether it is the caller's: what lies between the bytes of a load is not to be touched.
+    pub fn is_callers(&self) -> bool {
+        !self.is_own
     }
 
     pub fn gpu(&self) -> &Arc<Gpu> {
@@ -89,7 +114,7 @@ impl DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
-        if self.gpu.context.bind_to_thread().is_ok() {
+        if self.is_own && self.gpu.context.bind_to_thread().is_ok() {
             // SAFETY: allocated by `new` and freed once; copies into it borrow it and have ended. A failure means
             // a lost context, whose memory the driver frees.
             let _ = unsafe { result::free_sync(self.allocation) };

@@ -6,6 +6,7 @@ use crate::gpu::scatter::{Piece, Targets};
 use crate::load::engine::Job;
 use crate::load::loaded::Buffer;
 use crate::load::plan::{Cut, Plan};
+use crate::os::memory::HostBuffer;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// Where the bytes of one read land on devices.
@@ -36,13 +37,52 @@ pub fn in_place<'a>(plan: &Plan, buffers: &'a mut [Buffer], chunk_bytes: u64) ->
     lanes
 }
 
-/// Jobs that fill devices, a lane for each destination of the plan.
+/// Jobs that fill host memory by way of a buffer, lane by lane: for plans whose pieces lie anywhere.
+pub fn scattered<'a>(
+    plan: &Plan,
+    buffers: &'a mut [Buffer],
+    chunk_bytes: u64,
+) -> Vec<Vec<Job<Vec<(Piece, &'a mut [u8])>>>> {
+    let cuts: Vec<Cut> = plan.cuts(chunk_bytes).collect();
+    // Where each piece lands is cut out of its destination in the order in which those places lie.
+    let mut places: Vec<(usize, u64, u64, usize, usize)> = Vec::new();
+    for (job, cut) in cuts.iter().enumerate() {
+        let ends = |piece: &Piece| piece.to_end().unwrap_or(u64::MAX);
+        let of = |(i, piece): (usize, &Piece)| (piece.destination, piece.to, ends(piece), job, i);
+        places.extend(cut.pieces.iter().enumerate().map(of));
+    }
+    places.sort_unstable();
+    let mut landing: Vec<Vec<(Piece, &'a mut [u8])>> = cuts.iter().map(|_| Vec::new()).collect();
+    let mut rests: Vec<(u64, &'a mut [u8])> = Vec::new();
+    for buffer in buffers {
+        rests.push((0, buffer.host_mut().map(HostBuffer::as_mut_slice).unwrap_or_default()));
+    }
+    for (destination, to, end, job, piece) in places {
+        let Some((at, rest)) = rests.get_mut(destination) else { continue };
+        let (_, from_here) = std::mem::take(rest).split_at_mut((to - *at) as usize);
+        let (memory, after) = from_here.split_at_mut((end - to) as usize);
+        (*at, *rest) = (end, after);
+        landing[job].push((cuts[job].pieces[piece], memory));
+    }
+    let mut lanes: Vec<Vec<Job<_>>> = (0..plan.lanes).map(|_| Vec::new()).collect();
+    let mut jobs = cuts.into_iter().zip(landing);
+    for extent in &plan.extents {
+        let count = extent.bytes.div_ceil(align_up(chunk_bytes.max(1), DIRECT_ALIGN)) as usize;
+        lanes[extent.lane].extend(jobs.by_ref().take(count).map(|(cut, memory)| {
+            let Cut { file, file_offset, bytes, .. } = cut;
+            Job { file, file_offset, bytes, memory }
+        }));
+    }
+    lanes
+}
+
+/// Jobs that fill devices, lane by lane.
 pub fn to_devices<'a>(plan: &Plan, targets: Targets<'a>, copy_bytes: u64) -> Vec<Vec<Job<Landing<'a>>>> {
     let targets = Arc::new(targets);
-    let mut lanes: Vec<Vec<Job<Landing<'a>>>> = plan.destination_bytes.iter().map(|_| Vec::new()).collect();
+    let mut lanes: Vec<Vec<Job<Landing<'a>>>> = (0..plan.lanes).map(|_| Vec::new()).collect();
     let mut cuts = plan.cuts(copy_bytes);
     for extent in &plan.extents {
-        let lane = &mut lanes[plan.destination_of(extent)];
+        let lane = &mut lanes[extent.lane];
         let count = extent.bytes.div_ceil(align_up(copy_bytes.max(1), DIRECT_ALIGN)) as usize;
         lane.extend(cuts.by_ref().take(count).map(|Cut { file, file_offset, bytes, pieces }| Job {
             file,

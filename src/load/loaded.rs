@@ -1,11 +1,14 @@
 //! A checkpoint in memory: where it was to go, and where each tensor is.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::gpu::Gpu;
 use crate::gpu::memory::DeviceBuffer;
+use crate::load::parts::Part;
 use crate::load::plan::Plan;
+use crate::os::digest::Digest;
 use crate::os::memory::HostBuffer;
 
 /// Where to load to.
@@ -66,6 +69,10 @@ pub struct Loaded {
     pub plan: Plan,
     /// One for each destination of the plan; of a replicated load, one for each GPU, all alike.
     pub buffers: Vec<Buffer>,
+    /// What was delivered, where that is not each tensor of the checkpoint whole.
+    pub parts: Option<Arc<[Part]>>,
+    /// Digests that were made as the bytes were read, by tensor name.
+    pub read: Option<BTreeMap<String, Digest>>,
 }
 
 /// A loaded tensor: where it lies, and what it is.
@@ -97,15 +104,38 @@ impl<'a> View<'a> {
 }
 
 impl Loaded {
+    /// Each tensor of a checkpoint, whole.
+    pub fn whole(checkpoint: Arc<Checkpoint>, plan: Plan, buffers: Vec<Buffer>) -> Loaded {
+        Loaded { checkpoint, plan, buffers, parts: None, read: None }
+    }
+
     /// Whether each buffer holds the whole checkpoint.
     pub fn is_replicated(&self) -> bool {
         self.plan.destination_bytes.len() < self.buffers.len()
     }
 
-    /// Tensor `index` of the checkpoint; of a replicated load, in `copy`.
+    /// How many tensors it has.
+    pub fn len(&self) -> usize {
+        self.parts.as_ref().map_or(self.checkpoint.tensors.len(), |parts| parts.len())
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its tensor number `index`, as it was delivered.
+    pub fn tensor(&self, index: usize) -> &Tensor {
+        match &self.parts {
+            Some(parts) => &parts[index].tensor,
+            None => &self.checkpoint.tensors[index],
+        }
+    }
+
+    /// Its tensor number `index`; of a replicated load, in `copy`.
     pub fn view(&self, index: usize, copy: usize) -> View<'_> {
         let place = self.plan.places[index];
         let buffer = if self.is_replicated() { copy } else { place.destination };
-        View { tensor: &self.checkpoint.tensors[index], buffer: &self.buffers[buffer], offset: place.offset }
+        View { tensor: self.tensor(index), buffer: &self.buffers[buffer], offset: place.offset }
     }
 }

@@ -11,13 +11,15 @@ use crate::checkpoint::Checkpoint;
 use crate::gpu::{self, Gpu};
 use crate::load::error::Error;
 use crate::load::gds::choose::{self, Choice};
+use crate::load::into;
 use crate::load::loaded::{Destination, Placement};
 use crate::load::model::Model;
 use crate::load::options::Options;
 use crate::load::request::{Request, To};
 use crate::load::rings::Rings;
-use crate::load::run::load_opened;
+use crate::load::run::load_task;
 use crate::load::settings::{EngineChoice, IoChoice, Settings};
+use crate::load::task::Task;
 use crate::load::verify;
 
 /// Loads checkpoints. Loads may run side by side, from any threads: they share CUDA contexts, pinned memory and streams,
@@ -121,10 +123,19 @@ impl Loader {
         let gds = self.gds(&to, &chosen.dir)?;
         let options = Options::new(&self.settings, &to, gds)?;
         let open = || Ok(chosen.clone());
-        let (loaded, report) = load_opened(&open, &to, &options, &self.rings, &request.cancel)
+        let mut task = Task::whole(&open, &to);
+        task.progress = request.progress.as_deref();
+        task.digest = request.verify && chosen.manifest.is_none();
+        if let To::Into(target) = &request.to {
+            let (planned, lanes) = into::plan(&chosen, &request.select, target, &to)?;
+            (task.planned, task.lanes) = (Some(planned), lanes);
+        } else if request.select.has_slices() {
+            task.planned = Some(into::plan_slices(&chosen, &request.select, task.lanes.len())?);
+        }
+        let (loaded, report) = load_task(&task, &options, &self.rings, &request.cancel)
             .with_context(|| format!("load {}", checkpoint.dir.display()))?;
         if request.verify {
-            let (expected, _) = verify::expected(&loaded.checkpoint, &request.cancel)?;
+            let (expected, _) = verify::expected(&loaded, &request.cancel)?;
             let tensors = verify::check(&loaded, &expected, &request.cancel)?.wrong;
             if !tensors.is_empty() {
                 return Err(Error::Corrupt { tensors });
@@ -135,6 +146,10 @@ impl Loader {
 
     fn destination(&self, to: &To) -> Result<Destination, Error> {
         let placed = |labels: &[String], placement| Ok(Destination::Gpus(self.open(labels)?, placement));
+        let to = match to {
+            To::Into(target) => &target.destination()?,
+            to => to,
+        };
         match (to, self.settings.engine) {
             (To::Host, EngineChoice::Pinned | EngineChoice::Gds) => Err(Error::Refused(
                 "the engines pinned and gds load to GPUs, and host memory was named".into(),
@@ -149,6 +164,7 @@ impl Loader {
             (To::Gpu(label), _) => placed(std::slice::from_ref(label), Placement::Balanced),
             (To::Balanced(labels), _) => placed(labels, Placement::Balanced),
             (To::Replicate(labels), _) => placed(labels, Placement::Replicate),
+            (To::Into(_), _) => Err(Error::Refused("memory within memory; please report this".into())),
         }
     }
 

@@ -53,8 +53,7 @@ impl<'m> Weight<'m> {
 
 impl Model {
     pub(super) fn new(loaded: Loaded, report: LoadReport) -> Model {
-        let names = loaded.checkpoint.tensors.iter().enumerate();
-        let by_name = names.map(|(i, tensor)| (tensor.name.clone(), i)).collect();
+        let by_name = (0..loaded.len()).map(|i| (loaded.tensor(i).name.clone(), i)).collect();
         Model { loaded, by_name, report }
     }
 
@@ -70,7 +69,7 @@ impl Model {
 
     /// The names of its tensors, in the order in which they lie in the checkpoint.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.loaded.checkpoint.tensors.iter().map(|tensor| tensor.name.as_str())
+        (0..self.loaded.len()).map(|i| self.loaded.tensor(i).name.as_str())
     }
 
     /// The tensor of this name; of a replicated load, on the first GPU. [`Error::NotFound`] where there is none.

@@ -14,16 +14,17 @@ use crate::gpu::memory::{DeviceSlice, Pinned};
 use crate::gpu::{Gpu, GpuError};
 use crate::load::engine::{Engine, Job, PathTaken, Worker};
 use crate::load::jobs::{Landing, targets, to_devices};
-use crate::load::loaded::{Buffer, Loaded, Placement};
+use crate::load::loaded::{Buffer, Destination, Loaded, Placement};
 use crate::load::options::Options;
 use crate::load::phases::Phases;
 use crate::load::plan::Plan;
 use crate::load::pool::{Asked, Chunk, Filling, Model, Pool};
-use crate::load::prepare::{allocate, each_once, gpus_of_lanes, poison_all};
+use crate::load::prepare::{each_once, poison_all};
 use crate::load::report::{Clock, LoadReport};
 use crate::load::rings::Rings;
 use crate::load::run::load_to_gpus;
 use crate::load::source::{Sources, Storage};
+use crate::load::task::{Task, allocate, lanes};
 use crate::load::transfer::transfer;
 use crate::os::cancel::Cancel;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
@@ -38,14 +39,14 @@ pub fn load(
     cancel: &Cancel,
 ) -> Result<(Loaded, LoadReport)> {
     let clock = Clock::start();
-    let lanes = gpus_of_lanes(gpus, placement);
+    let lanes = lanes(&Destination::Gpus(gpus.to_vec(), placement));
     match pool.ask(path, lanes.len(), options.threads)? {
         Asked::Held(model) => from_pool(&model, &lanes, options, clock),
         Asked::Missing(filling) => fill(*filling, &lanes, options, cancel, clock),
         Asked::TooSmall(why) => {
             let open = || Ok(Arc::new(Checkpoint::open_whole(path)?));
-            let rings = Rings::default();
-            let (loaded, mut report) = load_to_gpus(&open, gpus, placement, options, &rings, cancel)?;
+            let task = Task::whole(&open, &Destination::Gpus(gpus.to_vec(), placement));
+            let (loaded, mut report) = load_to_gpus(&task, options, &Rings::default(), cancel)?;
             report.path_reason = format!("not through the pool: {why}; {}", report.path_reason);
             Ok((loaded, report))
         }
@@ -171,7 +172,7 @@ fn finished(
     taken: PathTaken,
 ) -> Result<(Loaded, LoadReport)> {
     let report = LoadReport::new(&checkpoint, &plan, options, phases, elapsed_s, taken);
-    Ok((Loaded { checkpoint, plan, buffers }, report))
+    Ok((Loaded::whole(checkpoint, plan, buffers), report))
 }
 
 struct FillEngine<'s, 'a> {

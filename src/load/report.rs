@@ -69,6 +69,16 @@ impl LoadReport {
     }
 }
 
+impl LoadReport {
+    /// Counts a plan that was made before the load began, and what it delivers.
+    pub(super) fn count_plan(&mut self, plan_s: f64, bytes: u64) {
+        self.phases.plan_s += plan_s;
+        self.elapsed_s += plan_s;
+        self.bytes = bytes;
+        self.gb_per_s = bytes as f64 / self.elapsed_s / 1e9;
+    }
+}
+
 /// A stopwatch that counts laps.
 pub struct Clock {
     started: Instant,

@@ -1,10 +1,14 @@
 //! What a loader is asked for: where to, which tensors, and what to look at on the way.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::load::error::Error;
+use crate::load::model::Device;
+use crate::load::parts::{Part, Slice};
 use crate::os::cancel::Cancel;
+use crate::os::memory::CallerMemory;
 
 /// Where a checkpoint goes. GPUs are named by their index under CUDA_VISIBLE_DEVICES, as `"0"`, or by their UUID, as
 /// nvidia-smi prints it.
@@ -20,6 +24,71 @@ pub enum To {
     Balanced(Vec<String>),
     /// Everything to each of these GPUs: read once, copied to all.
     Replicate(Vec<String>),
+    /// Memory that the caller owns, as torch tensors or an imported allocation.
+    Into(Target),
+}
+
+/// Memory that the caller owns, on the host or on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    pub(super) device: Device,
+    pub(super) memory: CallerMemory,
+}
+
+impl Memory {
+    /// `bytes` bytes from `address` on, which is an address in this process, or on that GPU.
+    ///
+    /// # Safety
+    /// The range is memory that may be written to, and stays so until every load into it has ended and every [`Model`] that
+    /// was loaded into it is dropped. Meanwhile nobody else writes to it, and during a load nobody reads it: also no kernel
+    /// that was queued before, so synchronize first.
+    ///
+    /// [`Model`]: crate::Model
+    pub unsafe fn new(device: Device, address: u64, bytes: u64) -> Memory {
+        // SAFETY: the caller promises just that.
+        Memory { device, memory: unsafe { CallerMemory::new(address, bytes) } }
+    }
+}
+
+/// What goes where in the caller's memory. All of that lies in host memory, or all on GPUs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub(super) memory: Vec<Memory>,
+    pub(super) layout: Layout,
+}
+
+/// How a [`Target`] is laid out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Layout {
+    Tensors(BTreeMap<String, (usize, u64)>),
+    Ranges(Vec<ByteRange>),
+}
+
+/// Bytes of a checkpoint, and where they go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteRange {
+    /// From the first byte of the checkpoint: its files laid end to end, in their order.
+    pub from: u64,
+    /// How many.
+    pub bytes: u64,
+    /// Into which of the target's memories.
+    pub memory: usize,
+    /// From the first byte of that.
+    pub to: u64,
+}
+
+impl Target {
+    /// Every tensor that is selected to a place of its own: by its name, into which memory, and how many bytes from that
+    /// one's start.
+    pub fn tensors(memory: Vec<Memory>, places: BTreeMap<String, (usize, u64)>) -> Target {
+        Target { memory, layout: Layout::Tensors(places) }
+    }
+
+    /// Ranges of the checkpoint, in any order; what several want is read once. The model has them as one-dimensional
+    /// tensors of bytes, named `range 0`, `range 1` and so on.
+    pub fn ranges(memory: Vec<Memory>, ranges: Vec<ByteRange>) -> Target {
+        Target { memory, layout: Layout::Ranges(ranges) }
+    }
 }
 
 impl To {
@@ -40,32 +109,85 @@ pub enum Select {
     Names(BTreeSet<String>),
     /// Those whose names begin so, as `"model.layers.3."`.
     Prefix(String),
+    /// These, whole (`None`) or a slice of each.
+    Slices(BTreeMap<String, Option<Slice>>),
 }
 
 impl Select {
+    /// What rank `rank` of `ranks` holds of a checkpoint in tensor parallelism: of each tensor an equal share along the axis
+    /// that `axis` names for it, by its name and shape; all of those for which it names none. Refuses shares that are no
+    /// whole number of elements.
+    pub fn rank(
+        checkpoint: &Checkpoint,
+        rank: u64,
+        ranks: u64,
+        axis: impl Fn(&str, &[u64]) -> Option<usize>,
+    ) -> Result<Select, Error> {
+        if rank >= ranks {
+            return Err(Error::Refused(format!("there is no rank {rank} of {ranks}: they count from 0")));
+        }
+        let mut slices = BTreeMap::new();
+        for tensor in &checkpoint.tensors {
+            let slice = axis(&tensor.name, &tensor.shape).map(|axis| -> Result<Slice, Error> {
+                let extent = tensor.shape.get(axis).copied().unwrap_or(0);
+                if !extent.is_multiple_of(ranks) || axis >= tensor.shape.len() {
+                    return Err(Error::Refused(format!(
+                        "tensor '{}' of shape {:?} can't be shared out to {ranks} ranks along axis {axis}",
+                        tensor.name, tensor.shape
+                    )));
+                }
+                let share = extent / ranks;
+                Ok(Slice { axis, range: rank * share..(rank + 1) * share })
+            });
+            slices.insert(tensor.name.clone(), slice.transpose()?);
+        }
+        Ok(Select::Slices(slices))
+    }
+
     /// The checkpoint with these tensors only.
     pub(super) fn apply(&self, checkpoint: &Checkpoint) -> Result<Option<Checkpoint>, Error> {
         let wanted = |name: &str| match self {
             Select::All => true,
             Select::Names(names) => names.contains(name),
             Select::Prefix(prefix) => name.starts_with(prefix.as_str()),
+            Select::Slices(slices) => slices.contains_key(name),
         };
         if *self == Select::All {
             return Ok(None);
         }
         let mut chosen = checkpoint.clone();
         chosen.tensors.retain(|tensor| wanted(&tensor.name));
-        if let Select::Names(names) = self {
-            let found: HashSet<&str> = chosen.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-            if let Some(name) = names.iter().find(|name| !found.contains(name.as_str())) {
-                return Err(Error::NotFound(format!("{} has no tensor '{name}'", checkpoint.dir.display())));
-            }
+        let found: HashSet<&str> = chosen.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        let is_missing = |name: &&String| !found.contains(name.as_str());
+        let missing = match self {
+            Select::Names(names) => names.iter().find(is_missing),
+            Select::Slices(slices) => slices.keys().find(is_missing),
+            Select::All | Select::Prefix(_) => None,
+        };
+        if let Some(name) = missing {
+            return Err(Error::NotFound(format!("{} has no tensor '{name}'", checkpoint.dir.display())));
         }
         if let (Select::Prefix(prefix), []) = (self, chosen.tensors.as_slice()) {
             let dir = checkpoint.dir.display();
             return Err(Error::NotFound(format!("{dir} has no tensor whose name begins with '{prefix}'")));
         }
         Ok(Some(chosen))
+    }
+
+    /// Whether some tensors are wanted in part.
+    pub(super) fn has_slices(&self) -> bool {
+        matches!(self, Select::Slices(slices) if slices.values().any(Option::is_some))
+    }
+
+    /// What is delivered of a tensor that is selected.
+    pub(super) fn part(&self, tensor: &Tensor) -> Result<Part, Error> {
+        match self {
+            Select::Slices(slices) => match slices.get(&tensor.name) {
+                Some(Some(slice)) => Part::sliced(tensor, slice),
+                _ => Ok(Part::whole(tensor)),
+            },
+            _ => Ok(Part::whole(tensor)),
+        }
     }
 }
 
@@ -76,12 +198,16 @@ pub struct Request {
     pub(super) select: Select,
     pub(super) cancel: Cancel,
     pub(super) verify: bool,
+    pub(super) progress: Option<Arc<Progress>>,
 }
+
+/// Told of bytes that were read so far, and of all that will be.
+type Progress = dyn Fn(u64, u64) + Send + Sync;
 
 impl Request {
     /// All tensors to there, unverified, for as long as it takes.
     pub fn to(to: To) -> Request {
-        Request { to, select: Select::All, cancel: Cancel::new(), verify: false }
+        Request { to, select: Select::All, cancel: Cancel::new(), verify: false, progress: None }
     }
 
     /// Loads these tensors only.
@@ -94,8 +220,15 @@ impl Request {
         Request { cancel: cancel.clone(), ..self }
     }
 
+    /// Calls `tell` while bytes come, with those that were read so far and all that will be, from the threads that read: it
+    /// should return at once.
+    pub fn progress(self, tell: impl Fn(u64, u64) + Send + Sync + 'static) -> Request {
+        Request { progress: Some(Arc::new(tell)), ..self }
+    }
+
     /// Digests every tensor where it lies and compares that with what was recorded when it was saved; where nothing was,
-    /// with a second, plain read of the files. What differs is [`Error::Corrupt`].
+    /// with digests made of the bytes as they were read, or, where they go past host memory or are slices, with a second,
+    /// plain read of the files. What differs is [`Error::Corrupt`].
     pub fn verify(self, verify: bool) -> Request {
         Request { verify, ..self }
     }

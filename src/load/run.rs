@@ -6,22 +6,21 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use crate::checkpoint::Checkpoint;
-use crate::gpu::Gpu;
+use crate::load::digesting::Digesting;
 use crate::load::engine::Engine;
-use crate::load::jobs::{in_place, targets, to_devices};
-use crate::load::loaded::{Buffer, Destination, Loaded, Placement};
+use crate::load::jobs::{in_place, scattered, targets, to_devices};
+use crate::load::loaded::{Destination, Loaded};
 use crate::load::options::Options;
 use crate::load::phases::Phases;
 use crate::load::pinned::Ring;
-use crate::load::plan::{Plan, Spacing};
-use crate::load::prepare::{Open, allocate, gpus_of_lanes, poison_all};
+use crate::load::prepare::poison_all;
 use crate::load::report::{Clock, LoadReport};
 use crate::load::rings::Rings;
-use crate::load::transfer::transfer;
+use crate::load::source::Storage;
+use crate::load::task::Task;
+use crate::load::transfer::transfer_telling;
 use crate::load::{gds, host, pinned, source};
-use crate::node;
 use crate::os::cancel::Cancel;
-use crate::os::memory::HostBuffer;
 
 /// Opens the checkpoint at `path` and loads it, both on the clock.
 pub fn load(
@@ -34,45 +33,43 @@ pub fn load(
         let checkpoint = Checkpoint::open_below(path, options.storage_path.as_deref())?.whole()?;
         Ok(Arc::new(checkpoint))
     };
-    load_opened(&open, to, options, &Rings::default(), cancel)
-        .with_context(|| format!("load {}", path.display()))
+    let task = Task::whole(&open, to);
+    load_task(&task, options, &Rings::default(), cancel).with_context(|| format!("load {}", path.display()))
 }
 
-/// Loads a checkpoint, with a ring that was kept where one fits.
-pub(super) fn load_opened(
-    checkpoint: &Open<'_>,
-    to: &Destination,
+/// Makes a load, with a ring that was kept where one fits.
+pub(super) fn load_task(
+    task: &Task<'_>,
     options: &Options,
     rings: &Rings,
     cancel: &Cancel,
 ) -> Result<(Loaded, LoadReport)> {
-    match to {
-        Destination::Host => load_to_host(checkpoint, options, cancel),
-        Destination::Gpus(gpus, placement) => {
-            load_to_gpus(checkpoint, gpus, *placement, options, rings, cancel)
-        }
+    let (loaded, mut report) = match task.lanes.is_empty() {
+        true => load_to_host(task, options, cancel)?,
+        false => load_to_gpus(task, options, rings, cancel)?,
+    };
+    if let Some(planned) = &task.planned {
+        report.count_plan(planned.plan_s, loaded.plan.delivered_bytes());
     }
+    Ok((loaded, report))
 }
 
 /// By cuFile where that was chosen and holds what it promised, else through the ring.
 pub(super) fn load_to_gpus(
-    checkpoint: &Open<'_>,
-    gpus: &[Arc<Gpu>],
-    placement: Placement,
+    task: &Task<'_>,
     options: &Options,
     rings: &Rings,
     cancel: &Cancel,
 ) -> Result<(Loaded, LoadReport)> {
     let why_not = match &options.gds {
-        Ok(gds) => match gds::load::load(checkpoint, gpus, placement, options, gds, cancel)? {
+        Ok(gds) => match gds::load::load(task, options, gds, cancel)? {
             gds::load::Came::Loaded(done) => return Ok(*done),
             gds::load::Came::NotDirect(why) => Some(format!("no GDS: {why}")),
         },
         Err(why) => why.clone(),
     };
-    let lanes = gpus_of_lanes(gpus, placement);
-    let ring = rings.take(&lanes, options);
-    let (loaded, mut report) = load_by_ring(checkpoint, &lanes, options, &ring, cancel)?;
+    let ring = rings.take(&task.lanes, options);
+    let (loaded, mut report) = load_by_ring(task, options, &ring, cancel)?;
     // After a failure it is dropped instead: what went wrong may lie in it.
     rings.keep(ring);
     if let Some(why) = why_not {
@@ -81,32 +78,44 @@ pub(super) fn load_to_gpus(
     Ok((loaded, report))
 }
 
-fn load_to_host(checkpoint: &Open<'_>, options: &Options, cancel: &Cancel) -> Result<(Loaded, LoadReport)> {
+fn load_to_host(task: &Task<'_>, options: &Options, cancel: &Cancel) -> Result<(Loaded, LoadReport)> {
     let mut clock = Clock::start();
     let mut phases = Phases::default();
-    let checkpoint = checkpoint()?;
+    let checkpoint = (task.open)()?;
     let sources = source::Sources::open(&checkpoint, options.io)?;
-    let engine = host::HostEngine::new(&sources);
     phases.open_s = clock.lap();
-    let plan = Plan::new(&checkpoint, 1, Spacing::AsInFile)?;
+    let plan = task.plan(&checkpoint)?;
     phases.plan_s = clock.lap();
-    node::memory::check(plan.destination_bytes.iter().sum())?;
-    let allocate = |bytes: &u64| HostBuffer::new(*bytes).map(Buffer::Host);
-    let mut buffers = plan.destination_bytes.iter().map(allocate).collect::<Result<Vec<_>>>()?;
+    let mut buffers = task.memory(&plan)?;
     phases.allocate_s = clock.lap();
-    let jobs = in_place(&plan, &mut buffers, options.chunk_bytes);
-    transfer(&checkpoint.files, jobs, &engine, options.threads, cancel)?;
+    let digesting = task.digest.then(|| Digesting::new(&sources, &checkpoint));
+    let storage: &dyn Storage = digesting.as_ref().map_or(&sources, |digesting| digesting);
+    let (files, threads, meter) = (&checkpoint.files, options.threads, task.meter(&plan));
+    let taken = match task.is_in_place() {
+        true => {
+            let engine = host::HostEngine::new(storage);
+            let jobs = in_place(&plan, &mut buffers, options.chunk_bytes);
+            transfer_telling(files, jobs, &engine, threads, cancel, &meter)?;
+            engine.outcome()
+        }
+        false => {
+            let engine = host::ScatterEngine::new(storage, options.chunk_bytes);
+            let jobs = scattered(&plan, &mut buffers, options.chunk_bytes);
+            transfer_telling(files, jobs, &engine, threads, cancel, &meter)?;
+            engine.outcome()
+        }
+    };
+    let read = digesting.map(Digesting::finish);
     sources.check_unchanged(&checkpoint)?;
     phases.transfer_s = clock.lap();
-    let report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), engine.outcome());
-    Ok((Loaded { checkpoint, plan, buffers }, report))
+    let report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), taken);
+    Ok((Loaded { read, ..task.loaded(checkpoint, plan, buffers) }, report))
 }
 
 /// A new ring is pinned while the index is parsed, device memory allocated, and the first chunks read; `register_s` is the
 /// wait for its first slots.
 fn load_by_ring(
-    checkpoint: &Open<'_>,
-    lanes: &[Vec<Arc<Gpu>>],
+    task: &Task<'_>,
     options: &Options,
     ring: &Ring,
     cancel: &Cancel,
@@ -119,26 +128,29 @@ fn load_by_ring(
         if !ring.is_filled() {
             scope.spawn(|| ring.fill());
         }
-        let checkpoint = checkpoint()?;
+        let checkpoint = (task.open)()?;
         let sources = source::Sources::open(&checkpoint, options.io)?;
         phases.open_s = clock.lap();
-        let plan = Plan::new(&checkpoint, lanes.len(), Spacing::Aligned)?;
+        let plan = task.plan(&checkpoint)?;
         phases.plan_s = clock.lap();
-        let mut buffers = allocate(&plan, lanes)?;
+        let mut buffers = task.memory(&plan)?;
         phases.allocate_s = clock.lap();
         ring.wait_for_first()?;
         phases.register_s = clock.lap();
         poison_all(&mut buffers, options, &mut clock)?;
         drop(hold);
-        let engine = pinned::PinnedEngine::new(&sources, ring);
+        let digesting = task.digest.then(|| Digesting::new(&sources, &checkpoint));
+        let storage: &dyn Storage = digesting.as_ref().map_or(&sources, |digesting| digesting);
+        let engine = pinned::PinnedEngine::new(storage, ring);
         let jobs = to_devices(&plan, targets(&plan, &mut buffers), options.copy_bytes);
         let jobs = pinned::in_parts(ring, jobs);
-        transfer(&checkpoint.files, jobs, &engine, options.threads, cancel)?;
+        transfer_telling(&checkpoint.files, jobs, &engine, options.threads, cancel, &task.meter(&plan))?;
+        let taken = engine.outcome();
+        let read = digesting.map(Digesting::finish);
         sources.check_unchanged(&checkpoint)?;
         phases.transfer_s = clock.lap();
-        let mut report =
-            LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), engine.outcome());
+        let mut report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), taken);
         (report.copy_bytes, report.staging_bytes) = (options.copy_bytes, ring.bytes());
-        Ok((Loaded { checkpoint, plan, buffers }, report))
+        Ok((Loaded { read, ..task.loaded(checkpoint, plan, buffers) }, report))
     })
 }

@@ -30,6 +30,18 @@ pub fn transfer<E: Engine>(
     threads: usize,
     cancel: &Cancel,
 ) -> Result<()> {
+    transfer_telling(files, lanes, engine, threads, cancel, &|_| {})
+}
+
+/// As [`transfer`]; calls `moved` with the bytes of every read.
+pub fn transfer_telling<E: Engine>(
+    files: &[DataFile],
+    lanes: Vec<Vec<Job<E::Memory>>>,
+    engine: &E,
+    threads: usize,
+    cancel: &Cancel,
+    moved: &(dyn Fn(u64) + Sync),
+) -> Result<()> {
     let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
     let stop = AtomicBool::new(false);
     let lanes: Vec<(usize, Queue<E::Memory>)> =
@@ -39,7 +51,7 @@ pub fn transfer<E: Engine>(
             for _ in 0..threads.clamp(1, (*jobs).max(1)) {
                 let (stop, failure) = (&stop, &failure);
                 scope.spawn(move || {
-                    if let Err(error) = work(files, engine, lane, queue, stop, cancel) {
+                    if let Err(error) = work(files, engine, lane, queue, stop, cancel, moved) {
                         failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
                     }
                 });
@@ -80,6 +92,7 @@ fn work<E: Engine>(
     queue: &Queue<E::Memory>,
     stop: &AtomicBool,
     cancel: &Cancel,
+    moved: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
     let mut at_work = AtWork { engine, queue, stop, finished: false };
     let mut worker = engine.worker(lane).context("start a reader thread")?;
@@ -100,7 +113,10 @@ fn work<E: Engine>(
                     path.display(),
                     job.bytes - done
                 ),
-                Ok(n) => done += n,
+                Ok(n) => {
+                    done += n;
+                    moved(n);
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => {
                     bail!(ReadError { path: path.clone(), offset: at, bytes: job.bytes - done, source })

@@ -1,15 +1,16 @@
 //! Digests of what lies in the destination, held against what was written.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Result;
 
-use crate::checkpoint::Checkpoint;
-use crate::checkpoint::reader::{TensorReader, TensorSource};
+use crate::checkpoint::reader::TensorSource;
 use crate::gpu::kernels;
 use crate::gpu::memory::DeviceBuffer;
-use crate::load::{Buffer, Loaded, View};
+use crate::load::parts::Part;
+use crate::load::{Buffer, Loaded, View, reread};
 use crate::os::cancel::Cancel;
 use crate::os::digest;
 use crate::os::digest::Digest;
@@ -21,20 +22,26 @@ const PART_BYTES: u64 = 16 << 20;
 /// Digests by tensor name.
 pub type Digests = BTreeMap<String, Digest>;
 
-/// What a checkpoint's tensors should be: from its manifest, or from a second, plain read of its files.
-pub fn expected(checkpoint: &Checkpoint, cancel: &Cancel) -> Result<(Digests, &'static str)> {
-    match &checkpoint.manifest {
-        Some(manifest) => Ok((manifest.tensors.clone(), "the manifest's digests")),
-        None => Ok((reread(checkpoint, cancel)?, "a second read of the files")),
-    }
-}
-
-/// Digests of every tensor, read from the files without any engine.
-pub fn reread(checkpoint: &Checkpoint, cancel: &Cancel) -> Result<Digests> {
-    let reader = TensorReader::new(checkpoint.clone())?;
-    let sizes: Vec<u64> = checkpoint.tensors.iter().map(|t| t.bytes).collect();
-    let digests = read_digests(&sizes, &reader, cancel)?;
-    Ok(checkpoint.tensors.iter().map(|t| t.name.clone()).zip(digests).collect())
+/// What the tensors of a load should be, and whence that is known: recorded when they were saved, made as they were read,
+/// or, where neither is so, from a second, plain read of the files.
+pub fn expected(loaded: &Loaded, cancel: &Cancel) -> Result<(Digests, &'static str)> {
+    let recorded = loaded.checkpoint.manifest.as_ref().map(|manifest| &manifest.tensors);
+    let (mut digests, against) = match (recorded, &loaded.read) {
+        (Some(recorded), _) => (recorded.clone(), "the manifest's digests"),
+        (None, Some(read)) => (read.clone(), "digests made as the bytes were read"),
+        (None, None) => (Digests::new(), "a second read of the files"),
+    };
+    let whole = |tensor| Cow::Owned(Part::whole(tensor));
+    let parts: Vec<Cow<'_, Part>> = match &loaded.parts {
+        Some(parts) => parts.iter().map(Cow::Borrowed).collect(),
+        None if recorded.is_some() => Vec::new(),
+        None => loaded.checkpoint.tensors.iter().map(whole).collect(),
+    };
+    let is_unknown = |part: &&Part| !part.is_whole || !digests.contains_key(&part.tensor.name);
+    let unknown: Vec<&Part> = parts.iter().map(Cow::as_ref).filter(is_unknown).collect();
+    let found = reread::digests(&loaded.checkpoint, &unknown, cancel)?;
+    digests.extend(unknown.iter().map(|part| part.tensor.name.clone()).zip(found));
+    Ok((digests, against))
 }
 
 /// Digests of tensors of these sizes, from one read of each.
@@ -75,7 +82,7 @@ pub fn check(loaded: &Loaded, expected: &Digests, cancel: &Cancel) -> Result<Che
     let copies = if loaded.is_replicated() { loaded.buffers.len() } else { 1 };
     let mut checked = Checked::default();
     for copy in 0..copies {
-        let views: Vec<View> = (0..loaded.checkpoint.tensors.len()).map(|i| loaded.view(i, copy)).collect();
+        let views: Vec<View> = (0..loaded.len()).map(|i| loaded.view(i, copy)).collect();
         check_views(&views, expected, &mut checked, cancel)?;
     }
     Ok(checked)
@@ -140,8 +147,51 @@ fn in_parts(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::load::rings::Rings;
+    use crate::load::run::load_task;
+    use crate::load::task::Task;
+    use crate::load::{Destination, Options, Select, Settings, Slice, into};
     use crate::os::cancel::Interrupted;
+
+    /// Three tensors in a safetensors file, the last of them four bytes long.
+    fn small() -> (tempfile::TempDir, Arc<Checkpoint>) {
+        let dir = tempfile::tempdir().unwrap();
+        let header = r#"{"a":{"dtype":"U8","shape":[3,40],"data_offsets":[0,120]},"b":{"dtype":"BF16","shape":[70],"data_offsets":[120,260]},"c":{"dtype":"F32","shape":[],"data_offsets":[260,264]}}"#;
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend_from_slice(header.as_bytes());
+        file.extend((0..264u32).map(|i| (i * 7) as u8));
+        std::fs::write(dir.path().join("model.safetensors"), file).unwrap();
+        let checkpoint = Arc::new(Checkpoint::open(dir.path()).unwrap());
+        (dir, checkpoint)
+    }
+
+    #[test]
+    fn damage_shows_against_digests_made_while_reading_and_against_a_second_read() {
+        let (_dir, checkpoint) = small();
+        let open = || Ok(checkpoint.clone());
+        let options = Options::new(&Settings::default(), &Destination::Host, Err(None)).unwrap();
+        for (digest, sliced) in [(true, false), (false, false), (false, true)] {
+            let mut task = Task { digest, ..Task::whole(&open, &Destination::Host) };
+            if sliced {
+                let slice = Some(Slice { axis: 1, range: 3..30 });
+                let slices = [("a".to_string(), slice), ("b".to_string(), None), ("c".to_string(), None)];
+                let select = Select::Slices(slices.into());
+                task.planned = Some(into::plan_slices(&checkpoint, &select, 0).unwrap());
+            }
+            let (mut loaded, _) = load_task(&task, &options, &Rings::default(), &Cancel::new()).unwrap();
+            let (digests, against) = expected(&loaded, &Cancel::new()).unwrap();
+            assert_eq!(against.contains("as the bytes were read"), digest, "{against}");
+            assert_eq!(check(&loaded, &digests, &Cancel::new()).unwrap().wrong, [""; 0]);
+            let offset = loaded.view(1, 0).offset as usize;
+            loaded.buffers[0].host_mut().unwrap().as_mut_slice()[offset + 139] ^= 1;
+            let wrong = check(&loaded, &digests, &Cancel::new()).unwrap().wrong;
+            assert!(matches!(wrong.as_slice(), [one] if one.starts_with("tensor 'b': digest")), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn ctrl_c_ends_a_verification() {

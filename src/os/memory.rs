@@ -1,4 +1,6 @@
-//! Host buffers: anonymous memory in huge pages where the kernel has them.
+//! Host buffers: anonymous memory in huge pages where the kernel has them, or memory of the caller's.
+
+use std::ptr::NonNull;
 
 use anyhow::{Context, Result};
 use memmap2::{Advice, MmapMut, MmapOptions};
@@ -7,12 +9,48 @@ use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Zeroed host memory whose first byte is aligned to 2 MiB and whose length is a multiple of 4 KiB.
+/// Memory that somebody else owns, on the host or on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallerMemory {
+    address: u64,
+    bytes: u64,
+}
+
+impl CallerMemory {
+    /// # Safety
+    /// The range is memory that may be written to, and stays so until every load into it has ended and every model that was
+    /// loaded into it is dropped. Meanwhile nobody else writes to it, and during a load nobody reads it.
+    pub unsafe fn new(address: u64, bytes: u64) -> CallerMemory {
+        CallerMemory { address, bytes }
+    }
+
+    /// Where its first byte is.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// How long it is.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// Host memory: zeroed, its first byte aligned to 2 MiB, its length a multiple of 4 KiB; or the caller's, as that is.
 pub struct HostBuffer {
-    map: MmapMut,
-    start: usize,
+    memory: Memory,
     bytes: usize,
 }
+
+enum Memory {
+    /// From this byte of the map on.
+    Own(MmapMut, usize),
+    Caller(NonNull<u8>),
+}
+
+// SAFETY: whoever made `CallerMemory` promised that nobody else writes there; the buffer is the only way to it, as a Vec is.
+unsafe impl Send for HostBuffer {}
+// SAFETY: as above; shared, it can only be read.
+unsafe impl Sync for HostBuffer {}
 
 impl HostBuffer {
     /// Reserves at least `bytes`; pages come with the first write. What memory can't hold the kernel grants, and kills the
@@ -27,7 +65,15 @@ impl HostBuffer {
         // A kernel without huge pages serves small ones.
         let _ = map.advise(Advice::HugePage);
         let start = map.as_ptr().align_offset(HUGE_PAGE_BYTES);
-        Ok(HostBuffer { map, start, bytes: length })
+        Ok(HostBuffer { memory: Memory::Own(map, start), bytes: length })
+    }
+
+    /// The caller's memory as a buffer; without a byte where its address is null.
+    pub fn of_caller(memory: &CallerMemory) -> HostBuffer {
+        match NonNull::new(memory.address as *mut u8) {
+            Some(start) => HostBuffer { memory: Memory::Caller(start), bytes: memory.bytes as usize },
+            None => HostBuffer { memory: Memory::Caller(NonNull::dangling()), bytes: 0 },
+        }
     }
 
     /// Brings every page in now, with this many threads: page faults are what pinning waits for.
@@ -47,11 +93,19 @@ impl HostBuffer {
     }
 
     pub fn as_slice(&self) -> &[u8] {
-        &self.map[self.start..self.start + self.bytes]
+        match &self.memory {
+            Memory::Own(map, start) => &map[*start..*start + self.bytes],
+            // SAFETY: by the promise at `CallerMemory::new` the range is there, and nobody writes to it.
+            Memory::Caller(start) => unsafe { std::slice::from_raw_parts(start.as_ptr(), self.bytes) },
+        }
     }
 
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.map[self.start..self.start + self.bytes]
+        match &mut self.memory {
+            Memory::Own(map, start) => &mut map[*start..*start + self.bytes],
+            // SAFETY: as in `as_slice`; nobody else reads it either, and `self` is borrowed exclusively.
+            Memory::Caller(start) => unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.bytes) },
+        }
     }
 }
 

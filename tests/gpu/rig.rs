@@ -255,6 +255,6 @@ impl Parts {
     }
 
     pub fn loaded(self) -> Loaded {
-        Loaded { checkpoint: self.checkpoint.into(), plan: self.plan, buffers: self.buffers }
+        Loaded::whole(self.checkpoint.into(), self.plan, self.buffers)
     }
 }

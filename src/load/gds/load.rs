@@ -1,21 +1,18 @@
 //! A load by cuFile, from the call to the last byte in place.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result, bail};
 
-use crate::gpu::Gpu;
 use crate::load::engine::Engine;
 use crate::load::gds::engine::{Gds, GdsEngine};
 use crate::load::gds::memory::of_landings;
 use crate::load::jobs::{targets, to_devices};
-use crate::load::loaded::{Loaded, Placement};
+use crate::load::loaded::Loaded;
 use crate::load::options::Options;
 use crate::load::phases::Phases;
-use crate::load::plan::{Plan, Spacing};
-use crate::load::prepare::{Open, allocate, gpus_of_lanes, poison_all};
+use crate::load::prepare::{each_once, poison_all};
 use crate::load::report::{Clock, LoadReport};
-use crate::load::transfer::transfer;
+use crate::load::task::Task;
+use crate::load::transfer::transfer_telling;
 use crate::os::cancel::Cancel;
 use crate::os::sys;
 
@@ -28,23 +25,16 @@ pub enum Came {
 
 /// Loads to GPUs by cuFile. The proof of its way, which reads a little of each file, and poisoning are not on the clock;
 /// the driver is open already.
-pub fn load(
-    checkpoint: &Open<'_>,
-    gpus: &[Arc<Gpu>],
-    placement: Placement,
-    options: &Options,
-    gds: &Gds,
-    cancel: &Cancel,
-) -> Result<Came> {
+pub fn load(task: &Task<'_>, options: &Options, gds: &Gds, cancel: &Cancel) -> Result<Came> {
     let mut clock = Clock::start();
     let mut phases = Phases::default();
-    let gpus_of_lane = gpus_of_lanes(gpus, placement);
-    let checkpoint = checkpoint()?;
+    let gpus = each_once(task.lanes.iter().flatten());
+    let checkpoint = (task.open)()?;
     let mut buffers;
-    let mut engine = GdsEngine::open(gds, &checkpoint, options.io, gpus_of_lane.clone())?;
+    let mut engine = GdsEngine::open(gds, &checkpoint, options.io, task.lanes.clone())?;
     phases.open_s = clock.lap();
     if !gds.allow_compat {
-        let way = engine.settle(gds.prove(&checkpoint, gpus));
+        let way = engine.settle(gds.prove(&checkpoint, &gpus));
         if !way.is_direct() {
             let why = engine.outcome().reason;
             if gds.may_fall_back {
@@ -57,19 +47,20 @@ pub fn load(
         }
         clock.skip();
     }
-    let plan = Plan::new(&checkpoint, gpus_of_lane.len(), Spacing::Aligned)?;
+    let plan = task.plan(&checkpoint)?;
     phases.plan_s = clock.lap();
-    buffers = allocate(&plan, &gpus_of_lane)?;
+    buffers = task.memory(&plan)?;
     phases.allocate_s = clock.lap();
     poison_all(&mut buffers, options, &mut clock)?;
     let jobs = of_landings(to_devices(&plan, targets(&plan, &mut buffers), options.chunk_bytes));
     engine.register(gds, &jobs, !gds.allow_compat)?;
     phases.register_s = clock.lap();
+    let meter = task.meter(&plan);
     std::thread::scope(|scope| {
         let engine = &engine;
         let _stop = Stop(engine);
         scope.spawn(|| engine.map_ahead());
-        transfer(&checkpoint.files, jobs, engine, options.threads, cancel)
+        transfer_telling(&checkpoint.files, jobs, engine, options.threads, cancel, &meter)
     })?;
     for file in &checkpoint.files {
         let handle =
@@ -78,11 +69,11 @@ pub fn load(
     }
     phases.transfer_s = clock.lap();
     let elapsed_s = clock.total();
-    engine.settle(gds.prove(&checkpoint, gpus));
+    engine.settle(gds.prove(&checkpoint, &gpus));
     let taken = engine.outcome();
     drop(engine);
     let report = LoadReport::new(&checkpoint, &plan, options, phases, elapsed_s, taken);
-    Ok(Came::Loaded(Box::new((Loaded { checkpoint, plan, buffers }, report))))
+    Ok(Came::Loaded(Box::new((task.loaded(checkpoint, plan, buffers), report))))
 }
 
 /// Ends mapping ahead, whatever became of the transfer.

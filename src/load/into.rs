@@ -1,0 +1,163 @@
+//! Loads into memory of the caller's, and loads of slices: what is planned before the load begins.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::checkpoint::{Checkpoint, DType, Tensor};
+use crate::gpu::Gpu;
+use crate::load::error::Error;
+use crate::load::loaded::Destination;
+use crate::load::model::Device;
+use crate::load::parts::{Part, plan_new_memory};
+use crate::load::plan::{Delivery, Destined, Place, Plan, owners};
+use crate::load::report::Clock;
+use crate::load::request::{ByteRange, Layout, Memory, Select, Target, To};
+use crate::load::task::{Given, Planned};
+
+impl Target {
+    /// Where it lies: host memory, or its GPUs, each once.
+    pub(super) fn destination(&self) -> Result<To, Error> {
+        let refused = |why: &str| Err(Error::Refused(why.into()));
+        if self.memory.iter().any(|memory| memory.memory.address() == 0 && memory.memory.bytes() > 0) {
+            return refused("memory to load into begins at address 0: its allocation failed");
+        }
+        let mut labels: Vec<String> = Vec::new();
+        for memory in &self.memory {
+            if let Device::Gpu(index) = memory.device
+                && labels.iter().all(|known| *known != index.to_string())
+            {
+                labels.push(index.to_string());
+            }
+        }
+        let on_host = self.memory.iter().filter(|memory| memory.device == Device::Host).count();
+        match (on_host, labels.is_empty()) {
+            (0, true) => refused("there is no memory to load into"),
+            (0, false) => Ok(To::Balanced(labels)),
+            (_, true) => Ok(To::Host),
+            (_, false) => refused("memory on the host and on a GPU: make a load for each"),
+        }
+    }
+}
+
+/// The plan for slices in new memory.
+pub fn plan_slices(checkpoint: &Checkpoint, select: &Select, lanes: usize) -> Result<Planned, Error> {
+    let mut clock = Clock::start();
+    let parts = checkpoint.tensors.iter().map(|tensor| select.part(tensor)).collect::<Result<Vec<_>, _>>()?;
+    let destinations = lanes.max(1);
+    let owners = owners(checkpoint, destinations)?;
+    let plan = plan_new_memory(checkpoint, &parts, &owners, destinations)?;
+    Ok(Planned { plan, parts: parts.into(), into: None, plan_s: clock.lap() })
+}
+
+/// The plan for memory of the caller's, whose GPUs `to` has opened, and a lane for each of these.
+pub fn plan(
+    checkpoint: &Checkpoint,
+    select: &Select,
+    target: &Target,
+    to: &Destination,
+) -> Result<(Planned, Vec<Vec<Arc<Gpu>>>), Error> {
+    let mut clock = Clock::start();
+    let gpus: &[Arc<Gpu>] = match to {
+        Destination::Host => &[],
+        Destination::Gpus(gpus, _) => gpus,
+    };
+    let (mut destined, mut into) = (Vec::new(), Vec::new());
+    for Memory { device, memory } in &target.memory {
+        let lane = gpus.iter().position(|gpu| Device::Gpu(gpu.index) == *device);
+        destined.push(Destined { bytes: memory.bytes(), lane: lane.unwrap_or(0) });
+        into.push(match lane {
+            Some(lane) => Given::Device(gpus[lane].clone(), *memory),
+            None => Given::Host(*memory),
+        });
+    }
+    let (parts, places) = match &target.layout {
+        Layout::Tensors(_) => tensors(checkpoint, select, target)?,
+        Layout::Ranges(ranges) if *select == Select::All => ranges_as_parts(ranges),
+        Layout::Ranges(_) => {
+            return Err(Error::Refused("ranges name the bytes that they want: select all tensors".into()));
+        }
+    };
+    let mut deliveries: Vec<Delivery> = parts
+        .iter()
+        .zip(&places)
+        .map(|(part, place)| part.delivery(place.destination, place.offset))
+        .filter(|delivery| delivery.bytes() > 0)
+        .collect();
+    // Tied tensors may have one place.
+    if let Layout::Tensors(_) = target.layout {
+        let mut known = HashSet::new();
+        deliveries.retain(|delivery| known.insert(*delivery));
+    }
+    let plan = Plan::deliver(&checkpoint.files, &deliveries, &destined)?;
+    // What two GPUs want is read once, in the lane of one of them: each lane can copy to all.
+    let near_first = |near: usize| {
+        let mut lane = gpus.to_vec();
+        lane.swap(0, near);
+        lane
+    };
+    let lanes = (0..gpus.len()).map(near_first).collect();
+    Ok((
+        Planned { plan: Plan { places, ..plan }, parts: parts.into(), into: Some(into), plan_s: clock.lap() },
+        lanes,
+    ))
+}
+
+/// What is selected, each with its place.
+fn tensors(
+    checkpoint: &Checkpoint,
+    select: &Select,
+    target: &Target,
+) -> Result<(Vec<Part>, Vec<Place>), Error> {
+    let Layout::Tensors(wanted) = &target.layout else { return Ok(Default::default()) };
+    let (mut parts, mut places) = (Vec::new(), Vec::new());
+    for tensor in &checkpoint.tensors {
+        let part = select.part(tensor)?;
+        let (name, bytes) = (&tensor.name, part.tensor.bytes);
+        let Some((destination, offset)) = wanted.get(name).copied() else {
+            return Err(Error::Refused(format!(
+                "tensor '{name}' has no place: name one, or select those that have"
+            )));
+        };
+        let room = target.memory.get(destination).map(|memory| memory.memory.bytes());
+        match (room, offset.checked_add(bytes)) {
+            (None, _) => {
+                let count = target.memory.len();
+                return Err(Error::Refused(format!(
+                    "tensor '{name}' goes to memory {destination}, and there are {count}, from 0 on"
+                )));
+            }
+            (Some(room), Some(end)) if end <= room => places.push(Place { destination, offset }),
+            (Some(room), _) => {
+                return Err(Error::Refused(format!(
+                    "tensor '{name}' has {bytes} bytes and goes to byte {offset} of memory {destination}, which has {room}"
+                )));
+            }
+        }
+        parts.push(part);
+    }
+    let selected: HashSet<&str> = checkpoint.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    match wanted.keys().find(|name| !selected.contains(name.as_str())) {
+        Some(name) => Err(Error::NotFound(format!(
+            "tensor '{name}' has a place, and {} has none of that name, or it is not selected",
+            checkpoint.dir.display()
+        ))),
+        None => Ok((parts, places)),
+    }
+}
+
+/// Ranges as tensors of bytes.
+fn ranges_as_parts(ranges: &[ByteRange]) -> (Vec<Part>, Vec<Place>) {
+    let part = |(number, range): (usize, &ByteRange)| {
+        let tensor = Tensor {
+            name: format!("range {number}"),
+            dtype: DType::U8,
+            shape: vec![range.bytes],
+            stride: vec![1],
+            offset: range.from,
+            bytes: range.bytes,
+        };
+        Part { is_whole: false, ..Part::whole(&tensor) }
+    };
+    let places = ranges.iter().map(|range| Place { destination: range.memory, offset: range.to });
+    (ranges.iter().enumerate().map(part).collect(), places.collect())
+}
