@@ -171,49 +171,56 @@ fn slice_of(bytes: &[u8], shape: &[u64], size: u64, axis: usize, range: std::ops
 }
 
 #[test]
-fn ranks_hold_their_shares_along_any_axis() {
+fn slices_along_any_axis_hold_their_elements() {
     let fixture = Fixture::new();
     let loader = loader();
     for path in [fixture.ours(), fixture.safetensors(), fixture.foreign()] {
         let checkpoint = open(&path);
         for axis in [0, 1] {
-            for rank in 0..2 {
-                let share = |_: &str, shape: &[u64]| {
-                    let even = shape.get(axis).is_some_and(|extent| extent % 2 == 0);
-                    even.then_some(axis)
+            let range_of = |shape: &[u64]| shape.get(axis).filter(|n| **n > 1).map(|n| n / 3..n - n / 4);
+            let slice = |tensor: &str, shape: &[u64]| {
+                (tensor.to_string(), range_of(shape).map(|range| Slice { axis, range }))
+            };
+            let slices = checkpoint.tensors.iter().map(|t| slice(&t.name, &t.shape)).collect();
+            let request = Request::to(To::Host).select(Select::Slices(slices)).verify(true);
+            let model = loader.load(&checkpoint, &request).unwrap();
+            assert_eq!(model.len(), fixture.pristine.len());
+            for tensor in &checkpoint.tensors {
+                let whole = &fixture.pristine[&tensor.name];
+                let weight = model.get(&tensor.name).unwrap();
+                let size = tensor.dtype.bits() / 8;
+                let wanted = match range_of(&tensor.shape) {
+                    Some(range) => slice_of(whole, &tensor.shape, size, axis, range),
+                    None => whole.clone(),
                 };
-                let select = Select::rank(&checkpoint, rank, 2, share).unwrap();
-                let model =
-                    loader.load(&checkpoint, &Request::to(To::Host).select(select).verify(true)).unwrap();
-                assert_eq!(model.len(), fixture.pristine.len());
-                let mut sliced = 0;
-                for tensor in &checkpoint.tensors {
-                    let whole = &fixture.pristine[&tensor.name];
-                    let weight = model.get(&tensor.name).unwrap();
-                    let size = tensor.dtype.bits() / 8;
-                    let wanted = match share("", &tensor.shape) {
-                        Some(axis) => {
-                            sliced += 1;
-                            let half = tensor.shape[axis] / 2;
-                            assert_eq!(weight.shape[axis], half);
-                            slice_of(whole, &tensor.shape, size, axis, rank * half..(rank + 1) * half)
-                        }
-                        None => whole.clone(),
-                    };
-                    assert!(weight.host_bytes().unwrap() == wanted, "{} along {axis}", tensor.name);
-                    assert_eq!(weight.address % 256, 0);
-                }
-                assert!(sliced > 0, "there is something to slice along {axis}");
-                let delivered: u64 = model.names().map(|name| model.get(name).unwrap().bytes).sum();
-                // Tied tensors are delivered once.
-                let bytes = model.report().bytes;
-                assert!(bytes <= delivered && bytes < checkpoint.tensor_bytes());
+                assert!(weight.host_bytes().unwrap() == wanted, "{} along {axis}", tensor.name);
+                assert_eq!(weight.shape.iter().product::<u64>() * size, weight.bytes);
+                assert_eq!(weight.address % 256, 0);
             }
+            assert!(model.report().bytes < checkpoint.tensor_bytes(), "there is something to slice");
         }
-        let odd =
-            Select::rank(&checkpoint, 0, 7919, |_, shape| (!shape.is_empty()).then_some(0)).unwrap_err();
-        assert!(odd.to_string().contains("7919 ranks"), "{odd}");
     }
+}
+
+#[test]
+fn ranks_have_equal_shares_or_none() {
+    let fixture = Fixture::new();
+    let checkpoint = open(&fixture.ours());
+    let share = |_: &str, shape: &[u64]| shape.first().is_some_and(|n| n % 61 == 0).then_some(0);
+    for rank in 0..61 {
+        let select = Select::rank(&checkpoint, rank, 61, share).unwrap();
+        let model = loader().load(&checkpoint, &Request::to(To::Host).select(select)).unwrap();
+        let norm = model.get("model.norm.weight").unwrap();
+        let at = 4 * rank as usize;
+        assert_eq!(
+            (norm.shape, norm.host_bytes().unwrap()),
+            (&[1][..], &fixture.pristine["model.norm.weight"][at..at + 4])
+        );
+    }
+    let odd = Select::rank(&checkpoint, 0, 7919, |_, shape| (!shape.is_empty()).then_some(0)).unwrap_err();
+    assert!(odd.to_string().contains("7919 ranks"), "{odd}");
+    let none = Select::rank(&checkpoint, 2, 2, share).unwrap_err();
+    assert!(none.to_string().contains("no rank 2 of 2"), "{none}");
 }
 
 #[test]
