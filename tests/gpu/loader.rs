@@ -1,8 +1,14 @@
 //! The loader that others hold, on GPUs: what it keeps, and where tensors lie.
 
-use sllm_gds::{Checkpoint, Device, Error, Loader, Model, Request, Select, To};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use crate::fixture::Pristine;
+use sllm_gds::gpu::memory::DeviceBuffer;
+use sllm_gds::{
+    ByteRange, Checkpoint, DType, Device, Error, Loader, Memory, Model, Request, Select, Slice, Target, To,
+};
+
+use crate::fixture::{Made, Pristine, safetensors};
 use crate::rig::{both, fixture, large, many_small, scratch, session};
 
 fn assert_right(model: &Model, pristine: &Pristine, gpus: &[usize]) {
@@ -104,4 +110,128 @@ fn two_gpus_by_one_loader() {
             }
         }
     }
+}
+
+/// Of each tensor a third or so along an axis that it has.
+fn slices(checkpoint: &Checkpoint, axis: usize) -> BTreeMap<String, Option<Slice>> {
+    let slice = |shape: &[u64]| {
+        let extent = shape.get(axis).filter(|extent| **extent > 1)?;
+        Some(Slice { axis, range: extent / 3..extent - extent / 4 })
+    };
+    checkpoint.tensors.iter().map(|tensor| (tensor.name.clone(), slice(&tensor.shape))).collect()
+}
+
+/// A file of matrices whose slices cross many copies: short rows, rows longer than what one thread block moves, and rows so
+/// long that each is read alone.
+fn wide(dir: &Path) -> PathBuf {
+    let matrix = |(i, shape): (usize, [u64; 2])| {
+        let mut bytes = vec![0; (shape[0] * shape[1]) as usize];
+        fastrand::Rng::with_seed(i as u64).fill(&mut bytes);
+        Made { name: format!("layers.{i}.w"), dtype: DType::U8, shape: shape.to_vec(), bytes }
+    };
+    let shapes = [[300_000, 24], [1500, 4099], [40, 300_000], [9, 2_000_003]];
+    let made: Vec<Made> = shapes.into_iter().enumerate().map(matrix).collect();
+    let path = dir.join("wide.safetensors");
+    std::fs::write(&path, safetensors(&made)).unwrap();
+    path
+}
+
+#[test]
+fn slices_arrive_on_gpus_as_in_host_memory() {
+    let Some(session) = session() else { return };
+    let dir = scratch();
+    let path = wide(dir.path());
+    let (_dir, fixture) = fixture();
+    let loader = Loader::builder().build().unwrap();
+    let mut places = vec![To::gpu(0), To::Balanced(vec!["0".into(), "0".into()])];
+    if both(&session).is_some() {
+        let labels = || vec!["0".to_string(), "1".to_string()];
+        places.extend([To::Balanced(labels()), To::Replicate(labels())]);
+    }
+    for path in [path, fixture.ours(), fixture.safetensors(), fixture.foreign()] {
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        for axis in [0, 1] {
+            let select = Select::Slices(slices(&checkpoint, axis));
+            let host = loader.load(&checkpoint, &Request::to(To::Host).select(select.clone()).verify(true));
+            let host = host.unwrap();
+            let wanted: Pristine = host
+                .names()
+                .map(|name| (name.to_string(), host.get(name).unwrap().host_bytes().unwrap().to_vec()))
+                .collect();
+            for to in &places {
+                let request = Request::to(to.clone()).select(select.clone()).verify(true);
+                assert_right(&loader.load(&checkpoint, &request).unwrap(), &wanted, &[0, 1]);
+            }
+        }
+    }
+}
+
+#[test]
+fn tensors_and_ranges_go_to_memory_that_is_there() {
+    let Some(session) = session() else { return };
+    let (_dir, fixture) = fixture();
+    let gpus: Vec<_> = match both(&session) {
+        Some(gpus) => gpus.to_vec(),
+        None => vec![session.gpu.clone()],
+    };
+    let loader = Loader::builder().build().unwrap();
+    for path in [fixture.ours(), fixture.safetensors(), fixture.foreign()] {
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        // Turn about on the GPUs, each at an odd place of memory of its own, with bytes around it that must stay.
+        let (mut rooms, mut memory, mut places) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for (i, (name, bytes)) in fixture.pristine.iter().enumerate() {
+            let room_bytes = bytes.len() as u64 + 7;
+            let mut room = DeviceBuffer::new(&gpus[i % gpus.len()], room_bytes).unwrap();
+            let gpu = room.gpu().clone();
+            room.as_mut_slice().write(&gpu, 0, &vec![0xa5; room_bytes as usize]).unwrap();
+            gpu.synchronize().unwrap();
+            // SAFETY: the room outlives the model, and nothing else touches it.
+            memory.push(unsafe { Memory::new(Device::Gpu(gpu.index), room.address(), room_bytes) });
+            places.insert(name.clone(), (i, 5));
+            rooms.push(room);
+        }
+        let request = Request::to(To::Into(Target::tensors(memory.clone(), places))).verify(true);
+        let model = loader.load(&checkpoint, &request).unwrap();
+        for (room, (name, bytes)) in rooms.iter().zip(&fixture.pristine) {
+            assert_eq!(model.get(name).unwrap().address, room.address() + 5);
+            let mut found = vec![0; bytes.len() + 7];
+            room.read(0, &mut found).unwrap();
+            assert!(found[5..found.len() - 2] == bytes[..], "'{name}' is wrong");
+            assert!(found[..5].iter().chain(&found[found.len() - 2..]).all(|byte| *byte == 0xa5), "'{name}'");
+        }
+        drop(model);
+        // The same bytes to all of these, once read.
+        let tensor = checkpoint.tensors.iter().find(|tensor| tensor.name == "lm_head.weight").unwrap();
+        let (last, bytes) = (rooms.len() - 1, 64);
+        let to = |memory: usize| ByteRange { from: tensor.offset + 3, bytes, memory, to: 1 };
+        let ranges = vec![to(0), to(1), to(last)];
+        let request = Request::to(To::Into(Target::ranges(memory, ranges))).verify(true);
+        let model = loader.load(&checkpoint, &request).unwrap();
+        assert_eq!((model.len(), model.report().bytes), (3, 3 * bytes));
+        for room in [0, 1, last] {
+            let mut found = vec![0; 64];
+            rooms[room].read(1, &mut found).unwrap();
+            assert!(found == fixture.pristine["lm_head.weight"][3..67]);
+        }
+    }
+}
+
+#[test]
+fn memory_that_no_gpu_has_is_refused() {
+    let Some(session) = session() else { return };
+    let (_dir, fixture) = fixture();
+    let loader = Loader::builder().build().unwrap();
+    let checkpoint = Checkpoint::open(&fixture.ours()).unwrap();
+    let room = DeviceBuffer::new(&session.gpu, 4 << 20).unwrap();
+    let load = |address: u64, bytes: u64| {
+        // SAFETY: what is no memory is to be refused; the rest is the room, which outlives the load.
+        let memory = unsafe { Memory::new(Device::Gpu(0), address, bytes) };
+        let range = ByteRange { from: 0, bytes: 10, memory: 0, to: 0 };
+        let target = Target::ranges(vec![memory], vec![range]);
+        loader.load(&checkpoint, &Request::to(To::Into(target)))
+    };
+    assert!(matches!(load(0x1000, 4096), Err(Error::Cuda(_))));
+    let past = load(room.address(), (4 << 20) + 1).err().unwrap();
+    assert!(past.to_string().contains("the allocation there has"), "{past}");
+    load(room.address() + (4 << 20) - 10, 10).unwrap();
 }

@@ -1,0 +1,37 @@
+//! What slices cost: a checkpoint loaded to a GPU whole, and one rank's share of it along each axis, in turns.
+//!
+//!     cargo run --release --no-default-features --example slices -- DIR [RANKS] [TURNS]
+//!
+//! Prints one JSON line a load: what was loaded, bytes read and delivered, seconds, and GB/s of what was read.
+
+use std::error::Error;
+
+use sllm_gds::{Checkpoint, Loader, Request, Select, To};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut words = std::env::args().skip(1);
+    let dir = words.next().ok_or("name a directory: slices DIR [RANKS] [TURNS]")?;
+    let ranks: u64 = words.next().map_or(Ok(2), |word| word.parse())?;
+    let turns: usize = words.next().map_or(Ok(5), |word| word.parse())?;
+    let loader = Loader::builder().build()?;
+    let checkpoint = Checkpoint::open(dir.as_ref())?;
+    let along = |axis: usize| {
+        let even = move |_: &str, shape: &[u64]| {
+            shape.get(axis).is_some_and(|extent| extent.is_multiple_of(ranks)).then_some(axis)
+        };
+        Select::rank(&checkpoint, 0, ranks, even)
+    };
+    let selections = [("whole", Select::All), ("axis 0", along(0)?), ("axis 1", along(1)?)];
+    for _ in 0..turns {
+        for (what, select) in &selections {
+            let model = loader.load(&checkpoint, &Request::to(To::gpu(0)).select(select.clone()))?;
+            let report = model.report();
+            let gb_per_s = report.read_bytes as f64 / report.elapsed_s / 1e9;
+            println!(
+                "{{\"what\": \"{what}\", \"read_bytes\": {}, \"bytes\": {}, \"elapsed_s\": {:.6}, \"read_gb_per_s\": {gb_per_s:.2}, \"path\": \"{}\"}}",
+                report.read_bytes, report.bytes, report.elapsed_s, report.path
+            );
+        }
+    }
+    Ok(())
+}
