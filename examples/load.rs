@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let to = words.next().map_or(To::Host, To::Gpu);
 
     let loader = Loader::builder().build()?;
-    let checkpoint = Checkpoint::open(directory.as_ref())?;
+    let checkpoint = Checkpoint::open(&directory)?;
     let model = loader.load(&checkpoint, &Request::to(to).verify(true))?;
 
     let report = model.report();

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ranks: u64 = words.next().map_or(Ok(2), |word| word.parse())?;
     let turns: usize = words.next().map_or(Ok(5), |word| word.parse())?;
     let loader = Loader::builder().build()?;
-    let checkpoint = Checkpoint::open(dir.as_ref())?;
+    let checkpoint = Checkpoint::open(&dir)?;
     let along = |axis: usize| {
         let even = move |_: &str, shape: &[u64]| {
             shape.get(axis).is_some_and(|extent| extent.is_multiple_of(ranks)).then_some(axis)

@@ -1,6 +1,7 @@
 //! What a checkpoint is: layouts, manifest, types, and which names of a listing are the model.
 
 /// What goes beside the weights.
+#[doc(hidden)]
 pub mod beside;
 /// Element types and their names.
 pub mod dtype;
@@ -13,26 +14,33 @@ pub(crate) mod json;
 /// What lies in a directory, and where its links may lead.
 pub(crate) mod listing;
 /// `sllm_gds.json`: what we add to ServerlessLLM's layout.
+#[doc(hidden)]
 pub mod manifest;
 /// Holding a manifest against what it describes.
 mod manifest_check;
 /// Modules of a model, and cuts between them.
+#[doc(hidden)]
 pub mod modules;
 /// Names of files in both layouts.
+#[doc(hidden)]
 pub mod names;
 /// Telling layouts apart, and what is wrong where none is found.
 pub(crate) mod open;
 /// Tensors' bytes from a checkpoint's files.
+#[doc(hidden)]
 pub mod reader;
 /// Reading and indexing safetensors files and directories.
+#[doc(hidden)]
 pub mod safetensors;
 /// Which files of a listing are the model.
+#[doc(hidden)]
 pub mod select;
 /// Indices of shards.
 mod shard_index;
 /// Numbered sets of files.
 pub(crate) mod shard_sets;
 /// Reading and indexing ServerlessLLM's layout.
+#[doc(hidden)]
 pub mod sllm;
 /// What a file is, by its first bytes.
 pub(crate) mod sniff;

@@ -6,7 +6,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let loader = Loader::builder().build()?;
-//! let checkpoint = Checkpoint::open("models/llama".as_ref())?;
+//! let checkpoint = Checkpoint::open("models/llama")?;
 //! let model = loader.load(&checkpoint, &Request::to(To::gpu(0)))?;
 //! let norm = model.get("model.norm.weight")?;
 //! println!("{:?} {:?} at {:#x}; {:.1} GB/s", norm.dtype, norm.shape, norm.address, model.report().gb_per_s);
@@ -41,7 +41,6 @@ pub mod analyze;
 #[doc(hidden)]
 pub mod bench;
 /// What a checkpoint is: layouts, manifest, types, and which files are the model.
-#[doc(hidden)]
 pub mod checkpoint;
 /// The command line.
 #[cfg(feature = "cli")]

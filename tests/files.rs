@@ -243,3 +243,21 @@ fn symlinked_files_and_directories_load() {
         fs::rename(&elsewhere, &file).unwrap();
     }
 }
+
+#[test]
+fn what_a_manifest_requires_must_be_known() {
+    let fixture = Fixture::new();
+    let path = fixture.ours().join("sllm_gds.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["more"] = "what a later version may add".into();
+    manifest["requires"] = serde_json::json!([]);
+    fs::write(&path, manifest.to_string()).unwrap();
+    Checkpoint::open(fixture.ours()).unwrap();
+    for partitions in [manifest["partitions"].clone(), "in another form".into()] {
+        manifest["partitions"] = partitions;
+        manifest["requires"] = serde_json::json!(["weights folded twice"]);
+        fs::write(&path, manifest.to_string()).unwrap();
+        let error = format!("{:#}", Checkpoint::open(fixture.ours()).unwrap_err());
+        assert!(error.contains("requires weights folded twice, which this version does not know"), "{error}");
+    }
+}

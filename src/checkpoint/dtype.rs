@@ -4,35 +4,58 @@ use serde::{Deserialize, Serialize};
 
 /// Element types, named as safetensors names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum DType {
+    /// Two to a byte: floats of 4 bits, E2M1.
     F4,
+    /// Floats of 6 bits, E2M3.
     #[serde(rename = "F6_E2M3")]
     F6E2M3,
+    /// Floats of 6 bits, E3M2.
     #[serde(rename = "F6_E3M2")]
     F6E3M2,
+    /// One byte each, 0 or 1.
     BOOL,
+    /// Unsigned integers of 8 bits.
     U8,
+    /// Signed integers of 8 bits.
     I8,
+    /// Floats of 8 bits, E4M3, finite but for NaN.
     #[serde(rename = "F8_E4M3")]
     F8E4M3,
+    /// Floats of 8 bits, E5M2.
     #[serde(rename = "F8_E5M2")]
     F8E5M2,
+    /// Powers of two in 8 bits: scales.
     #[serde(rename = "F8_E8M0")]
     F8E8M0,
+    /// Floats of 8 bits, E4M3, one zero, no infinity.
     #[serde(rename = "F8_E4M3FNUZ")]
     F8E4M3FNUZ,
+    /// Floats of 8 bits, E5M2, one zero, no infinity.
     #[serde(rename = "F8_E5M2FNUZ")]
     F8E5M2FNUZ,
+    /// Unsigned integers of 16 bits.
     U16,
+    /// Signed integers of 16 bits.
     I16,
+    /// Floats of 16 bits, IEEE.
     F16,
+    /// Floats of 16 bits with the range of F32.
     BF16,
+    /// Unsigned integers of 32 bits.
     U32,
+    /// Signed integers of 32 bits.
     I32,
+    /// Floats of 32 bits, IEEE.
     F32,
+    /// Unsigned integers of 64 bits.
     U64,
+    /// Signed integers of 64 bits.
     I64,
+    /// Floats of 64 bits, IEEE.
     F64,
+    /// Complex numbers: two F32 each.
     C64,
 }
 
@@ -90,10 +113,12 @@ impl DType {
         self.row().3
     }
 
+    /// The type that safetensors calls so.
     pub fn from_safetensors(name: &str) -> Option<DType> {
         DTYPES.iter().find(|row| row.2 == name).map(|row| row.0)
     }
 
+    /// The type that torch calls so, as in `torch.bfloat16`.
     pub fn from_torch(name: &str) -> Option<DType> {
         DTYPES.iter().find(|row| row.3 == Some(name)).map(|row| row.0)
     }

@@ -12,9 +12,16 @@ pub use crate::checkpoint::names::MANIFEST_FILE as FILE;
 
 pub(super) const VERSION: u32 = 1;
 
+/// What this version knows of what a manifest may require.
+pub(super) const KNOWN: [&str; 0] = [];
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Manifest {
     pub version: u32,
+    /// What a reader must know to read the files; the field is absent where version 0.1 does. Other fields that a reader
+    /// does not know it may pass over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<String>,
     pub digest: String,
     pub chunk_bytes: u64,
     pub partitions: Vec<Partition>,
@@ -67,6 +74,7 @@ impl Manifest {
     ) -> Manifest {
         Manifest {
             version: VERSION,
+            requires: Vec::new(),
             digest: digest::NAME.to_string(),
             chunk_bytes: digest::CHUNK_BYTES,
             partitions,

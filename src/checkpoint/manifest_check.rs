@@ -5,9 +5,10 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 
 use crate::checkpoint::listing::Bounds;
-use crate::checkpoint::manifest::{Manifest, VERSION};
+use crate::checkpoint::manifest::{KNOWN, Manifest, VERSION};
 use crate::checkpoint::names::{MANIFEST_FILE, partition_name};
 use crate::checkpoint::{DataFile, json, malformed};
 use crate::os::digest;
@@ -20,7 +21,13 @@ pub(super) fn read(dir: &Path, bounds: &Bounds) -> Result<Option<Manifest>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e).with_context(|| format!("look for {}", path.display())),
     }
-    let manifest: Manifest = json::read(&path)?;
+    let manifest: Manifest = json::read(&path).or_else(|error| {
+        // What it requires may be why it can't be read.
+        let required: Requires = json::read(&path).unwrap_or_default();
+        check_known(&path, &required.requires)?;
+        Err(error)
+    })?;
+    check_known(&path, &manifest.requires)?;
     if manifest.version != VERSION || manifest.digest != digest::NAME {
         let what = format!(
             "written as version {} with digest '{}', and this program knows version {VERSION} with '{}'; use the \
@@ -32,6 +39,28 @@ pub(super) fn read(dir: &Path, bounds: &Bounds) -> Result<Option<Manifest>> {
         return Err(malformed(&path, what));
     }
     Ok(Some(manifest))
+}
+
+#[derive(Default, Deserialize)]
+struct Requires {
+    #[serde(default)]
+    requires: Vec<String>,
+}
+
+/// Refuses what this version does not know how to read.
+fn check_known(path: &Path, requires: &[String]) -> Result<()> {
+    let unknown: Vec<&str> =
+        requires.iter().map(String::as_str).filter(|name| !KNOWN.contains(name)).collect();
+    match unknown.is_empty() {
+        true => Ok(()),
+        false => Err(malformed(
+            path,
+            format!(
+                "it requires {}, which this version does not know; use a newer sllm-gds, or save the model again",
+                unknown.join(", ")
+            ),
+        )),
+    }
 }
 
 /// Holds the manifest against the files and the index beside it.

@@ -14,12 +14,14 @@ use crate::os::remains;
 use crate::os::sys::DIRECT_ALIGN;
 
 impl Checkpoint {
-    /// Opens a directory, telling the layouts apart, or a single `.safetensors` file.
-    pub fn open(path: &Path) -> Result<Checkpoint> {
-        Checkpoint::open_below(path, None)
+    /// Opens a directory, telling the layouts apart, or a single `.safetensors` file: reads its index and headers, and
+    /// refuses what can't be right before anything is loaded. Its error becomes a [`crate::Error`] by `?`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
+        Checkpoint::open_below(path.as_ref(), None)
     }
 
     /// As [`Checkpoint::open`]; links inside the model may lead anywhere below `storage_path`, too.
+    #[doc(hidden)]
     pub fn open_below(path: &Path, storage_path: Option<&Path>) -> Result<Checkpoint> {
         let about = match path.metadata() {
             Ok(about) => about,

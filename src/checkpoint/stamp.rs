@@ -19,6 +19,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// That of a file which is there.
     pub fn of(about: &Metadata) -> Stamp {
         let ns = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
         Stamp {
@@ -30,6 +31,7 @@ impl Stamp {
         }
     }
 
+    /// How long the file was.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

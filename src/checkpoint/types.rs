@@ -18,8 +18,11 @@ use crate::checkpoint::stamp::Stamp;
 /// A tensor's name, type and shape: what is known before it has a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
+    /// As the checkpoint calls it.
     pub name: String,
+    /// The type of its elements.
     pub dtype: DType,
+    /// Elements along each axis; empty for a scalar.
     pub shape: Vec<u64>,
 }
 
@@ -38,8 +41,11 @@ pub fn element_count(shape: &[u64]) -> Option<u64> {
 /// A tensor in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tensor {
+    /// As the checkpoint calls it; unique there.
     pub name: String,
+    /// The type of its elements.
     pub dtype: DType,
+    /// Elements along each axis; empty for a scalar.
     pub shape: Vec<u64>,
     /// Elements between neighbours along each axis; only ServerlessLLM's index knows other than contiguous.
     pub stride: Vec<u64>,
@@ -61,6 +67,7 @@ pub fn contiguous_stride(shape: &[u64]) -> Vec<u64> {
 /// One file of weights, and where it lies in the logical space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataFile {
+    /// Where it is.
     pub path: PathBuf,
     /// Logical offset of its first byte.
     pub base: u64,
@@ -86,8 +93,11 @@ impl DataFile {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+/// How a checkpoint lies on disk.
 pub enum Layout {
+    /// `tensor_index.json` and `tensor.data_0`, `tensor.data_1` and so on.
     Sllm,
+    /// One or more safetensors files.
     Safetensors,
 }
 
@@ -103,8 +113,11 @@ impl fmt::Display for Layout {
 /// An opened checkpoint. Every tensor lies within the files as `stat` found them, which end before 2^62.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
+    /// The directory, or the one file.
     pub dir: PathBuf,
+    /// How it lies there.
     pub layout: Layout,
+    /// Its weights, in the order in which they are laid end to end.
     pub files: Vec<DataFile>,
     /// In the order of their offsets; names are unique.
     pub tensors: Vec<Tensor>,
