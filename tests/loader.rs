@@ -185,7 +185,7 @@ fn slices_along_any_axis_hold_their_elements() {
             let request = Request::to(To::Host).select(Select::Slices(slices)).verify(true);
             let model = loader.load(&checkpoint, &request).unwrap();
             assert_eq!(model.len(), fixture.pristine.len());
-            for tensor in &checkpoint.tensors {
+            for tensor in checkpoint.tensors.iter() {
                 let whole = &fixture.pristine[&tensor.name];
                 let weight = model.get(&tensor.name).unwrap();
                 let size = tensor.dtype.bits() / 8;

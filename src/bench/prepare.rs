@@ -88,7 +88,7 @@ pub fn prepare(
     let first = prepared.dir(Format::Sllm, 0);
     let manifest =
         Checkpoint::open(&first)?.manifest.with_context(|| format!("{} has no manifest", first.display()))?;
-    prepared.expected = manifest.tensors;
+    prepared.expected = manifest.tensors.clone();
     if safetensors_count > 0 {
         let first = Checkpoint::open(&prepared.dir(Format::Safetensors, 0))?;
         prepared.shards = first.files.iter().map(|file| first.name_of(file)).collect();

@@ -130,7 +130,7 @@ fn open_shards(
         dir: dir.to_path_buf(),
         layout: Layout::Safetensors,
         files,
-        tensors,
+        tensors: tensors.into(),
         manifest: None,
         lost: Vec::new(),
         chosen,

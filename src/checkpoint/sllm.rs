@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
@@ -60,8 +61,8 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
         dir: dir.to_path_buf(),
         layout: Layout::Sllm,
         files,
-        tensors,
-        manifest,
+        tensors: tensors.into(),
+        manifest: manifest.map(Arc::new),
         lost,
         chosen: Chosen { left_out, ..Chosen::default() },
         storage_path: storage_path.map(Path::to_path_buf),

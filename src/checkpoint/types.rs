@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -120,9 +121,9 @@ pub struct Checkpoint {
     /// Its weights, in the order in which they are laid end to end.
     pub files: Vec<DataFile>,
     /// In the order of their offsets; names are unique.
-    pub tensors: Vec<Tensor>,
+    pub tensors: Arc<Vec<Tensor>>,
     /// Ours only: partition sizes, groups, digests.
-    pub manifest: Option<crate::checkpoint::manifest::Manifest>,
+    pub manifest: Option<Arc<crate::checkpoint::manifest::Manifest>>,
     /// Tensors of the index that lie past the end of the files. ServerlessLLM's saver loses what its last write holds
     /// when that fails, and says nothing.
     pub lost: Vec<Tensor>,
@@ -159,7 +160,7 @@ impl Checkpoint {
     pub fn tensor_bytes(&self) -> u64 {
         let mut covered_to = 0u64;
         let mut sum = 0u64;
-        for tensor in &self.tensors {
+        for tensor in self.tensors.iter() {
             let end = tensor.end();
             sum += end.saturating_sub(tensor.offset.max(covered_to));
             covered_to = covered_to.max(end);
@@ -201,7 +202,8 @@ pub(crate) const MAX_TOTAL_BYTES: u64 = 1 << 62;
 
 /// Holds for every layout: sorts the tensors and refuses what no reader could serve.
 pub(crate) fn finish(mut checkpoint: Checkpoint, index: &Path) -> Result<Checkpoint> {
-    checkpoint.tensors.sort_by(|a, b| (a.offset, a.bytes, &a.name).cmp(&(b.offset, b.bytes, &b.name)));
+    Arc::make_mut(&mut checkpoint.tensors)
+        .sort_by(|a, b| (a.offset, a.bytes, &a.name).cmp(&(b.offset, b.bytes, &b.name)));
     let end_of_all = checkpoint.files.last().map_or(0, DataFile::end);
     if end_of_all > MAX_TOTAL_BYTES {
         bail!(malformed(
@@ -210,7 +212,7 @@ pub(crate) fn finish(mut checkpoint: Checkpoint, index: &Path) -> Result<Checkpo
         ));
     }
     let mut covered: (u64, u64, &str) = (0, 0, "");
-    for tensor in &checkpoint.tensors {
+    for tensor in checkpoint.tensors.iter() {
         let end = tensor.offset.checked_add(tensor.bytes).filter(|end| *end <= end_of_all).ok_or_else(|| {
             malformed(
                 index,

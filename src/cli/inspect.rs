@@ -127,7 +127,7 @@ fn numbers(numbers: &[u64]) -> String {
 fn rows(checkpoint: &Checkpoint) -> Vec<Row<'_>> {
     let mut rows: Vec<Row> = Vec::new();
     let mut twin: Option<&Tensor> = None;
-    for t in &checkpoint.tensors {
+    for t in checkpoint.tensors.iter() {
         // The first of those that share these bytes; they are neighbours.
         let first = twin.filter(|o| (o.offset, o.bytes) == (t.offset, t.bytes) && t.bytes > 0);
         twin = first.or(Some(t));

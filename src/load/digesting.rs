@@ -163,7 +163,7 @@ mod tests {
                 digesting.read(file, at, bytes, &mut room).unwrap();
             }
             let found = digesting.finish();
-            for tensor in &checkpoint.tensors {
+            for tensor in checkpoint.tensors.iter() {
                 let file = checkpoint.file_at(tensor.offset).unwrap_or(0);
                 let start = (tensor.offset - checkpoint.files[file].base) as usize;
                 let wanted = match tensor.bytes {

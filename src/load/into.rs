@@ -110,7 +110,7 @@ fn tensors(
 ) -> Result<(Vec<Part>, Vec<Place>), Error> {
     let Layout::Tensors(wanted) = &target.layout else { return Ok(Default::default()) };
     let (mut parts, mut places) = (Vec::new(), Vec::new());
-    for tensor in &checkpoint.tensors {
+    for tensor in checkpoint.tensors.iter() {
         let part = select.part(tensor)?;
         let (name, bytes) = (&tensor.name, part.tensor.bytes);
         let Some((destination, offset)) = wanted.get(name).copied() else {

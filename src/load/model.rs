@@ -1,6 +1,7 @@
 //! A loaded model: its tensors by name.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use crate::checkpoint::DType;
 use crate::load::error::Error;
@@ -10,7 +11,8 @@ use crate::load::report::LoadReport;
 /// A checkpoint in memory. Dropped, it frees that memory.
 pub struct Model {
     loaded: Loaded,
-    by_name: HashMap<String, usize>,
+    /// Made when a name is asked for first: whoever walks all tensors needs none.
+    by_name: OnceLock<HashMap<String, usize>>,
     report: LoadReport,
 }
 
@@ -53,18 +55,22 @@ impl<'m> Weight<'m> {
 
 impl Model {
     pub(super) fn new(loaded: Loaded, report: LoadReport) -> Model {
-        let by_name = (0..loaded.len()).map(|i| (loaded.tensor(i).name.clone(), i)).collect();
-        Model { loaded, by_name, report }
+        Model { loaded, by_name: OnceLock::new(), report }
+    }
+
+    fn by_name(&self) -> &HashMap<String, usize> {
+        let names = || (0..self.loaded.len()).map(|i| (self.loaded.tensor(i).name.clone(), i)).collect();
+        self.by_name.get_or_init(names)
     }
 
     /// How many tensors it has.
     pub fn len(&self) -> usize {
-        self.by_name.len()
+        self.loaded.len()
     }
 
     /// Whether it has no tensor at all.
     pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
+        self.loaded.is_empty()
     }
 
     /// The names of its tensors, in the order in which they lie in the checkpoint.
@@ -79,7 +85,7 @@ impl Model {
 
     /// The same on the GPU that stands at `copy` in [`To::Replicate`](crate::To::Replicate).
     pub fn get_copy(&self, name: &str, copy: usize) -> Result<Weight<'_>, Error> {
-        let index = self.by_name.get(name).copied();
+        let index = self.by_name().get(name).copied();
         let index = index.ok_or_else(|| {
             Error::NotFound(format!("{} has no tensor '{name}'", self.loaded.checkpoint.dir.display()))
         })?;
@@ -121,7 +127,7 @@ impl Model {
         match weight.host {
             Some(bytes) => out.copy_from_slice(bytes),
             None => {
-                let view = self.loaded.view(self.by_name[name], 0);
+                let view = self.loaded.view(self.by_name()[name], 0);
                 if let Buffer::Device(buffer) = view.buffer {
                     buffer.read(view.offset, out).map_err(anyhow::Error::from)?;
                 }

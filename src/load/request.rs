@@ -127,7 +127,7 @@ impl Select {
             return Err(Error::Refused(format!("there is no rank {rank} of {ranks}: they count from 0")));
         }
         let mut slices = BTreeMap::new();
-        for tensor in &checkpoint.tensors {
+        for tensor in checkpoint.tensors.iter() {
             let slice = axis(&tensor.name, &tensor.shape).map(|axis| -> Result<Slice, Error> {
                 let extent = tensor.shape.get(axis).copied().unwrap_or(0);
                 if !extent.is_multiple_of(ranks) || axis >= tensor.shape.len() {
@@ -156,7 +156,7 @@ impl Select {
             return Ok(None);
         }
         let mut chosen = checkpoint.clone();
-        chosen.tensors.retain(|tensor| wanted(&tensor.name));
+        Arc::make_mut(&mut chosen.tensors).retain(|tensor| wanted(&tensor.name));
         let found: HashSet<&str> = chosen.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
         let is_missing = |name: &&String| !found.contains(name.as_str());
         let missing = match self {

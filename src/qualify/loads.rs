@@ -78,7 +78,15 @@ impl<'a> Loads<'a> {
         let mut options = options.clone();
         options.poison = true;
         let model = input.default_name.clone();
-        Ok(Loads { model, dir, expected: manifest.tensors, to, options, engine, run_id: run_id.to_string() })
+        Ok(Loads {
+            model,
+            dir,
+            expected: manifest.tensors.clone(),
+            to,
+            options,
+            engine,
+            run_id: run_id.to_string(),
+        })
     }
 
     /// Loads at least three times, then again while there is time. A load that fails or delivers wrong bytes is a record,

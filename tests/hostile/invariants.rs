@@ -16,7 +16,7 @@ pub fn check_checkpoint(checkpoint: &Checkpoint) {
         base = base.checked_add(file.bytes).expect("the files overflow");
     }
     let mut before: (u64, u64) = (0, 0);
-    for tensor in &checkpoint.tensors {
+    for tensor in checkpoint.tensors.iter() {
         let end = tensor.offset.checked_add(tensor.bytes).expect("a tensor overflows");
         assert!(end <= base, "'{}' ends past the files", tensor.name);
         let elements: u64 =

@@ -49,7 +49,7 @@ fn fetched(files: Files) -> (Vec<String>, Vec<String>) {
     assert_eq!(dir.file_name().unwrap(), COMMIT, "whoever records where a model came from takes the commit");
     let (mut found, mut tensors) = (Vec::new(), Vec::new());
     files_below(&dir, "", &mut found);
-    tensors.extend(Checkpoint::open(&dir).unwrap().tensors.into_iter().map(|t| t.name));
+    tensors.extend(Checkpoint::open(&dir).unwrap().tensors.iter().map(|t| t.name.clone()));
     tensors.sort();
     (found, tensors)
 }

@@ -173,6 +173,7 @@ pub(crate) mod tests {
     use crate::checkpoint::{Chosen, DType, DataFile, Layout, contiguous_stride};
     use crate::load::plan::Cut;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     /// A checkpoint of these files (header bytes, tensor sizes), with gaps of up to 7 bytes between tensors.
     pub fn checkpoint(files: &[(u64, Vec<u64>)]) -> Checkpoint {
@@ -180,7 +181,7 @@ pub(crate) mod tests {
             dir: "x".into(),
             layout: Layout::Sllm,
             files: vec![],
-            tensors: vec![],
+            tensors: Default::default(),
             manifest: None,
             lost: vec![],
             chosen: Chosen::default(),
@@ -193,7 +194,7 @@ pub(crate) mod tests {
                 let shape = vec![*size];
                 let name = format!("layers.{}.t{}", made.tensors.len() / 3, made.tensors.len());
                 let stride = contiguous_stride(&shape);
-                made.tensors.push(Tensor {
+                Arc::make_mut(&mut made.tensors).push(Tensor {
                     name,
                     dtype: DType::U8,
                     shape,
@@ -229,9 +230,10 @@ pub(crate) mod tests {
             let mut checkpoint = checkpoint(&files);
             let more: Vec<Tensor> = twins.iter().filter_map(|i| checkpoint.tensors.get(*i).cloned()).collect();
             let Some(one) = checkpoint.tensors.first().cloned() else { return Ok(()) };
-            checkpoint.tensors.extend(more);
-            checkpoint.tensors.extend(empty.into_iter().map(|offset| Tensor { offset, bytes: 0, ..one.clone() }));
-            checkpoint.tensors.sort_by_key(|t| (t.offset, t.bytes));
+            let tensors = Arc::make_mut(&mut checkpoint.tensors);
+            tensors.extend(more);
+            tensors.extend(empty.into_iter().map(|offset| Tensor { offset, bytes: 0, ..one.clone() }));
+            tensors.sort_by_key(|t| (t.offset, t.bytes));
             let end = start + bytes;
             let meets = |t: &&Tensor| t.offset < end && t.end() > start;
             let wanted: Vec<&Tensor> = checkpoint.tensors.iter().filter(meets).collect();
