@@ -7,9 +7,11 @@ pub mod cache;
 /// What a load finds in the page cache.
 pub mod conditions;
 /// What a load leaves.
-mod done;
+pub mod done;
 /// Modes, formats, baselines.
 pub mod format;
+/// One measured load.
+pub mod one;
 /// The checkpoints of a run, made where they are missing.
 mod prepare;
 /// SafeTensors and its peers as Python users load them.

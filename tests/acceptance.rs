@@ -126,7 +126,7 @@ fn compare(path: &Path, bytes: &[u8], what: &str, refused_on_purpose: bool) -> b
     match (&theirs, &ours) {
         (Ok(theirs), Ok(ours)) => {
             assert_eq!(ours.tensors.len(), theirs.len(), "{what}: {header}");
-            for t in &ours.tensors {
+            for t in ours.tensors.iter() {
                 let view = theirs.tensor(&t.name).unwrap();
                 assert_eq!(t.dtype.safetensors_name(), view.dtype().to_string(), "{what}: {header}");
                 assert!(

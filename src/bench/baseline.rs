@@ -56,6 +56,8 @@ pub(super) fn load(shards: &[PathBuf], to: &Destination) -> Result<Done> {
         bytes,
         path: "mmap-copy".into(),
         path_reason: "the safetensors crate: one map a shard, one copy a tensor, one thread".into(),
+        chunk_bytes: 0,
+        threads: 0,
         bytes_in_place: InPlace::Baseline(tensors),
     })
 }

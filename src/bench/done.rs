@@ -1,21 +1,40 @@
 //! What a load of any kind leaves: the figures for its record, and what to verify.
 
 use crate::gpu::memory::DeviceBuffer;
-use crate::load::Loaded;
 use crate::load::phases::Phases;
+use crate::load::{LoadReport, Loaded};
 
 /// A finished load.
-pub(super) struct Done {
+pub struct Done {
     pub elapsed_s: f64,
     pub phases: Phases,
     pub bytes: u64,
     pub path: String,
     pub path_reason: String,
+    /// Of our own loads; 0 for others.
+    pub chunk_bytes: u64,
+    pub threads: usize,
     pub bytes_in_place: InPlace,
 }
 
+impl Done {
+    /// A load by our own loader.
+    pub fn ours((loaded, report): (Loaded, LoadReport)) -> Done {
+        Done {
+            elapsed_s: report.elapsed_s,
+            phases: report.phases,
+            bytes: report.bytes,
+            path: report.path,
+            path_reason: report.path_reason,
+            chunk_bytes: report.chunk_bytes,
+            threads: report.threads,
+            bytes_in_place: InPlace::Ours(Box::new(loaded)),
+        }
+    }
+}
+
 /// The bytes of a finished load.
-pub(super) enum InPlace {
+pub enum InPlace {
     Ours(Box<Loaded>),
     /// Tensors by their names.
     Baseline(Vec<(String, Bytes)>),
@@ -24,7 +43,7 @@ pub(super) enum InPlace {
 }
 
 /// A tensor in memory of its own.
-pub(super) enum Bytes {
+pub enum Bytes {
     Host(Vec<u8>),
     Device(DeviceBuffer),
 }

@@ -118,6 +118,8 @@ impl Python {
             bytes: answer["bytes"].as_u64().unwrap_or(0),
             path: answer["path"].as_str().unwrap_or("python").into(),
             path_reason: answer["reason"].as_str().unwrap_or_default().into(),
+            chunk_bytes: 0,
+            threads: 0,
             bytes_in_place: InPlace::Python,
         })
     }

@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail};
 use thiserror::Error;
 
 use crate::bench::baseline;
-use crate::bench::conditions::{begin, make_ready};
+use crate::bench::conditions::make_ready;
 use crate::bench::done::{Done, InPlace};
 use crate::bench::format::{Baseline, Format, Mode};
+use crate::bench::one::{Load, one};
 pub use crate::bench::prepare::NotReused;
 use crate::bench::prepare::{Prepared, prepare};
 use crate::bench::python;
@@ -22,7 +23,6 @@ use crate::load::pool::Pool;
 use crate::load::{Clock, Destination, Options, verify};
 use crate::os::cancel::Cancel;
 use crate::os::progress::{Progress, Unit};
-use crate::os::text;
 use crate::record::environment;
 use crate::record::result::{Record, result_path, write_records};
 use crate::write::input::Input;
@@ -244,13 +244,9 @@ impl Run {
             run_id: self.run_id.clone(),
             ..Record::default()
         };
-        let (mut record, ready) = begin(record, &dir, self.meant_cold());
         // A load under way is finished: Ctrl-C ends the run between loads.
-        match ready.and_then(|()| self.load(format, replica, self.settings.verify, &Cancel::new())) {
-            Err(error) => record.error = Some(format!("{error:#}")),
-            Ok(done) => self.fill_in(&mut record, format, done),
-        }
-        Ok(record)
+        let cold = self.meant_cold();
+        Ok(one(record, &dir, cold, &mut OneOf { run: self, format, replica }).0)
     }
 
     fn meant_cold(&self) -> bool {
@@ -281,44 +277,13 @@ impl Run {
         if !format.is_ours() {
             return baseline::load(&shards, &self.to);
         }
-        let (loaded, report) = match (&self.pool, &self.to) {
+        let loaded = match (&self.pool, &self.to) {
             (Some(pool), Destination::Gpus(gpus, placement)) => {
                 load::pooled::load(pool, &dir, gpus, *placement, &self.options, cancel)?
             }
             _ => load::load(&dir, &self.to, &self.options, cancel)?,
         };
-        Ok(Done {
-            elapsed_s: report.elapsed_s,
-            phases: report.phases,
-            bytes: report.bytes,
-            path: report.path,
-            path_reason: report.path_reason,
-            bytes_in_place: InPlace::Ours(Box::new(loaded)),
-        })
-    }
-
-    /// Takes a load's figures into its record; the clock has stopped, so here is the time to verify.
-    fn fill_in(&mut self, record: &mut Record, format: Format, done: Done) {
-        record.loading_time = Some(done.elapsed_s);
-        record.phases = Some(done.phases);
-        record.bytes = done.bytes;
-        record.path = done.path;
-        record.path_reason = done.path_reason;
-        if format.is_ours() {
-            (record.chunk_bytes, record.threads) = (self.options.chunk_bytes, self.options.threads as u64);
-        }
-        if !self.settings.verify {
-            return;
-        }
-        let started = std::time::Instant::now();
-        let wrong = self.mismatches(format, done.bytes_in_place);
-        record.verify_s = Some(started.elapsed().as_secs_f64());
-        record.verified = Some(wrong.as_ref().is_ok_and(Vec::is_empty));
-        record.error = match wrong {
-            Ok(wrong) if wrong.is_empty() => None,
-            Ok(wrong) => Some(format!("the bytes are wrong: {}", text::in_short(&wrong))),
-            Err(error) => Some(format!("could not be verified: {error:#}")),
-        };
+        Ok(Done::ours(loaded))
     }
 
     fn mismatches(&mut self, format: Format, bytes_in_place: InPlace) -> Result<Vec<String>> {
@@ -330,6 +295,26 @@ impl Run {
                 Some(python) => python.mismatches(expected),
                 None => bail!("the Python process is gone"),
             },
+        }
+    }
+}
+
+/// One load of a run.
+struct OneOf<'r> {
+    run: &'r mut Run,
+    format: Format,
+    replica: usize,
+}
+
+impl Load for OneOf<'_> {
+    fn load(&mut self) -> Result<Done> {
+        self.run.load(self.format, self.replica, self.run.settings.verify, &Cancel::new())
+    }
+
+    fn mismatches(&mut self, bytes_in_place: InPlace) -> Result<Option<Vec<String>>> {
+        match self.run.settings.verify {
+            true => self.run.mismatches(self.format, bytes_in_place).map(Some),
+            false => Ok(None),
         }
     }
 }

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use crate::bench::conditions::{begin, make_ready};
+use crate::bench::conditions::make_ready;
+use crate::bench::done::{Done, InPlace};
+use crate::bench::one::{Load, one};
 use crate::checkpoint::Checkpoint;
 use crate::load;
 use crate::load::verify;
@@ -13,7 +15,6 @@ use crate::load::verify::Digests;
 use crate::load::{Destination, Options};
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::progress::Progress;
-use crate::os::text;
 use crate::qualify::measure::{ROUNDS_MIN, Rounds, not_cold, repeat};
 use crate::qualify::workload::Workload;
 use crate::record::result::Record;
@@ -129,42 +130,27 @@ impl<'a> Loads<'a> {
             run_id: self.run_id.clone(),
             ..Record::default()
         };
-        let (mut record, ready) = begin(record, &self.dir, cold);
-        let loaded = ready
-            .and_then(|()| load::load(&self.dir, self.to, &self.options, cancel))
-            .and_then(|(loaded, report)| self.fill_in(&mut record, &loaded, report, cancel));
-        if let Err(error) = &loaded {
-            if error.root_cause().is::<Interrupted>() {
-                return None;
-            }
-            record.error = Some(format!("{error:#}"));
-        }
-        Some((record, loaded))
+        let (record, loaded) = one(record, &self.dir, cold, &mut OneOf { loads: self, cancel });
+        let interrupted = loaded.as_ref().is_err_and(|error| error.root_cause().is::<Interrupted>());
+        (!interrupted).then_some((record, loaded))
+    }
+}
+
+/// One load of a checkpoint.
+struct OneOf<'l, 'a> {
+    loads: &'l Loads<'a>,
+    cancel: &'l Cancel,
+}
+
+impl Load for OneOf<'_, '_> {
+    fn load(&mut self) -> Result<Done> {
+        let Loads { dir, to, options, .. } = self.loads;
+        load::load(dir, to, options, self.cancel).map(Done::ours)
     }
 
-    /// The clock has stopped: here is the time to verify. Bytes that could not be compared are not wrong for that.
-    fn fill_in(
-        &self,
-        record: &mut Record,
-        loaded: &load::Loaded,
-        report: load::LoadReport,
-        cancel: &Cancel,
-    ) -> Result<()> {
-        record.loading_time = Some(report.elapsed_s);
-        record.phases = Some(report.phases);
-        record.bytes = report.bytes;
-        record.path = report.path;
-        record.path_reason = report.path_reason;
-        (record.chunk_bytes, record.threads) = (report.chunk_bytes, report.threads as u64);
-        let started = Instant::now();
-        let checked = verify::check(loaded, &self.expected, cancel);
-        record.verify_s = Some(started.elapsed().as_secs_f64());
-        let wrong = checked.context("could not be verified")?.wrong;
-        record.verified = Some(wrong.is_empty());
-        if !wrong.is_empty() {
-            record.error = Some(format!("the bytes are wrong: {}", text::in_short(&wrong)));
-        }
-        Ok(())
+    fn mismatches(&mut self, bytes_in_place: InPlace) -> Result<Option<Vec<String>>> {
+        let InPlace::Ours(loaded) = bytes_in_place else { bail!("another's bytes; please report this") };
+        Ok(Some(verify::check(&loaded, &self.loads.expected, self.cancel)?.wrong))
     }
 }
 
