@@ -14,6 +14,7 @@ mod module;
 pub mod scatter;
 /// Buffers of the ring.
 pub mod slot;
+mod stream;
 
 pub use device::{Device, Gpu, GpuError, count, devices, open, open_all};
 pub use module::MADE_BY;

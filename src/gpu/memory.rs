@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use cudarc::driver::{result, sys};
 
+use crate::gpu::stream::Users;
 use crate::gpu::{Gpu, GpuError};
 use crate::node::memory::available_bytes;
 use crate::os::memory::HostBuffer;
@@ -22,6 +23,7 @@ pub struct DeviceBuffer {
     allocation: u64,
     address: u64,
     bytes: u64,
+    users: Users,
 }
 
 impl DeviceBuffer {
@@ -35,7 +37,7 @@ impl DeviceBuffer {
         match unsafe { result::malloc_sync(size) } {
             Ok(allocation) => {
                 let address = if spare > 0 { align_up(allocation, DIRECT_ALIGN) } else { allocation };
-                Ok(DeviceBuffer { gpu: gpu.clone(), allocation, address, bytes })
+                Ok(DeviceBuffer { gpu: gpu.clone(), allocation, address, bytes, users: Users::default() })
             }
             Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 let free_bytes = gpu.memory_info().map(|(free, _)| free).ok();
@@ -69,6 +71,7 @@ impl DeviceBuffer {
             allocation: self.allocation,
             address: self.address,
             bytes: self.bytes,
+            users: &self.users,
             owner: PhantomData,
         }
     }
@@ -89,9 +92,12 @@ impl DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
+        // Copies may have been queued and left, even by whoever forgot their stream: none reaches what comes here next.
+        self.users.wait();
         if self.gpu.context.bind_to_thread().is_ok() {
-            // SAFETY: allocated by `new` and freed once; copies into it borrow it and have ended. A failure means
-            // a lost context, whose memory the driver frees.
+            // SAFETY: allocated by `new` and freed once; copies from and to it have ended: those that return at once are
+            // among its users, the others borrow it until they are done. A failure means a lost context, whose memory the
+            // driver frees.
             let _ = unsafe { result::free_sync(self.allocation) };
         }
     }
@@ -105,6 +111,8 @@ pub struct DeviceSlice<'a> {
     pub(super) allocation: u64,
     pub(super) address: u64,
     pub(super) bytes: u64,
+    /// Of the whole allocation: where streams are noted that copy from or to this after a call returned.
+    pub(super) users: &'a Users,
     owner: PhantomData<&'a mut DeviceBuffer>,
 }
 
@@ -134,7 +142,7 @@ impl<'a> DeviceSlice<'a> {
             allocation: self.allocation,
             address: self.address + offset,
             bytes: bytes.min(self.bytes - offset),
-            owner: PhantomData,
+            ..*self
         }
     }
 
