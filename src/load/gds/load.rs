@@ -8,6 +8,7 @@ use crate::gpu::Gpu;
 use crate::load::engine::Engine;
 use crate::load::gds::engine::{Gds, GdsEngine};
 use crate::load::gds::memory::of_landings;
+use crate::load::gds::proof::Way;
 use crate::load::jobs::{targets, to_devices};
 use crate::load::loaded::{Loaded, Placement};
 use crate::load::options::Options;
@@ -45,15 +46,15 @@ pub fn load(
     phases.open_s = clock.lap();
     if !gds.allow_compat {
         let way = engine.settle(gds.prove(&checkpoint, gpus));
-        if !way.is_direct() {
-            let why = engine.outcome().reason;
-            if gds.may_fall_back {
-                return Ok(Came::NotDirect(why));
-            }
-            bail!(
-                "GPUDirect Storage was asked for, and its reads do not go straight to the GPU: {why}. See `sllm-gds doctor`; \
-                 allow compatibility mode to take them as they are, or take the engine auto, the fastest that is real"
-            );
+        let why = || engine.outcome().reason;
+        match verdict(way, gds.may_fall_back) {
+            Verdict::Taken => {}
+            Verdict::Left => return Ok(Came::NotDirect(why())),
+            Verdict::Refused => bail!(
+                "GPUDirect Storage was asked for, and its reads do not go straight to the GPU: {}. See `sllm-gds doctor`; \
+                 allow compatibility mode to take them as they are, or take the engine auto, the fastest that is real",
+                why()
+            ),
         }
         clock.skip();
     }
@@ -85,11 +86,55 @@ pub fn load(
     Ok(Came::Loaded(Box::new((Loaded { checkpoint, plan, buffers }, report))))
 }
 
+/// What becomes of a load whose way is settled.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Taken,
+    /// To another engine.
+    Left,
+    Refused,
+}
+
+/// Who leaves the choice open gets only what is proven. A demand is refused where the way is proven to be none; where nothing
+/// is proven it is met, with compatibility mode off, and the report says that it is not proven.
+fn verdict(way: &Way, may_fall_back: bool) -> Verdict {
+    match (way, may_fall_back) {
+        (Way::Nvfs | Way::P2pdma, _) => Verdict::Taken,
+        (Way::Compat | Way::Unproven(_), true) => Verdict::Left,
+        (Way::Compat, false) => Verdict::Refused,
+        (Way::Unproven(_), false) => Verdict::Taken,
+    }
+}
+
 /// Ends mapping ahead, whatever became of the transfer.
 struct Stop<'e, 'a>(&'e GdsEngine<'a>);
 
 impl Drop for Stop<'_, '_> {
     fn drop(&mut self) {
         self.0.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_proven_way_is_chosen_and_only_a_disproven_one_is_refused_to_a_demand() {
+        let unproven = Way::Unproven("nothing was counted".into());
+        for direct in [Way::Nvfs, Way::P2pdma] {
+            assert_eq!(
+                [true, false].map(|left_open| verdict(&direct, left_open)),
+                [Verdict::Taken, Verdict::Taken]
+            );
+        }
+        assert_eq!(
+            [true, false].map(|left_open| verdict(&unproven, left_open)),
+            [Verdict::Left, Verdict::Taken]
+        );
+        assert_eq!(
+            [true, false].map(|left_open| verdict(&Way::Compat, left_open)),
+            [Verdict::Left, Verdict::Refused]
+        );
     }
 }
