@@ -155,31 +155,25 @@ impl<'a> GdsEngine<'a> {
 
     /// Registers the memory of these jobs as asked. `is_direct`: whether drives will write to it.
     pub fn register(&mut self, gds: &Gds, jobs: &[Vec<Job<Memory<'a>>>], is_direct: bool) -> Result<()> {
-        let slabs = |bytes: u64| -> Vec<Slabs<'a>> {
-            let lanes = self.lanes.iter().zip(jobs).filter(|(gpus, _)| !gpus.is_empty());
-            lanes.map(|(gpus, jobs)| Slabs::new(&gds.driver, &gpus[0], jobs, bytes)).collect()
+        let lanes = self.lanes.iter().zip(jobs).filter_map(|(gpus, jobs)| Some((gpus.first()?, jobs)));
+        let lanes: Vec<(&Arc<Gpu>, &Vec<Job<Memory<'a>>>)> = lanes.collect();
+        let of_bytes = |bytes: Vec<u64>| -> Vec<Slabs<'a>> {
+            let each = lanes.iter().zip(bytes);
+            each.map(|((gpu, jobs), bytes)| Slabs::new(&gds.driver, gpu, jobs, bytes)).collect()
         };
-        let slab_bytes = || slabs::slab_bytes(self.lanes.iter().flatten());
+        let small = || of_bytes(slabs::slab_bytes(&lanes.iter().map(|(gpu, _)| *gpu).collect::<Vec<_>>()));
+        let whole = || {
+            let whole = of_bytes(vec![u64::MAX; lanes.len()]);
+            whole.iter().try_for_each(Slabs::map_all).map(|()| whole)
+        };
         self.slabs = match gds.register {
             Register::None => Vec::new(),
             Register::Auto if !is_direct => Vec::new(),
-            Register::Slabs => slabs(slab_bytes()),
-            Register::Auto | Register::Whole => {
-                let whole = slabs(u64::MAX);
-                match (whole.iter().try_for_each(Slabs::map_all), gds.register) {
-                    (Ok(()), _) => whole,
-                    // What is mapped goes with `whole` before slabs are.
-                    (Err(_), Register::Auto) => {
-                        drop(whole);
-                        slabs(slab_bytes())
-                    }
-                    (Err(error), _) => {
-                        return Err(error.context(
-                            "register all device memory with cuFile (BAR1 may be too small: register slabs)",
-                        ));
-                    }
-                }
-            }
+            Register::Slabs => small(),
+            // What was mapped is gone before slabs are.
+            Register::Auto => whole().unwrap_or_else(|_| small()),
+            Register::Whole => whole()
+                .context("register all device memory with cuFile (BAR1 may be too small: register slabs)")?,
         };
         Ok(())
     }
