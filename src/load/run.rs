@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use crate::checkpoint::Checkpoint;
 use crate::gpu::Gpu;
 use crate::load::engine::Engine;
+use crate::load::gds::load::Attempt;
 use crate::load::jobs::{in_place, targets, to_devices};
 use crate::load::loaded::{Buffer, Destination, Loaded, Placement};
 use crate::load::options::Options;
@@ -63,18 +64,19 @@ pub(super) fn load_to_gpus(
     rings: &Rings,
     cancel: &Cancel,
 ) -> Result<(Loaded, LoadReport)> {
-    let why_not = match &options.gds {
+    let (why_not, lost_s) = match &options.gds {
         Ok(gds) => match gds::load::load(checkpoint, gpus, placement, options, gds, cancel)? {
-            gds::load::Came::Loaded(done) => return Ok(*done),
-            gds::load::Came::NotDirect(why) => Some(format!("no GDS: {why}")),
+            Attempt::Loaded(done) => return Ok(*done),
+            Attempt::Refused { why, lost_s } => (Some(format!("no GDS: {why}")), lost_s),
         },
-        Err(why) => why.clone(),
+        Err(why) => (why.clone(), 0.0),
     };
     let lanes = gpus_of_lanes(gpus, placement);
     let ring = rings.take(&lanes, options);
     let (loaded, mut report) = load_by_ring(checkpoint, &lanes, options, &ring, cancel)?;
     // After a failure it is dropped instead: what went wrong may lie in it.
     rings.keep(ring);
+    report.add_lost(lost_s);
     if let Some(why) = why_not {
         report.path_reason.push_str(&format!("; {why}"));
     }

@@ -2,6 +2,7 @@
 //! and a read with a copy behind it (compatibility mode) where not.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::cufile::{Driver, DriverOptions, Handle};
 use crate::gpu::Gpu;
 use crate::load::engine::Job;
 use crate::load::gds::memory::Memory;
+use crate::load::gds::no_start::NoStart;
 use crate::load::gds::proof::Way;
 use crate::load::gds::slabs::{self, Slabs};
 use crate::load::settings::{IoChoice, OnError, Register};
@@ -108,13 +110,16 @@ impl<'a> GdsEngine<'a> {
         checkpoint: &Checkpoint,
         io: IoChoice,
         lanes: Vec<Vec<Arc<Gpu>>>,
-    ) -> Result<GdsEngine<'a>> {
+    ) -> Result<GdsEngine<'a>, NoStart> {
         let sources = Sources::open(checkpoint, io)?;
         let mut files = Vec::new();
         for file in &checkpoint.files {
-            let register = |opened: io::Result<std::fs::File>| -> Result<Handle> {
-                let at = || format!("register {} with cuFile", file.path.display());
-                Handle::register(&gds.driver, opened.with_context(at)?).with_context(at)
+            let register = |opened: io::Result<File>| -> Result<Handle, NoStart> {
+                // The sources have opened it, too: what fails here has to do with cuFile.
+                let registered =
+                    opened.context("open it").and_then(|opened| Ok(Handle::register(&gds.driver, opened)?));
+                let refused = || format!("cuFile refused {}", file.path.display());
+                registered.with_context(refused).map_err(NoStart::Refused)
             };
             let (handle, past_cache) = match (io, sys::open_direct(&file.path)) {
                 (IoChoice::Buffered, _) => (register(sys::open_regular(&file.path))?, false),
@@ -153,8 +158,14 @@ impl<'a> GdsEngine<'a> {
         self.way.get_or_init(|| way)
     }
 
-    /// Registers the memory of these jobs as asked. `is_direct`: whether drives will write to it.
-    pub fn register(&mut self, gds: &Gds, jobs: &[Vec<Job<Memory<'a>>>], is_direct: bool) -> Result<()> {
+    /// Registers the memory of these jobs as asked; of what is mapped piece by piece the first, so that it shows before the
+    /// first byte whether any can be. `is_direct`: whether drives will write to it.
+    pub fn register(
+        &mut self,
+        gds: &Gds,
+        jobs: &[Vec<Job<Memory<'a>>>],
+        is_direct: bool,
+    ) -> Result<(), NoStart> {
         let lanes = self.lanes.iter().zip(jobs).filter_map(|(gpus, jobs)| Some((gpus.first()?, jobs)));
         let lanes: Vec<(&Arc<Gpu>, &Vec<Job<Memory<'a>>>)> = lanes.collect();
         let of_bytes = |bytes: Vec<u64>| -> Vec<Slabs<'a>> {
@@ -173,9 +184,10 @@ impl<'a> GdsEngine<'a> {
             // What was mapped is gone before slabs are.
             Register::Auto => whole().unwrap_or_else(|_| small()),
             Register::Whole => whole()
-                .context("register all device memory with cuFile (BAR1 may be too small: register slabs)")?,
+                .context("register all device memory (BAR1 may be too small: register slabs)")
+                .map_err(NoStart::of)?,
         };
-        Ok(())
+        slabs::map_first(&self.slabs).map_err(NoStart::of)
     }
 
     /// Maps slabs ahead of the readers until all is mapped or [`GdsEngine::stop`] is called: for a thread of its own.

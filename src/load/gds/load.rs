@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 
 use crate::gpu::Gpu;
 use crate::load::engine::Engine;
 use crate::load::gds::engine::{Gds, GdsEngine};
 use crate::load::gds::memory::of_landings;
+use crate::load::gds::no_start::NoStart;
 use crate::load::gds::proof::Way;
 use crate::load::jobs::{targets, to_devices};
 use crate::load::loaded::{Loaded, Placement};
@@ -21,10 +22,14 @@ use crate::os::cancel::Cancel;
 use crate::os::sys;
 
 /// What came of it.
-pub enum Came {
+pub enum Attempt {
     Loaded(Box<(Loaded, LoadReport)>),
-    /// Before the first byte: the way is not a direct one, and another engine may take over. Why.
-    NotDirect(String),
+    /// Before the first byte: cuFile does not serve this load, and another engine may.
+    Refused {
+        why: String,
+        /// What it took until then, the proof not counted.
+        lost_s: f64,
+    },
 }
 
 /// Loads to GPUs by cuFile. The proof of its way, which reads a little of each file, and poisoning are not on the clock;
@@ -36,8 +41,27 @@ pub fn load(
     options: &Options,
     gds: &Gds,
     cancel: &Cancel,
-) -> Result<Came> {
+) -> Result<Attempt> {
     let mut clock = Clock::start();
+    match run(checkpoint, gpus, placement, options, gds, cancel, &mut clock) {
+        Ok(done) => Ok(Attempt::Loaded(Box::new(done))),
+        Err(NoStart::Refused(why)) if gds.may_fall_back => {
+            clock.lap();
+            Ok(Attempt::Refused { why: format!("{why:#}"), lost_s: clock.total() })
+        }
+        Err(NoStart::Refused(error) | NoStart::Failed(error)) => Err(error),
+    }
+}
+
+fn run(
+    checkpoint: &Open<'_>,
+    gpus: &[Arc<Gpu>],
+    placement: Placement,
+    options: &Options,
+    gds: &Gds,
+    cancel: &Cancel,
+    clock: &mut Clock,
+) -> Result<(Loaded, LoadReport), NoStart> {
     let mut phases = Phases::default();
     let gpus_of_lane = gpus_of_lanes(gpus, placement);
     let checkpoint = checkpoint()?;
@@ -46,23 +70,14 @@ pub fn load(
     phases.open_s = clock.lap();
     if !gds.allow_compat {
         let way = engine.settle(gds.prove(&checkpoint, gpus));
-        let why = || engine.outcome().reason;
-        match verdict(way, gds.may_fall_back) {
-            Verdict::Taken => {}
-            Verdict::Left => return Ok(Came::NotDirect(why())),
-            Verdict::Refused => bail!(
-                "GPUDirect Storage was asked for, and its reads do not go straight to the GPU: {}. See `sllm-gds doctor`; \
-                 allow compatibility mode to take them as they are, or take the engine auto, the fastest that is real",
-                why()
-            ),
-        }
         clock.skip();
+        check_way(way, gds.may_fall_back, || engine.outcome().reason)?;
     }
     let plan = Plan::new(&checkpoint, gpus_of_lane.len(), Spacing::Aligned)?;
     phases.plan_s = clock.lap();
     buffers = allocate(&plan, &gpus_of_lane)?;
     phases.allocate_s = clock.lap();
-    poison_all(&mut buffers, options, &mut clock)?;
+    poison_all(&mut buffers, options, clock)?;
     let jobs = of_landings(to_devices(&plan, targets(&plan, &mut buffers), options.chunk_bytes));
     engine.register(gds, &jobs, !gds.allow_compat)?;
     phases.register_s = clock.lap();
@@ -83,26 +98,20 @@ pub fn load(
     let taken = engine.outcome();
     drop(engine);
     let report = LoadReport::new(&checkpoint, &plan, options, phases, elapsed_s, taken);
-    Ok(Came::Loaded(Box::new((Loaded { checkpoint, plan, buffers }, report))))
+    Ok((Loaded { checkpoint, plan, buffers }, report))
 }
 
-/// What becomes of a load whose way is settled.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Taken,
-    /// To another engine.
-    Left,
-    Refused,
-}
-
-/// Who leaves the choice open gets only what is proven. A demand is refused where the way is proven to be none; where nothing
+/// Whoever leaves the choice open gets only what is proven. A demand fails where the way is proven to be none; where nothing
 /// is proven it is met, with compatibility mode off, and the report says that it is not proven.
-fn verdict(way: &Way, may_fall_back: bool) -> Verdict {
+fn check_way(way: &Way, may_fall_back: bool, why: impl Fn() -> String) -> Result<(), NoStart> {
     match (way, may_fall_back) {
-        (Way::Nvfs | Way::P2pdma, _) => Verdict::Taken,
-        (Way::Compat | Way::Unproven(_), true) => Verdict::Left,
-        (Way::Compat, false) => Verdict::Refused,
-        (Way::Unproven(_), false) => Verdict::Taken,
+        (Way::Nvfs | Way::P2pdma, _) | (Way::Unproven(_), false) => Ok(()),
+        (Way::Compat | Way::Unproven(_), true) => Err(NoStart::Refused(anyhow::Error::msg(why()))),
+        (Way::Compat, false) => Err(NoStart::Failed(anyhow!(
+            "GPUDirect Storage was asked for, and its reads do not go straight to the GPU: {}. See `sllm-gds doctor`; allow \
+             compatibility mode to take them as they are, or take the engine auto, the fastest that is real",
+            why()
+        ))),
     }
 }
 
@@ -121,20 +130,20 @@ mod tests {
 
     #[test]
     fn only_a_proven_way_is_chosen_and_only_a_disproven_one_is_refused_to_a_demand() {
+        let checked = |way: &Way, may_fall_back| check_way(way, may_fall_back, || "for a reason".into());
         let unproven = Way::Unproven("nothing was counted".into());
-        for direct in [Way::Nvfs, Way::P2pdma] {
-            assert_eq!(
-                [true, false].map(|left_open| verdict(&direct, left_open)),
-                [Verdict::Taken, Verdict::Taken]
-            );
+        for way in [Way::Nvfs, Way::P2pdma] {
+            assert!(checked(&way, true).is_ok() && checked(&way, false).is_ok());
         }
-        assert_eq!(
-            [true, false].map(|left_open| verdict(&unproven, left_open)),
-            [Verdict::Left, Verdict::Taken]
-        );
-        assert_eq!(
-            [true, false].map(|left_open| verdict(&Way::Compat, left_open)),
-            [Verdict::Left, Verdict::Refused]
+        for way in [&unproven, &Way::Compat] {
+            let left = checked(way, true).unwrap_err();
+            assert!(matches!(&left, NoStart::Refused(why) if why.to_string() == "for a reason"), "{left:?}");
+        }
+        assert!(checked(&unproven, false).is_ok());
+        let failed = checked(&Way::Compat, false).unwrap_err();
+        assert!(
+            matches!(&failed, NoStart::Failed(why) if why.to_string().contains(": for a reason.")),
+            "{failed:?}"
         );
     }
 }

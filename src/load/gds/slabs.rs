@@ -3,6 +3,8 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use anyhow::Context;
+
 use crate::cufile::Driver;
 use crate::gpu::Gpu;
 use crate::gpu::direct::{Registered, Span};
@@ -83,7 +85,9 @@ impl<'a> Slabs<'a> {
             Memory::Host(_) | Memory::Staged(_) => None,
         };
         let (driver, gpu) = (driver.clone(), gpu.clone());
-        let map = move |span: &Span<'a>| Registered::new(&driver, &gpu, span);
+        let refused = format!("cuFile refused memory of GPU {}", gpu.label);
+        let map =
+            move |span: &Span<'a>| Registered::new(&driver, &gpu, span).with_context(|| refused.clone());
         Slabs::of(jobs.iter().filter_map(first), slab_bytes, Box::new(map))
     }
 }
@@ -113,6 +117,16 @@ impl<'a, M> Slabs<'a, M> {
         Ok(())
     }
 
+    /// Maps the first slab now, where it waits.
+    fn map_first(&self) -> anyhow::Result<()> {
+        let waits = self.lock().waits(0);
+        if let (true, Some(span)) = (waits, self.spans.first()) {
+            let mapped = (self.map)(span)?;
+            self.lock().slabs[0].mapping = Mapping::Mapped(Arc::new(mapped));
+        }
+        Ok(())
+    }
+
     /// Maps slab after slab, no more than the window at a time, until all were or [`Slabs::stop`] is called. A failure
     /// is told to whoever waits for a slab.
     pub fn map_ahead(&self) {
@@ -124,6 +138,9 @@ impl<'a, M> Slabs<'a, M> {
             }
             if state.stopped {
                 return;
+            }
+            if !state.waits(i) {
+                continue;
             }
             drop(state);
             let result = (self.map)(span);
@@ -199,6 +216,18 @@ impl<'a, M> Slabs<'a, M> {
     }
 }
 
+/// Maps the first slab of each lane, side by side.
+pub fn map_first<M: Send + Sync>(lanes: &[Slabs<'_, M>]) -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let started: Vec<_> = lanes.iter().map(|slabs| scope.spawn(|| slabs.map_first())).collect();
+        let join = |h: std::thread::ScopedJoinHandle<'_, _>| {
+            h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        // All are waited for, and the first error is kept.
+        started.into_iter().map(join).fold(Ok(()), Result::and)
+    })
+}
+
 /// Whoever waits for a slab must not wait for a thread that is gone.
 struct WakeOnPanic<'s, 'a, M>(&'s Slabs<'a, M>);
 
@@ -211,6 +240,10 @@ impl<M> Drop for WakeOnPanic<'_, '_, M> {
 }
 
 impl<M> State<M> {
+    fn waits(&self, i: usize) -> bool {
+        self.slabs.get(i).is_some_and(|slab| matches!(slab.mapping, Mapping::Waits))
+    }
+
     fn mapped(&self) -> usize {
         self.slabs.iter().filter(|s| matches!(s.mapping, Mapping::Mapped(_))).count()
     }
@@ -300,9 +333,13 @@ mod tests {
     /// Sixteen jobs in four slabs, eight threads.
     fn run(fails: &[u64], fail_to_map: Option<u64>) -> anyhow::Result<()> {
         let spans = (0..16).map(|job| Span::made_up(job * JOB_BYTES, JOB_BYTES));
+        let mapped = Mutex::new(BTreeSet::new());
         let map = move |span: &Span<'static>| match fail_to_map {
             Some(slab) if span.address() == slab * 4 * JOB_BYTES => anyhow::bail!("it can't be mapped"),
-            _ => Ok(span.address()),
+            _ => {
+                assert!(mapped.lock().unwrap().insert(span.address()), "mapped twice");
+                Ok(span.address())
+            }
         };
         let slabs = Slabs::of(spans, 4 * JOB_BYTES, Box::new(map));
         let engine = Waiting { slabs, fails: fails.iter().copied().collect() };
@@ -314,12 +351,34 @@ mod tests {
             header_bytes: 0,
             stamp: Default::default(),
         };
+        map_first(std::slice::from_ref(&engine.slabs))?;
+        assert!(!engine.slabs.lock().waits(0) && engine.slabs.lock().waits(1));
         std::thread::scope(|scope| {
             scope.spawn(|| engine.slabs.map_ahead());
             let result = transfer(&[file], vec![(0..16).map(job).collect()], &engine, 8, &Cancel::new());
             engine.slabs.stop();
             result
         })
+    }
+
+    #[test]
+    fn the_first_slab_of_every_lane_is_mapped_before_the_first_byte_or_none_is_read() {
+        let lane = |lane: u64, slabs: u64| {
+            let spans = (0..slabs).map(move |slab| Span::made_up((10 * lane + slab) * JOB_BYTES, JOB_BYTES));
+            let map = |span: &Span<'static>| match span.address() / JOB_BYTES {
+                30 => Err(anyhow::anyhow!("BAR1 is full")),
+                at => Ok(at),
+            };
+            Slabs::of(spans, JOB_BYTES, Box::new(map))
+        };
+        let good = [lane(0, 3), lane(1, 1), lane(2, 0)];
+        map_first(&good).unwrap();
+        let mapped: Vec<usize> = good.iter().map(|slabs| slabs.lock().mapped()).collect();
+        assert_eq!(mapped, [1, 1, 0]);
+        map_first(&good).unwrap();
+        assert_eq!(good[0].lock().mapped(), 1, "what is mapped stays so");
+        let error = map_first(&[lane(0, 3), lane(3, 1)]).unwrap_err();
+        assert_eq!(error.to_string(), "BAR1 is full");
     }
 
     #[test]
