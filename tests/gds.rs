@@ -37,6 +37,7 @@ fn gds(driver: &Arc<Driver>, on_error: OnError) -> Gds {
         register: Register::Auto,
         on_error,
         may_fall_back: false,
+        instead: None,
         helper: None,
         proofs: Default::default(),
     }
@@ -260,4 +261,21 @@ fn a_path_is_claimed_by_what_was_counted() {
     let ran = load(&fixture, &fixture.ours(), &gds(&driver, OnError::Fail), 4096, 1);
     assert_eq!(ran.taken.path, "gds-unproven");
     assert!(ran.taken.reason.contains("not proven"), "{}", ran.taken.reason);
+}
+
+#[test]
+fn the_ring_loads_in_cufiles_place_as_if_it_had_been_chosen() {
+    let standin = Standin::new();
+    let gds = Gds { may_fall_back: true, ..gds(&standin.open(), OnError::Retry) };
+    let to = Destination::Gpus(Vec::new(), Placement::Balanced);
+    let sizes = |options: &Options| (options.chunk_bytes, options.threads, options.copy_bytes, options.slots);
+    let asked = Settings { chunk_bytes: Some(1 << 20), threads: Some(3), ..Settings::default() };
+    for settings in [Settings::default(), asked] {
+        let by_cufile = Options::new(&settings, &to, Ok(gds.clone())).unwrap();
+        let by_ring = Options::new(&settings, &to, Err(None)).unwrap();
+        assert_eq!(sizes(&by_cufile.by_ring()), sizes(&by_ring));
+        assert_eq!(sizes(&by_ring.by_ring()), sizes(&by_ring));
+        let chosen = settings.chunk_bytes.unwrap_or(8 << 20);
+        assert_eq!(by_cufile.chunk_bytes, chosen, "cuFile's own stay");
+    }
 }

@@ -71,6 +71,7 @@ pub(super) fn load_to_gpus(
         },
         Err(why) => (why.clone(), 0.0),
     };
+    let options = &options.by_ring();
     let lanes = gpus_of_lanes(gpus, placement);
     let ring = rings.take(&lanes, options);
     let (loaded, mut report) = load_by_ring(checkpoint, &lanes, options, &ring, cancel)?;

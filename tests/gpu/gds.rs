@@ -127,6 +127,7 @@ fn what_cufile_refuses_before_the_first_byte_comes_through_the_ring() {
                         register,
                         on_error: OnError::Retry,
                         may_fall_back,
+                        instead: None,
                         helper: None,
                         proofs: Default::default(),
                     };

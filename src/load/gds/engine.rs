@@ -20,6 +20,7 @@ use crate::load::gds::no_start::NoStart;
 use crate::load::gds::proof::Way;
 use crate::load::gds::slabs::{self, Slabs};
 use crate::load::settings::{IoChoice, OnError, Register};
+use crate::load::shape::Shape;
 use crate::load::source::Sources;
 use crate::os::sys;
 
@@ -34,6 +35,8 @@ pub struct Gds {
     pub on_error: OnError,
     /// Whether another engine may take over before the first byte, where the way is not proven.
     pub may_fall_back: bool,
+    /// How the other engine loads then: what is good for cuFile is not for the ring. Set with the load's options.
+    pub instead: Option<Shape>,
     /// The program that proves ways, `sllm-gds`; none is proven without it.
     pub helper: Option<PathBuf>,
     /// What was proven so far, by the device that files lie on.
