@@ -49,7 +49,7 @@ impl Driver {
             let path = options.proc_modules.display();
             let cause =
                 format!("{path} cannot be read ({error}), and cuFile may then look for nvidia-fs for ever");
-            return Err(refused(cause, "use a kernel with loadable modules, or load with --engine pinned"));
+            return Err(refused(cause, "use a kernel with loadable modules, or load with the engine pinned"));
         }
         parameters::set(&library.calls, &mut library.pending(), options)?;
         let opened = open_within(library, options.open_limit)?;
@@ -136,7 +136,7 @@ fn refused(cause: impl Into<String>, remedy: &'static str) -> CufileError {
 fn never_returned(limit: Duration) -> CufileError {
     let cause =
         format!("given up after {limit:?}; the call still runs, and this process cannot use cuFile any more");
-    CufileError::other(OPEN, What::NeverReturned, cause, "load with --engine pinned, which needs no cuFile")
+    CufileError::other(OPEN, What::NeverReturned, cause, "load with the engine pinned, which needs no cuFile")
 }
 
 /// What the open driver is set to.

@@ -77,7 +77,7 @@ impl Gds {
 
 struct GdsFile {
     handle: Handle,
-    /// Whether it goes past the page cache: not with `--io buffered`, nor where the file system refuses.
+    /// Whether it goes past the page cache: not where buffered reads were asked for, nor where the file system refuses.
     past_cache: bool,
     /// For ranges that the page cache holds: compatibility mode can use it, and is faster so.
     cached: Option<Handle>,

@@ -3,9 +3,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use anyhow::Context;
-
-use crate::cufile::Driver;
+use crate::cufile::{CufileError, Driver};
 use crate::gpu::Gpu;
 use crate::gpu::direct::{Registered, Span};
 use crate::load::engine::Job;
@@ -86,8 +84,12 @@ impl<'a> Slabs<'a> {
         };
         let (driver, gpu) = (driver.clone(), gpu.clone());
         let refused = format!("cuFile refused memory of GPU {}", gpu.label);
-        let map =
-            move |span: &Span<'a>| Registered::new(&driver, &gpu, span).with_context(|| refused.clone());
+        let map = move |span: &Span<'a>| {
+            Registered::new(&driver, &gpu, span).map_err(|error| match error.is::<CufileError>() {
+                true => error.context(refused.clone()),
+                false => error,
+            })
+        };
         Slabs::of(jobs.iter().filter_map(first), slab_bytes, Box::new(map))
     }
 }
