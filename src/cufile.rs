@@ -14,6 +14,7 @@ mod io;
 mod library;
 mod log;
 mod options;
+mod parameters;
 /// Where libcufile may lie.
 pub mod places;
 mod raw;

@@ -14,6 +14,9 @@ mod module;
 pub mod scatter;
 /// Buffers of the ring.
 pub mod slot;
+mod sticky;
+mod stream;
 
 pub use device::{Device, Gpu, GpuError, count, devices, open, open_all};
 pub use module::MADE_BY;
+pub use sticky::is_sticky;

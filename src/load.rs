@@ -76,7 +76,8 @@ pub mod source;
 #[doc(hidden)]
 pub mod stored;
 /// What a load is to do.
-mod task;
+#[doc(hidden)]
+pub mod task;
 /// The one loop that moves bytes.
 #[doc(hidden)]
 pub mod transfer;

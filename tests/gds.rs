@@ -6,13 +6,19 @@ use std::sync::Arc;
 use sllm_gds::checkpoint::Checkpoint;
 use sllm_gds::cufile::Driver;
 use sllm_gds::load::engine::{Engine, PathTaken};
+use sllm_gds::load::gds::load::{self, Attempt};
 use sllm_gds::load::gds::memory::of_host;
+use sllm_gds::load::gds::no_start::NoStart;
 use sllm_gds::load::gds::proof::prove;
 use sllm_gds::load::gds::{Gds, GdsEngine};
 use sllm_gds::load::plan::{Plan, Spacing};
+use sllm_gds::load::task::Task;
 use sllm_gds::load::verify;
 use sllm_gds::load::verify::Digests;
-use sllm_gds::load::{Buffer, IoChoice, Loaded, OnError, Register, in_place, transfer};
+use sllm_gds::load::{
+    Buffer, Destination, IoChoice, Loaded, OnError, Options, Placement, Register, Settings, in_place,
+    transfer,
+};
 use sllm_gds::os::cancel::Cancel;
 use sllm_gds::os::digest::digest;
 use sllm_gds::os::memory::HostBuffer;
@@ -32,6 +38,7 @@ fn gds(driver: &Arc<Driver>, on_error: OnError) -> Gds {
         register: Register::Auto,
         on_error,
         may_fall_back: false,
+        instead: None,
         helper: None,
         proofs: Default::default(),
     }
@@ -191,11 +198,50 @@ fn registration_that_fails_is_an_error_before_the_first_byte() {
     standin.fault(HANDLE, 2, 5027);
     let checkpoint = Checkpoint::open(&fixture.ours()).unwrap();
     let engine = GdsEngine::open(&gds(&driver, OnError::Retry), &checkpoint, IoChoice::Auto, vec![vec![]]);
-    let error = format!("{:#}", engine.err().unwrap());
-    for part in ["tensor.data_", "5027", "/run/udev"] {
+    let Some(NoStart::Refused(error)) = engine.err() else { panic!("no refusal") };
+    let error = format!("{error:#}");
+    for part in ["cuFile refused ", "tensor.data_", "5027", "/run/udev"] {
         assert!(error.contains(part), "{error}");
     }
     assert_eq!((standin.live(HANDLE), standin.calls(READ)), (0, 0));
+    // What is wrong with the files themselves is no refusal: another engine would meet it, too.
+    std::fs::remove_file(&checkpoint.files[0].path).unwrap();
+    let engine = GdsEngine::open(&gds(&driver, OnError::Retry), &checkpoint, IoChoice::Auto, vec![vec![]]);
+    assert!(matches!(engine.err(), Some(NoStart::Failed(_))));
+}
+
+/// No GPU is needed for what ends before memory is.
+#[test]
+fn a_file_that_cufile_refuses_leaves_the_load_to_another_engine_unless_cufile_was_demanded() {
+    let fixture = Fixture::new();
+    let standin = Standin::new();
+    let driver = standin.open();
+    let attempt = |may_fall_back: bool, on_error: OnError| {
+        let gds = Gds { may_fall_back, ..gds(&driver, on_error) };
+        let to = Destination::Gpus(Vec::new(), Placement::Balanced);
+        let options = Options::new(&Settings::default(), &to, Ok(gds.clone())).unwrap();
+        let open = || Ok(Arc::new(Checkpoint::open(&fixture.foreign())?));
+        let task = Task::whole(&open, &Destination::Gpus(Vec::new(), Placement::Balanced));
+        load::load(&task, &options, &gds, &Cancel::new())
+    };
+    for on_error in [OnError::Fail, OnError::Retry] {
+        for code in [5018, 5027, 5031, 5999] {
+            standin.reset();
+            standin.fault(HANDLE, 2, code);
+            let Ok(Attempt::Refused { why, lost_s }) = attempt(true, on_error) else { panic!("{code}") };
+            let tells = ["cuFile refused ", "tensor.data_", &code.to_string()];
+            assert!(lost_s > 0.0 && tells.iter().all(|part| why.contains(part)), "{why}");
+            standin.reset();
+            standin.fault(HANDLE, 2, code);
+            let error = format!("{:#}", attempt(false, on_error).err().expect("a demand can't be met"));
+            assert!(tells.iter().all(|part| error.contains(part)), "{error}");
+            assert_eq!((standin.live(HANDLE), standin.calls(READ)), (0, 0));
+        }
+    }
+    // Of what is wrong with the checkpoint nobody makes a refusal.
+    std::fs::remove_file(fixture.foreign().join("tensor_index.json")).unwrap();
+    standin.reset();
+    assert!(attempt(true, OnError::Retry).is_err());
 }
 
 #[test]
@@ -215,4 +261,21 @@ fn a_path_is_claimed_by_what_was_counted() {
     let ran = load(&fixture, &fixture.ours(), &gds(&driver, OnError::Fail), 4096, 1);
     assert_eq!(ran.taken.path, "gds-unproven");
     assert!(ran.taken.reason.contains("not proven"), "{}", ran.taken.reason);
+}
+
+#[test]
+fn the_ring_loads_in_cufiles_place_as_if_it_had_been_chosen() {
+    let standin = Standin::new();
+    let gds = Gds { may_fall_back: true, ..gds(&standin.open(), OnError::Retry) };
+    let to = Destination::Gpus(Vec::new(), Placement::Balanced);
+    let sizes = |options: &Options| (options.chunk_bytes, options.threads, options.copy_bytes, options.slots);
+    let asked = Settings { chunk_bytes: Some(1 << 20), threads: Some(3), ..Settings::default() };
+    for settings in [Settings::default(), asked] {
+        let by_cufile = Options::new(&settings, &to, Ok(gds.clone())).unwrap();
+        let by_ring = Options::new(&settings, &to, Err(None)).unwrap();
+        assert_eq!(sizes(&by_cufile.by_ring()), sizes(&by_ring));
+        assert_eq!(sizes(&by_ring.by_ring()), sizes(&by_ring));
+        let chosen = settings.chunk_bytes.unwrap_or(8 << 20);
+        assert_eq!(by_cufile.chunk_bytes, chosen, "cuFile's own stay");
+    }
 }

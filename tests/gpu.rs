@@ -26,6 +26,8 @@ mod memory;
 mod pool;
 #[path = "gpu/rig.rs"]
 mod rig;
+#[path = "cufile/standin.rs"]
+mod standin;
 
 /// Whoever says that there must be a GPU learns that there is none.
 #[test]

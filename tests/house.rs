@@ -114,3 +114,18 @@ fn a_folders_file_declares_and_re_exports_and_no_more() {
     let parents = house.files().filter(|file| !file.module.is_empty() && house.has_children(&file.module));
     check(&parents.filter(|file| file.items > 0).map(|file| text(&file.module)).collect());
 }
+
+/// cudarc's owners keep an error of their drop in the context, where somebody else's next call fails with it.
+#[test]
+fn what_gpu_holds_drops_in_silence() {
+    let owners = ["CudaStream", "CudaEvent", "CudaSlice", "CudaModule", "record_err"];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gpu");
+    let mut found = BTreeSet::new();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let used = owners.into_iter().filter(|owner| text.contains(owner));
+        found.extend(used.map(|owner| format!("{} uses cudarc's {owner}", path.display())));
+    }
+    check(&found);
+}

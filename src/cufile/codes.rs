@@ -20,7 +20,7 @@ const NVFS_UPDATE: &str = "install the nvidia-fs that belongs to this CUDA versi
 const CONFIG: &str = "check the settings in /etc/cufile.json or the file CUFILE_ENV_PATH_JSON names";
 const BUG: &str = "please report it, with the log's lines";
 const LOG: &str = "read the log's lines; CUFILE_LOGGING_LEVEL=TRACE says more";
-const RING: &str = "load with --engine pinned, which needs no cuFile";
+const RING: &str = "load with the engine pinned, which needs no cuFile";
 
 const fn row(number: i32, name: &'static str, cause: &'static str, remedy: &'static str) -> Code {
     Code { number, name, cause, remedy }

@@ -11,6 +11,7 @@ use crate::cufile::error::{CufileError, What};
 use crate::cufile::library::{Library, State};
 use crate::cufile::log::LogLine;
 use crate::cufile::options::DriverOptions;
+use crate::cufile::parameters;
 use crate::cufile::raw;
 
 const OPEN: &str = "cuFileDriverOpen";
@@ -48,10 +49,12 @@ impl Driver {
             let path = options.proc_modules.display();
             let cause =
                 format!("{path} cannot be read ({error}), and cuFile may then look for nvidia-fs for ever");
-            return Err(refused(cause, "use a kernel with loadable modules, or load with --engine pinned"));
+            return Err(refused(cause, "use a kernel with loadable modules, or load with the engine pinned"));
         }
-        set_parameters(library, options)?;
-        match open_within(library, options.open_limit)? {
+        parameters::set(&library.calls, &mut library.pending(), options)?;
+        let opened = open_within(library, options.open_limit)?;
+        library.pending().clear();
+        match opened {
             Some(Ok(())) => {
                 let driver = Arc::new(Self { library: Arc::clone(library) });
                 let weak = Arc::downgrade(&driver);
@@ -126,32 +129,6 @@ fn open_within(
     }
 }
 
-/// They count only if they are set before the driver opens.
-fn set_parameters(library: &Library, options: &DriverOptions) -> Result<(), CufileError> {
-    let sizes = [
-        (raw::CUFILE_PARAM_PROPERTIES_MAX_DIRECT_IO_SIZE_KB, options.max_direct_io_bytes),
-        (raw::CUFILE_PARAM_PROPERTIES_MAX_DEVICE_CACHE_SIZE_KB, options.max_device_cache_bytes),
-        (raw::CUFILE_PARAM_PROPERTIES_PER_BUFFER_CACHE_SIZE_KB, options.per_buffer_cache_bytes),
-        (raw::CUFILE_PARAM_PROPERTIES_MAX_DEVICE_PINNED_MEM_SIZE_KB, options.max_pinned_bytes),
-    ];
-    for (parameter, bytes) in sizes {
-        if let Some(bytes) = bytes {
-            library.calls.set_size(parameter, usize::try_from(bytes >> 10).unwrap_or(usize::MAX))?;
-        }
-    }
-    let bools = [
-        (raw::CUFILE_PARAM_PROPERTIES_ALLOW_COMPAT_MODE, options.allow_compat),
-        (raw::CUFILE_PARAM_USE_PCIP2PDMA, options.use_p2pdma),
-        (raw::CUFILE_PARAM_FORCE_ODIRECT_MODE, options.force_direct),
-    ];
-    for (parameter, value) in bools {
-        if let Some(value) = value {
-            library.calls.set_bool(parameter, value)?;
-        }
-    }
-    Ok(())
-}
-
 fn refused(cause: impl Into<String>, remedy: &'static str) -> CufileError {
     CufileError::other(OPEN, What::Refused, cause.into(), remedy)
 }
@@ -159,7 +136,7 @@ fn refused(cause: impl Into<String>, remedy: &'static str) -> CufileError {
 fn never_returned(limit: Duration) -> CufileError {
     let cause =
         format!("given up after {limit:?}; the call still runs, and this process cannot use cuFile any more");
-    CufileError::other(OPEN, What::NeverReturned, cause, "load with --engine pinned, which needs no cuFile")
+    CufileError::other(OPEN, What::NeverReturned, cause, "load with the engine pinned, which needs no cuFile")
 }
 
 /// What the open driver is set to.

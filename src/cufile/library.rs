@@ -12,6 +12,7 @@ use crate::cufile::checked::{Calls, dotted};
 use crate::cufile::error::{CufileError, What};
 use crate::cufile::log::Log;
 use crate::cufile::options::DriverOptions;
+use crate::cufile::parameters::Pending;
 use crate::cufile::places;
 use crate::cufile::places::NAME;
 use crate::cufile::raw;
@@ -25,6 +26,8 @@ pub struct Library {
     /// Signalled when the driver was closed.
     pub(super) closed: Condvar,
     log: OnceLock<Log>,
+    /// Changed only while the state is locked.
+    pending: Mutex<Pending>,
 }
 
 /// Whether a library's driver is open. `Open` (a `Driver`, and how it was opened) stands until
@@ -86,7 +89,8 @@ impl Library {
         }
         let path = file_of(address).unwrap_or_else(|| path.into());
         let state = Mutex::new(State::Closed);
-        let library = Arc::new(Self { calls, path, state, closed: Condvar::new(), log: OnceLock::new() });
+        let (closed, log) = (Condvar::new(), OnceLock::new());
+        let library = Arc::new(Self { calls, path, state, closed, log, pending: Mutex::default() });
         loaded.push((address, Arc::downgrade(&library)));
         Ok(library)
     }
@@ -123,6 +127,11 @@ impl Library {
     /// Adds the new errors of cuFile's log.
     pub(super) fn explain(&self, error: CufileError) -> CufileError {
         error.with_log(self.log().new_errors())
+    }
+
+    /// What is set for the driver's next opening.
+    pub(super) fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

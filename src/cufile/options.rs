@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How the driver is opened. What is `None` stays as cuFile's configuration has it; what is `Some` wants 1.14.
+/// How the driver is opened, for as long as it stays open. What is `None` is as cuFile's configuration has it, whatever
+/// an earlier opening had; what is `Some` wants 1.14.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DriverOptions {
     /// Largest piece that cuFile reads at once; in KiB, rounded down.

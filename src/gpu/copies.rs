@@ -2,41 +2,40 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaStream, result};
+use cudarc::driver::result;
 
 use crate::gpu::memory::{DeviceSlice, Pinned};
+use crate::gpu::stream::Queue;
 use crate::gpu::{Gpu, GpuError};
 
 /// A stream of one GPU.
 pub struct Stream {
     pub(super) gpu: Arc<Gpu>,
-    pub(super) stream: Arc<CudaStream>,
+    pub(super) queue: Arc<Queue>,
 }
 
 impl Stream {
     pub fn new(gpu: &Arc<Gpu>) -> Result<Stream, GpuError> {
-        let stream = gpu.context.new_stream().map_err(gpu.fail("make a stream"))?;
-        Ok(Stream { gpu: gpu.clone(), stream })
+        Ok(Stream { gpu: gpu.clone(), queue: Arc::new(Queue::new(gpu)?) })
     }
 
-    /// Queues a copy from one range of device memory to another as long, which may be on another GPU. Whoever calls it
-    /// synchronizes before the ranges go: as long as they are borrowed they stay allocated.
+    /// Queues a copy from one range of device memory to another as long, which may be on another GPU. It goes on when the
+    /// ranges are no longer borrowed; their allocations are freed only when it has ended.
     pub fn copy_between(&self, from: &DeviceSlice<'_>, to: &DeviceSlice<'_>) -> Result<(), GpuError> {
         if from.bytes != to.bytes {
             return Err(self.gpu.error("queue a copy", "its ranges differ in length; please report this"));
         }
         self.gpu.make_current()?;
-        // SAFETY: both ranges lie in live allocations when it is queued, and the callers synchronize before their borrow
-        // ends (`GdsWorker` in its Drop). Even a copy that outlived them would touch device memory only, none of ours.
-        unsafe {
-            result::memcpy_dtod_async(to.address, from.address, from.bytes as usize, self.stream.cu_stream())
-        }
-        .map_err(self.gpu.fail("queue a copy"))
+        [from, to].iter().for_each(|range| range.users.add(&self.queue));
+        // SAFETY: both ranges lie in live allocations, which wait for this stream before they are freed: it is among
+        // their users.
+        unsafe { result::memcpy_dtod_async(to.address, from.address, from.bytes as usize, self.queue.raw()) }
+            .map_err(self.gpu.fail("queue a copy"))
     }
 
     /// Waits for all that was queued.
     pub fn synchronize(&self) -> Result<(), GpuError> {
-        self.stream.synchronize().map_err(self.gpu.fail("finish its copies"))
+        self.queue.synchronize()
     }
 
     /// Copies each source to its target, all queued at once, and returns when the last has arrived. At the link's rate
@@ -92,7 +91,7 @@ impl Stream {
     pub(super) unsafe fn queue_at(&self, address: u64, source: &[u8]) -> Result<(), GpuError> {
         self.gpu.context.bind_to_thread().map_err(self.gpu.fail("make its context current"))?;
         // SAFETY: both ranges are kept by our own contract.
-        unsafe { result::memcpy_htod_async(address, source, self.stream.cu_stream()) }
+        unsafe { result::memcpy_htod_async(address, source, self.queue.raw()) }
             .map_err(self.gpu.fail("queue a copy"))
     }
 }

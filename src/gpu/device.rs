@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use cudarc::driver::{CudaContext, result, sys};
 
 use crate::gpu::module::{self, MADE_BY, Module};
+use crate::gpu::sticky::is_sticky;
 
 /// What went wrong, with the device and the driver's own name for it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -15,6 +16,8 @@ pub struct GpuError {
     pub(super) gpu: String,
     pub(super) what: String,
     pub(super) cause: String,
+    /// The driver's, where it is the driver that refused.
+    pub(super) code: Option<u32>,
     /// Where memory is short: bytes that were asked for, and those that are free.
     pub(super) lacks: Option<(u64, Option<u64>)>,
 }
@@ -23,6 +26,18 @@ impl GpuError {
     /// Where memory is short: bytes that were asked for, and those that are free, where that is known.
     pub fn lacks(&self) -> Option<(u64, Option<u64>)> {
         self.lacks
+    }
+
+    /// Whether the context is lost with it, so that nothing works there any more ([`is_sticky`]).
+    pub fn breaks_context(&self) -> bool {
+        self.code.is_some_and(is_sticky)
+    }
+
+    /// An error of the driver's with this code, for tests of what is made of it.
+    #[cfg(test)]
+    pub(crate) fn made_up(code: u32) -> GpuError {
+        let (gpu, what, cause) = ("0".into(), "finish a copy".into(), format!("code {code}"));
+        GpuError { gpu, what, cause, code: Some(code), lacks: None }
     }
 
     pub(super) fn lacking(self, needed_bytes: u64, free_bytes: Option<u64>) -> GpuError {
@@ -42,7 +57,7 @@ pub struct Gpu {
     /// NUMA node of its PCIe slot, where the system tells.
     pub numa_node: Option<u32>,
     /// Before the context: fields go in this order, and a module must not outlive its context.
-    module: OnceLock<Result<Module, (String, String)>>,
+    module: OnceLock<Result<Module, (String, result::DriverError)>>,
     pub(super) context: Arc<CudaContext>,
 }
 
@@ -57,7 +72,7 @@ impl Gpu {
         let (ordinal, uuid) = (device.index, device.uuid.clone());
         let fail = |what: &str| {
             let (gpu, what) = (label.to_string(), what.to_string());
-            move |e| GpuError { gpu, what, cause: cause(e), lacks: None }
+            move |e| refused(gpu, what, e)
         };
         let context = CudaContext::new(ordinal).map_err(fail("make a context"))?;
         let name = context.name().map_err(fail("ask for its name"))?;
@@ -95,25 +110,27 @@ impl Gpu {
     /// The kernels, loaded at first use.
     pub(super) fn module(&self) -> Result<&Module, GpuError> {
         self.make_current()?;
-        let loaded = self.module.get_or_init(|| module::load().map_err(|(what, e)| (what, cause(e))));
-        loaded.as_ref().map_err(|(what, cause)| GpuError {
-            gpu: self.label.clone(),
-            what: format!("{what} (kernels by {MADE_BY})"),
-            cause: cause.clone(),
-            lacks: None,
-        })
+        let loaded = self.module.get_or_init(module::load);
+        let fail = |what: &str, e| refused(self.label.clone(), format!("{what} (kernels by {MADE_BY})"), e);
+        loaded.as_ref().map_err(|(what, e)| fail(what, *e))
     }
 
     /// An error that is not the driver's.
     pub fn error(&self, what: &str, cause: &str) -> GpuError {
-        GpuError { gpu: self.label.clone(), what: what.to_string(), cause: cause.to_string(), lacks: None }
+        let (gpu, what, cause) = (self.label.clone(), what.to_string(), cause.to_string());
+        GpuError { gpu, what, cause, code: None, lacks: None }
     }
 
     /// Makes an error of a driver's answer.
     pub(super) fn fail(&self, what: &str) -> impl FnOnce(result::DriverError) -> GpuError + use<> {
         let (gpu, what) = (self.label.clone(), what.to_string());
-        move |e| GpuError { gpu, what, cause: cause(e), lacks: None }
+        move |e| refused(gpu, what, e)
     }
+}
+
+/// An error of a driver's answer.
+fn refused(gpu: String, what: String, error: result::DriverError) -> GpuError {
+    GpuError { gpu, what, cause: cause(error), code: Some(error.0 as u32), lacks: None }
 }
 
 /// The driver's name for an error, and its text.

@@ -86,7 +86,7 @@ pub(super) unsafe fn scatter(
     let (mut base, mut table) = (base.address(), table.address());
     let mut arguments = [arg(&mut base), arg(&mut table)];
     let grid = (moves as u32, 1, 1);
-    let queue = stream.stream.cu_stream();
+    let queue = stream.queue.raw();
     // SAFETY: the kernel takes these two addresses; the rest is our own contract.
     unsafe { result::launch_kernel(module.scatter, grid, (THREADS, 1, 1), 0, queue, &mut arguments) }
         .map_err(gpu.fail("start the scatter kernel"))

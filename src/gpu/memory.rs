@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use cudarc::driver::{result, sys};
 
+use crate::gpu::stream::Users;
 use crate::gpu::{Gpu, GpuError};
 use crate::node::memory::available_bytes;
 use crate::os::memory::{CallerMemory, HostBuffer};
@@ -24,6 +25,7 @@ pub struct DeviceBuffer {
     bytes: u64,
     /// Whether it is freed in the end.
     is_own: bool,
+    users: Users,
 }
 
 impl DeviceBuffer {
@@ -37,7 +39,14 @@ impl DeviceBuffer {
         match unsafe { result::malloc_sync(size) } {
             Ok(allocation) => {
                 let address = if spare > 0 { align_up(allocation, DIRECT_ALIGN) } else { allocation };
-                Ok(DeviceBuffer { gpu: gpu.clone(), allocation, address, bytes, is_own: true })
+                Ok(DeviceBuffer {
+                    gpu: gpu.clone(),
+                    allocation,
+                    address,
+                    bytes,
+                    is_own: true,
+                    users: Users::default(),
+                })
             }
             Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 let free_bytes = gpu.memory_info().map(|(free, _)| free).ok();
@@ -67,7 +76,14 @@ impl DeviceBuffer {
             let why = format!("the allocation there has {size} bytes from {allocation:#x} on");
             return Err(gpu.error(&what, &why));
         }
-        Ok(DeviceBuffer { gpu: gpu.clone(), allocation, address, bytes, is_own: false })
+        Ok(DeviceBuffer {
+            gpu: gpu.clone(),
+            allocation,
+            address,
+            bytes,
+            is_own: false,
+            users: Users::default(),
+        })
     }
 
     /// Whether it is the caller's: what lies between the bytes of a load is not to be touched.
@@ -94,6 +110,7 @@ impl DeviceBuffer {
             allocation: self.allocation,
             address: self.address,
             bytes: self.bytes,
+            users: &self.users,
             owner: PhantomData,
         }
     }
@@ -114,9 +131,12 @@ impl DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
+        // Copies may have been queued and left, even by whoever forgot their stream: none reaches what comes here next.
+        self.users.wait();
         if self.is_own && self.gpu.context.bind_to_thread().is_ok() {
-            // SAFETY: allocated by `new` and freed once; copies into it borrow it and have ended. A failure means
-            // a lost context, whose memory the driver frees.
+            // SAFETY: allocated by `new` and freed once; copies from and to it have ended: those that return at once are
+            // among its users, the others borrow it until they are done. A failure means a lost context, whose memory the
+            // driver frees.
             let _ = unsafe { result::free_sync(self.allocation) };
         }
     }
@@ -130,6 +150,8 @@ pub struct DeviceSlice<'a> {
     pub(super) allocation: u64,
     pub(super) address: u64,
     pub(super) bytes: u64,
+    /// Of the whole allocation: where streams are noted that copy from or to this after a call returned.
+    pub(super) users: &'a Users,
     owner: PhantomData<&'a mut DeviceBuffer>,
 }
 
@@ -159,7 +181,7 @@ impl<'a> DeviceSlice<'a> {
             allocation: self.allocation,
             address: self.address + offset,
             bytes: bytes.min(self.bytes - offset),
-            owner: PhantomData,
+            ..*self
         }
     }
 

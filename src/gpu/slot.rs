@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::CudaEvent;
-
 use crate::gpu::copies::Stream;
 use crate::gpu::kernels::{self, Move};
 use crate::gpu::memory::{DeviceBuffer, DeviceSlice, Pinned, pin};
 use crate::gpu::scatter::{Piece, Targets};
+use crate::gpu::stream::Event;
 use crate::gpu::{Gpu, GpuError};
 
 /// Each copy costs some 3 µs beside its bytes: more pieces than this go to the device as one, and to their places there.
@@ -29,7 +28,7 @@ pub struct Slot {
 /// What a slot has of one GPU.
 struct End {
     /// Recorded after the last of its copies there.
-    event: CudaEvent,
+    event: Event,
     pending: bool,
     /// Made at first use.
     staging: Option<Staging>,
@@ -46,8 +45,7 @@ impl Slot {
     /// A slot whose bytes go to any of these GPUs, of which none stands twice.
     pub fn new(gpus: &[Arc<Gpu>], pinned: Pinned) -> Result<Slot, GpuError> {
         let end = |gpu: &Arc<Gpu>| -> Result<End, GpuError> {
-            let event = gpu.context.new_event(None).map_err(gpu.fail("make an event"))?;
-            Ok(End { event, pending: false, staging: None })
+            Ok(End { event: Event::new(gpu)?, pending: false, staging: None })
         };
         let ends = gpus.iter().map(end).collect::<Result<Vec<_>, _>>()?;
         Ok(Slot { pinned, lent_bytes: 0, ends })
@@ -86,8 +84,8 @@ impl Slot {
         self.pinned.arena.gpu.error("use a slot of the ring", &format!("{what}; please report this"))
     }
 
-    /// Queues copies of pieces of its first `bytes` bytes to their targets; `streams` are one for each of its GPUs, in their
-    /// order. Whoever calls it synchronizes the streams before the targets go (`PinnedWorker` in its Drop).
+    /// Queues copies of pieces of its first `bytes` bytes to their targets, which are freed only when these have ended;
+    /// `streams` are one for each of its GPUs, in their order.
     pub(crate) fn copy_to(
         &mut self,
         streams: &[Stream],
@@ -122,14 +120,14 @@ impl Slot {
         landing: &[(&Piece, DeviceSlice<'_>)],
         bytes: usize,
     ) -> Result<(), GpuError> {
+        let allocations = landing.chunk_by(|(_, a), (_, b)| std::ptr::eq(a.users, b.users));
+        allocations.filter_map(<[_]>::first).for_each(|(_, slice)| slice.users.add(&stream.queue));
         let queued = match landing.len() <= FEW_PIECES && landing.iter().all(|(piece, _)| piece.rows == 1) {
             true => self.copy_each(i, stream, landing),
             false => self.copy_through_staging(i, stream, landing, bytes),
         };
         let end = &mut self.ends[i];
-        match queued
-            .and_then(|()| end.event.record(&stream.stream).map_err(stream.gpu.fail("record an event")))
-        {
+        match queued.and_then(|()| end.event.record(&stream.queue)) {
             Ok(()) => Ok(()),
             Err(error) => {
                 // No event stands for what was queued: end it here.
@@ -150,7 +148,7 @@ impl Slot {
             let source = &self.pinned.as_slice()[piece.from as usize..][..piece.bytes as usize];
             // SAFETY: none of the bytes is lent out. The slot lends them out again, and drops them, only after `wait`,
             // which waits for the event recorded behind this copy. The piece fits its target (`Targets::of`), which is
-            // borrowed until the streams are synchronized.
+            // freed only after this stream has come past the copy: `copy_on` has put it among its users.
             unsafe { stream.queue_at(slice.address, source) }?;
         }
         Ok(())
@@ -167,14 +165,12 @@ impl Slot {
         let moves: Vec<Move> =
             landing.iter().flat_map(|(piece, slice)| Move::all_of(piece, slice.address)).collect();
         let table = kernels::move_bytes(&moves);
-        self.make_staging(i, &stream.gpu, table.len())?;
-        let (pinned, end) = (&self.pinned, &mut self.ends[i]);
-        let Some(staging) = &mut end.staging else {
-            return Err(self.mistake("its staging is missing"));
-        };
-        // `copy_to` has waited: nothing reads the last table any more.
+        let slot_bytes = (self.pinned.bytes + self.lent_bytes) as u64;
+        let (pinned, End { pending, staging, event }) = (&self.pinned, &mut self.ends[i]);
+        // `copy_to` has waited: nothing reads the last table or staging any more.
+        let staging = Staging::large_enough(staging, event.gpu(), slot_bytes, table.len())?;
         staging.table.as_mut_slice()[..table.len()].copy_from_slice(table);
-        end.pending = true;
+        *pending = true;
         // SAFETY: as in `copy_each`; table and staging live as long as the slot, whose Drop waits for the event, too.
         unsafe {
             stream.queue_at(staging.bytes.address(), &pinned.as_slice()[..bytes])?;
@@ -184,44 +180,62 @@ impl Slot {
         }
     }
 
-    /// Room on the device for the slot's bytes and a table of so many bytes.
-    fn make_staging(&mut self, i: usize, gpu: &Arc<Gpu>, table_bytes: usize) -> Result<(), GpuError> {
-        let bytes = (self.pinned.bytes + self.lent_bytes) as u64;
-        let fits = |staging: &Staging| staging.table.bytes >= table_bytes;
-        if self.ends[i].staging.as_ref().is_some_and(fits) {
-            return Ok(());
-        }
-        self.wait()?;
-        // Twice what is needed: the next copy has about as many pieces.
-        let table_bytes = 2 * table_bytes as u64;
-        let table = pin(gpu, table_bytes, 1, 1)?.pop();
-        let table = table.ok_or_else(|| self.mistake("no memory came for its table"))?;
-        let (bytes, table_on_device) = (DeviceBuffer::new(gpu, bytes)?, DeviceBuffer::new(gpu, table_bytes)?);
-        self.ends[i].staging = Some(Staging { bytes, table, table_on_device });
-        Ok(())
-    }
-
     /// Whether copies were queued since the bytes were last lent out; they may have ended.
     pub fn is_copying(&self) -> bool {
         self.ends.iter().any(|end| end.pending)
     }
 
     fn wait(&mut self) -> Result<(), GpuError> {
-        let gpu = &self.pinned.arena.gpu;
-        for end in self.ends.iter_mut().filter(|end| end.pending) {
-            end.event.synchronize().map_err(gpu.fail("finish a copy"))?;
-            end.pending = false;
+        self.ends.iter_mut().try_for_each(End::wait)
+    }
+}
+
+impl End {
+    fn wait(&mut self) -> Result<(), GpuError> {
+        if self.pending {
+            self.event.synchronize()?;
+            self.pending = false;
         }
         Ok(())
     }
 }
 
+impl Staging {
+    /// What there is where it is large enough for the slot's bytes and a table of so many; else new. Nothing uses the old.
+    fn large_enough<'s>(
+        made: &'s mut Option<Staging>,
+        gpu: &Arc<Gpu>,
+        slot_bytes: u64,
+        table_bytes: usize,
+    ) -> Result<&'s mut Staging, GpuError> {
+        let staging = match made.take() {
+            Some(staging) if staging.table.bytes >= table_bytes => staging,
+            // Twice what is needed: the next copy has about as many pieces.
+            _ => Staging::new(gpu, slot_bytes, 2 * table_bytes as u64)?,
+        };
+        Ok(made.insert(staging))
+    }
+
+    fn new(gpu: &Arc<Gpu>, slot_bytes: u64, table_bytes: u64) -> Result<Staging, GpuError> {
+        let table = pin(gpu, table_bytes, 1, 1)?.pop();
+        let none = || gpu.error("use a slot of the ring", "no memory came for its table; please report this");
+        Ok(Staging {
+            table: table.ok_or_else(none)?,
+            bytes: DeviceBuffer::new(gpu, slot_bytes)?,
+            table_on_device: DeviceBuffer::new(gpu, table_bytes)?,
+        })
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.wait().is_err() {
-            // A copy whose end can't be seen may still read: wait for everything on this device. If that fails
-            // too the context is lost, and with it every copy.
-            let _ = self.pinned.arena.gpu.context.synchronize();
+        // Each for itself: one GPU's failure says nothing of the copies to another.
+        for end in &mut self.ends {
+            if end.wait().is_err() {
+                // A copy whose end can't be seen may still read: wait for everything on this device. If that fails
+                // too the context is lost, and with it every copy.
+                let _ = end.event.gpu().synchronize();
+            }
         }
     }
 }

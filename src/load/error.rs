@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::checkpoint::CheckpointError;
+use crate::cufile::CufileError;
+use crate::gpu;
 use crate::gpu::GpuError;
 use crate::load::transfer::ReadError;
 use crate::node::memory::NoMemory;
@@ -86,6 +88,12 @@ impl From<anyhow::Error> for Error {
     }
 }
 
+/// Whether a CUDA context is lost with this error, by the driver's own answer or by cuFile's.
+pub(super) fn breaks_context(error: &anyhow::Error) -> bool {
+    let code = found::<CufileError>(error).and_then(|error| u32::try_from(error.cuda?).ok());
+    found::<GpuError>(error).is_some_and(GpuError::breaks_context) || code.is_some_and(gpu::is_sticky)
+}
+
 /// An error of this type in the chain; within an I/O error, too, which engines wrap theirs in.
 fn found<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
     error.chain().find_map(|cause| {
@@ -123,5 +131,30 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(matches!(kind(anyhow::anyhow!("no")), Error::Refused(_)));
+    }
+
+    #[test]
+    fn a_lost_context_is_seen_wherever_in_the_chain_it_is_told() {
+        let illegal_address = 700;
+        let of_cufile = |cuda| CufileError {
+            call: "cuFileRead",
+            what: crate::cufile::What::Code(5011),
+            cuda,
+            cause: "CUDA failed".into(),
+            remedy: "run nvidia-smi".into(),
+            log: Vec::new(),
+        };
+        let read =
+            |source| ReadError { path: "f".into(), offset: 0, bytes: 1, source: io::Error::other(source) };
+        let by_driver =
+            read(Box::new(GpuError::made_up(illegal_address)) as Box<dyn std::error::Error + Send + Sync>);
+        let by_cufile = read(Box::new(of_cufile(Some(illegal_address as i32))));
+        for lost in [by_driver.into(), by_cufile.into(), GpuError::made_up(illegal_address).into()] {
+            assert!(breaks_context(&anyhow::Error::context(lost, "load x")));
+        }
+        let out_of_memory = 2;
+        for kept in [GpuError::made_up(out_of_memory).into(), of_cufile(None).into(), Interrupted.into()] {
+            assert!(!breaks_context(&anyhow::Error::context(kept, "load x")));
+        }
     }
 }

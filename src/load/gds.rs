@@ -8,6 +8,8 @@ pub mod engine;
 pub mod load;
 /// What reads by cuFile fill.
 pub mod memory;
+/// Why a load by cuFile does not begin.
+pub mod no_start;
 /// Which way the bytes go, by counters.
 pub mod proof;
 /// Registered device memory.

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::Context;
 
 use crate::checkpoint::Checkpoint;
 use crate::gpu::{self, Gpu};
-use crate::load::error::Error;
+use crate::load::error::{Error, breaks_context};
 use crate::load::gds::choose::{self, Choice};
 use crate::load::into;
 use crate::load::loaded::{Destination, Placement};
@@ -31,6 +31,8 @@ pub struct Loader {
     gpus: Mutex<Vec<Arc<Gpu>>>,
     /// Whether cuFile is taken, by the device that files lie on.
     gds: Mutex<HashMap<u64, Choice>>,
+    /// The error that broke a CUDA context: no load works in this process any more.
+    broken: OnceLock<String>,
     /// The process that made it: CUDA does not survive a fork.
     process: u32,
 }
@@ -96,6 +98,7 @@ impl Builder {
             rings: Rings::default(),
             gpus: Mutex::default(),
             gds: Mutex::default(),
+            broken: OnceLock::new(),
             process: std::process::id(),
         })
     }
@@ -113,6 +116,12 @@ impl Loader {
             let why = "this process was forked from the one that made the loader, and CUDA does not survive that: \
                        start processes by spawn, or build a loader in each";
             return Err(Error::Refused(why.into()));
+        }
+        if let Some(error) = self.broken.get() {
+            return Err(Error::Cuda(format!(
+                "nothing can be loaded in this process any more: an earlier error broke its CUDA context, and only a new \
+                 process gets a new one. The error was: {error}"
+            )));
         }
         let chosen = match request.select.apply(checkpoint)? {
             Some(chosen) => chosen,
@@ -133,15 +142,26 @@ impl Loader {
             task.planned = Some(into::plan_slices(&chosen, &request.select, task.lanes.len())?);
         }
         let (loaded, report) = load_task(&task, &options, &self.rings, &request.cancel)
-            .with_context(|| format!("load {}", checkpoint.dir.display()))?;
+            .with_context(|| format!("load {}", checkpoint.dir.display()))
+            .map_err(|error| self.failed(error))?;
         if request.verify {
             let (expected, _) = verify::expected(&loaded, &request.cancel)?;
-            let tensors = verify::check(&loaded, &expected, &request.cancel)?.wrong;
+            let checked = verify::check(&loaded, &expected, &request.cancel);
+            let tensors = checked.map_err(|error| self.failed(error))?.wrong;
             if !tensors.is_empty() {
                 return Err(Error::Corrupt { tensors });
             }
         }
         Ok(Model::new(loaded, report))
+    }
+
+    /// Remembers an error after which no load can work.
+    fn failed(&self, error: anyhow::Error) -> Error {
+        if breaks_context(&error) {
+            // Of several the first is kept: the others follow from it.
+            let _ = self.broken.set(format!("{error:#}"));
+        }
+        error.into()
     }
 
     fn destination(&self, to: &To) -> Result<Destination, Error> {
@@ -201,5 +221,33 @@ impl Loader {
         let choice = choose::choose(&self.settings, dir)?;
         known.insert(device, choice.clone());
         Ok(choice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::GpuError;
+
+    #[test]
+    fn a_lost_context_ends_every_later_load_of_this_loader_and_no_other_error_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let header = br#"{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
+        let file = [&(header.len() as u64).to_le_bytes()[..], header, &[7]].concat();
+        let path = dir.path().join("model.safetensors");
+        std::fs::write(&path, file).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let loader = Loader::builder().build().unwrap();
+        let load = || loader.load(&checkpoint, &Request::to(To::Host));
+        let (out_of_memory, launch_failed) = (2, 719);
+        assert!(matches!(loader.failed(GpuError::made_up(out_of_memory).into()), Error::Cuda(_)));
+        assert_eq!(load().unwrap().get("w").unwrap().host_bytes(), Some(&[7][..]));
+        assert!(matches!(loader.failed(GpuError::made_up(launch_failed).into()), Error::Cuda(_)));
+        loader.failed(GpuError::made_up(launch_failed + 2).into());
+        let error = load().err().unwrap();
+        let Error::Cuda(text) = &error else { panic!("{error:?}") };
+        for part in ["earlier error", "new process", "GPU 0: finish a copy: code 719"] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 }

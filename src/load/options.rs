@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use crate::load::gds::choose::Choice;
+use crate::load::gds::engine::Gds;
 use crate::load::loaded::Destination;
 use crate::load::settings::{IoChoice, Settings};
-use crate::load::shape;
+use crate::load::shape::{self, Shape};
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// How to load.
@@ -42,23 +43,17 @@ impl Options {
     pub fn new(settings: &Settings, destination: &Destination, gds: Choice) -> Result<Options> {
         let default_chunk_bytes = match destination {
             Destination::Host => HOST_CHUNK_BYTES,
-            Destination::Gpus(..) if gds.is_ok() => GDS_CHUNK_BYTES,
             Destination::Gpus(..) => RING_CHUNK_BYTES,
         };
-        let chunk_bytes = settings.chunk_bytes.unwrap_or(default_chunk_bytes);
-        if chunk_bytes > shape::MOST_BYTES_AT_ONCE {
-            bail!("a chunk size of {chunk_bytes} bytes is more than 1 GiB; 4MB to 16MB are usual");
-        }
-        let chunk_bytes = align_up(chunk_bytes, DIRECT_ALIGN);
-        let (copy_bytes, slots) = match destination {
-            Destination::Host => (0, 0),
-            Destination::Gpus(..) => shape::ring(settings, chunk_bytes)?,
+        let shape = shape_of(settings, destination, default_chunk_bytes, default_threads(destination))?;
+        let (shape, gds) = match (destination, gds) {
+            (Destination::Gpus(..), Ok(gds)) => {
+                let by_cufile = shape_of(settings, destination, GDS_CHUNK_BYTES, GDS_THREADS)?;
+                (by_cufile, Ok(Gds { instead: Some(shape), ..gds }))
+            }
+            (_, gds) => (shape, gds),
         };
-        let threads = match (settings.threads, &gds) {
-            (Some(threads), _) => threads,
-            (None, Ok(_)) => GDS_THREADS,
-            (None, Err(_)) => default_threads(destination),
-        };
+        let Shape { chunk_bytes, threads, copy_bytes, slots } = shape;
         Ok(Options {
             io: settings.io,
             chunk_bytes,
@@ -70,6 +65,35 @@ impl Options {
             storage_path: None,
         })
     }
+
+    /// The same load through the ring, where cuFile does not take it.
+    pub fn by_ring(&self) -> Options {
+        let mut options = self.clone();
+        if let Some(shape) = self.gds.as_ref().ok().and_then(|gds| gds.instead) {
+            let Shape { chunk_bytes, threads, copy_bytes, slots } = shape;
+            options = Options { chunk_bytes, threads, copy_bytes, slots, ..options };
+        }
+        options
+    }
+}
+
+/// What was asked for, and for the rest these defaults.
+fn shape_of(
+    settings: &Settings,
+    destination: &Destination,
+    chunk_bytes: u64,
+    threads: usize,
+) -> Result<Shape> {
+    let chunk_bytes = settings.chunk_bytes.unwrap_or(chunk_bytes);
+    if chunk_bytes > shape::MOST_BYTES_AT_ONCE {
+        bail!("a chunk size of {chunk_bytes} bytes is more than 1 GiB; 4MB to 16MB are usual");
+    }
+    let chunk_bytes = align_up(chunk_bytes, DIRECT_ALIGN);
+    let (copy_bytes, slots) = match destination {
+        Destination::Host => (0, 0),
+        Destination::Gpus(..) => shape::ring(settings, chunk_bytes)?,
+    };
+    Ok(Shape { chunk_bytes, threads: settings.threads.unwrap_or(threads), copy_bytes, slots })
 }
 
 /// Four keep a slow drive's queue full; past 16 nothing was gained where it was measured. Loads to GPUs leave a

@@ -67,6 +67,13 @@ impl LoadReport {
             staging_bytes: 0,
         }
     }
+
+    /// Counts the time that went to an engine which did not take the load: it belongs to opening.
+    pub(super) fn add_lost(&mut self, lost_s: f64) {
+        self.phases.open_s += lost_s;
+        self.elapsed_s += lost_s;
+        self.gb_per_s = self.bytes as f64 / self.elapsed_s / 1e9;
+    }
 }
 
 impl LoadReport {

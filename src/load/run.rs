@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use crate::checkpoint::Checkpoint;
 use crate::load::digesting::Digesting;
 use crate::load::engine::Engine;
+use crate::load::gds::load::Attempt;
 use crate::load::jobs::{in_place, scattered, targets, to_devices};
 use crate::load::loaded::{Destination, Loaded};
 use crate::load::options::Options;
@@ -61,17 +62,19 @@ pub(super) fn load_to_gpus(
     rings: &Rings,
     cancel: &Cancel,
 ) -> Result<(Loaded, LoadReport)> {
-    let why_not = match &options.gds {
+    let (why_not, lost_s) = match &options.gds {
         Ok(gds) => match gds::load::load(task, options, gds, cancel)? {
-            gds::load::Came::Loaded(done) => return Ok(*done),
-            gds::load::Came::NotDirect(why) => Some(format!("no GDS: {why}")),
+            Attempt::Loaded(done) => return Ok(*done),
+            Attempt::Refused { why, lost_s } => (Some(format!("no GDS: {why}")), lost_s),
         },
-        Err(why) => why.clone(),
+        Err(why) => (why.clone(), 0.0),
     };
+    let options = &options.by_ring();
     let ring = rings.take(&task.lanes, options);
     let (loaded, mut report) = load_by_ring(task, options, &ring, cancel)?;
     // After a failure it is dropped instead: what went wrong may lie in it.
     rings.keep(ring);
+    report.add_lost(lost_s);
     if let Some(why) = why_not {
         report.path_reason.push_str(&format!("; {why}"));
     }

@@ -34,7 +34,7 @@ pub enum EngineChoice {
     /// The fastest that is proven to work here.
     #[default]
     Auto,
-    /// Storage straight to the GPU by cuFile, or not at all.
+    /// Storage straight to the GPU by cuFile, or not at all; where no way is proven, as the report says, by an open one.
     Gds,
     /// Storage, pinned ring, GPU.
     Pinned,

@@ -4,6 +4,15 @@ use anyhow::{Result, bail};
 
 use crate::load::settings::Settings;
 
+/// How a load goes through the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub chunk_bytes: u64,
+    pub threads: usize,
+    pub copy_bytes: u64,
+    pub slots: usize,
+}
+
 /// Each copy costs some 3 µs beside its bytes, which is 4 % of one of 4 MiB and 1 % of this.
 const COPY_BYTES: u64 = 16 << 20;
 /// Of each destination: what is filled and what is under way should stay in the processor's cache. Twice as much cost

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sllm_gds::cufile::{Driver, DriverOptions, Handle, Library, What};
 
-use crate::standin::{self, HANDLE, HANG, NVFS, OPEN, P2P, STATS, Standin};
+use crate::standin::{self, HANDLE, HANG, NVFS, OPEN, P2P, PARAMETER, STATS, Standin};
 
 #[test]
 fn loads_by_path_and_says_path_and_version() {
@@ -178,6 +178,42 @@ fn properties_and_settings_are_read() {
     assert_eq!(value("properties.max_direct_io_size_kb"), "8192");
     assert_eq!(value("properties.use_pci_p2pdma"), "true");
     assert_eq!(value("logging.level"), "ERROR");
+}
+
+#[test]
+fn settings_of_one_opening_never_count_for_the_next() {
+    let standin = Standin::new();
+    let strict = DriverOptions {
+        allow_compat: Some(false),
+        max_direct_io_bytes: Some(8 << 20),
+        force_direct: Some(true),
+        ..standin.options()
+    };
+    let plain = |driver: &Driver| {
+        let properties = driver.properties().unwrap();
+        properties.compat_allowed && properties.max_direct_io_bytes == 16 << 20
+    };
+    let driver = Driver::open(&standin.library, &strict).unwrap();
+    assert!(!plain(&driver));
+    drop(driver);
+    assert!(plain(&standin.open()));
+    standin.fault(OPEN, standin.calls(OPEN) + 1, 5033);
+    assert_eq!(Driver::open(&standin.library, &strict).unwrap_err().code(), Some(5033));
+    assert!(plain(&standin.open()));
+
+    // The third is refused: two are set by now, with no opening behind them.
+    standin.fault(PARAMETER, standin.calls(PARAMETER) + 3, 5003);
+    let (opened, error) = (standin.calls(OPEN), Driver::open(&standin.library, &strict).unwrap_err());
+    assert_eq!((error.code(), standin.calls(OPEN)), (Some(5003), opened));
+    let some = DriverOptions { allow_compat: Some(false), ..standin.options() };
+    for (options, left) in [(standin.options(), "allow_compat_mode"), (some, "max_direct_io_size_kb")] {
+        let error = Driver::open(&standin.library, &options).unwrap_err();
+        assert_eq!((error.what, standin.calls(OPEN)), (What::Refused, opened), "{error}");
+        assert!(error.to_string().contains(&format!("has set {left}")), "{error}");
+    }
+    let named = DriverOptions { force_direct: None, ..strict };
+    drop(Driver::open(&standin.library, &named).unwrap());
+    assert!(plain(&standin.open()));
 }
 
 #[test]

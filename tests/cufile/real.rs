@@ -77,6 +77,14 @@ fn child() {
             assert!(!error.log.is_empty(), "{error:?}");
         }
     }
+    // What was set for one opening counts for no other, whether that one went well or not.
+    let limit = Duration::from_secs(60);
+    let _again = Driver::open(&library, &DriverOptions { open_limit: limit, ..DriverOptions::default() });
+    let set = (MAX_DIRECT_IO_BYTES >> 10).to_string();
+    for (name, value) in library.configuration() {
+        let kept = name == "properties.max_direct_io_size_kb" && value.is_ok_and(|value| value == set);
+        assert!(!kept, "{name} is still {set}");
+    }
     println!("child: done");
 }
 

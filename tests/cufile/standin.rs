@@ -22,6 +22,7 @@ pub const HANG: c_int = 11;
 pub const HANDLE: c_int = 12;
 pub const BUFFER: c_int = 13;
 pub const STATS: c_int = 14;
+pub const PARAMETER: c_int = 15;
 
 pub const POSIX: c_int = 0;
 pub const NVFS: c_int = 1;

@@ -7,12 +7,13 @@ use std::process::Command;
 
 use sllm_gds::load::gds::Gds;
 use sllm_gds::load::gds::choose::choose;
-use sllm_gds::load::{EngineChoice, Placement, Register, Settings, load};
+use sllm_gds::load::{EngineChoice, OnError, Placement, Register, Settings, load};
 use sllm_gds::os::cancel::Cancel;
 
 #[cfg(feature = "cli")]
 use crate::cli::{finish, program, run};
 use crate::rig::{Session, assert_right, fixture, large, options, scratch, session};
+use crate::standin::{BUFFER, HANDLE, READ, Standin};
 
 /// Compatibility mode for files under `dir`, or `None`, said, where this machine has none.
 fn compat(dir: &Path) -> Option<Gds> {
@@ -87,6 +88,66 @@ fn slabs_are_mapped_ahead_and_taken_apart() {
             assert_right(&loaded, &pristine);
         }
     });
+}
+
+/// A stand-in for libcufile, or `None`, said, where it can't be built: this binary may run alone.
+fn standin() -> Option<Standin> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/standin/cufile.c");
+    let has_cc = std::process::Command::new("cc").arg("--version").output().is_ok();
+    if !has_cc || !source.is_file() || !Path::new(env!("CARGO_TARGET_TMPDIR")).is_dir() {
+        println!("skipped: needs cc and the source tree where it was built");
+        return None;
+    }
+    Some(Standin::new())
+}
+
+#[test]
+fn what_cufile_refuses_before_the_first_byte_comes_through_the_ring() {
+    let Some(session) = session() else { return };
+    let Some(standin) = standin() else { return };
+    let (_dir, fixture) = fixture();
+    let driver = standin.open();
+    let refused = [
+        (HANDLE, 5027, Register::None, "tensor.data_"),
+        (BUFFER, 5036, Register::Slabs, "memory of GPU 0"),
+        (BUFFER, 5016, Register::Whole, "memory of GPU 0"),
+    ];
+    for (kind, code, register, what) in refused {
+        session.keeps_memory(|| {
+            for (count, placement) in
+                [(1, Placement::Balanced), (3, Placement::Balanced), (2, Placement::Replicate)]
+            {
+                let attempt = |may_fall_back| {
+                    standin.reset();
+                    standin.fault(kind, 0, code);
+                    let gds = Gds {
+                        driver: driver.clone(),
+                        options: Default::default(),
+                        allow_compat: true,
+                        register,
+                        on_error: OnError::Retry,
+                        may_fall_back,
+                        instead: None,
+                        helper: None,
+                        proofs: Default::default(),
+                    };
+                    let mut options = options(1 << 20, 4, 6);
+                    options.gds = Ok(gds);
+                    load(&fixture.ours(), &session.times(count, placement), &options, &Cancel::new())
+                };
+                let tells = ["cuFile refused ", what, &code.to_string()];
+                let (loaded, report) = attempt(true).unwrap();
+                assert_right(&loaded, &fixture.pristine);
+                assert!(report.path.starts_with("pinned-"), "{}", report.path);
+                let why = report.path_reason.split_once("; no GDS: ").expect(&report.path_reason).1;
+                assert!(tells.iter().all(|part| why.contains(part)), "{why}");
+                assert!(report.phases.open_s < report.elapsed_s);
+                let error = format!("{:#}", attempt(false).err().expect("a demand can't be met"));
+                assert!(tells.iter().all(|part| error.contains(part)), "{error}");
+                assert_eq!((standin.live(HANDLE), standin.live(BUFFER), standin.calls(READ)), (0, 0, 0));
+            }
+        });
+    }
 }
 
 #[cfg(feature = "cli")]

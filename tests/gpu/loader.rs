@@ -235,3 +235,71 @@ fn memory_that_no_gpu_has_is_refused() {
     assert!(past.to_string().contains("the allocation there has"), "{past}");
     load(room.address() + (4 << 20) - 10, 10).unwrap();
 }
+
+/// A kernel that writes where nothing is, as a bug of anyone's in this process might.
+const STRAY: &std::ffi::CStr = c".version 7.0
+.target sm_75
+.address_size 64
+.visible .entry stray() {
+    .reg .u64 %to;
+    .reg .u32 %what;
+    mov.u64 %to, 16;
+    mov.u32 %what, 1;
+    st.global.u32 [%to], %what;
+    ret;
+}
+";
+
+/// In a process of its own, whose context is lost by it.
+#[test]
+fn a_lost_context_ends_the_loader_and_says_so() {
+    const CHILD: &str = "SLLM_GDS_TEST_LOST";
+    if std::env::var_os(CHILD).is_none() {
+        let Some(session) = session() else { return };
+        let name = "loader::a_lost_context_ends_the_loader_and_says_so";
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("1 passed") && text.contains("lost and told"),
+            "{}: {text}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        // This process has its own context, which is as good as before.
+        session.gpu.synchronize().unwrap();
+        return;
+    }
+    let (_dir, fixture) = fixture();
+    let loader = Loader::builder().build().unwrap();
+    let checkpoint = Checkpoint::open(&fixture.ours()).unwrap();
+    let load = || loader.load(&checkpoint, &Request::to(To::gpu(0)));
+    let model = load().unwrap();
+    assert_right(&model, &fixture.pristine, &[0]);
+    lose_the_context();
+    let first = load().err().unwrap();
+    assert!(matches!(&first, Error::Cuda(text) if text.contains("CUDA_ERROR_ILLEGAL_ADDRESS")), "{first:?}");
+    for _ in 0..2 {
+        let again = load().err().unwrap();
+        let told = |text: &str| text.contains("new process") && text.contains("CUDA_ERROR_ILLEGAL_ADDRESS");
+        assert!(matches!(&again, Error::Cuda(text) if told(text)), "{again:?}");
+    }
+    // What lies in the lost context goes without a panic.
+    drop((model, loader));
+    println!("lost and told");
+}
+
+fn lose_the_context() {
+    use cudarc::driver::{CudaContext, result};
+    let context = CudaContext::new(0).unwrap();
+    context.bind_to_thread().unwrap();
+    // SAFETY: PTX that ends in NUL, loaded into the current context, and a kernel of it without arguments.
+    unsafe {
+        let module = result::module::load_data(STRAY.as_ptr().cast()).unwrap();
+        let stray = result::module::get_function(module, c"stray".to_owned()).unwrap();
+        result::launch_kernel(stray, (1, 1, 1), (1, 1, 1), 0, std::ptr::null_mut(), &mut []).unwrap();
+    }
+    result::ctx::synchronize().unwrap_err();
+    // Its own drop would fail, too.
+    std::mem::forget(context);
+}

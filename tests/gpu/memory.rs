@@ -11,7 +11,7 @@ use sllm_gds::load::pinned::Ring;
 use sllm_gds::load::{Placement, load};
 use sllm_gds::os::cancel::Cancel;
 
-use crate::rig::{assert_right, fixture, large, options, scratch, session};
+use crate::rig::{assert_right, both, fixture, large, options, scratch, session};
 
 #[test]
 fn more_than_the_gpu_has_is_refused_with_both_figures() {
@@ -149,6 +149,41 @@ fn pieces_arrive_in_any_order_and_length() {
     for (from, bytes) in [(0, 101), (0, PIECE + 1), (PIECE - 10, 11)] {
         let copy = PieceCopy { target: short.as_mut_slice(), source: &pieces[0], from, bytes };
         assert!(stream.copy_pieces(&[copy]).is_err());
+    }
+}
+
+/// A copy may be left under way: what it writes to is freed only behind it, and never becomes somebody else's before.
+#[test]
+fn memory_that_a_copy_still_writes_to_is_freed_behind_it() {
+    let Some(session) = session() else { return };
+    const BYTES: u64 = 256 << 20;
+    let second = both(&session).map_or(session.gpu.clone(), |[_, second]| second);
+    let mut source = DeviceBuffer::new(&session.gpu, BYTES).unwrap();
+    kernels::poison(&mut source).unwrap();
+    let wanted = vec![0x17u8; 4 << 20];
+    for gpu in [&session.gpu, &second] {
+        for _ in 0..5 {
+            let stream = Stream::new(&session.gpu).unwrap();
+            let mut target = DeviceBuffer::new(gpu, BYTES).unwrap();
+            for _ in 0..8 {
+                stream.copy_between(&source.as_mut_slice(), &target.as_mut_slice()).unwrap();
+            }
+            drop(target);
+            // Most likely at the same address: late bytes of the copies would show.
+            let mut next = DeviceBuffer::new(gpu, BYTES).unwrap();
+            for offset in (0..BYTES).step_by(wanted.len()) {
+                next.as_mut_slice().write(gpu, offset, &wanted).unwrap();
+            }
+            gpu.synchronize().unwrap();
+            // The stream's own handle goes first: a copy outlives it as well.
+            drop(stream);
+            session.gpu.synchronize().unwrap();
+            let mut found = vec![0u8; wanted.len()];
+            for offset in (0..BYTES).step_by(wanted.len()) {
+                next.read(offset, &mut found).unwrap();
+                assert!(found == wanted, "bytes of another load at {offset}");
+            }
+        }
     }
 }
 

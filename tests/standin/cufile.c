@@ -23,9 +23,10 @@
  *       12 handle    handle registration returns `value` likewise
  *       13 buffer    buffer registration returns `value` likewise
  *       14 stats     the call for counters returns `value` likewise
+ *       15 parameter setting one returns `value` likewise, and sets nothing
  *   void standin_reset(void)                 no faults, all counts 0
  *   unsigned long standin_calls(int kind)    calls so far of the function that `kind` is a fault of: 1 read, 10
- *                                            open, 12 handle, 13 buffer, 14 stats
+ *                                            open, 12 handle, 13 buffer, 14 stats, 15 parameter
  *   long standin_live(int kind)              how many are open or registered now: 10, 12, 13
  *   int standin_path(int path)               which counter reads are put down to: 0 posix, 1 nvfs, 2 p2p
  *   void standin_nvfs(unsigned major, unsigned minor)      what the properties say; 0, 0 at first
@@ -54,7 +55,8 @@
 #define STANDIN_VERSION 1200
 #endif
 
-enum { SHORT = 1, ERRNO, CODE, EXCESS, CORRUPT, SEEDED, OPEN = 10, HANG, HANDLE, BUFFER, STATS, KINDS };
+enum { SHORT = 1, ERRNO, CODE, EXCESS, CORRUPT, SEEDED, OPEN = 10, HANG, HANDLE, BUFFER, STATS, PARAMETER, KINDS };
+enum { PARAMETERS = 16 };
 enum { MAX_FAULTS = 64, MAX_BUFFERS = 4096 };
 
 struct fault {
@@ -83,11 +85,15 @@ static struct {
   uint64_t ok, failed, bytes, by_path[3];
 } reads;
 static FILE *log_file;
-static size_t sizes[16] = {[CUFILE_PARAM_PROPERTIES_MAX_DIRECT_IO_SIZE_KB] = 16384,
+static const size_t default_sizes[PARAMETERS] = {[CUFILE_PARAM_PROPERTIES_MAX_DIRECT_IO_SIZE_KB] = 16384,
                            [CUFILE_PARAM_PROPERTIES_MAX_DEVICE_CACHE_SIZE_KB] = 131072,
                            [CUFILE_PARAM_PROPERTIES_PER_BUFFER_CACHE_SIZE_KB] = 1024,
                            [CUFILE_PARAM_PROPERTIES_MAX_DEVICE_PINNED_MEM_SIZE_KB] = 33554432};
-static _Bool bools[16] = {[CUFILE_PARAM_PROPERTIES_ALLOW_COMPAT_MODE] = 1};
+static const _Bool default_bools[PARAMETERS] = {[CUFILE_PARAM_PROPERTIES_ALLOW_COMPAT_MODE] = 1};
+static size_t sizes[PARAMETERS];
+static _Bool bools[PARAMETERS];
+/* Set since the last opening. */
+static _Bool size_is_set[PARAMETERS], bool_is_set[PARAMETERS];
 
 int standin_fault(int kind, unsigned long at_call, long value) {
   int known = (kind >= SHORT && kind <= SEEDED) || (kind >= OPEN && kind < KINDS);
@@ -192,8 +198,20 @@ static void add(int kind, long change) {
   pthread_mutex_unlock(&lock);
 }
 
+/* As the real one, 1.14 to 1.20: an opening, also one that fails, uses up what was set for it. */
+static void use_parameters(void) {
+  pthread_mutex_lock(&lock);
+  for (int i = 0; i < PARAMETERS; i++) {
+    if (!size_is_set[i]) sizes[i] = default_sizes[i];
+    if (!bool_is_set[i]) bools[i] = default_bools[i];
+    size_is_set[i] = bool_is_set[i] = 0;
+  }
+  pthread_mutex_unlock(&lock);
+}
+
 CUfileError_t cuFileDriverOpen(void) {
   struct order order = count(OPEN);
+  if (!standin_live(OPEN)) use_parameters();
   pthread_mutex_lock(&lock);
   const char *log_path = getenv("CUFILE_LOGFILE_PATH");
   if (!log_file) log_file = fopen(log_path ? log_path : "cufile.log", "a");
@@ -351,27 +369,33 @@ CUfileError_t cuFileGetVersion(int *version) {
 
 #if STANDIN_VERSION >= 1140
 CUfileError_t cuFileSetParameterSizeT(CUFileSizeTConfigParameter_t param, size_t value) {
+  struct order order = count(PARAMETER);
+  if (order.at[PARAMETER].kind) return status("cuFileSetParameterSizeT", order.at[PARAMETER].value);
   if (standin_live(OPEN)) return status("cuFileSetParameterSizeT", 5026);
-  if (param >= 16) return status("cuFileSetParameterSizeT", 5022);
+  if (param >= PARAMETERS) return status("cuFileSetParameterSizeT", 5022);
   sizes[param] = value;
+  size_is_set[param] = 1;
   return status("cuFileSetParameterSizeT", 0);
 }
 
 CUfileError_t cuFileSetParameterBool(CUFileBoolConfigParameter_t param, _Bool value) {
+  struct order order = count(PARAMETER);
+  if (order.at[PARAMETER].kind) return status("cuFileSetParameterBool", order.at[PARAMETER].value);
   if (standin_live(OPEN)) return status("cuFileSetParameterBool", 5026);
-  if (param >= 16) return status("cuFileSetParameterBool", 5022);
+  if (param >= PARAMETERS) return status("cuFileSetParameterBool", 5022);
   bools[param] = value;
+  bool_is_set[param] = 1;
   return status("cuFileSetParameterBool", 0);
 }
 
 CUfileError_t cuFileGetParameterSizeT(CUFileSizeTConfigParameter_t param, size_t *value) {
-  *value = param < 16 ? sizes[param] : 0;
-  return status("cuFileGetParameterSizeT", param < 16 ? 0 : 5022);
+  *value = param < PARAMETERS ? sizes[param] : 0;
+  return status("cuFileGetParameterSizeT", param < PARAMETERS ? 0 : 5022);
 }
 
 CUfileError_t cuFileGetParameterBool(CUFileBoolConfigParameter_t param, _Bool *value) {
-  *value = param < 16 && bools[param];
-  return status("cuFileGetParameterBool", param < 16 ? 0 : 5022);
+  *value = param < PARAMETERS && bools[param];
+  return status("cuFileGetParameterBool", param < PARAMETERS ? 0 : 5022);
 }
 
 CUfileError_t cuFileGetParameterString(CUFileStringConfigParameter_t param, char *text, int bytes) {

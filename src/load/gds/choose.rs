@@ -71,6 +71,7 @@ fn open(settings: &Settings, way: Option<Way>) -> Result<Gds> {
         register: settings.register.unwrap_or(Register::Auto),
         on_error: settings.on_gds_error.unwrap_or(if is_demand { OnError::Fail } else { OnError::Retry }),
         may_fall_back: !is_demand,
+        instead: None,
         helper: settings.helper.clone(),
         proofs: Default::default(),
     })

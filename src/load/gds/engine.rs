@@ -2,6 +2,7 @@
 //! and a read with a copy behind it (compatibility mode) where not.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -15,9 +16,11 @@ use crate::cufile::{Driver, DriverOptions, Handle};
 use crate::gpu::Gpu;
 use crate::load::engine::Job;
 use crate::load::gds::memory::Memory;
+use crate::load::gds::no_start::NoStart;
 use crate::load::gds::proof::Way;
 use crate::load::gds::slabs::{self, Slabs};
 use crate::load::settings::{IoChoice, OnError, Register};
+use crate::load::shape::Shape;
 use crate::load::source::Sources;
 use crate::os::sys;
 
@@ -32,6 +35,8 @@ pub struct Gds {
     pub on_error: OnError,
     /// Whether another engine may take over before the first byte, where the way is not proven.
     pub may_fall_back: bool,
+    /// How the other engine loads then: what is good for cuFile is not for the ring. Set with the load's options.
+    pub instead: Option<Shape>,
     /// The program that proves ways, `sllm-gds`; none is proven without it.
     pub helper: Option<PathBuf>,
     /// What was proven so far, by the device that files lie on.
@@ -72,7 +77,7 @@ impl Gds {
 
 struct GdsFile {
     handle: Handle,
-    /// Whether it goes past the page cache: not with `--io buffered`, nor where the file system refuses.
+    /// Whether it goes past the page cache: not where buffered reads were asked for, nor where the file system refuses.
     past_cache: bool,
     /// For ranges that the page cache holds: compatibility mode can use it, and is faster so.
     cached: Option<Handle>,
@@ -108,13 +113,16 @@ impl<'a> GdsEngine<'a> {
         checkpoint: &Checkpoint,
         io: IoChoice,
         lanes: Vec<Vec<Arc<Gpu>>>,
-    ) -> Result<GdsEngine<'a>> {
+    ) -> Result<GdsEngine<'a>, NoStart> {
         let sources = Sources::open(checkpoint, io)?;
         let mut files = Vec::new();
         for file in &checkpoint.files {
-            let register = |opened: io::Result<std::fs::File>| -> Result<Handle> {
-                let at = || format!("register {} with cuFile", file.path.display());
-                Handle::register(&gds.driver, opened.with_context(at)?).with_context(at)
+            let register = |opened: io::Result<File>| -> Result<Handle, NoStart> {
+                // The sources have opened it, too: what fails here has to do with cuFile.
+                let registered =
+                    opened.context("open it").and_then(|opened| Ok(Handle::register(&gds.driver, opened)?));
+                let refused = || format!("cuFile refused {}", file.path.display());
+                registered.with_context(refused).map_err(NoStart::Refused)
             };
             let (handle, past_cache) = match (io, sys::open_direct(&file.path)) {
                 (IoChoice::Buffered, _) => (register(sys::open_regular(&file.path))?, false),
@@ -153,35 +161,36 @@ impl<'a> GdsEngine<'a> {
         self.way.get_or_init(|| way)
     }
 
-    /// Registers the memory of these jobs as asked. `is_direct`: whether drives will write to it.
-    pub fn register(&mut self, gds: &Gds, jobs: &[Vec<Job<Memory<'a>>>], is_direct: bool) -> Result<()> {
-        let slabs = |bytes: u64| -> Vec<Slabs<'a>> {
-            let lanes = self.lanes.iter().zip(jobs).filter(|(gpus, _)| !gpus.is_empty());
-            lanes.map(|(gpus, jobs)| Slabs::new(&gds.driver, &gpus[0], jobs, bytes)).collect()
+    /// Registers the memory of these jobs as asked; of what is mapped piece by piece the first, so that it shows before the
+    /// first byte whether any can be. `is_direct`: whether drives will write to it.
+    pub fn register(
+        &mut self,
+        gds: &Gds,
+        jobs: &[Vec<Job<Memory<'a>>>],
+        is_direct: bool,
+    ) -> Result<(), NoStart> {
+        let lanes = self.lanes.iter().zip(jobs).filter_map(|(gpus, jobs)| Some((gpus.first()?, jobs)));
+        let lanes: Vec<(&Arc<Gpu>, &Vec<Job<Memory<'a>>>)> = lanes.collect();
+        let of_bytes = |bytes: Vec<u64>| -> Vec<Slabs<'a>> {
+            let each = lanes.iter().zip(bytes);
+            each.map(|((gpu, jobs), bytes)| Slabs::new(&gds.driver, gpu, jobs, bytes)).collect()
         };
-        let slab_bytes = || slabs::slab_bytes(self.lanes.iter().flatten());
+        let small = || of_bytes(slabs::slab_bytes(&lanes.iter().map(|(gpu, _)| *gpu).collect::<Vec<_>>()));
+        let whole = || {
+            let whole = of_bytes(vec![u64::MAX; lanes.len()]);
+            whole.iter().try_for_each(Slabs::map_all).map(|()| whole)
+        };
         self.slabs = match gds.register {
             Register::None => Vec::new(),
             Register::Auto if !is_direct => Vec::new(),
-            Register::Slabs => slabs(slab_bytes()),
-            Register::Auto | Register::Whole => {
-                let whole = slabs(u64::MAX);
-                match (whole.iter().try_for_each(Slabs::map_all), gds.register) {
-                    (Ok(()), _) => whole,
-                    // What is mapped goes with `whole` before slabs are.
-                    (Err(_), Register::Auto) => {
-                        drop(whole);
-                        slabs(slab_bytes())
-                    }
-                    (Err(error), _) => {
-                        return Err(error.context(
-                            "register all device memory with cuFile (BAR1 may be too small: register slabs)",
-                        ));
-                    }
-                }
-            }
+            Register::Slabs => small(),
+            // What was mapped is gone before slabs are.
+            Register::Auto => whole().unwrap_or_else(|_| small()),
+            Register::Whole => whole()
+                .context("register all device memory (BAR1 may be too small: register slabs)")
+                .map_err(NoStart::of)?,
         };
-        Ok(())
+        slabs::map_first(&self.slabs).map_err(NoStart::of)
     }
 
     /// Maps slabs ahead of the readers until all is mapped or [`GdsEngine::stop`] is called: for a thread of its own.

@@ -113,7 +113,8 @@ fn prove_here(request: &Request) -> Result<Way> {
 const PROBE_BYTES: u64 = 1 << 20;
 
 /// Reads the beginning of each file to each GPU (to host memory where there are none) and looks at what was counted:
-/// cuFile's own counters where the version has them, else nvidia-fs's. Not for the clock. The counters are left on.
+/// cuFile's own counters where the version has them, else nvidia-fs's, which can only prove that reads did not go that way.
+/// Not for the clock. The counters are left on.
 pub fn prove(driver: &Arc<Driver>, files: &[&Handle], gpus: &[Arc<Gpu>]) -> Way {
     let started = driver.stats_start();
     let before = Counters::read(driver, started.is_ok());
@@ -121,9 +122,21 @@ pub fn prove(driver: &Arc<Driver>, files: &[&Handle], gpus: &[Arc<Gpu>]) -> Way 
     let after = Counters::read(driver, started.is_ok());
     let why_not = started.err().map(|e| e.to_string());
     match reads {
-        Ok(reads) => judge(&before, &after, reads, why_not),
+        Ok(reads) => judge(&before, &after, reads, has_p2pdma(driver.library()), why_not),
         Err(error) => Way::Unproven(format!("a read that was to prove it failed: {error:#}")),
     }
+}
+
+/// The first version that reads by P2PDMA.
+const P2PDMA_SINCE: u32 = 1130;
+
+/// Whether reads may go by P2PDMA; also where 1.13 can't be asked whether it is turned on.
+fn has_p2pdma(library: &Library) -> bool {
+    let setting = || {
+        let named = |(name, _): &(&str, _)| *name == "properties.use_pci_p2pdma";
+        library.configuration().into_iter().find(named)?.1.ok()
+    };
+    library.version().is_some_and(|version| version >= P2PDMA_SINCE) && setting().as_deref() != Some("false")
 }
 
 /// Says how many reads there were.
@@ -187,8 +200,14 @@ fn nvidia_fs_reads(text: &str) -> Option<u64> {
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// One way only counts when it took every read: a mixture is the slower of both.
-fn judge(before: &Counters, after: &Counters, reads: u64, why_no_counters: Option<String>) -> Way {
+/// One way only counts when it took every read: a mixture is the slower of both. `p2pdma`: whether there is that way, too.
+fn judge(
+    before: &Counters,
+    after: &Counters,
+    reads: u64,
+    p2pdma: bool,
+    why_no_counters: Option<String>,
+) -> Way {
     if reads == 0 {
         return Way::Unproven("there was nothing to read".into());
     }
@@ -204,15 +223,31 @@ fn judge(before: &Counters, after: &Counters, reads: u64, why_no_counters: Optio
             )),
         };
     }
+    let why_not = why_no_counters.unwrap_or_else(|| "its counters could not be read".into());
     match (before.nvidia_fs_reads, after.nvidia_fs_reads) {
-        // Other processes count there too: fewer than ours proves that ours did not all go that way, as many only that
-        // they may have.
-        (Some(before), Some(after)) if after.saturating_sub(before) >= reads => Way::Nvfs,
-        (Some(_), Some(_)) => Way::Compat,
+        (Some(before), Some(after)) => judge_by_machine(before, after, reads, p2pdma, &why_not),
         _ => Way::Unproven(format!(
-            "neither cuFile ({}) nor nvidia-fs counts reads here (where nvidia-fs is loaded: echo 1 >/sys/module/nvidia_fs/parameters/rw_stats_enabled, as root)",
-            why_no_counters.unwrap_or_else(|| "its counters could not be read".into())
+            "neither cuFile ({why_not}) nor nvidia-fs counts reads here (where nvidia-fs is loaded: echo 1 >/sys/module/nvidia_fs/parameters/rw_stats_enabled, as root)"
         )),
+    }
+}
+
+/// By nvidia-fs's counts, which are of all processes: fewer than ours prove that ours did not all go that way; as many
+/// prove nothing, since others may have made them.
+fn judge_by_machine(before: u64, after: u64, reads: u64, p2pdma: bool, why_not: &str) -> Way {
+    let Some(counted) = after.checked_sub(before) else {
+        return Way::Unproven("nvidia-fs's counters were set back while its reads were counted".into());
+    };
+    match (counted >= reads, p2pdma) {
+        (true, _) => Way::Unproven(format!(
+            "{counted} reads were counted while {reads} were made, but by nvidia-fs, of all processes, and others may have made \
+             them; cuFile's own counters, which tell, come with libcufile 1.15 ({why_not})"
+        )),
+        (false, true) => Way::Unproven(format!(
+            "of {reads} reads nvidia-fs counted {counted}; whether the others went by P2PDMA or through host memory is told by \
+             cuFile's own counters, which come with libcufile 1.15 ({why_not})"
+        )),
+        (false, false) => Way::Compat,
     }
 }
 
@@ -227,7 +262,7 @@ mod tests {
     #[test]
     fn a_way_is_claimed_only_when_it_took_every_read() {
         let judged = |after: (u64, u64, u64)| {
-            judge(&counters(Some((5, 5, 5)), None), &counters(Some(after), None), 2, None)
+            judge(&counters(Some((5, 5, 5)), None), &counters(Some(after), None), 2, true, None)
         };
         // One of two reads was counted: no proof of the other.
         assert!(matches!(judged((6, 5, 5)), Way::Unproven(_)));
@@ -241,11 +276,30 @@ mod tests {
     }
 
     #[test]
-    fn nvidia_fs_counts_where_cufile_does_not() {
-        let judged = |before, after| judge(&counters(None, before), &counters(None, after), 3, None);
-        assert_eq!(judged(Some(10), Some(13)), Way::Nvfs);
-        assert_eq!(judged(Some(10), Some(12)), Way::Compat);
-        assert!(!judged(None, None).is_direct());
+    fn counts_of_all_processes_prove_only_that_reads_went_another_way() {
+        let judged = |before, after, p2pdma| {
+            judge(&counters(None, before), &counters(None, after), 3, p2pdma, Some("too old".into()))
+        };
+        let unproven = |way: Way, tells: &str| match way {
+            Way::Unproven(why) => assert!(why.contains(tells), "{why}"),
+            proven => panic!("{proven:?}"),
+        };
+        for p2pdma in [false, true] {
+            // Others may have made them: all three, or more.
+            unproven(judged(Some(10), Some(13), p2pdma), "3 reads were counted while 3 were made");
+            unproven(judged(Some(10), Some(99), p2pdma), "others may have made them");
+            unproven(judged(Some(10), Some(9), p2pdma), "set back");
+            unproven(judged(None, None, p2pdma), "neither cuFile (too old) nor nvidia-fs");
+            unproven(judged(Some(10), None, p2pdma), "neither");
+        }
+        // Not all of ours were among them, and there is no third way.
+        assert_eq!(judged(Some(10), Some(12), false), Way::Compat);
+        assert_eq!(judged(Some(10), Some(10), false), Way::Compat);
+        unproven(judged(Some(10), Some(10), true), "of 3 reads nvidia-fs counted 0");
+    }
+
+    #[test]
+    fn nvidia_fs_counts_are_read_where_they_are_on() {
         let text = "GDS Version: 1.13.0.11\nNVFS statistics(ver: 4.0)\nActive Shadow-Buffer (MiB): 0\n\
                     Reads                         : n=1204 ok=1200 err=4 readMiB=19 io_state_err=0\nWrites : n=3 ok=3";
         assert_eq!(nvidia_fs_reads(text), Some(1204));

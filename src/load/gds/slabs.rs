@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use crate::cufile::Driver;
+use crate::cufile::{CufileError, Driver};
 use crate::gpu::Gpu;
 use crate::gpu::direct::{Registered, Span};
 use crate::load::engine::Job;
@@ -18,13 +18,26 @@ const WINDOW: usize = 2;
 const SLAB_BYTES: u64 = 4 << 30;
 const SMALL_SLAB_BYTES: u64 = 32 << 20;
 
-/// Bytes of a slab, so that as many as are mapped at a time fit what is free of each GPU's BAR1; by NVML, where it tells.
-pub fn slab_bytes<'g>(gpus: impl Iterator<Item = &'g Arc<Gpu>>) -> u64 {
+/// Bytes of a slab of each lane, by the GPUs that the lanes go to; by NVML, where it tells what is free.
+pub fn slab_bytes(lanes: &[&Arc<Gpu>]) -> Vec<u64> {
     let facts = nvml::gpus(&Source::live(false)).unwrap_or_default();
-    let free = |gpu: &Arc<Gpu>| facts.iter().find(|f| f.uuid == gpu.uuid)?.bar1_free_bytes;
-    let shares = gpus.filter_map(|gpu| Some(free(gpu)? / (WINDOW as u64 + 1)));
-    let share = shares.min().unwrap_or(SLAB_BYTES);
-    (share - share % SMALL_SLAB_BYTES).clamp(SMALL_SLAB_BYTES, SLAB_BYTES)
+    let free = |gpu: &str| facts.iter().find(|f| f.uuid == gpu)?.bar1_free_bytes;
+    let uuids: Vec<&str> = lanes.iter().map(|gpu| gpu.uuid.as_str()).collect();
+    shares(&uuids, free)
+}
+
+/// As many slabs as all of a GPU's lanes have mapped at a time, and one more each that is being taken apart, fit what is free
+/// of its BAR1; that holds as long as a share is no less than one read, which is the least that is mapped.
+fn shares(lanes: &[&str], free: impl Fn(&str) -> Option<u64>) -> Vec<u64> {
+    let share = |gpu: &&str| {
+        let together = lanes.iter().filter(|other| *other == gpu).count() as u64;
+        let of_a_lane = free(gpu).map_or(SLAB_BYTES, |free| free / (WINDOW as u64 + 1)) / together;
+        match of_a_lane {
+            small @ ..SMALL_SLAB_BYTES => small,
+            share => (share - share % SMALL_SLAB_BYTES).min(SLAB_BYTES),
+        }
+    };
+    lanes.iter().map(share).collect()
 }
 
 /// The slabs of one lane, in the order of its jobs. `M` is what a mapping is: registered memory but in tests.
@@ -70,7 +83,13 @@ impl<'a> Slabs<'a> {
             Memory::Host(_) | Memory::Staged(_) => None,
         };
         let (driver, gpu) = (driver.clone(), gpu.clone());
-        let map = move |span: &Span<'a>| Registered::new(&driver, &gpu, span);
+        let refused = format!("cuFile refused memory of GPU {}", gpu.label);
+        let map = move |span: &Span<'a>| {
+            Registered::new(&driver, &gpu, span).map_err(|error| match error.is::<CufileError>() {
+                true => error.context(refused.clone()),
+                false => error,
+            })
+        };
         Slabs::of(jobs.iter().filter_map(first), slab_bytes, Box::new(map))
     }
 }
@@ -100,6 +119,16 @@ impl<'a, M> Slabs<'a, M> {
         Ok(())
     }
 
+    /// Maps the first slab now, where it waits.
+    fn map_first(&self) -> anyhow::Result<()> {
+        let waits = self.lock().waits(0);
+        if let (true, Some(span)) = (waits, self.spans.first()) {
+            let mapped = (self.map)(span)?;
+            self.lock().slabs[0].mapping = Mapping::Mapped(Arc::new(mapped));
+        }
+        Ok(())
+    }
+
     /// Maps slab after slab, no more than the window at a time, until all were or [`Slabs::stop`] is called. A failure
     /// is told to whoever waits for a slab.
     pub fn map_ahead(&self) {
@@ -111,6 +140,9 @@ impl<'a, M> Slabs<'a, M> {
             }
             if state.stopped {
                 return;
+            }
+            if !state.waits(i) {
+                continue;
             }
             drop(state);
             let result = (self.map)(span);
@@ -186,6 +218,18 @@ impl<'a, M> Slabs<'a, M> {
     }
 }
 
+/// Maps the first slab of each lane, side by side.
+pub fn map_first<M: Send + Sync>(lanes: &[Slabs<'_, M>]) -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let started: Vec<_> = lanes.iter().map(|slabs| scope.spawn(|| slabs.map_first())).collect();
+        let join = |h: std::thread::ScopedJoinHandle<'_, _>| {
+            h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        // All are waited for, and the first error is kept.
+        started.into_iter().map(join).fold(Ok(()), Result::and)
+    })
+}
+
 /// Whoever waits for a slab must not wait for a thread that is gone.
 struct WakeOnPanic<'s, 'a, M>(&'s Slabs<'a, M>);
 
@@ -198,6 +242,10 @@ impl<M> Drop for WakeOnPanic<'_, '_, M> {
 }
 
 impl<M> State<M> {
+    fn waits(&self, i: usize) -> bool {
+        self.slabs.get(i).is_some_and(|slab| matches!(slab.mapping, Mapping::Waits))
+    }
+
     fn mapped(&self) -> usize {
         self.slabs.iter().filter(|s| matches!(s.mapping, Mapping::Mapped(_))).count()
     }
@@ -215,6 +263,31 @@ mod tests {
     use crate::os::cancel::Cancel;
 
     const JOB_BYTES: u64 = 4096;
+
+    #[test]
+    fn lanes_to_one_gpu_share_its_bar1() {
+        const GIB: u64 = 1 << 30;
+        let free = |gpu: &str| match gpu {
+            "large" => Some(120 * GIB),
+            "small" => Some(200 << 20),
+            "full" => Some(0),
+            _ => None,
+        };
+        let one_each = shares(&["large", "small", "full", "silent"], free);
+        assert_eq!(one_each, [SLAB_BYTES, 64 << 20, 0, SLAB_BYTES]);
+        let lanes = ["small", "large", "small", "small", "silent", "silent"];
+        let shared = shares(&lanes, free);
+        assert_eq!(shared[1], SLAB_BYTES, "the other GPU's lanes take nothing from it");
+        assert_eq!(shared[4..], [SLAB_BYTES / 2; 2]);
+        for count in 1..40 {
+            for gpu in ["large", "small"] {
+                let shared = shares(&vec![gpu; count], free);
+                let mapped: u64 = shared.iter().map(|bytes| bytes * (WINDOW as u64 + 1)).sum();
+                assert!(mapped <= free(gpu).unwrap(), "{count} lanes to {gpu} map {mapped}");
+                assert!(shared.iter().all(|bytes| *bytes > 0));
+            }
+        }
+    }
 
     /// An engine that only waits for mappings, and fails at some jobs.
     struct Waiting {
@@ -262,9 +335,13 @@ mod tests {
     /// Sixteen jobs in four slabs, eight threads.
     fn run(fails: &[u64], fail_to_map: Option<u64>) -> anyhow::Result<()> {
         let spans = (0..16).map(|job| Span::made_up(job * JOB_BYTES, JOB_BYTES));
+        let mapped = Mutex::new(BTreeSet::new());
         let map = move |span: &Span<'static>| match fail_to_map {
             Some(slab) if span.address() == slab * 4 * JOB_BYTES => anyhow::bail!("it can't be mapped"),
-            _ => Ok(span.address()),
+            _ => {
+                assert!(mapped.lock().unwrap().insert(span.address()), "mapped twice");
+                Ok(span.address())
+            }
         };
         let slabs = Slabs::of(spans, 4 * JOB_BYTES, Box::new(map));
         let engine = Waiting { slabs, fails: fails.iter().copied().collect() };
@@ -276,12 +353,34 @@ mod tests {
             header_bytes: 0,
             stamp: Default::default(),
         };
+        map_first(std::slice::from_ref(&engine.slabs))?;
+        assert!(!engine.slabs.lock().waits(0) && engine.slabs.lock().waits(1));
         std::thread::scope(|scope| {
             scope.spawn(|| engine.slabs.map_ahead());
             let result = transfer(&[file], vec![(0..16).map(job).collect()], &engine, 8, &Cancel::new());
             engine.slabs.stop();
             result
         })
+    }
+
+    #[test]
+    fn the_first_slab_of_every_lane_is_mapped_before_the_first_byte_or_none_is_read() {
+        let lane = |lane: u64, slabs: u64| {
+            let spans = (0..slabs).map(move |slab| Span::made_up((10 * lane + slab) * JOB_BYTES, JOB_BYTES));
+            let map = |span: &Span<'static>| match span.address() / JOB_BYTES {
+                30 => Err(anyhow::anyhow!("BAR1 is full")),
+                at => Ok(at),
+            };
+            Slabs::of(spans, JOB_BYTES, Box::new(map))
+        };
+        let good = [lane(0, 3), lane(1, 1), lane(2, 0)];
+        map_first(&good).unwrap();
+        let mapped: Vec<usize> = good.iter().map(|slabs| slabs.lock().mapped()).collect();
+        assert_eq!(mapped, [1, 1, 0]);
+        map_first(&good).unwrap();
+        assert_eq!(good[0].lock().mapped(), 1, "what is mapped stays so");
+        let error = map_first(&[lane(0, 3), lane(3, 1)]).unwrap_err();
+        assert_eq!(error.to_string(), "BAR1 is full");
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl<'a> Worker<Memory<'a>> for GdsWorker<'_, 'a> {
             Err(Unread::Failed(error)) => return Err(io::Error::other(error)),
         };
         self.interruptions = 0;
-        self.send_on(job, done, n).map_err(io::Error::other)?;
+        self.send_on(job, done, n)?;
         if done + n == job.bytes
             && let (Some(slabs), Memory::InPlace(slices)) = (self.slabs, &job.memory)
         {
@@ -201,22 +201,24 @@ impl<'a> GdsWorker<'_, 'a> {
     }
 
     /// Sends what came on: from where it was read to its places, and to the other GPUs.
-    fn send_on(&mut self, job: &mut Job<Memory<'a>>, done: u64, bytes: u64) -> Result<(), GpuError> {
-        let Some(stream) = &self.onward else { return Ok(()) };
-        match &mut job.memory {
-            Memory::Host(_) => Ok(()),
-            Memory::InPlace(slices) => {
-                let Some((first, others)) = slices.split_first() else { return Ok(()) };
-                let (first, end) = (first.part(done, bytes), bytes);
-                others.iter().try_for_each(|other| stream.copy_between(&first, &other.part(done, end)))
+    fn send_on(&mut self, job: &Job<Memory<'a>>, done: u64, bytes: u64) -> io::Result<()> {
+        let mistake =
+            || io::Error::other("bytes that were read have nothing to go on by; please report this");
+        let sent = match (&job.memory, &self.onward, &mut self.staging) {
+            (Memory::Host(_), ..) => Ok(()),
+            (Memory::InPlace(slices), Some(stream), _) => {
+                let (first, others) = slices.split_first().ok_or_else(mistake)?;
+                let first = first.part(done, bytes);
+                others.iter().try_for_each(|other| stream.copy_between(&first, &other.part(done, bytes)))
             }
-            Memory::Staged(landing) => {
-                let Some(staging) = &mut self.staging else { return Ok(()) };
-                copy_pieces(stream, &staging.as_mut_slice(), landing, done, done + bytes)?;
+            (Memory::Staged(landing), Some(stream), Some(staging)) => {
+                let copied = copy_pieces(stream, &staging.as_mut_slice(), landing, done, done + bytes);
                 // The next read comes to the same memory.
-                stream.synchronize()
+                copied.and_then(|()| stream.synchronize())
             }
-        }
+            _ => return Err(mistake()),
+        };
+        sent.map_err(io::Error::other)
     }
 }
 
