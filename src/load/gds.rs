@@ -1,5 +1,7 @@
 //! Storage straight to GPU memory, by cuFile.
 
+/// What fits the GPUs' BAR1.
+pub mod bar1;
 /// Whether to take cuFile at all.
 pub mod choose;
 /// Files registered with cuFile, and what was proven of them.

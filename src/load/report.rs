@@ -120,3 +120,30 @@ impl Clock {
         self.lap.duration_since(self.started).as_secs_f64()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_that_was_lost_counts_and_the_rate_is_over_all_of_it() {
+        let mut report = LoadReport {
+            bytes: 6_000_000_000,
+            read_bytes: 6_000_000_000,
+            elapsed_s: 1.0,
+            gb_per_s: 6.0,
+            phases: Phases { open_s: 0.25, transfer_s: 0.75, ..Phases::default() },
+            path: "pinned-direct".into(),
+            path_reason: String::new(),
+            direct_bytes: 6_000_000_000,
+            buffered_bytes: 0,
+            chunk_bytes: 2 << 20,
+            copy_bytes: 16 << 20,
+            threads: 4,
+            staging_bytes: 64 << 20,
+        };
+        report.add_lost(0.5);
+        assert_eq!((report.elapsed_s, report.gb_per_s), (1.5, 4.0));
+        assert_eq!((report.phases.open_s, report.phases.transfer_s), (0.75, 0.75));
+    }
+}

@@ -15,6 +15,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cufile::{Driver, DriverOptions, Handle};
 use crate::gpu::Gpu;
 use crate::load::engine::Job;
+use crate::load::gds::bar1;
 use crate::load::gds::memory::Memory;
 use crate::load::gds::no_start::NoStart;
 use crate::load::gds::proof::Way;
@@ -175,7 +176,7 @@ impl<'a> GdsEngine<'a> {
             let each = lanes.iter().zip(bytes);
             each.map(|((gpu, jobs), bytes)| Slabs::new(&gds.driver, gpu, jobs, bytes)).collect()
         };
-        let small = || of_bytes(slabs::slab_bytes(&lanes.iter().map(|(gpu, _)| *gpu).collect::<Vec<_>>()));
+        let small = || of_bytes(bar1::slab_bytes(&lanes.iter().map(|(gpu, _)| *gpu).collect::<Vec<_>>()));
         let whole = || {
             let whole = of_bytes(vec![u64::MAX; lanes.len()]);
             whole.iter().try_for_each(Slabs::map_all).map(|()| whole)
