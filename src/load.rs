@@ -23,6 +23,9 @@ pub mod host;
 /// A plan's reads, with the memory that they fill.
 #[doc(hidden)]
 pub mod jobs;
+/// Where the bytes of file ranges land.
+#[doc(hidden)]
+pub mod landings;
 /// A checkpoint in memory.
 #[doc(hidden)]
 pub mod loaded;
@@ -41,7 +44,7 @@ pub mod pinned;
 /// Which bytes go where.
 #[doc(hidden)]
 pub mod plan;
-/// Host memory that keeps loaded checkpoints.
+/// Host memory that keeps file ranges of checkpoints.
 #[doc(hidden)]
 pub mod pool;
 /// Loads through the pool.
@@ -86,4 +89,4 @@ pub use report::{Clock, LoadReport};
 pub use request::{Request, Select, To};
 pub use run::load;
 pub use settings::{EngineChoice, IoChoice, OnError, Register, Settings};
-pub use transfer::transfer;
+pub use transfer::{transfer, transfer_from};

@@ -224,7 +224,7 @@ fn runs<'t>(tensors: &'t [(usize, &'t Tensor)]) -> impl Iterator<Item = &'t [(us
 }
 
 /// What of these pieces, which ascend and do not overlap in what they come from, lies in a window.
-fn pieces_within(pieces: &[Piece], start: u64, end: u64) -> Vec<Piece> {
+pub(super) fn pieces_within(pieces: &[Piece], start: u64, end: u64) -> Vec<Piece> {
     let first = pieces.partition_point(|piece| piece.from_end().is_some_and(|last| last <= start));
     let met = pieces[first..].iter().take_while(|piece| piece.from < end);
     met.flat_map(|piece| piece.within(start, end)).collect()
