@@ -36,6 +36,8 @@ pub mod model;
 /// How to load.
 #[doc(hidden)]
 pub mod options;
+/// The pool of a loader.
+mod own_pool;
 /// Where the time of a load goes.
 pub mod phases;
 /// Storage to GPU memory through a pinned ring.

@@ -11,22 +11,27 @@ use crate::checkpoint::Checkpoint;
 use crate::gpu::{self, Gpu};
 use crate::load::error::Error;
 use crate::load::gds::choose::{self, Choice};
-use crate::load::loaded::{Destination, Placement};
+use crate::load::loaded::{Destination, Loaded, Placement};
 use crate::load::model::Model;
 use crate::load::options::Options;
+use crate::load::own_pool::{OwnPool, PoolChoice};
+use crate::load::pooled::{self, Attempted};
+use crate::load::report::LoadReport;
 use crate::load::request::{Request, To};
 use crate::load::rings::Rings;
 use crate::load::run::load_opened;
 use crate::load::settings::{EngineChoice, IoChoice, Settings};
 use crate::load::verify;
+use crate::os::cancel::Cancel;
 
-/// Loads checkpoints. Loads may run side by side, from any threads: they share CUDA contexts, pinned memory and streams,
+/// Loads checkpoints. Loads may run side by side, from any threads: they share CUDA contexts, pinned memory, streams and the pool,
 /// which live as long as the loader. It changes nothing of its process: no signal handler, no environment variable.
 pub struct Loader {
     settings: Settings,
     rings: Rings,
     /// GPUs that were opened so far.
-    gpus: Mutex<Vec<Arc<Gpu>>>,
+    gpus: Arc<Mutex<Vec<Arc<Gpu>>>>,
+    pool: OwnPool,
     /// Whether cuFile is taken, by the device that files lie on.
     gds: Mutex<HashMap<u64, Choice>>,
     /// The process that made it: CUDA does not survive a fork.
@@ -37,6 +42,7 @@ pub struct Loader {
 #[derive(Debug, Clone, Default)]
 pub struct Builder {
     settings: Settings,
+    pool: PoolChoice,
 }
 
 impl Builder {
@@ -76,6 +82,29 @@ impl Builder {
         self
     }
 
+    /// Keeps what was loaded to GPUs in pinned host memory, up to so many bytes, least recently used out first: a later load
+    /// of it copies at the link's rate and reads nothing, and loads of one checkpoint at the same time read each byte once
+    /// [default: no pool]. A load that does not fit goes past the pool, and its report says so. The memory is taken as loads
+    /// need it, and kept as long as the loader.
+    pub fn pool_bytes(mut self, bytes: u64) -> Builder {
+        self.pool.bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes of the ranges that the pool cuts files into; a file's last range takes as much memory as the others [default:
+    /// 16 MiB].
+    pub fn pool_chunk_bytes(mut self, bytes: u64) -> Builder {
+        self.pool.chunk_bytes = Some(bytes);
+        self
+    }
+
+    /// Takes and pins all of the pool's memory at the first load to a GPU, which waits for that, not bit by bit as loads
+    /// need it [default: no].
+    pub fn prefault(mut self, prefault: bool) -> Builder {
+        self.pool.prefault = prefault;
+        self
+    }
+
     /// The program that proves which way reads by cuFile go: `sllm-gds`, started for a moment as a child. Without one no
     /// child is started, and GPUDirect Storage counts as not proven, so that the ring is taken.
     pub fn gds_helper(mut self, program: impl Into<PathBuf>) -> Builder {
@@ -83,16 +112,23 @@ impl Builder {
         self
     }
 
-    /// The loader. Nothing is opened or pinned before its first load.
+    /// The loader. Nothing is opened or pinned before its first load; a pool that memory has no room for is refused here
+    /// already ([`Error::OutOfMemory`]).
     pub fn build(self) -> Result<Loader, Error> {
         // Settings that make no sense are refused here, for both kinds of destinations.
         for destination in [Destination::Host, Destination::Gpus(Vec::new(), Placement::Balanced)] {
             Options::new(&self.settings, &destination, Err(None))?;
         }
+        if self.pool.bytes.is_some() && self.settings.engine == EngineChoice::Gds {
+            let why = "the engine gds reads past host memory, and a pool keeps what was loaded there: leave one of them out";
+            return Err(Error::Refused(why.into()));
+        }
+        let gpus = Arc::<Mutex<Vec<Arc<Gpu>>>>::default();
         Ok(Loader {
             settings: self.settings,
             rings: Rings::default(),
-            gpus: Mutex::default(),
+            pool: OwnPool::new(self.pool, gpus.clone())?,
+            gpus,
             gds: Mutex::default(),
             process: std::process::id(),
         })
@@ -118,11 +154,7 @@ impl Loader {
         };
         let chosen = Arc::new(chosen.whole()?);
         let to = self.destination(&request.to)?;
-        let gds = self.gds(&to, &chosen.dir)?;
-        let options = Options::new(&self.settings, &to, gds)?;
-        let open = || Ok(chosen.clone());
-        let (loaded, report) = load_opened(&open, &to, &options, &self.rings, &request.cancel)
-            .with_context(|| format!("load {}", checkpoint.dir.display()))?;
+        let (loaded, report) = self.run(&chosen, &to, &request.cancel)?;
         if request.verify {
             let (expected, _) = verify::expected(&loaded.checkpoint, &request.cancel)?;
             let tensors = verify::check(&loaded, &expected, &request.cancel)?.wrong;
@@ -131,6 +163,32 @@ impl Loader {
             }
         }
         Ok(Model::new(loaded, report))
+    }
+
+    /// Through the pool, where there is one and the checkpoint fits; else from storage.
+    fn run(
+        &self,
+        chosen: &Arc<Checkpoint>,
+        to: &Destination,
+        cancel: &Cancel,
+    ) -> Result<(Loaded, LoadReport), Error> {
+        let (open, what) = (|| Ok(chosen.clone()), || format!("load {}", chosen.dir.display()));
+        let mut why_past = None;
+        if let Destination::Gpus(gpus, placement) = to {
+            let options = Options::new(&self.settings, to, Err(None))?;
+            if let Some(pool) = self.pool.get(options.threads)? {
+                match pooled::attempt(&pool, &open, gpus, *placement, &options, cancel).with_context(what)? {
+                    Attempted::Loaded(done) => return Ok(*done),
+                    Attempted::Past(why) => why_past = Some(why),
+                }
+            }
+        }
+        let options = Options::new(&self.settings, to, self.gds(to, &chosen.dir)?)?;
+        let done = load_opened(&open, to, &options, &self.rings, cancel).with_context(what)?;
+        Ok(match why_past {
+            Some(why) => pooled::past(done, &why),
+            None => done,
+        })
     }
 
     fn destination(&self, to: &To) -> Result<Destination, Error> {
