@@ -113,7 +113,7 @@ pub(super) fn attempt(
     let taken = path_taken(taken, held_bytes, joined_bytes);
     let read_bytes = taken.direct_bytes + taken.buffered_bytes;
     let mut report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), taken);
-    report.read_bytes = read_bytes;
+    (report.read_bytes, report.chunk_bytes) = (read_bytes, pool.chunk_bytes);
     Ok(Attempted::Loaded(Box::new((Loaded { checkpoint, plan, buffers }, report))))
 }
 
@@ -141,7 +141,7 @@ fn deliver(
         for gpu in each_once(to.lanes).into_iter().filter(|_| !held.is_empty()) {
             let held = &held;
             copiers.push(scope.spawn(move || {
-                let copied = to.copy(gpu, &Stream::new(gpu)?, held);
+                let copied = Stream::new(gpu).and_then(|stream| to.copy(gpu, &stream, held));
                 // What is still being read would be read in vain.
                 copied.inspect_err(|_| attempt.stop())
             }));
@@ -163,7 +163,7 @@ fn deliver(
 fn path_taken(read: Option<PathTaken>, held_bytes: u64, joined_bytes: u64) -> PathTaken {
     let read = read.filter(|read| read.direct_bytes + read.buffered_bytes > 0);
     let reason = match (held_bytes, joined_bytes) {
-        (0, 0) => String::new(),
+        (0, 0) if read.is_some() => String::new(),
         (_, 0) if read.is_none() => "the pool held all of it".into(),
         (held, 0) => format!("the pool held {held} bytes"),
         (0, joined) => format!("another load that ran at the same time brought {joined} bytes"),
@@ -172,6 +172,7 @@ fn path_taken(read: Option<PathTaken>, held_bytes: u64, joined_bytes: u64) -> Pa
         }
     };
     match read {
+        // `pool-fill-…` where nothing was there, `pool-part-…` where some was, `pool` where all was.
         None => PathTaken { path: "pool".into(), reason, direct_bytes: 0, buffered_bytes: 0 },
         Some(read) if reason.is_empty() => read,
         Some(read) => {
@@ -262,5 +263,37 @@ impl Copier<'_, '_, '_> {
 impl Deliver<Pinned> for Copier<'_, '_, '_> {
     fn deliver(&mut self, full: &Full<'_, Pinned>) -> io::Result<()> {
         Copier::deliver(self, full).map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_says_who_brought_the_bytes() {
+        let read = |direct_bytes| {
+            let (path, reason) = ("pool-fill-direct".into(), "the page cache held none".into());
+            Some(PathTaken { path, reason, direct_bytes, buffered_bytes: 0 })
+        };
+        let told = |read, held, joined| {
+            let taken = path_taken(read, held, joined);
+            (taken.path, taken.reason, taken.direct_bytes)
+        };
+        let expect = |path: &str, reason: &str, bytes| (path.to_string(), reason.to_string(), bytes);
+        assert_eq!(told(read(9), 0, 0), expect("pool-fill-direct", "the page cache held none", 9));
+        assert_eq!(told(None, 7, 0), expect("pool", "the pool held all of it", 0));
+        assert_eq!(
+            told(read(9), 7, 0),
+            expect("pool-part-direct", "the pool held 7 bytes; for the rest, the page cache held none", 9)
+        );
+        let both = "the pool held 7 bytes, and another load that ran at the same time brought 5";
+        assert_eq!(
+            told(read(9), 7, 5),
+            expect("pool-part-direct", &format!("{both}; for the rest, the page cache held none"), 9)
+        );
+        // It was ready to read, and others were faster.
+        let joined = "another load that ran at the same time brought 5 bytes";
+        assert_eq!(told(read(0), 0, 5), expect("pool", joined, 0));
     }
 }

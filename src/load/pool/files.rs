@@ -128,7 +128,7 @@ mod tests {
             let mut found: Vec<Vec<usize>> = sizes.iter().map(|bytes| vec![0; *bytes as usize]).collect();
             for range in 0..ranges.count() {
                 let spot = ranges.spot(range);
-                prop_assert!(spot.bytes > 0 && spot.bytes <= chunk && spot.offset % chunk == 0);
+                prop_assert!(spot.bytes > 0 && spot.bytes <= chunk && spot.offset.is_multiple_of(chunk));
                 for byte in spot.offset..spot.offset + spot.bytes {
                     found[spot.file][byte as usize] += 1;
                     prop_assert_eq!(ranges.of(spot.file, byte, 1), range..range + 1);

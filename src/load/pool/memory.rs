@@ -67,7 +67,7 @@ impl<C: Chunk> Pool<C> {
     pub fn prefault(&self, threads: usize) -> Result<()> {
         let missing = {
             let mut state = self.lock();
-            let missing = self.capacity - state.made;
+            let missing = self.capacity.saturating_sub(state.made);
             state.made = self.capacity;
             missing
         };
@@ -128,7 +128,8 @@ struct Counted<'a, C> {
 impl<C> Drop for Counted<'_, C> {
     fn drop(&mut self) {
         if self.count > 0 {
-            self.pool.lock().made -= self.count;
+            let mut state = self.pool.lock();
+            state.made = state.made.saturating_sub(self.count);
         }
     }
 }
