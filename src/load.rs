@@ -27,6 +27,9 @@ mod into;
 /// A plan's reads, with the memory that they fill.
 #[doc(hidden)]
 pub mod jobs;
+/// Where the bytes of file ranges land.
+#[doc(hidden)]
+pub mod landings;
 /// A checkpoint in memory.
 #[doc(hidden)]
 pub mod loaded;
@@ -37,6 +40,8 @@ pub mod model;
 /// How to load.
 #[doc(hidden)]
 pub mod options;
+/// The pool of a loader.
+mod own_pool;
 /// Tensors as they are delivered: whole, or slices.
 mod parts;
 /// Where the time of a load goes.
@@ -47,7 +52,7 @@ pub mod pinned;
 /// Which bytes go where.
 #[doc(hidden)]
 pub mod plan;
-/// Host memory that keeps loaded checkpoints.
+/// Host memory that keeps file ranges of checkpoints.
 #[doc(hidden)]
 pub mod pool;
 /// Loads through the pool.
@@ -98,4 +103,4 @@ pub use report::{Clock, LoadReport};
 pub use request::{ByteRange, Memory, Request, Select, Target, To};
 pub use run::load;
 pub use settings::{EngineChoice, IoChoice, OnError, Register, Settings};
-pub use transfer::transfer;
+pub use transfer::{transfer, transfer_from};

@@ -8,6 +8,8 @@ pub mod child;
 pub mod digest;
 /// Host buffers.
 pub mod memory;
+/// Threads and memory near what they serve.
+pub mod numa;
 /// Numbered work on several threads.
 pub mod parallel;
 /// How far work has come.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sllm_gds::{
-    ByteRange, Cancel, Checkpoint, DType, Device, Error, IoChoice, Loader, Memory, Request, Select, Slice,
-    Target, To,
+    ByteRange, Cancel, Checkpoint, DType, Device, EngineChoice, Error, IoChoice, Loader, Memory, Request,
+    Select, Slice, Target, To,
 };
 
 #[path = "faults/fixture.rs"]
@@ -113,12 +113,36 @@ fn errors_are_of_the_kinds_that_a_program_decides_on() {
         let refused = made.err().unwrap();
         assert!(matches!(&refused, Error::Refused(text) if text.contains(word)), "{refused}");
     }
+    let large = Loader::builder().pool_bytes(1 << 60).build().err().unwrap();
+    assert!(
+        matches!(&large, Error::OutOfMemory { needed_bytes, free_bytes: Some(free), message }
+        if *needed_bytes == 1 << 60 && *free < 1 << 60 && message.contains("pool size")),
+        "{large:?}"
+    );
+    for (made, word) in [
+        (Loader::builder().pool_bytes(1 << 20).build(), "pool size"),
+        (Loader::builder().pool_bytes(9000).pool_chunk_bytes(1 << 20).build(), "chunk of 1048576"),
+        (Loader::builder().pool_bytes(1 << 25).engine(EngineChoice::Gds).build(), "pool"),
+    ] {
+        let refused = made.err().unwrap();
+        assert!(matches!(&refused, Error::Refused(text) if text.contains(word)), "{refused}");
+    }
     let nowhere = loader.load(&model_of(&fixture), &Request::to(To::Balanced(vec![])));
     assert!(matches!(nowhere.err().unwrap(), Error::Refused(_)));
 }
 
 fn model_of(fixture: &Fixture) -> Checkpoint {
     open(&fixture.safetensors())
+}
+
+#[test]
+fn loads_into_host_memory_use_no_pool() {
+    let fixture = Fixture::new();
+    let loader = Loader::builder().pool_bytes(1 << 20).pool_chunk_bytes(4096).prefault(true).build().unwrap();
+    for _ in 0..2 {
+        let model = loader.load(&model_of(&fixture), &Request::to(To::Host).verify(true)).unwrap();
+        assert!(model.report().path.starts_with("host-"), "{}", model.report().path);
+    }
 }
 
 #[test]

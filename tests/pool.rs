@@ -3,77 +3,67 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::atomic::Ordering;
 
 use sllm_gds::checkpoint::Checkpoint;
-use sllm_gds::load::plan::{Plan, Spacing};
-use sllm_gds::load::pool::{Asked, Filling, Model, Pool};
+use sllm_gds::load::fault::{Fault, FaultStorage};
+use sllm_gds::load::pool::{Attempt, Lookup, Pool};
+use sllm_gds::os::cancel::{Cancel, Interrupted};
 use sllm_gds::os::memory::HostBuffer;
 
 #[allow(dead_code, reason = "this file needs only how a tensor and a safetensors file are made")]
 #[path = "faults/fixture.rs"]
 mod fixture;
+#[path = "pool/host.rs"]
+mod host;
+#[path = "pool/interleaved.rs"]
+mod interleaved;
 #[path = "pool/reference.rs"]
 mod reference;
+#[path = "pool/together.rs"]
+mod together;
 #[path = "pool/world.rs"]
 mod world;
 
+use host::Host;
 use reference::{Answer, Reference, Wanted};
-use world::{
-    CHUNK_BYTES, Counted, FAILS, GOES_WELL, Ledger, MODEL_BYTES, Maker, PANICS, TOO_LARGE, World, check, fill,
-};
+use world::{CHUNK_BYTES, Counted, FAILS, GOES_WELL, MODEL_BYTES, Maker, PANICS, TOO_LARGE, World};
 
-/// Chunks of a model: known from its plan.
-fn chunks(world: &World, m: usize, destinations: usize) -> usize {
-    let plan = Plan::new(&Checkpoint::open(&world.dir(m)).unwrap(), destinations, Spacing::Aligned).unwrap();
-    plan.cut_count(CHUNK_BYTES)
+fn whole(pool: &Pool<Counted>, world: &World, m: usize) -> Host {
+    Host::new(pool, world.open(m), 1)
 }
 
-fn missing<'a>(pool: &'a Pool<Counted>, dir: &Path) -> Box<Filling<'a, Counted>> {
-    match pool.ask(dir, 1, 1).unwrap() {
-        Asked::Missing(filling) => filling,
-        Asked::Held(_) => panic!("{} is held", dir.display()),
-        Asked::TooSmall(why) => panic!("{}: {why}", dir.display()),
-    }
+/// Chunks of a whole model: those of its files.
+fn chunks(world: &World, m: usize) -> usize {
+    world.open(m).files.iter().map(|file| file.bytes.div_ceil(CHUNK_BYTES) as usize).sum()
 }
 
-fn find(pool: &Pool<Counted>, dir: &Path) -> Option<Arc<Model<Counted>>> {
-    match pool.ask(dir, 1, 1).unwrap() {
-        Asked::Held(model) => Some(model),
-        _ => None,
-    }
+/// Loads a model, and checks it. Whether the pool held all of it.
+fn is_held(pool: &Pool<Counted>, world: &World, m: usize) -> bool {
+    let host = whole(pool, world, m);
+    let held = host.load(pool);
+    host.check(&world.tensors(m));
+    assert!(held == 0 || held == host.range_bytes(pool), "a part");
+    held > 0
 }
 
-fn too_small(pool: &Pool<Counted>, dir: &Path) -> String {
-    match pool.ask(dir, 1, 1).unwrap() {
-        Asked::TooSmall(why) => why,
-        _ => panic!("{} fits", dir.display()),
-    }
+/// A model in use.
+struct InUse<'p> {
+    m: usize,
+    _attempt: Attempt<'p, Counted>,
 }
-
-/// Fills and keeps a model that is not held.
-fn bring_in(pool: &Pool<Counted>, world: &World, m: usize) -> Arc<Model<Counted>> {
-    let mut filling = missing(pool, &world.dir(m));
-    fill(&mut filling, 1, 0, 2).unwrap();
-    filling.keep()
-}
-
-/// A held model, its number, and what its tensors must be.
-struct InUse(usize, Arc<Model<Counted>>, Vec<fixture::Made>);
 
 /// One seed's pool, the reference beside it, and what is in use.
-struct Walk<'a> {
-    pool: &'a Pool<Counted>,
-    maker: &'a Maker,
+struct Walk<'p> {
+    pool: &'p Pool<Counted>,
+    maker: &'p Maker,
     reference: Reference,
     rng: fastrand::Rng,
-    in_use: Vec<InUse>,
+    in_use: Vec<InUse<'p>>,
     seen: HashMap<String, u64>,
 }
 
-impl Walk<'_> {
+impl<'p> Walk<'p> {
     fn step(&mut self, world: &mut World) {
         match self.rng.usize(..20) {
             0 => world.rewrite(self.rng.usize(..MODEL_BYTES.len()), self.rng.bool()),
@@ -88,60 +78,78 @@ impl Walk<'_> {
             3..7 if !self.in_use.is_empty() => {
                 self.in_use.swap_remove(self.rng.usize(..self.in_use.len()));
             }
-            _ => self.ask(world),
+            _ => self.look_up(world),
         }
         assert_eq!(self.pool.counts(), self.reference.counts());
         assert_eq!(self.maker.alive.load(Ordering::SeqCst), self.pool.counts().0, "a chunk was lost");
         assert!(self.pool.counts().0 <= self.pool.capacity);
-        self.in_use.iter().for_each(|InUse(_, model, wanted)| check(model, wanted));
     }
 
-    fn ask(&mut self, world: &World) {
+    fn look_up(&mut self, world: &World) {
         let m = self.rng.usize(..MODEL_BYTES.len());
-        let destinations = if self.rng.usize(..5) == 0 { 2 } else { 1 };
-        let (version, count) = (world.versions[m], chunks(world, m, destinations));
-        let wanted = Wanted { m, destinations, version, chunks: count };
+        let host = Host::new(self.pool, world.open(m), 1 + self.rng.usize(..3));
+        assert_eq!(host.ranges(), chunks(world, m), "every plan needs the same ranges");
+        let wanted = Wanted { m, version: world.versions[m], chunks: host.ranges() };
         let makes = self.maker.next_call.load(Ordering::SeqCst) == GOES_WELL;
-        let expected = self.reference.ask(wanted, |m| self.in_use.iter().any(|u| u.0 == m), makes);
+        let expected = self.reference.look_up(wanted, |m| self.in_use.iter().any(|u| u.m == m), makes);
         *self.seen.entry(format!("{expected:?}")).or_default() += 1;
-        let asked = catch_unwind(AssertUnwindSafe(|| self.pool.ask(&world.dir(m), destinations, 2)));
-        let model = match (expected, asked) {
-            (Answer::Held, Ok(Ok(Asked::Held(model)))) => Some(model),
-            (Answer::Missing, Ok(Ok(Asked::Missing(filling)))) => self.end(*filling, wanted),
-            (Answer::TooSmall, Ok(Ok(Asked::TooSmall(_)))) | (Answer::NotMade, Err(_) | Ok(Err(_))) => None,
+        let found = catch_unwind(AssertUnwindSafe(|| host.look_up(self.pool, 2, &Cancel::new())));
+        let attempt = match (expected, found) {
+            (Answer::Held, Ok(Ok(Lookup::Attempt(attempt)))) => {
+                let storage = host.sources();
+                assert_eq!(
+                    host.run(&attempt, &storage, 2, &Cancel::new()).unwrap(),
+                    host.range_bytes(self.pool)
+                );
+                Some(attempt)
+            }
+            (Answer::Missing, Ok(Ok(Lookup::Attempt(attempt)))) => self.end(attempt, &host, wanted),
+            (Answer::Past, Ok(Ok(Lookup::Past(_)))) | (Answer::NotMade, Err(_) | Ok(Err(_))) => None,
             _ => panic!("expected {expected:?} of {wanted:?}; {:?}", self.reference),
         };
-        if let Some(model) = model {
-            check(&model, &world.tensors(m));
-            if self.rng.bool() && self.in_use.len() < 3 {
-                self.in_use.push(InUse(m, model, world.tensors(m)));
+        if let Some(attempt) = attempt {
+            host.check(&world.tensors(m));
+            match self.rng.usize(..3) {
+                0 if self.in_use.len() < 3 => self.in_use.push(InUse { m, _attempt: attempt }),
+                1 => attempt.complete().unwrap(),
+                _ => {}
             }
         }
     }
 
-    /// Fills and keeps it, or fails, or gives up, or panics half-way.
-    fn end(&mut self, mut filling: Filling<'_, Counted>, wanted: Wanted) -> Option<Arc<Model<Counted>>> {
-        assert_eq!(filling.chunks.len(), wanted.chunks);
-        let seed = self.rng.u64(..);
-        let model = match self.rng.usize(..10) {
-            0 => None,
+    /// Fills it, or fails at once, or gives up, or panics when it is full.
+    fn end(
+        &mut self,
+        attempt: Attempt<'p, Counted>,
+        host: &Host,
+        wanted: Wanted,
+    ) -> Option<Attempt<'p, Counted>> {
+        let (seed, sources, kind) = (self.rng.u64(..), host.sources(), self.rng.usize(..10));
+        let harmless = [Fault::ShortRead, Fault::Interrupted, Fault::Stalled];
+        let (attempt, kept) = match kind {
+            0 => (None, false),
             1 => {
                 let panicked = catch_unwind(AssertUnwindSafe(move || {
-                    fill(&mut filling, seed, 0, 1).unwrap();
+                    host.run(&attempt, &sources, 2, &Cancel::new()).unwrap();
                     resume_unwind(Box::new("a panic in a load"))
                 }));
-                panicked.ok()
+                (panicked.ok(), true)
             }
-            kind => {
-                let one_in = if kind < 5 { 3 } else { 0 };
-                let filled = fill(&mut filling, seed, one_in, 1 + kind % 3);
-                let outcome = if filled.is_ok() { "filled" } else { "failed" };
-                *self.seen.entry(outcome.into()).or_default() += 1;
-                filled.is_ok().then(|| filling.keep())
+            2 | 3 => {
+                let storage = FaultStorage::new(&sources, seed, 1, &[Fault::InputOutput, Fault::Truncated]);
+                assert!(host.run(&attempt, &storage, kind, &Cancel::new()).is_err());
+                *self.seen.entry("failed".into()).or_default() += 1;
+                (None, false)
+            }
+            _ => {
+                let storage = FaultStorage::new(&sources, seed, 2, &harmless);
+                assert_eq!(host.run(&attempt, &storage, 1 + kind % 3, &Cancel::new()).unwrap(), 0);
+                *self.seen.entry("filled".into()).or_default() += 1;
+                (Some(attempt), true)
             }
         };
-        self.reference.filled(wanted, model.is_some());
-        model
+        self.reference.filled(wanted, kept);
+        attempt
     }
 }
 
@@ -149,8 +157,8 @@ impl Walk<'_> {
 fn every_step_of_every_seed_is_what_arithmetic_says() {
     let mut world = World::new();
     let mut seen = HashMap::new();
-    for seed in 0..250 {
-        let capacity = 4 + seed as usize % 12;
+    for seed in 0..150 {
+        let capacity = 4 + seed as usize % 14;
         let (pool, maker) = world::pool(capacity);
         let (rng, reference) = (fastrand::Rng::with_seed(seed), Reference::new(capacity));
         let mut walk = Walk { pool: &pool, maker: &maker, reference, rng, in_use: vec![], seen };
@@ -160,206 +168,197 @@ fn every_step_of_every_seed_is_what_arithmetic_says() {
         drop(pool);
         assert_eq!(maker.alive.load(Ordering::SeqCst), 0, "seed {seed}: a chunk outlived its pool");
     }
-    for what in ["Held", "Missing", "TooSmall", "NotMade", "filled", "failed"] {
-        assert!(seen.get(what) > Some(&100), "{what} was hardly tried: {seen:?}");
-    }
-}
-
-/// One thread of many: asks, fills, fails, panics, holds a while.
-fn customer(pool: &Pool<Counted>, world: &World, ledger: &Ledger, filling_now: &[AtomicBool], seed: u64) {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let mut in_use: Vec<Arc<Model<Counted>>> = Vec::new();
-    for _ in 0..150 {
-        let m = rng.usize(..MODEL_BYTES.len());
-        let model = match pool.ask(&world.dir(m), 1, 2).unwrap() {
-            Asked::TooSmall(_) => None,
-            Asked::Held(model) => Some(model),
-            Asked::Missing(mut filling) => {
-                ledger.take_alone(&filling.chunks);
-                assert!(!filling_now[m].swap(true, Ordering::SeqCst), "two loads fill one model");
-                let filled = fill(&mut filling, rng.u64(..), [0, 0, 0, 5][rng.usize(..4)], 2);
-                ledger.give_back(&filling.chunks);
-                filling_now[m].store(false, Ordering::SeqCst);
-                match (filled, rng.usize(..8)) {
-                    (Ok(()), 0) => {
-                        let panicked = catch_unwind(AssertUnwindSafe(move || {
-                            let _filling = filling;
-                            resume_unwind(Box::new("a panic in a load"))
-                        }));
-                        panicked.ok()
-                    }
-                    (Ok(()), _) => Some(filling.keep()),
-                    (Err(_), _) => None,
-                }
-            }
-        };
-        if let Some(model) = model {
-            ledger.share(&model.chunks);
-            check(&model, &world.tensors(m));
-            in_use.push(model);
-        }
-        while in_use.len() > rng.usize(..3) {
-            let done_with = in_use.swap_remove(rng.usize(..in_use.len()));
-            ledger.give_back(&done_with.chunks);
-        }
-        let (made, free, held) = pool.counts();
-        assert!(made <= pool.capacity && free + held <= made, "{made} made, {free} free, {held} held");
-    }
-    in_use.iter().for_each(|model| ledger.give_back(&model.chunks));
-}
-
-#[test]
-fn many_threads_share_a_pool_and_lose_nothing() {
-    let world = World::new();
-    let filling_now: Vec<AtomicBool> = MODEL_BYTES.iter().map(|_| AtomicBool::new(false)).collect();
-    for round in 0..4 {
-        let (pool, maker) = world::pool([24, 12, 8, 5][round as usize]);
-        let ledger = Ledger::default();
-        std::thread::scope(|scope| {
-            for thread in 0..8 {
-                let (pool, world, ledger, filling_now) = (&pool, &world, &ledger, &filling_now);
-                scope.spawn(move || customer(pool, world, ledger, filling_now, round * 8 + thread));
-            }
-        });
-        assert!(ledger.is_empty());
-        let (made, free, held) = pool.counts();
-        assert_eq!((made, made), (free + held, maker.alive.load(Ordering::SeqCst)));
-        // Nobody uses anything now, so that everything that fits is served.
-        for m in (0..MODEL_BYTES.len()).filter(|m| chunks(&world, *m, 1) <= pool.capacity) {
-            let model = find(&pool, &world.dir(m)).unwrap_or_else(|| bring_in(&pool, &world, m));
-            check(&model, &world.tensors(m));
-        }
-    }
-}
-
-#[test]
-fn those_who_ask_for_one_model_at_once_wait_for_one_fill_and_for_the_next_if_it_fails() {
-    let world = World::new();
-    for failures in [0, 1, 3] {
-        let (pool, _) = world::pool(12);
-        let (fills, holds, together) = (AtomicUsize::new(0), AtomicUsize::new(0), Barrier::new(12));
-        let ask = || {
-            together.wait();
-            match pool.ask(&world.dir(4), 1, 1).unwrap() {
-                Asked::Missing(mut filling) => match fills.fetch_add(1, Ordering::SeqCst) {
-                    0 if failures > 0 => resume_unwind(Box::new("the first load panics")),
-                    n if n < failures => drop(filling),
-                    _ => {
-                        fill(&mut filling, 0, 0, 2).unwrap();
-                        check(&filling.keep(), &world.tensors(4));
-                    }
-                },
-                Asked::Held(model) => {
-                    holds.fetch_add(1, Ordering::SeqCst);
-                    check(&model, &world.tensors(4));
-                }
-                Asked::TooSmall(why) => panic!("{why}"),
-            }
-        };
-        std::thread::scope(|scope| {
-            let asking: Vec<_> = (0..12).map(|_| scope.spawn(ask)).collect();
-            let panicked = asking.into_iter().filter_map(|thread| thread.join().err()).count();
-            assert_eq!(panicked, failures.min(1), "only what was meant to");
-        });
-        assert_eq!((fills.into_inner(), holds.into_inner()), (failures + 1, 12 - failures - 1));
+    for what in ["Held", "Missing", "Past", "NotMade", "filled", "failed"] {
+        assert!(seen.get(what) > Some(&60), "{what} was hardly tried: {seen:?}");
     }
 }
 
 #[test]
 fn the_least_recently_used_goes_first_and_only_as_many_as_must() {
     let world = World::new();
-    let (pool, _) = world::pool(chunks(&world, 1, 1) + chunks(&world, 2, 1) + chunks(&world, 3, 1));
+    let (pool, _) = world::pool(chunks(&world, 1) + chunks(&world, 2) + chunks(&world, 3));
     for m in [1, 2, 3] {
-        bring_in(&pool, &world, m);
+        assert!(!is_held(&pool, &world, m));
     }
-    assert!(find(&pool, &world.dir(1)).is_some(), "1 is now the youngest");
-    bring_in(&pool, &world, 0);
-    assert!(find(&pool, &world.dir(1)).is_some() && find(&pool, &world.dir(3)).is_some());
-    drop(missing(&pool, &world.dir(2)));
+    assert!(is_held(&pool, &world, 1), "1 is now the youngest");
+    assert!(!is_held(&pool, &world, 0));
+    assert!(is_held(&pool, &world, 1) && is_held(&pool, &world, 3));
+    assert!(!is_held(&pool, &world, 2));
 }
 
 #[test]
 fn models_in_use_stay_and_nothing_is_turned_out_in_vain() {
     let world = World::new();
-    let (pool, _) = world::pool(chunks(&world, 4, 1) + chunks(&world, 1, 1));
-    let in_use = bring_in(&pool, &world, 4);
-    drop(bring_in(&pool, &world, 1));
-    assert_eq!(too_small(&pool, &world.dir(3)), "checkpoints in use fill the pool");
-    assert!(find(&pool, &world.dir(1)).is_some(), "it would not have been enough");
-    let why = too_small(&pool, &world.dir(TOO_LARGE));
+    let (pool, _) = world::pool(chunks(&world, 4) + chunks(&world, 1));
+    let host = whole(&pool, &world, 4);
+    let in_use = host.attempt(&pool);
+    host.run(&in_use, &host.sources(), 2, &Cancel::new()).unwrap();
+    assert!(!is_held(&pool, &world, 1));
+    // Neither waits for the other's memory: the second is told at once.
+    assert_eq!(whole(&pool, &world, 5).past(&pool), "checkpoints in use fill the pool");
+    assert!(is_held(&pool, &world, 1), "it would not have been enough");
+    let why = whole(&pool, &world, TOO_LARGE).past(&pool);
     assert!(why.contains(&format!("{} chunks of 4096", pool.capacity)) && why.contains("pool size"));
-    check(&in_use, &world.tensors(4));
+    host.check(&world.tensors(4));
     drop(in_use);
-    bring_in(&pool, &world, 3);
+    assert!(!is_held(&pool, &world, 5));
+}
+
+#[test]
+fn what_is_not_filled_yet_is_memory_in_use_all_the_same() {
+    let world = World::new();
+    let (pool, maker) = world::pool(chunks(&world, 4) + chunks(&world, 3) - 1);
+    let (first, second) = (whole(&pool, &world, 4), whole(&pool, &world, 3));
+    let attempt = first.attempt(&pool);
+    assert_eq!(second.past(&pool), "checkpoints in use fill the pool");
+    assert_eq!(pool.counts(), (first.ranges(), 0, 0));
+    drop(attempt);
+    assert_eq!(pool.counts(), (first.ranges(), first.ranges(), 0), "nothing was read, and nothing is kept");
+    second.load(&pool);
+    assert_eq!(maker.alive.load(Ordering::SeqCst), pool.counts().0);
+}
+
+#[test]
+fn a_selection_fills_what_it_needs_and_later_loads_the_rest() {
+    let world = World::new();
+    let (pool, _) = world::pool(40);
+    let part = Host::part(&pool, world.open(5), &[2], 1);
+    assert_eq!(part.load(&pool), 0);
+    part.check(&world.tensors(5));
+    assert!(part.ranges() < chunks(&world, 5));
+    assert_eq!(pool.counts().2, part.ranges());
+    let all = Host::new(&pool, world.open(5), 3);
+    assert_eq!(all.load(&pool), part.range_bytes(&pool));
+    all.check(&world.tensors(5));
+    for (tensors, destinations) in [(&[0, 5][..], 2), (&[2], 1), (&[0, 1, 2, 3, 4, 5], 4)] {
+        let again = Host::part(&pool, world.open(5), tensors, destinations);
+        assert_eq!(again.load(&pool), again.range_bytes(&pool), "every plan shares the chunks");
+        again.check(&world.tensors(5));
+    }
+}
+
+#[test]
+fn a_model_larger_than_the_pool_goes_through_it_part_by_part() {
+    let world = World::new();
+    let (pool, _) = world::pool(7);
+    assert!(chunks(&world, TOO_LARGE) > 7);
+    for tensor in [0, 1, 1, 4, 0] {
+        let part = Host::part(&pool, world.open(TOO_LARGE), &[tensor], 1);
+        part.load(&pool);
+        part.check(&world.tensors(TOO_LARGE));
+        assert_eq!(part.load_again(&pool), part.range_bytes(&pool));
+    }
+    // But not while another load has it.
+    let in_use = Host::part(&pool, world.open(TOO_LARGE), &[0], 1).attempt(&pool);
+    let why = Host::part(&pool, world.open(TOO_LARGE), &[4], 1).past(&pool);
+    assert_eq!(why, "checkpoints in use fill the pool");
+    drop(in_use);
 }
 
 #[test]
 fn what_changed_on_disk_is_read_anew() {
     let mut world = World::new();
     let (pool, _) = world::pool(16);
-    bring_in(&pool, &world, 3);
+    assert!(!is_held(&pool, &world, 3));
     for as_new_file in [true, false] {
-        assert!(find(&pool, &world.dir(3)).is_some());
+        assert!(is_held(&pool, &world, 3));
         world.rewrite(3, as_new_file);
-        check(&bring_in(&pool, &world, 3), &world.tensors(3));
+        assert!(!is_held(&pool, &world, 3));
     }
-    // By another name it is the same; a file beside the weights may be an index, so it counts.
-    let other_name = world.dir(2).join("../model3");
-    let old = find(&pool, &other_name).unwrap();
-    let was = world.tensors(3);
+    // By another name it is the same; what is no weights counts nothing.
+    let other_name = Checkpoint::open(&world.dir(2).join("../model3")).unwrap();
     std::fs::write(world.dir(3).join("config.json"), "{}").unwrap();
-    assert!(too_small(&pool, &world.dir(3)).contains("older state"));
+    let host = Host::new(&pool, other_name, 1);
+    let attempt = host.attempt(&pool);
+    assert_eq!(host.run(&attempt, &host.sources(), 1, &Cancel::new()).unwrap(), host.range_bytes(&pool));
+    host.check(&world.tensors(3));
     world.rewrite(3, true);
-    assert!(too_small(&pool, &world.dir(3)).contains("in use"));
-    check(&old, &was);
-    drop(old);
-    check(&bring_in(&pool, &world, 3), &world.tensors(3));
-    std::fs::remove_dir_all(world.dir(3)).unwrap();
-    assert!(pool.ask(&world.dir(3), 1, 1).is_err(), "what is gone is not served");
+    assert!(whole(&pool, &world, 3).past(&pool).contains("in use"));
+    let error = attempt.complete().unwrap_err().to_string();
+    assert!(error.contains("changed since") && error.contains(".safetensors"), "{error}");
+    assert!(!is_held(&pool, &world, 3));
     let (made, free, held) = pool.counts();
-    assert_eq!((made, held), (free, 0));
+    assert_eq!((made, held), (free + held, chunks(&world, 3)));
+}
+
+#[test]
+fn a_change_under_a_load_fails_it_and_all_that_share_its_ranges() {
+    for as_new_file in [true, false] {
+        let mut world = World::new();
+        let (pool, _) = world::pool(40);
+        let (filler, joiner) = (whole(&pool, &world, 5), whole(&pool, &world, 5));
+        let (filling, joining) = (filler.attempt(&pool), joiner.attempt(&pool));
+        filler.run(&filling, &filler.sources(), 1, &Cancel::new()).unwrap();
+        let (sources, cancel) = (joiner.sources(), Cancel::new());
+        let late = whole(&pool, &world, 5);
+        world.rewrite(5, as_new_file);
+        assert!(filling.complete().is_err());
+        // Nobody is given it any more, not even where the joiner's own look would miss the change.
+        assert!(late.past(&pool).contains("another state"));
+        joining.take_full();
+        let lost = whole(&pool, &world, 5);
+        assert!(lost.past(&pool).contains("another state"));
+        assert!(joiner.run(&joining, &sources, 1, &cancel).is_err());
+        assert!(joining.complete().is_err());
+        assert_eq!(pool.counts().2, 0, "nobody uses it, so it is gone");
+        assert!(!is_held(&pool, &world, 5) && is_held(&pool, &world, 5));
+    }
 }
 
 #[test]
 fn chunks_that_could_not_be_made_are_counted_back() {
     let world = World::new();
-    let (pool, maker) = world::pool(8);
+    let (pool, maker) = world::pool(12);
+    let host = whole(&pool, &world, 4);
+    let look_up = || catch_unwind(AssertUnwindSafe(|| host.look_up(&pool, 1, &Cancel::new()).map(drop)));
     for how in [FAILS, PANICS] {
         maker.next_call.store(how, Ordering::SeqCst);
-        let asked = catch_unwind(AssertUnwindSafe(|| pool.ask(&world.dir(4), 1, 1)));
-        assert!(!matches!(asked, Ok(Ok(_))));
+        assert!(!matches!(look_up(), Ok(Ok(_))));
         assert_eq!((pool.counts(), maker.alive.load(Ordering::SeqCst)), ((0, 0, 0), 0));
         maker.next_call.store(how, Ordering::SeqCst);
         assert!(!matches!(catch_unwind(AssertUnwindSafe(|| pool.prefault(1))), Ok(Ok(()))));
         assert_eq!((pool.counts(), maker.alive.load(Ordering::SeqCst)), ((0, 0, 0), 0));
     }
-    bring_in(&pool, &world, 1);
+    assert!(!is_held(&pool, &world, 1));
     maker.next_call.store(FAILS, Ordering::SeqCst);
     let before = pool.counts();
-    let error = pool.ask(&world.dir(4), 1, 1).err().unwrap();
+    let error = look_up().unwrap().unwrap_err();
     assert!(error.to_string().contains("no memory left"), "{error}");
     assert_eq!(pool.counts(), before);
-    check(&bring_in(&pool, &world, 4), &world.tensors(4));
+    assert!(!is_held(&pool, &world, 4));
 
     let short = Pool::new(8 * 4096, 4096, Box::new(|_, bytes, _| Ok(vec![HostBuffer::new(bytes)?]))).unwrap();
-    let error = short.ask(&world.dir(4), 1, 1).err().unwrap();
+    let checkpoint = world.open(4);
+    let (files, ranges) =
+        (sllm_gds::load::pool::Files::of(&checkpoint.files), short.ranges(&checkpoint.files));
+    let error = short.lookup(files, ranges, 0..4, 1, &Cancel::new()).err().unwrap();
     assert!(error.to_string().contains("1 pool chunks were made"), "{error}");
     assert_eq!(short.counts(), (0, 0, 0));
+}
+
+#[test]
+fn a_lookup_that_was_cancelled_leaves_nothing_behind() {
+    let world = World::new();
+    let (pool, maker) = world::pool(12);
+    let cancel = Cancel::new();
+    cancel.set();
+    let error = whole(&pool, &world, 4).look_up(&pool, 1, &cancel).err().unwrap();
+    assert!(error.is::<Interrupted>(), "{error:#}");
+    assert_eq!((pool.counts(), maker.alive.load(Ordering::SeqCst)), ((0, 0, 0), 0));
 }
 
 #[test]
 fn prefaulting_makes_what_is_missing_and_no_more() {
     let world = World::new();
     let (pool, maker) = world::pool(9);
-    let model = bring_in(&pool, &world, 1);
-    let in_pool = model.chunks.len();
+    assert!(!is_held(&pool, &world, 1));
+    let in_pool = chunks(&world, 1);
     for _ in 0..2 {
         pool.prefault(3).unwrap();
         assert_eq!(pool.counts(), (9, 9 - in_pool, in_pool));
         assert_eq!(maker.alive.load(Ordering::SeqCst), 9);
     }
-    check(&model, &world.tensors(1));
-    bring_in(&pool, &world, 2);
+    assert!(is_held(&pool, &world, 1) && !is_held(&pool, &world, 2));
     assert_eq!(maker.alive.load(Ordering::SeqCst), 9);
 }
 

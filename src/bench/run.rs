@@ -17,7 +17,7 @@ use crate::bench::python;
 use crate::bench::python::Python;
 pub use crate::bench::python::{NoPython, WantsGpu};
 use crate::checkpoint::DType;
-use crate::gpu::memory::{Pinned, pin};
+use crate::gpu::memory::{Pinned, pin_for};
 use crate::load;
 use crate::load::pool::Pool;
 use crate::load::{Clock, Destination, Options, verify};
@@ -138,8 +138,8 @@ fn make_pool(
     options: &Options,
 ) -> Result<Option<Pool<Pinned>>> {
     let (Some(settings), Destination::Gpus(gpus, _)) = (settings, to) else { return Ok(None) };
-    let gpu = gpus[0].clone();
-    let make = move |count, chunk_bytes, threads| Ok(pin(&gpu, chunk_bytes, count, threads)?);
+    let gpus = gpus.clone();
+    let make = move |count, chunk_bytes, threads| Ok(pin_for(&gpus, chunk_bytes, count, threads)?);
     let pool = Pool::new(settings.bytes, settings.chunk_bytes, Box::new(make))?;
     if settings.prefault {
         pool.prefault(options.threads)?;

@@ -294,8 +294,15 @@ pub fn check_room(gpu: &Gpu, bytes: u64) -> Result<(), GpuError> {
 }
 
 /// Pins `count` pieces of `bytes` bytes (rounded up to 4 KiB), with `threads` threads. Small pieces share a
-/// registration: one each would queue at the driver's lock.
+/// registration: one each would queue at the driver's lock. The memory comes from the GPU's NUMA node, where it may.
 pub fn pin(gpu: &Arc<Gpu>, bytes: u64, count: usize, threads: usize) -> Result<Vec<Pinned>, GpuError> {
+    pin_for(std::slice::from_ref(gpu), bytes, count, threads)
+}
+
+/// The same for several GPUs, registered through the first: spread over their nodes, where these are several.
+pub fn pin_for(gpus: &[Arc<Gpu>], bytes: u64, count: usize, threads: usize) -> Result<Vec<Pinned>, GpuError> {
+    let Some(gpu) = gpus.first() else { return Ok(Vec::new()) };
+    let nodes: Vec<u32> = gpus.iter().filter_map(|gpu| gpu.numa_node).collect();
     let piece_bytes = align_up(bytes.max(1), DIRECT_ALIGN);
     check_room(gpu, piece_bytes.saturating_mul(count as u64))?;
     let per_arena = (ARENA_BYTES / piece_bytes).max(1) as usize;
@@ -309,8 +316,8 @@ pub fn pin(gpu: &Arc<Gpu>, bytes: u64, count: usize, threads: usize) -> Result<V
             if first >= count {
                 return Ok(());
             }
-            let arena =
-                pin_arena(gpu, piece_bytes, per_arena.min(count - first), threads.div_ceil(side_by_side))?;
+            let (pieces_here, threads_here) = (per_arena.min(count - first), threads.div_ceil(side_by_side));
+            let arena = pin_arena(gpu, &nodes, piece_bytes, pieces_here, threads_here)?;
             pieces.lock().unwrap_or_else(|e| e.into_inner()).extend(arena);
         }
     };
@@ -328,6 +335,7 @@ pub fn pin(gpu: &Arc<Gpu>, bytes: u64, count: usize, threads: usize) -> Result<V
 /// One registration of `count` pieces.
 fn pin_arena(
     gpu: &Arc<Gpu>,
+    nodes: &[u32],
     piece_bytes: u64,
     count: usize,
     threads: usize,
@@ -335,6 +343,7 @@ fn pin_arena(
     let no_memory = |what: String| gpu.error(&what, "no host memory");
     let total = piece_bytes.saturating_mul(count as u64);
     let mut buffer = HostBuffer::new(total).map_err(|e| no_memory(format!("{e:#}")).lacking(total, None))?;
+    buffer.place(nodes);
     buffer.prefault(threads);
     gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
     let memory = buffer.as_mut_slice();

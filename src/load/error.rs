@@ -7,6 +7,7 @@ use crate::checkpoint::CheckpointError;
 use crate::cufile::CufileError;
 use crate::gpu;
 use crate::gpu::GpuError;
+use crate::load::pool::TooLarge;
 use crate::load::transfer::ReadError;
 use crate::node::memory::NoMemory;
 use crate::os::cancel::Interrupted;
@@ -67,6 +68,10 @@ impl From<anyhow::Error> for Error {
             let (needed_bytes, free_bytes) = (memory.needed_bytes, Some(memory.free_bytes));
             return Error::OutOfMemory { needed_bytes, free_bytes, message };
         }
+        if let Some(pool) = found::<TooLarge>(&error) {
+            let (needed_bytes, free_bytes) = (pool.needed_bytes, Some(pool.free_bytes));
+            return Error::OutOfMemory { needed_bytes, free_bytes, message };
+        }
         if found::<Interrupted>(&error).is_some() {
             return Error::Interrupted;
         }
@@ -117,6 +122,11 @@ mod tests {
         assert!(matches!(kind(malformed.into()), Error::Checkpoint(text) if text.contains("cut")));
         let memory = NoMemory { needed_bytes: 9, free_bytes: 1 };
         let Error::OutOfMemory { needed_bytes: 9, free_bytes: Some(1), .. } = kind(memory.into()) else {
+            panic!()
+        };
+        let Error::OutOfMemory { needed_bytes: 7, free_bytes: Some(2), .. } =
+            kind(TooLarge { needed_bytes: 7, free_bytes: 2 }.into())
+        else {
             panic!()
         };
         let within = Err::<(), _>(io::Error::other(Interrupted)).context("a thread").unwrap_err();

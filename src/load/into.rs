@@ -9,7 +9,7 @@ use crate::load::error::Error;
 use crate::load::loaded::Destination;
 use crate::load::model::Device;
 use crate::load::parts::{Part, plan_new_memory};
-use crate::load::plan::{Delivery, Destined, Place, Plan, owners};
+use crate::load::plan::{Destined, Place, Plan, Wanted, owners};
 use crate::load::report::Clock;
 use crate::load::request::{ByteRange, Layout, Memory, Select, Target, To};
 use crate::load::task::{Given, Planned};
@@ -77,7 +77,7 @@ pub fn plan(
             return Err(Error::Refused("ranges name the bytes that they want: select all tensors".into()));
         }
     };
-    let mut deliveries: Vec<Delivery> = parts
+    let mut deliveries: Vec<Wanted> = parts
         .iter()
         .zip(&places)
         .map(|(part, place)| part.delivery(place.destination, place.offset))

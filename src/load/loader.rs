@@ -12,9 +12,12 @@ use crate::gpu::{self, Gpu};
 use crate::load::error::{Error, breaks_context};
 use crate::load::gds::choose::{self, Choice};
 use crate::load::into;
-use crate::load::loaded::{Destination, Placement};
+use crate::load::loaded::{Destination, Loaded, Placement};
 use crate::load::model::Model;
 use crate::load::options::Options;
+use crate::load::own_pool::{OwnPool, PoolChoice};
+use crate::load::pooled::{self, Attempted};
+use crate::load::report::LoadReport;
 use crate::load::request::{Request, To};
 use crate::load::rings::Rings;
 use crate::load::run::load_task;
@@ -22,13 +25,14 @@ use crate::load::settings::{EngineChoice, IoChoice, Settings};
 use crate::load::task::Task;
 use crate::load::verify;
 
-/// Loads checkpoints. Loads may run side by side, from any threads: they share CUDA contexts, pinned memory and streams,
+/// Loads checkpoints. Loads may run side by side, from any threads: they share CUDA contexts, pinned memory, streams and the pool,
 /// which live as long as the loader. It changes nothing of its process: no signal handler, no environment variable.
 pub struct Loader {
     settings: Settings,
     rings: Rings,
     /// GPUs that were opened so far.
-    gpus: Mutex<Vec<Arc<Gpu>>>,
+    gpus: Arc<Mutex<Vec<Arc<Gpu>>>>,
+    pool: OwnPool,
     /// Whether cuFile is taken, by the device that files lie on.
     gds: Mutex<HashMap<u64, Choice>>,
     /// The error that broke a CUDA context: no load works in this process any more.
@@ -41,6 +45,7 @@ pub struct Loader {
 #[derive(Debug, Clone, Default)]
 pub struct Builder {
     settings: Settings,
+    pool: PoolChoice,
 }
 
 impl Builder {
@@ -80,6 +85,29 @@ impl Builder {
         self
     }
 
+    /// Keeps what was loaded to GPUs in pinned host memory, up to so many bytes, least recently used out first: a later load
+    /// of it copies at the link's rate and reads nothing, and loads of one checkpoint at the same time read each byte once
+    /// [default: no pool]. A load that does not fit goes past the pool, and its report says so. The memory is taken as loads
+    /// need it, and kept as long as the loader.
+    pub fn pool_bytes(mut self, bytes: u64) -> Builder {
+        self.pool.bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes of the ranges that the pool cuts files into; a file's last range takes as much memory as the others [default:
+    /// 16 MiB].
+    pub fn pool_chunk_bytes(mut self, bytes: u64) -> Builder {
+        self.pool.chunk_bytes = Some(bytes);
+        self
+    }
+
+    /// Takes and pins all of the pool's memory at the first load to a GPU, which waits for that, not bit by bit as loads
+    /// need it [default: no].
+    pub fn prefault(mut self, prefault: bool) -> Builder {
+        self.pool.prefault = prefault;
+        self
+    }
+
     /// The program that proves which way reads by cuFile go: `sllm-gds`, started for a moment as a child. Without one no
     /// child is started, and GPUDirect Storage counts as not proven, so that the ring is taken.
     pub fn gds_helper(mut self, program: impl Into<PathBuf>) -> Builder {
@@ -87,16 +115,23 @@ impl Builder {
         self
     }
 
-    /// The loader. Nothing is opened or pinned before its first load.
+    /// The loader. Nothing is opened or pinned before its first load; a pool that memory has no room for is refused here
+    /// already ([`Error::OutOfMemory`]).
     pub fn build(self) -> Result<Loader, Error> {
         // Settings that make no sense are refused here, for both kinds of destinations.
         for destination in [Destination::Host, Destination::Gpus(Vec::new(), Placement::Balanced)] {
             Options::new(&self.settings, &destination, Err(None))?;
         }
+        if self.pool.bytes.is_some() && self.settings.engine == EngineChoice::Gds {
+            let why = "the engine gds reads past host memory, and a pool keeps what was loaded there: leave one of them out";
+            return Err(Error::Refused(why.into()));
+        }
+        let gpus = Arc::<Mutex<Vec<Arc<Gpu>>>>::default();
         Ok(Loader {
             settings: self.settings,
             rings: Rings::default(),
-            gpus: Mutex::default(),
+            pool: OwnPool::new(self.pool, gpus.clone())?,
+            gpus,
             gds: Mutex::default(),
             broken: OnceLock::new(),
             process: std::process::id(),
@@ -129,21 +164,7 @@ impl Loader {
         };
         let chosen = Arc::new(chosen.whole()?);
         let to = self.destination(&request.to)?;
-        let gds = self.gds(&to, &chosen.dir)?;
-        let options = Options::new(&self.settings, &to, gds)?;
-        let open = || Ok(chosen.clone());
-        let mut task = Task::whole(&open, &to);
-        task.progress = request.progress.as_deref();
-        task.digest = request.verify && chosen.manifest.is_none();
-        if let To::Into(target) = &request.to {
-            let (planned, lanes) = into::plan(&chosen, &request.select, target, &to)?;
-            (task.planned, task.lanes) = (Some(planned), lanes);
-        } else if request.select.has_slices() {
-            task.planned = Some(into::plan_slices(&chosen, &request.select, task.lanes.len())?);
-        }
-        let (loaded, report) = load_task(&task, &options, &self.rings, &request.cancel)
-            .with_context(|| format!("load {}", checkpoint.dir.display()))
-            .map_err(|error| self.failed(error))?;
+        let (loaded, report) = self.run(&chosen, &to, request)?;
         if request.verify {
             let (expected, _) = verify::expected(&loaded, &request.cancel)?;
             let checked = verify::check(&loaded, &expected, &request.cancel);
@@ -153,6 +174,44 @@ impl Loader {
             }
         }
         Ok(Model::new(loaded, report))
+    }
+
+    /// Through the pool, where there is one and the checkpoint fits; else from storage.
+    fn run(
+        &self,
+        chosen: &Arc<Checkpoint>,
+        to: &Destination,
+        request: &Request,
+    ) -> Result<(Loaded, LoadReport), Error> {
+        let (open, what) = (|| Ok(chosen.clone()), || format!("load {}", chosen.dir.display()));
+        let cancel = &request.cancel;
+        let mut task = Task::whole(&open, to);
+        task.progress = request.progress.as_deref();
+        task.digest = request.verify && chosen.manifest.is_none();
+        if let To::Into(target) = &request.to {
+            let (planned, lanes) = into::plan(chosen, &request.select, target, to)?;
+            (task.planned, task.lanes) = (Some(planned), lanes);
+        } else if request.select.has_slices() {
+            task.planned = Some(into::plan_slices(chosen, &request.select, task.lanes.len())?);
+        }
+        let mut why_past = None;
+        if !task.lanes.is_empty() {
+            let options = Options::new(&self.settings, to, Err(None))?;
+            if let Some(pool) = self.pool.get(options.threads)? {
+                let attempted = pooled::attempt(&pool, &task, &options, cancel).with_context(what);
+                match attempted.map_err(|error| self.failed(error))? {
+                    Attempted::Loaded(done) => return Ok(*done),
+                    Attempted::Past(why) => why_past = Some(why),
+                }
+            }
+        }
+        let options = Options::new(&self.settings, to, self.gds(to, &chosen.dir)?)?;
+        let done = load_task(&task, &options, &self.rings, cancel).with_context(what);
+        let done = done.map_err(|error| self.failed(error))?;
+        Ok(match why_past {
+            Some(why) => pooled::past(done, &why),
+            None => done,
+        })
     }
 
     /// Remembers an error after which no load can work.

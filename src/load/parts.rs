@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::checkpoint::{Checkpoint, Tensor, contiguous_stride, element_count};
 use crate::load::error::Error;
-use crate::load::plan::{Delivery, Destined, Place, Plan, TENSOR_ALIGN};
+use crate::load::plan::{Destined, Place, Plan, TENSOR_ALIGN, Wanted};
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// A slice of a tensor: some of its elements along one axis, all along the others.
@@ -74,9 +74,9 @@ impl Part {
     }
 
     /// Its bytes, on their way to there.
-    pub fn delivery(&self, destination: usize, to: u64) -> Delivery {
+    pub fn delivery(&self, destination: usize, to: u64) -> Wanted {
         let (from, row_bytes, rows, stride_bytes) = self.rows();
-        Delivery { from, row_bytes, rows, stride_bytes, destination, to }
+        Wanted { from, row_bytes, rows, stride_bytes, destination, to }
     }
 }
 

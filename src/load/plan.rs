@@ -9,7 +9,7 @@ mod deliver;
 mod extents;
 mod share;
 
-pub use deliver::{Delivery, Destined};
+pub use deliver::{Destined, Wanted};
 pub use extents::*;
 pub use share::owners;
 #[cfg(test)]

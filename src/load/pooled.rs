@@ -1,8 +1,8 @@
-//! Loads through the pool: what it holds is copied at the link's rate; what it lacks is read into it, each
-//! chunk copied on as soon as it is full.
+//! Loads through the pool: what it holds is copied at the link's rate; what it lacks is read into it, each range copied on
+//! as soon as it is full; what another load reads is waited for, and read once.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,24 +10,34 @@ use anyhow::Result;
 
 use crate::checkpoint::Checkpoint;
 use crate::gpu::copies::{PieceCopy, Stream};
-use crate::gpu::memory::{DeviceSlice, Pinned};
+use crate::gpu::memory::Pinned;
+use crate::gpu::scatter::{Piece, Targets};
 use crate::gpu::{Gpu, GpuError};
-use crate::load::engine::{Engine, Job, PathTaken, Worker};
-use crate::load::jobs::{Landing, targets, to_devices};
-use crate::load::loaded::{Buffer, Destination, Loaded, Placement};
+use crate::load::engine::{Engine, PathTaken};
+use crate::load::jobs::targets;
+use crate::load::landings::landings;
+use crate::load::loaded::{Destination, Loaded, Placement};
 use crate::load::options::Options;
 use crate::load::phases::Phases;
-use crate::load::plan::Plan;
-use crate::load::pool::{Asked, Chunk, Filling, Model, Pool};
+use crate::load::pool::files::changed;
+use crate::load::pool::{Attempt, Chunk, Deliver, Delivery, Files, FillEngine, Full, Lookup, Pool};
 use crate::load::prepare::{each_once, poison_all};
 use crate::load::report::{Clock, LoadReport};
 use crate::load::rings::Rings;
 use crate::load::run::load_to_gpus;
-use crate::load::source::{Sources, Storage};
-use crate::load::task::{Task, allocate, lanes};
-use crate::load::transfer::transfer;
+use crate::load::source::Sources;
+use crate::load::task::Task;
+use crate::load::transfer::{JobSource, transfer_from};
 use crate::os::cancel::Cancel;
-use crate::os::sys::{DIRECT_ALIGN, align_up};
+
+impl Chunk for Pinned {
+    fn as_slice(&self) -> &[u8] {
+        Pinned::as_slice(self)
+    }
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        Pinned::as_mut_slice(self)
+    }
+}
 
 /// Loads to GPUs by way of the pool; past it where the checkpoint does not fit, which the report says.
 pub fn load(
@@ -38,198 +48,243 @@ pub fn load(
     options: &Options,
     cancel: &Cancel,
 ) -> Result<(Loaded, LoadReport)> {
-    let clock = Clock::start();
-    let lanes = lanes(&Destination::Gpus(gpus.to_vec(), placement));
-    match pool.ask(path, lanes.len(), options.threads)? {
-        Asked::Held(model) => from_pool(&model, &lanes, options, clock),
-        Asked::Missing(filling) => fill(*filling, &lanes, options, cancel, clock),
-        Asked::TooSmall(why) => {
-            let open = || Ok(Arc::new(Checkpoint::open_whole(path)?));
-            let task = Task::whole(&open, &Destination::Gpus(gpus.to_vec(), placement));
-            let (loaded, mut report) = load_to_gpus(&task, options, &Rings::default(), cancel)?;
-            report.path_reason = format!("not through the pool: {why}; {}", report.path_reason);
-            Ok((loaded, report))
-        }
+    let open = || Ok(Arc::new(Checkpoint::open_whole(path)?));
+    let task = Task::whole(&open, &Destination::Gpus(gpus.to_vec(), placement));
+    match attempt(pool, &task, options, cancel)? {
+        Attempted::Loaded(done) => Ok(*done),
+        Attempted::Past(why) => Ok(past(load_to_gpus(&task, options, &Rings::default(), cancel)?, &why)),
     }
 }
 
-fn from_pool(
-    model: &Model<Pinned>,
-    lanes: &[Vec<Arc<Gpu>>],
+/// What a load through the pool comes to.
+pub(super) enum Attempted {
+    Loaded(Box<(Loaded, LoadReport)>),
+    /// It does not fit, in words: it is to be loaded past the pool.
+    Past(String),
+}
+
+/// The report of a load past the pool says why.
+pub(super) fn past((loaded, mut report): (Loaded, LoadReport), why: &str) -> (Loaded, LoadReport) {
+    report.path_reason = format!("not through the pool: {why}; {}", report.path_reason);
+    (loaded, report)
+}
+
+/// Loads to GPUs by way of the pool, if it fits there.
+pub(super) fn attempt(
+    pool: &Pool<Pinned>,
+    task: &Task<'_>,
     options: &Options,
-    mut clock: Clock,
-) -> Result<(Loaded, LoadReport)> {
-    let mut phases = Phases { open_s: clock.lap(), ..Phases::default() };
-    let mut buffers = allocate(&model.plan, lanes)?;
+    cancel: &Cancel,
+) -> Result<Attempted> {
+    let (mut clock, mut phases) = (Clock::start(), Phases::default());
+    let checkpoint = (task.open)()?;
+    let files = Files::of(&checkpoint.files);
+    files.check().map_err(|path| changed(&path))?;
+    phases.open_s = clock.lap();
+    let plan = task.plan(&checkpoint)?;
+    let ranges = pool.ranges(&checkpoint.files);
+    let landings = landings(&plan, &ranges);
+    phases.plan_s = clock.lap();
+    let wanted = landings.keys().copied();
+    let attempt = match pool.lookup(files, ranges.clone(), wanted, options.threads, cancel)? {
+        Lookup::Attempt(attempt) => attempt,
+        Lookup::Past(why) => return Ok(Attempted::Past(why)),
+    };
+    phases.register_s = clock.lap();
+    let held = attempt.take_full();
+    // Nothing is opened for what memory has.
+    let sources = (attempt.left() > 0).then(|| open_unchanged(&checkpoint, options)).transpose()?;
+    phases.open_s += clock.lap();
+    let mut buffers = task.memory(&plan)?;
     phases.allocate_s = clock.lap();
     poison_all(&mut buffers, options, &mut clock)?;
-    let jobs = to_devices(&model.plan, targets(&model.plan, &mut buffers), model_chunk_bytes(model));
-    let jobs: Vec<Job<Landing<'_>>> = jobs.into_iter().flatten().collect();
-    std::thread::scope(|scope| -> Result<()> {
+    let held_bytes = held.iter().map(|full| full.spot().bytes).sum();
+    let to = ToDevices { lanes: &task.lanes, landings: &landings, targets: targets(&plan, &mut buffers) };
+    let wanted_bytes = landings.keys().map(|range| ranges.spot(*range).bytes).sum();
+    let meter = task.meter(wanted_bytes);
+    let taken =
+        deliver(&checkpoint, &attempt, held, sources.as_ref(), &to, (options.threads, cancel, &meter))?;
+    meter(held_bytes);
+    drop(to);
+    let joined_bytes = attempt.joined_bytes();
+    attempt.complete()?;
+    phases.transfer_s = clock.lap();
+    let taken = path_taken(taken, held_bytes, joined_bytes);
+    let read_bytes = taken.direct_bytes + taken.buffered_bytes;
+    let mut report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), taken);
+    (report.read_bytes, report.chunk_bytes) = (read_bytes, pool.chunk_bytes);
+    task.count_plan(&mut report, &plan);
+    Ok(Attempted::Loaded(Box::new((task.loaded(checkpoint, plan, buffers), report))))
+}
+
+/// The files, opened, and the same as when the checkpoint was: what others are given before this load ends is right.
+fn open_unchanged(checkpoint: &Checkpoint, options: &Options) -> Result<Sources> {
+    let sources = Sources::open(checkpoint, options.io)?;
+    sources.check_unchanged(checkpoint)?;
+    Ok(sources)
+}
+
+/// Copies what the pool holds, a thread a GPU, while others read what it lacks. What the storage says of that, if there was
+/// anything to read.
+fn deliver(
+    checkpoint: &Checkpoint,
+    attempt: &Attempt<'_, Pinned>,
+    held: Vec<Full<'_, Pinned>>,
+    sources: Option<&Sources>,
+    to: &ToDevices<'_, '_>,
+    (threads, cancel, meter): (usize, &Cancel, &(dyn Fn(u64) + Sync)),
+) -> Result<Option<PathTaken>> {
+    cancel.check()?;
+    std::thread::scope(|scope| {
         let mut copiers = Vec::new();
-        for gpu in each_once(lanes.iter().flatten()) {
-            let (jobs, chunks) = (&jobs, &model.chunks);
-            copiers.push(scope.spawn(move || copy_chunks(&gpu, jobs, chunks)));
+        for gpu in each_once(to.lanes.iter().flatten()).into_iter().filter(|_| !held.is_empty()) {
+            let held = &held;
+            copiers.push(scope.spawn(move || {
+                let copied = Stream::new(&gpu).and_then(|stream| to.copy(&gpu, &stream, held));
+                // What is still being read would be read in vain.
+                copied.inspect_err(|_| attempt.stop())
+            }));
         }
+        let filled = sources.map(|sources| -> Result<PathTaken> {
+            let engine = FillEngine::new(sources, to);
+            let lanes: Vec<&dyn JobSource<_>> = to.lanes.iter().map(|_| attempt as _).collect();
+            transfer_from(&checkpoint.files, &lanes, &engine, threads, cancel, meter)?;
+            Ok(engine.outcome())
+        });
         for copier in copiers {
             copier.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
-        Ok(())
-    })?;
-    drop(jobs);
-    phases.transfer_s = clock.lap();
-    let path = PathTaken {
-        path: "pool".into(),
-        reason: "the pool held the checkpoint".into(),
-        direct_bytes: 0,
-        buffered_bytes: 0,
-    };
-    let (loaded, mut report) = finished(
-        model.checkpoint.clone(),
-        model.plan.clone(),
-        buffers,
-        options,
-        phases,
-        clock.total(),
-        path,
-    )?;
-    report.read_bytes = 0;
-    Ok((loaded, report))
+        filled.transpose()
+    })
 }
 
-/// Copies all that lands on one GPU from the pool's chunks, one a job.
-fn copy_chunks(gpu: &Arc<Gpu>, jobs: &[Job<Landing<'_>>], chunks: &[Pinned]) -> Result<()> {
-    let mut copies = Vec::new();
-    for (job, source) in jobs.iter().zip(chunks) {
-        for piece in job.memory.pieces.iter().flat_map(|piece| piece.runs()) {
-            let here = job.memory.targets.of(&piece)?.filter(|(other, _)| other.index == gpu.index);
-            let (from, bytes) = (piece.from as usize, piece.bytes as usize);
-            copies.extend(here.map(|(_, target)| PieceCopy { target, source, from, bytes }));
+/// What the report says of the path.
+fn path_taken(read: Option<PathTaken>, held_bytes: u64, joined_bytes: u64) -> PathTaken {
+    let read = read.filter(|read| read.direct_bytes + read.buffered_bytes > 0);
+    let reason = match (held_bytes, joined_bytes) {
+        (0, 0) if read.is_some() => String::new(),
+        (_, 0) if read.is_none() => "the pool held all of it".into(),
+        (held, 0) => format!("the pool held {held} bytes"),
+        (0, joined) => format!("another load that ran at the same time brought {joined} bytes"),
+        (held, joined) => {
+            format!("the pool held {held} bytes, and another load that ran at the same time brought {joined}")
+        }
+    };
+    match read {
+        // `pool-fill-…` where nothing was there, `pool-part-…` where some was, `pool` where all was.
+        None => PathTaken { path: "pool".into(), reason, direct_bytes: 0, buffered_bytes: 0 },
+        Some(read) if reason.is_empty() => read,
+        Some(read) => {
+            let path = read.path.replacen("pool-fill", "pool-part", 1);
+            PathTaken { path, reason: format!("{reason}; for the rest, {}", read.reason), ..read }
         }
     }
-    Ok(Stream::new(gpu)?.copy_pieces(&copies)?)
 }
 
-/// The pool cut the checkpoint into chunks of its own size; all but a segment's last are that long.
-fn model_chunk_bytes(model: &Model<Pinned>) -> u64 {
-    model.chunks.first().map_or(DIRECT_ALIGN, |c| c.as_slice().len() as u64)
+/// Ranges to the places of a plan on its devices.
+struct ToDevices<'l, 'a> {
+    lanes: &'l [Vec<Arc<Gpu>>],
+    landings: &'l BTreeMap<usize, Vec<Piece>>,
+    targets: Targets<'a>,
 }
 
-fn fill(
-    mut filling: Filling<'_, Pinned>,
-    lanes: &[Vec<Arc<Gpu>>],
-    options: &Options,
-    cancel: &Cancel,
-    mut clock: Clock,
-) -> Result<(Loaded, LoadReport)> {
-    let mut phases = Phases { register_s: clock.lap(), ..Phases::default() };
-    let sources = Sources::open(&filling.checkpoint, options.io)?;
-    phases.open_s = clock.lap();
-    let mut buffers = allocate(&filling.plan, lanes)?;
-    phases.allocate_s = clock.lap();
-    poison_all(&mut buffers, options, &mut clock)?;
-    let chunk_bytes = filling.chunks.first().map_or(DIRECT_ALIGN, |c| c.as_slice().len() as u64);
-    let engine = FillEngine { storage: &sources, lanes: lanes.to_vec(), memory: PhantomData };
-    let jobs = to_devices(&filling.plan, targets(&filling.plan, &mut buffers), chunk_bytes);
-    let jobs = staged(jobs, &mut filling.chunks);
-    transfer(&filling.checkpoint.files, jobs, &engine, options.threads, cancel)?;
-    // Before it is kept: later loads would be given the same.
-    sources.check_unchanged(&filling.checkpoint)?;
-    phases.transfer_s = clock.lap();
-    let taken = engine.outcome();
-    let model = filling.keep();
-    finished(model.checkpoint.clone(), model.plan.clone(), buffers, options, phases, clock.total(), taken)
-}
-
-/// Into pinned memory that stays, and from there to devices: how the pool is filled.
-struct Staged<'a> {
-    chunk: &'a mut [u8],
-    landing: Landing<'a>,
-}
-
-/// The plan's jobs, each with its pool chunk between the file and the devices.
-fn staged<'a, C: Chunk>(jobs: Vec<Vec<Job<Landing<'a>>>>, chunks: &'a mut [C]) -> Vec<Vec<Job<Staged<'a>>>> {
-    let mut chunks = chunks.iter_mut();
-    let mut lanes = Vec::new();
-    for lane in jobs {
-        let lane = lane.into_iter().zip(chunks.by_ref()).map(|(job, chunk)| {
-            let Job { file, file_offset, bytes, memory: landing } = job;
-            let chunk = &mut chunk.as_mut_slice()[..align_up(bytes, DIRECT_ALIGN) as usize];
-            Job { file, file_offset, bytes, memory: Staged { chunk, landing } }
-        });
-        lanes.push(lane.collect());
-    }
-    lanes
-}
-
-fn finished(
-    checkpoint: Arc<Checkpoint>,
-    plan: Plan,
-    buffers: Vec<Buffer>,
-    options: &Options,
-    phases: Phases,
-    elapsed_s: f64,
-    taken: PathTaken,
-) -> Result<(Loaded, LoadReport)> {
-    let report = LoadReport::new(&checkpoint, &plan, options, phases, elapsed_s, taken);
-    Ok((Loaded::whole(checkpoint, plan, buffers), report))
-}
-
-struct FillEngine<'s, 'a> {
-    storage: &'s dyn Storage,
-    lanes: Vec<Vec<Arc<Gpu>>>,
-    memory: PhantomData<fn(Staged<'a>)>,
-}
-
-impl<'a> Engine for FillEngine<'_, 'a> {
-    type Memory = Staged<'a>;
-
-    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker<Staged<'a>> + '_>> {
-        let gpus = each_once(&self.lanes[lane]);
-        crate::os::sys::run_near(self.lanes[lane][0].numa_node);
-        let streams = gpus.into_iter().map(|gpu| Ok((gpu.index, Stream::new(&gpu)?)));
-        let streams = streams.collect::<Result<Vec<_>, GpuError>>().map_err(io::Error::other)?;
-        Ok(Box::new(FillWorker { storage: self.storage, streams }))
+impl ToDevices<'_, '_> {
+    fn pieces(&self, full: &Full<'_, Pinned>) -> &[Piece] {
+        self.landings.get(&full.range).map(Vec::as_slice).unwrap_or_default()
     }
 
-    fn outcome(&self) -> PathTaken {
-        self.storage.outcome("pool-fill")
+    /// Copies all that lands on one GPU, and waits for it.
+    fn copy(&self, gpu: &Arc<Gpu>, stream: &Stream, ranges: &[Full<'_, Pinned>]) -> Result<(), GpuError> {
+        let mut copies = Vec::new();
+        for full in ranges {
+            let source = full.chunk();
+            for piece in self.pieces(full).iter().flat_map(|piece| piece.runs()) {
+                let here = self.targets.of(&piece)?.filter(|(other, _)| other.index == gpu.index);
+                let (from, bytes) = (piece.from as usize, piece.bytes as usize);
+                copies.extend(here.map(|(_, target)| PieceCopy { target, source, from, bytes }));
+            }
+        }
+        match copies.is_empty() {
+            true => Ok(()),
+            false => stream.copy_pieces(&copies),
+        }
     }
 }
 
-struct FillWorker<'s> {
-    storage: &'s dyn Storage,
+impl Delivery<Pinned> for ToDevices<'_, '_> {
+    fn worker(&self, lane: usize) -> io::Result<Box<dyn Deliver<Pinned> + '_>> {
+        crate::os::sys::run_near(self.lanes.get(lane).and_then(|gpus| gpus.first()?.numa_node));
+        Ok(Box::new(Copier { to: self, streams: Vec::new() }))
+    }
+}
+
+/// A thread's streams: made when the first range for a GPU comes, since most go to few of many.
+struct Copier<'t, 'l, 'a> {
+    to: &'t ToDevices<'l, 'a>,
     streams: Vec<(usize, Stream)>,
 }
 
-impl<'a> Worker<Staged<'a>> for FillWorker<'_> {
-    fn read(&mut self, job: &mut Job<Staged<'a>>, done: u64) -> io::Result<u64> {
-        let Staged { chunk, landing } = &mut job.memory;
-        let left = job.bytes - done;
-        let n = self.storage.read(job.file, job.file_offset + done, left, &mut chunk[done as usize..])?;
-        if n == left {
-            // The chunk is full. Other threads read on while this one waits for its copies.
-            self.copy(chunk, landing).map_err(io::Error::other)?;
-        }
-        Ok(n)
+impl Copier<'_, '_, '_> {
+    fn stream(&mut self, gpu: &Arc<Gpu>) -> Result<&Stream, GpuError> {
+        let at = match self.streams.iter().position(|(index, _)| *index == gpu.index) {
+            Some(at) => at,
+            None => {
+                self.streams.push((gpu.index, Stream::new(gpu)?));
+                self.streams.len() - 1
+            }
+        };
+        Ok(&self.streams[at].1)
     }
 
-    fn finish(&mut self) -> io::Result<()> {
+    fn deliver(&mut self, full: &Full<'_, Pinned>) -> Result<(), GpuError> {
+        let to = self.to;
+        let mut gpus: Vec<&Arc<Gpu>> = Vec::new();
+        for piece in to.pieces(full) {
+            gpus.extend(to.targets.of(piece)?.map(|(gpu, _)| gpu));
+        }
+        gpus.sort_by_key(|gpu| gpu.index);
+        gpus.dedup_by_key(|gpu| gpu.index);
+        for gpu in gpus {
+            to.copy(gpu, self.stream(gpu)?, std::slice::from_ref(full))?;
+        }
         Ok(())
     }
 }
 
-impl FillWorker<'_> {
-    fn copy(&self, chunk: &[u8], landing: &Landing<'_>) -> Result<(), GpuError> {
-        for (index, stream) in &self.streams {
-            let mut copies: Vec<(DeviceSlice<'_>, &[u8])> = Vec::new();
-            for piece in landing.pieces.iter().flat_map(|piece| piece.runs()) {
-                let here = landing.targets.of(&piece)?.filter(|(gpu, _)| gpu.index == *index);
-                let source = &chunk[piece.from as usize..][..piece.bytes as usize];
-                copies.extend(here.map(|(_, target)| (target, source)));
-            }
-            stream.copy_all(&copies.iter().map(|(target, source)| (target, *source)).collect::<Vec<_>>())?;
-        }
-        Ok(())
+impl Deliver<Pinned> for Copier<'_, '_, '_> {
+    fn deliver(&mut self, full: &Full<'_, Pinned>) -> io::Result<()> {
+        Copier::deliver(self, full).map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_says_who_brought_the_bytes() {
+        let read = |direct_bytes| {
+            let (path, reason) = ("pool-fill-direct".into(), "the page cache held none".into());
+            Some(PathTaken { path, reason, direct_bytes, buffered_bytes: 0 })
+        };
+        let told = |read, held, joined| {
+            let taken = path_taken(read, held, joined);
+            (taken.path, taken.reason, taken.direct_bytes)
+        };
+        let expect = |path: &str, reason: &str, bytes| (path.to_string(), reason.to_string(), bytes);
+        assert_eq!(told(read(9), 0, 0), expect("pool-fill-direct", "the page cache held none", 9));
+        assert_eq!(told(None, 7, 0), expect("pool", "the pool held all of it", 0));
+        assert_eq!(
+            told(read(9), 7, 0),
+            expect("pool-part-direct", "the pool held 7 bytes; for the rest, the page cache held none", 9)
+        );
+        let both = "the pool held 7 bytes, and another load that ran at the same time brought 5";
+        assert_eq!(
+            told(read(9), 7, 5),
+            expect("pool-part-direct", &format!("{both}; for the rest, the page cache held none"), 9)
+        );
+        // It was ready to read, and others were faster.
+        let joined = "another load that ran at the same time brought 5 bytes";
+        assert_eq!(told(read(0), 0, 5), expect("pool", joined, 0));
     }
 }

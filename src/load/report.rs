@@ -15,7 +15,7 @@ use crate::load::plan::Plan;
 pub struct LoadReport {
     /// Bytes of tensors delivered.
     pub bytes: u64,
-    /// Bytes read for them; 0 where the pool held them.
+    /// Bytes that this load read for them; through the pool those that neither it held nor another load brought.
     pub read_bytes: u64,
     /// From the call to the last byte in place.
     pub elapsed_s: f64,
@@ -23,7 +23,8 @@ pub struct LoadReport {
     pub gb_per_s: f64,
     /// Where the time went.
     pub phases: Phases,
-    /// The path that the bytes took, such as `pinned-direct`.
+    /// The path that the bytes took, such as `pinned-direct`; `pool` where none was read, `pool-part-direct` where some were,
+    /// `pool-fill-direct` where all were read into the pool.
     pub path: String,
     /// Why that one, in words.
     pub path_reason: String,

@@ -49,9 +49,7 @@ pub(super) fn load_task(
         true => load_to_host(task, options, cancel)?,
         false => load_to_gpus(task, options, rings, cancel)?,
     };
-    if let Some(planned) = &task.planned {
-        report.count_plan(planned.plan_s, loaded.plan.delivered_bytes());
-    }
+    task.count_plan(&mut report, &loaded.plan);
     Ok((loaded, report))
 }
 
@@ -93,7 +91,7 @@ fn load_to_host(task: &Task<'_>, options: &Options, cancel: &Cancel) -> Result<(
     phases.allocate_s = clock.lap();
     let digesting = task.digest.then(|| Digesting::new(&sources, &checkpoint));
     let storage: &dyn Storage = digesting.as_ref().map_or(&sources, |digesting| digesting);
-    let (files, threads, meter) = (&checkpoint.files, options.threads, task.meter(&plan));
+    let (files, threads, meter) = (&checkpoint.files, options.threads, task.meter(plan.bytes()));
     let taken = match task.is_in_place() {
         true => {
             let engine = host::HostEngine::new(storage);
@@ -147,7 +145,14 @@ fn load_by_ring(
         let engine = pinned::PinnedEngine::new(storage, ring);
         let jobs = to_devices(&plan, targets(&plan, &mut buffers), options.copy_bytes);
         let jobs = pinned::in_parts(ring, jobs);
-        transfer_telling(&checkpoint.files, jobs, &engine, options.threads, cancel, &task.meter(&plan))?;
+        transfer_telling(
+            &checkpoint.files,
+            jobs,
+            &engine,
+            options.threads,
+            cancel,
+            &task.meter(plan.bytes()),
+        )?;
         let taken = engine.outcome();
         let read = digesting.map(Digesting::finish);
         sources.check_unchanged(&checkpoint)?;

@@ -11,6 +11,7 @@ use crate::gpu::memory::DeviceBuffer;
 use crate::load::loaded::{Buffer, Destination, Loaded, Placement};
 use crate::load::parts::Part;
 use crate::load::plan::{Plan, Spacing};
+use crate::load::report::LoadReport;
 use crate::node;
 use crate::os::memory::{CallerMemory, HostBuffer};
 
@@ -80,9 +81,16 @@ impl<'t> Task<'t> {
         allocate(plan, &self.lanes)
     }
 
-    /// What tells of bytes that were read, of a plan.
-    pub fn meter(&self, plan: &Plan) -> impl Fn(u64) + Sync + use<'t> {
-        let (progress, done, total) = (self.progress, AtomicU64::new(0), plan.bytes());
+    /// Counts the plan that was made before into a report.
+    pub fn count_plan(&self, report: &mut LoadReport, plan: &Plan) {
+        if let Some(planned) = &self.planned {
+            report.count_plan(planned.plan_s, plan.delivered_bytes());
+        }
+    }
+
+    /// What tells of bytes that were read, out of a total.
+    pub fn meter(&self, total: u64) -> impl Fn(u64) + Sync + use<'t> {
+        let (progress, done) = (self.progress, AtomicU64::new(0));
         move |bytes| {
             if let Some(tell) = progress {
                 tell(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);

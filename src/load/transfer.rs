@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use anyhow::{Context, Result, bail};
 
@@ -22,6 +22,50 @@ pub struct ReadError {
     pub source: io::Error,
 }
 
+/// Where the threads of a lane get their jobs from.
+pub trait JobSource<M>: Sync {
+    /// Jobs that it will give out at most: more threads than that are not started.
+    fn count(&self) -> usize;
+
+    /// The next job; `None` where there is none left. May wait for what others do, as long as `cancel` is not set.
+    fn next(&self, cancel: &Cancel) -> Result<Option<Job<M>>>;
+
+    /// A thread ended early: gives out no more jobs, and nobody goes on waiting for one. What jobs are left go: they may
+    /// have parts of memory that others wait for.
+    fn stop(&self);
+}
+
+/// The jobs of a lane that no thread has taken.
+struct Queue<M> {
+    count: usize,
+    jobs: Mutex<std::vec::IntoIter<Job<M>>>,
+}
+
+impl<M> Queue<M> {
+    fn new(jobs: Vec<Job<M>>) -> Queue<M> {
+        Queue { count: jobs.len(), jobs: Mutex::new(jobs.into_iter()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, std::vec::IntoIter<Job<M>>> {
+        self.jobs.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl<M: Send> JobSource<M> for Queue<M> {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn next(&self, _cancel: &Cancel) -> Result<Option<Job<M>>> {
+        Ok(self.lock().next())
+    }
+
+    fn stop(&self) {
+        let rest = std::mem::take(&mut *self.lock());
+        drop(rest);
+    }
+}
+
 /// Moves every job with `engine`, `threads` to a lane. The first failure stops all threads and is returned.
 pub fn transfer<E: Engine>(
     files: &[DataFile],
@@ -33,7 +77,7 @@ pub fn transfer<E: Engine>(
     transfer_telling(files, lanes, engine, threads, cancel, &|_| {})
 }
 
-/// As [`transfer`]; calls `moved` with the bytes of every read.
+/// The same; calls `moved` with the bytes of every read.
 pub fn transfer_telling<E: Engine>(
     files: &[DataFile],
     lanes: Vec<Vec<Job<E::Memory>>>,
@@ -42,16 +86,28 @@ pub fn transfer_telling<E: Engine>(
     cancel: &Cancel,
     moved: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
+    let lanes: Vec<Queue<E::Memory>> = lanes.into_iter().map(Queue::new).collect();
+    let lanes: Vec<&dyn JobSource<E::Memory>> = lanes.iter().map(|lane| lane as _).collect();
+    transfer_from(files, &lanes, engine, threads, cancel, moved)
+}
+
+/// The same with jobs that are not all known when it begins. Several lanes may share a source.
+pub fn transfer_from<E: Engine>(
+    files: &[DataFile],
+    lanes: &[&dyn JobSource<E::Memory>],
+    engine: &E,
+    threads: usize,
+    cancel: &Cancel,
+    moved: &(dyn Fn(u64) + Sync),
+) -> Result<()> {
     let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
     let stop = AtomicBool::new(false);
-    let lanes: Vec<(usize, Queue<E::Memory>)> =
-        lanes.into_iter().map(|l| (l.len(), Mutex::new(l.into_iter()))).collect();
     std::thread::scope(|scope| {
-        for (lane, (jobs, queue)) in lanes.iter().enumerate() {
-            for _ in 0..threads.clamp(1, (*jobs).max(1)) {
+        for (lane, jobs) in lanes.iter().enumerate() {
+            for _ in 0..threads.clamp(1, jobs.count().max(1)) {
                 let (stop, failure) = (&stop, &failure);
                 scope.spawn(move || {
-                    if let Err(error) = work(files, engine, lane, queue, stop, cancel, moved) {
+                    if let Err(error) = work(files, engine, lane, *jobs, stop, cancel, moved) {
                         failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
                     }
                 });
@@ -61,14 +117,11 @@ pub fn transfer_telling<E: Engine>(
     failure.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
 }
 
-/// The jobs of a lane that no thread has taken.
-type Queue<M> = Mutex<std::vec::IntoIter<Job<M>>>;
-
 /// A thread at work. If it ends early, by an error or a panic, or because somebody else failed, the others stop, and
-/// the rest of the lane's jobs go: they may have parts of memory that others wait for.
+/// the rest of the lane's jobs go.
 struct AtWork<'q, E: Engine> {
     engine: &'q E,
-    queue: &'q Queue<E::Memory>,
+    jobs: &'q dyn JobSource<E::Memory>,
     stop: &'q AtomicBool,
     finished: bool,
 }
@@ -78,8 +131,7 @@ impl<E: Engine> Drop for AtWork<'_, E> {
         if !self.finished {
             self.stop.store(true, Ordering::Relaxed);
             self.engine.stop();
-            let rest = std::mem::take(&mut *self.queue.lock().unwrap_or_else(|e| e.into_inner()));
-            drop(rest);
+            self.jobs.stop();
         }
     }
 }
@@ -89,15 +141,14 @@ fn work<E: Engine>(
     files: &[DataFile],
     engine: &E,
     lane: usize,
-    queue: &Queue<E::Memory>,
+    jobs: &dyn JobSource<E::Memory>,
     stop: &AtomicBool,
     cancel: &Cancel,
     moved: &(dyn Fn(u64) + Sync),
 ) -> Result<()> {
-    let mut at_work = AtWork { engine, queue, stop, finished: false };
+    let mut at_work = AtWork { engine, jobs, stop, finished: false };
     let mut worker = engine.worker(lane).context("start a reader thread")?;
-    loop {
-        let Some(mut job) = queue.lock().unwrap_or_else(|e| e.into_inner()).next() else { break };
+    while let Some(mut job) = jobs.next(cancel)? {
         let mut done = 0u64;
         while done < job.bytes {
             if stop.load(Ordering::Relaxed) {

@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use anyhow::{Context, Result};
 use memmap2::{Advice, MmapMut, MmapOptions};
 
+use crate::os::numa;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -76,6 +77,11 @@ impl HostBuffer {
         }
     }
 
+    /// Asks for its pages on this NUMA node, or spread over these, where the system allows it. Before the first write.
+    pub fn place(&mut self, nodes: &[u32]) {
+        numa::place(self.as_mut_slice(), nodes);
+    }
+
     /// Brings every page in now, with this many threads: page faults are what pinning waits for.
     pub fn prefault(&mut self, threads: usize) {
         let memory = self.as_mut_slice();
@@ -116,6 +122,8 @@ mod tests {
     #[test]
     fn aligned_zeroed_and_writable_to_the_last_byte() {
         let mut buffer = HostBuffer::new(10_000).unwrap();
+        // A node that there is, two of which one may be none, and one that there is not.
+        [&[0][..], &[0, 1], &[999]].into_iter().for_each(|nodes| buffer.place(nodes));
         assert_eq!(buffer.as_slice().len(), 12_288);
         assert_eq!(buffer.as_slice().as_ptr() as usize % HUGE_PAGE_BYTES, 0);
         assert!(buffer.as_slice().iter().all(|b| *b == 0));

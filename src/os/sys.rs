@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+pub use crate::os::numa::run_near;
+
 /// Alignment that `O_DIRECT` wants of offsets, lengths and addresses, on every common device.
 pub const DIRECT_ALIGN: u64 = 4096;
 
@@ -200,37 +202,6 @@ pub fn is_local(dir: &File) -> bool {
     rc == 0 && known.contains(&found.f_type)
 }
 
-/// Keeps this thread, and so the memory that it touches first, on a NUMA node. Does nothing on machines with
-/// one node, nor where the system does not allow it: that costs speed, not bytes.
-pub fn run_near(numa_node: Option<u32>) {
-    let several = Path::new("/sys/devices/system/node/node1").exists();
-    let Some(node) = numa_node.filter(|_| several) else { return };
-    let Ok(text) = std::fs::read_to_string(format!("/sys/devices/system/node/node{node}/cpulist")) else {
-        return;
-    };
-    let cpus = parse_cpu_list(&text);
-    if cpus.is_empty() {
-        return;
-    }
-    // SAFETY: cpu_set_t is plain integers, for which zero is a value.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    for cpu in cpus.into_iter().filter(|cpu| *cpu < libc::CPU_SETSIZE as usize) {
-        // SAFETY: the index is below CPU_SETSIZE.
-        unsafe { libc::CPU_SET(cpu, &mut set) };
-    }
-    // SAFETY: `set` is live and of the size given; 0 means this thread.
-    unsafe { libc::sched_setaffinity(0, std::mem::size_of_val(&set), &set) };
-}
-
-/// Reads "0-3,8,10-11" (sysfs). Nonsense counts as nothing.
-fn parse_cpu_list(text: &str) -> Vec<usize> {
-    let range = |part: &str| -> Option<std::ops::RangeInclusive<usize>> {
-        let (first, last) = part.trim().split_once('-').unwrap_or((part.trim(), part.trim()));
-        Some(first.parse().ok()?..=last.parse().ok()?)
-    };
-    text.split(',').filter_map(range).flatten().collect()
-}
-
 /// Peak resident memory of this process, in bytes.
 pub fn peak_resident_bytes() -> Option<u64> {
     // SAFETY: rusage is plain integers, for which zero is a value.
@@ -297,13 +268,6 @@ fn c_path(path: &Path) -> io::Result<std::ffi::CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cpu_lists() {
-        assert_eq!(parse_cpu_list("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
-        assert_eq!(parse_cpu_list(""), [0usize; 0]);
-        assert_eq!(parse_cpu_list("x-3,2"), [2]);
-    }
 
     #[test]
     fn aligning() {

@@ -64,6 +64,106 @@ fn loads_of_one_loader_side_by_side() {
     });
 }
 
+/// Ranges of 1 MiB.
+fn with_pool(bytes: u64) -> Loader {
+    Loader::builder().pool_bytes(bytes).pool_chunk_bytes(1 << 20).build().unwrap()
+}
+
+#[test]
+fn a_second_load_comes_from_the_pool() {
+    let Some(_session) = session() else { return };
+    let dir = scratch();
+    let (path, pristine) = large(dir.path());
+    let file_bytes = std::fs::metadata(&path).unwrap().len();
+    for prefault in [false, true] {
+        let builder = Loader::builder().pool_bytes(64 << 20).pool_chunk_bytes(1 << 20).prefault(prefault);
+        let loader = builder.build().unwrap();
+        for round in 0..3 {
+            let checkpoint = Checkpoint::open(&path).unwrap();
+            let model = loader.load(&checkpoint, &Request::to(To::gpu(0)).verify(true)).unwrap();
+            assert_right(&model, &pristine, &[0]);
+            let report = model.report();
+            assert_eq!(report.direct_bytes + report.buffered_bytes, report.read_bytes);
+            match round {
+                0 => assert!(
+                    report.path.starts_with("pool-fill-") && report.read_bytes == file_bytes,
+                    "{report:?}"
+                ),
+                _ => assert!(report.path == "pool" && report.read_bytes == 0, "{report:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn two_loads_at_once_read_a_model_once() {
+    let Some(_session) = session() else { return };
+    let dir = scratch();
+    let (path, pristine) = large(dir.path());
+    let file_bytes = std::fs::metadata(&path).unwrap().len();
+    for _ in 0..4 {
+        let (loader, together) = (with_pool(64 << 20), std::sync::Barrier::new(2));
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let load = || {
+            together.wait();
+            let model = loader.load(&checkpoint, &Request::to(To::gpu(0))).unwrap();
+            assert_right(&model, &pristine, &[0]);
+            assert!(model.report().path.starts_with("pool"), "{:?}", model.report());
+            model.report().read_bytes
+        };
+        let read: u64 = std::thread::scope(|scope| {
+            let loads = [scope.spawn(load), scope.spawn(load)];
+            loads.into_iter().map(|load| load.join().unwrap()).sum()
+        });
+        assert_eq!(read, file_bytes);
+    }
+}
+
+#[test]
+fn a_selection_fills_a_part_of_the_pool_and_the_whole_model_the_rest() {
+    let Some(_session) = session() else { return };
+    let dir = scratch();
+    let (path, pristine) = large(dir.path());
+    let file_bytes = std::fs::metadata(&path).unwrap().len();
+    let loader = with_pool(64 << 20);
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let part: Pristine = pristine
+        .iter()
+        .filter(|(name, _)| name.starts_with("layers.4."))
+        .map(|(n, b)| (n.clone(), b.clone()))
+        .collect();
+    let select = || Request::to(To::gpu(0)).select(Select::Prefix("layers.4.".into()));
+    let first = loader.load(&checkpoint, &select()).unwrap();
+    assert_right(&first, &part, &[0]);
+    let read_bytes = first.report().read_bytes;
+    assert!(first.report().path.starts_with("pool-fill-") && read_bytes > 0 && read_bytes < file_bytes);
+    let again = loader.load(&checkpoint, &select()).unwrap();
+    assert_right(&again, &part, &[0]);
+    assert_eq!((again.report().path.as_str(), again.report().read_bytes), ("pool", 0));
+    let whole = loader.load(&checkpoint, &Request::to(To::gpu(0))).unwrap();
+    assert_right(&whole, &pristine, &[0]);
+    let report = whole.report();
+    assert!(report.path.starts_with("pool-part-"), "{report:?}");
+    assert_eq!(report.read_bytes, file_bytes - read_bytes, "{report:?}");
+    assert!(report.path_reason.contains(&format!("the pool held {read_bytes} bytes")), "{report:?}");
+    let whole = loader.load(&checkpoint, &Request::to(To::gpu(0))).unwrap();
+    assert_right(&whole, &pristine, &[0]);
+    assert_eq!((whole.report().path.as_str(), whole.report().read_bytes), ("pool", 0));
+}
+
+#[test]
+fn what_does_not_fit_goes_past_the_pool_and_says_so() {
+    let Some(_session) = session() else { return };
+    let dir = scratch();
+    let (path, pristine) = large(dir.path());
+    let loader = with_pool(2 << 20);
+    let model = loader.load(&Checkpoint::open(&path).unwrap(), &Request::to(To::gpu(0))).unwrap();
+    assert_right(&model, &pristine, &[0]);
+    let report = model.report();
+    assert!(!report.path.starts_with("pool"), "{report:?}");
+    assert!(report.path_reason.starts_with("not through the pool: the pool has 2 chunks"), "{report:?}");
+}
+
 #[test]
 fn a_part_of_a_model_goes_to_a_gpu_and_a_failure_leaves_the_loader_good() {
     let Some(session) = session() else { return };

@@ -1,7 +1,7 @@
 //! Loads to a GPU by way of the pool.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 
 use sllm_gds::gpu::Gpu;
 use sllm_gds::gpu::memory::{DeviceBuffer, Pinned, pin};
@@ -82,7 +82,7 @@ fn the_first_load_fills_and_the_second_copies() {
 }
 
 #[test]
-fn another_number_of_gpus_or_other_files_are_read_anew() {
+fn plans_for_any_number_of_gpus_share_the_pool_and_other_files_are_read_anew() {
     let Some(session) = session() else { return };
     let dir = scratch();
     let (path, pristine) = large(dir.path());
@@ -92,8 +92,8 @@ fn another_number_of_gpus_or_other_files_are_read_anew() {
     };
     assert!(path_of(1, Placement::Balanced, &pristine).starts_with("pool-fill"));
     assert_eq!(path_of(3, Placement::Replicate, &pristine), "pool", "one plan serves any number of copies");
-    assert!(path_of(2, Placement::Balanced, &pristine).starts_with("pool-fill"));
-    assert_eq!(path_of(2, Placement::Balanced, &pristine), "pool");
+    assert_eq!(path_of(2, Placement::Balanced, &pristine), "pool", "and so do the ranges of any plan");
+    assert_eq!(path_of(3, Placement::Balanced, &pristine), "pool");
 
     let mut bytes = std::fs::read(&path).unwrap();
     let last = bytes.len() - 1;
@@ -140,6 +140,29 @@ fn what_does_not_fit_beside_the_rest_turns_out_the_oldest() {
     assert!(path_of(&big, &big_pristine).starts_with("pool-fill"), "it needs 92 of 96 chunks");
     assert!(path_of(&foreign, &fixture.pristine).starts_with("pool-fill"), "it was turned out");
     assert_whole(&pool);
+}
+
+#[test]
+fn loads_of_one_model_at_once_read_each_byte_once() {
+    let Some(session) = session() else { return };
+    let dir = scratch();
+    let (path, pristine) = large(dir.path());
+    let file_bytes = std::fs::metadata(&path).unwrap().len();
+    for round in 0..4 {
+        let pool = pool(&session.gpu, 64 << 20);
+        let together = Barrier::new(4);
+        let read: u64 = std::thread::scope(|scope| {
+            let load = |i: usize| {
+                together.wait();
+                let placement = [Placement::Balanced, Placement::Replicate][i % 2];
+                load(&session, &pool, (&path, &pristine), 1 + (i + round) % 3, placement).read_bytes
+            };
+            let loads: Vec<_> = (0..4).map(|i| scope.spawn(move || load(i))).collect();
+            loads.into_iter().map(|load| load.join().unwrap()).sum()
+        });
+        assert_eq!(read, file_bytes);
+        assert_whole(&pool);
+    }
 }
 
 #[test]

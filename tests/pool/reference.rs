@@ -1,10 +1,9 @@
-//! What a pool should do, as plain arithmetic: the tests hold the real one against it, step by step.
+//! What a pool should do with whole models, as plain arithmetic: the tests hold the real one against it, step by step.
 
-/// A model in the pool: its number, for how many destinations, in which version, of how many chunks.
+/// A model in the pool: its number, in which version, of how many chunks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Held {
     m: usize,
-    destinations: usize,
     version: u64,
     chunks: usize,
 }
@@ -13,7 +12,7 @@ struct Held {
 pub enum Answer {
     Held,
     Missing,
-    TooSmall,
+    Past,
     /// Making chunks went wrong.
     NotMade,
 }
@@ -31,7 +30,6 @@ pub struct Reference {
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
     pub m: usize,
-    pub destinations: usize,
     pub version: u64,
     pub chunks: usize,
 }
@@ -54,22 +52,25 @@ impl Reference {
     }
 
     /// `in_use` tells which models somebody holds; `makes` whether chunks can be made.
-    pub fn ask(&mut self, wanted: Wanted, in_use: impl Fn(usize) -> bool, makes: bool) -> Answer {
+    pub fn look_up(&mut self, wanted: Wanted, in_use: impl Fn(usize) -> bool, makes: bool) -> Answer {
+        if wanted.chunks > self.capacity {
+            return Answer::Past;
+        }
         if let Some(at) = self.held.iter().position(|h| h.m == wanted.m) {
             let found = self.held[at];
-            if found.version == wanted.version && found.destinations == wanted.destinations {
+            if found.version == wanted.version {
                 self.held.remove(at);
                 self.held.push(found);
                 return Answer::Held;
             }
             if in_use(wanted.m) {
-                return Answer::TooSmall;
+                return Answer::Past;
             }
             self.free += self.held.remove(at).chunks;
         }
         let idle: usize = self.held.iter().filter(|h| !in_use(h.m)).map(|h| h.chunks).sum();
         if wanted.chunks > self.free + (self.capacity - self.made) + idle {
-            return Answer::TooSmall;
+            return Answer::Past;
         }
         while wanted.chunks > self.free + (self.capacity - self.made) {
             let oldest = self.held.iter().position(|h| !in_use(h.m)).unwrap();
@@ -86,9 +87,9 @@ impl Reference {
 
     /// How a `Missing` ended.
     pub fn filled(&mut self, wanted: Wanted, kept: bool) {
-        let Wanted { m, destinations, version, chunks } = wanted;
+        let Wanted { m, version, chunks } = wanted;
         match kept {
-            true => self.held.push(Held { m, destinations, version, chunks }),
+            true => self.held.push(Held { m, version, chunks }),
             false => self.free += chunks,
         }
     }

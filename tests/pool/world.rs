@@ -1,23 +1,16 @@
-//! Small checkpoints that can be rewritten, chunks that are counted, and fills as `load::pooled` does them, but
-//! into host memory.
+//! Small checkpoints that can be rewritten, chunks that are counted, and storage that can be made to wait.
 
-use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use anyhow::{Result, bail};
-use sllm_gds::checkpoint::DType;
-use sllm_gds::load::IoChoice;
-use sllm_gds::load::engine::Job;
-use sllm_gds::load::fault::{Fault, FaultStorage};
-use sllm_gds::load::host::HostEngine;
-use sllm_gds::load::plan::Cut;
-use sllm_gds::load::pool::{Chunk, Filling, Model, Pool};
-use sllm_gds::load::source::Sources;
-use sllm_gds::load::transfer;
-use sllm_gds::os::cancel::Cancel;
+use sllm_gds::checkpoint::{Checkpoint, DType};
+use sllm_gds::load::engine::PathTaken;
+use sllm_gds::load::pool::{Chunk, Pool};
+use sllm_gds::load::source::Storage;
 use sllm_gds::os::memory::HostBuffer;
 use tempfile::TempDir;
 
@@ -115,6 +108,10 @@ impl World {
         tensors(m, self.versions[m])
     }
 
+    pub fn open(&self, m: usize) -> Checkpoint {
+        Checkpoint::open(&self.dir(m)).unwrap()
+    }
+
     /// Writes the model with other values and the same sizes: as new files, or over the old bytes.
     pub fn rewrite(&mut self, m: usize, as_new_file: bool) {
         self.versions[m] += 1;
@@ -152,82 +149,44 @@ fn tensors(m: usize, version: u64) -> Vec<Made> {
     (0..6).map(tensor).collect()
 }
 
-/// Reads the checkpoint into the chunks, where one read in `one_in` fails loudly (0: none does).
-pub fn fill(filling: &mut Filling<'_, Counted>, seed: u64, one_in: u64, threads: usize) -> Result<()> {
-    let sources = Sources::open(&filling.checkpoint, IoChoice::Buffered)?;
-    let faults: &[Fault] = match one_in {
-        0 => &[Fault::ShortRead, Fault::Interrupted, Fault::Stalled],
-        _ => &[Fault::InputOutput, Fault::Truncated],
-    };
-    let storage = FaultStorage::new(&sources, seed, one_in.max(2), faults);
-    let engine = HostEngine::new(&storage);
-    let mut chunks = filling.chunks.iter_mut();
-    let job = |Cut { file, file_offset, bytes, .. }: Cut| {
-        let memory = chunks.next().expect("a chunk a cut").as_mut_slice();
-        Job { file, file_offset, bytes, memory }
-    };
-    let jobs: Vec<Job<&mut [u8]>> = filling.plan.cuts(CHUNK_BYTES).map(job).collect();
-    assert!(chunks.next().is_none(), "more chunks than cuts");
-    transfer(&filling.checkpoint.files, vec![jobs], &engine, threads, &Cancel::new())
-}
-
-/// Fails the test unless every tensor of a held model has these bytes.
-pub fn check(model: &Model<Counted>, wanted: &[Made]) {
-    let mut memory: Vec<Vec<u8>> =
-        model.plan.destination_bytes.iter().map(|bytes| vec![0u8; *bytes as usize]).collect();
-    assert_eq!(model.plan.cut_count(CHUNK_BYTES), model.chunks.len());
-    for (cut, chunk) in model.plan.cuts(CHUNK_BYTES).zip(&model.chunks) {
-        for run in cut.pieces.iter().flat_map(|piece| piece.runs()) {
-            let bytes = &chunk.as_slice()[run.from as usize..][..run.bytes as usize];
-            memory[run.destination][run.to as usize..][..bytes.len()].copy_from_slice(bytes);
-        }
-    }
-    assert_eq!(model.checkpoint.tensors.len(), wanted.len());
-    for (tensor, place) in model.checkpoint.tensors.iter().zip(&model.plan.places) {
-        let made = wanted.iter().find(|made| made.name == tensor.name).unwrap();
-        let found = &memory[place.destination][place.offset as usize..][..tensor.bytes as usize];
-        assert!(found == made.bytes, "'{}' of {} is wrong", tensor.name, model.checkpoint.dir.display());
-    }
-}
-
-/// Who has which chunk, by its address: a load alone, or several users of a held model.
+/// A number that threads wait for.
 #[derive(Default)]
-pub struct Ledger(Mutex<HashMap<usize, isize>>);
+pub struct Gate {
+    count: Mutex<usize>,
+    changed: Condvar,
+}
 
-const ALONE: isize = -1;
-
-impl Ledger {
-    pub fn take_alone(&self, chunks: &[Counted]) {
-        let mut ledger = self.0.lock().unwrap();
-        for chunk in chunks {
-            let before = ledger.insert(chunk.as_slice().as_ptr() as usize, ALONE);
-            assert_eq!(before, None, "a chunk was handed out twice");
-        }
+impl Gate {
+    pub fn add(&self, more: usize) {
+        *self.count.lock().unwrap() += more;
+        self.changed.notify_all();
     }
 
-    pub fn share(&self, chunks: &[Counted]) {
-        let mut ledger = self.0.lock().unwrap();
-        for chunk in chunks {
-            let users = ledger.entry(chunk.as_slice().as_ptr() as usize).or_default();
-            assert_ne!(*users, ALONE, "a chunk that is held is being filled");
-            *users += 1;
+    pub fn wait_for(&self, least: usize) {
+        let mut count = self.count.lock().unwrap();
+        while *count < least {
+            count = self.changed.wait(count).unwrap();
         }
     }
+}
 
-    /// Before the pool gets them back.
-    pub fn give_back(&self, chunks: &[Counted]) {
-        let mut ledger = self.0.lock().unwrap();
-        for chunk in chunks {
-            let address = chunk.as_slice().as_ptr() as usize;
-            let users = ledger.get_mut(&address).unwrap();
-            *users -= users.signum();
-            if *users == 0 {
-                ledger.remove(&address);
-            }
-        }
+/// Storage that counts what is read, and does something of the test's before each read.
+pub struct Watched<'s> {
+    pub inner: &'s dyn Storage,
+    pub bytes: &'s AtomicU64,
+    /// Called with the file and the offset.
+    pub before: &'s (dyn Fn(usize, u64) -> io::Result<()> + Sync),
+}
+
+impl Storage for Watched<'_> {
+    fn read(&self, file: usize, offset: u64, bytes: u64, room: &mut [u8]) -> io::Result<u64> {
+        (self.before)(file, offset)?;
+        let n = self.inner.read(file, offset, bytes, room)?;
+        self.bytes.fetch_add(n, Ordering::SeqCst);
+        Ok(n)
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.lock().unwrap().is_empty()
+    fn outcome(&self, name: &str) -> PathTaken {
+        self.inner.outcome(name)
     }
 }

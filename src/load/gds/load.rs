@@ -69,7 +69,7 @@ fn run(
     let jobs = of_landings(to_devices(&plan, targets(&plan, &mut buffers), options.chunk_bytes));
     engine.register(gds, &jobs, !gds.allow_compat)?;
     phases.register_s = clock.lap();
-    let meter = task.meter(&plan);
+    let meter = task.meter(plan.bytes());
     std::thread::scope(|scope| {
         let engine = &engine;
         let _stop = Stop(engine);

@@ -8,7 +8,7 @@ use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// Rows of a checkpoint's bytes, and the place where they come to lie one behind the other. One row is a plain range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Delivery {
+pub struct Wanted {
     /// Where its first byte is in the checkpoint: its files laid end to end.
     pub from: u64,
     /// Bytes of a row.
@@ -21,7 +21,7 @@ pub struct Delivery {
     pub to: u64,
 }
 
-impl Delivery {
+impl Wanted {
     /// Bytes that it brings.
     pub fn bytes(&self) -> u64 {
         self.row_bytes.saturating_mul(self.rows)
@@ -51,7 +51,7 @@ impl Plan {
     /// A plan for these deliveries, which reads each byte once, however often it is delivered (at the borders of what is
     /// wanted up to a page more). Refuses what lies outside the files or a destination, and two that would write the same
     /// byte. It has no places: who asked knows them.
-    pub fn deliver(files: &[DataFile], deliveries: &[Delivery], destined: &[Destined]) -> Result<Plan> {
+    pub fn deliver(files: &[DataFile], deliveries: &[Wanted], destined: &[Destined]) -> Result<Plan> {
         check(files, deliveries, destined)?;
         let mut plan = Plan {
             extents: Vec::new(),
@@ -141,11 +141,11 @@ fn near_rows(piece: Piece) -> Vec<Piece> {
     }
 }
 
-fn check(files: &[DataFile], deliveries: &[Delivery], destined: &[Destined]) -> Result<()> {
+fn check(files: &[DataFile], deliveries: &[Wanted], destined: &[Destined]) -> Result<()> {
     let end = files.last().map_or(0, DataFile::end);
     let mut written: Vec<(usize, u64, u64)> = Vec::with_capacity(deliveries.len());
     for (number, delivery) in deliveries.iter().enumerate() {
-        let Delivery { from, rows, row_bytes, stride_bytes, destination, to } = *delivery;
+        let Wanted { from, rows, row_bytes, stride_bytes, destination, to } = *delivery;
         let bytes = rows.checked_mul(row_bytes);
         if rows > 1 && stride_bytes < row_bytes {
             bail!("range {number}: rows of {row_bytes} bytes that begin {stride_bytes} apart overlap");
@@ -216,7 +216,7 @@ mod tests {
             let mut taken = [0u64; 3];
             let mut deliveries = Vec::new();
             for (from, row_bytes, rows, more, destination, gap) in asked {
-                let delivery = Delivery {
+                let delivery = Wanted {
                     from, row_bytes, rows, stride_bytes: row_bytes + more, destination, to: taken[destination] + gap,
                 };
                 if delivery.piece().from_end().unwrap() <= end {
@@ -247,7 +247,7 @@ mod tests {
                 });
                 prop_assert!(found.iter().copied().eq(wanted.map(Some)));
             }
-            let delivered: u64 = deliveries.iter().map(Delivery::bytes).sum();
+            let delivered: u64 = deliveries.iter().map(Wanted::bytes).sum();
             prop_assert_eq!(memory.iter().flatten().flatten().count() as u64, delivered);
             read_once(&plan, &files)?;
         }
@@ -272,8 +272,8 @@ mod tests {
         Ok(())
     }
 
-    fn range(from: u64, bytes: u64, destination: usize, to: u64) -> Delivery {
-        Delivery { from, row_bytes: bytes, rows: 1, stride_bytes: bytes, destination, to }
+    fn range(from: u64, bytes: u64, destination: usize, to: u64) -> Wanted {
+        Wanted { from, row_bytes: bytes, rows: 1, stride_bytes: bytes, destination, to }
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         let destined = [Destined { bytes: 1000, lane: 0 }];
-        let why = |deliveries: &[Delivery]| {
+        let why = |deliveries: &[Wanted]| {
             Plan::deliver(&files(&[5000]), deliveries, &destined).unwrap_err().to_string()
         };
         assert!(why(&[range(4500, 501, 0, 0)]).contains("the checkpoint has 5000 bytes"));
@@ -295,9 +295,9 @@ mod tests {
         assert!(why(&[range(0, 10, 1, 0)]).contains("there are 1"));
         assert!(why(&[range(0, 10, 0, 0), range(100, 10, 0, 9)]).contains("overwrite"));
         assert!(why(&[range(0, u64::MAX, 0, 5)]).contains("range 0"));
-        let rows = Delivery { rows: 3, stride_bytes: 5, ..range(0, 10, 0, 0) };
+        let rows = Wanted { rows: 3, stride_bytes: 5, ..range(0, 10, 0, 0) };
         assert!(why(&[rows]).contains("overlap"));
-        let many = Delivery { rows: u64::MAX, stride_bytes: 20, ..range(0, 10, 0, 0) };
+        let many = Wanted { rows: u64::MAX, stride_bytes: 20, ..range(0, 10, 0, 0) };
         assert!(why(&[many]).contains("rows of 10 bytes"));
     }
 }

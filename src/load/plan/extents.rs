@@ -109,7 +109,7 @@ pub(super) const GAP_BYTES: u64 = 64 << 10;
 
 /// For each piece, where the furthest of it and those before it ends: it ascends, so that a window's first piece is found
 /// by halving, also where pieces overlap.
-fn furthest_ends(pieces: &[Piece]) -> Vec<u64> {
+pub(in crate::load) fn furthest_ends(pieces: &[Piece]) -> Vec<u64> {
     let mut furthest = 0;
     let end = |piece: &Piece| {
         furthest = piece.from_end().unwrap_or(u64::MAX).max(furthest);
@@ -119,7 +119,7 @@ fn furthest_ends(pieces: &[Piece]) -> Vec<u64> {
 }
 
 /// What of these pieces lies in a window.
-fn pieces_within(pieces: &[Piece], ends: &[u64], start: u64, end: u64) -> Vec<Piece> {
+pub(in crate::load) fn pieces_within(pieces: &[Piece], ends: &[u64], start: u64, end: u64) -> Vec<Piece> {
     let first = ends.partition_point(|furthest| *furthest <= start);
     let met = pieces[first..].iter().take_while(|piece| piece.from < end);
     met.flat_map(|piece| piece.within(start, end)).collect()
