@@ -18,6 +18,8 @@ mod fixture;
 mod host;
 #[path = "pool/interleaved.rs"]
 mod interleaved;
+#[path = "pool/landed.rs"]
+mod landed;
 #[path = "pool/reference.rs"]
 mod reference;
 #[path = "pool/together.rs"]
@@ -253,6 +255,25 @@ fn a_model_larger_than_the_pool_goes_through_it_part_by_part() {
     let why = Host::part(&pool, world.open(TOO_LARGE), &[4], 1).past(&pool);
     assert_eq!(why, "checkpoints in use fill the pool");
     drop(in_use);
+}
+
+#[test]
+fn ranges_of_a_model_in_use_stay_even_those_that_nobody_wants_now() {
+    let world = World::new();
+    let parts = |pool: &Pool<Counted>| [0, 5, 2].map(|i| Host::part(pool, world.open(5), &[i], 1));
+    let (free, _) = world::pool(40);
+    let [first, second, third] = parts(&free).map(|part| part.ranges());
+    let (pool, _) = world::pool(first + second + third.min(second) - 1);
+    let [first, second, third] = parts(&pool);
+    first.load(&pool);
+    second.load(&pool);
+    let in_use = first.attempt(&pool);
+    assert_eq!(third.past(&pool), "checkpoints in use fill the pool");
+    assert_eq!(second.load_again(&pool), second.range_bytes(&pool), "it is still there");
+    drop(in_use);
+    // Its own load may give them up, if nobody else has the model.
+    third.load(&pool);
+    third.check(&world.tensors(5));
 }
 
 #[test]

@@ -2,17 +2,18 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 
 use sllm_gds::load::fault::{Fault, FaultStorage};
-use sllm_gds::load::pool::{Attempt, FillEngine, Lookup, Next, Pool, Step};
+use sllm_gds::load::pool::{Attempt, Files, FillEngine, Lookup, Next, Pool, Step};
 use sllm_gds::load::source::Storage;
 use sllm_gds::load::transfer_from;
 use sllm_gds::os::cancel::{Cancel, Interrupted};
+use sllm_gds::os::memory::HostBuffer;
 
 use crate::host::Host;
-use crate::world::{self, Counted, Gate, MODEL_BYTES, Watched, World};
+use crate::world::{self, CHUNK_BYTES, Counted, Gate, MODEL_BYTES, Watched, World};
 
 fn whole(pool: &Pool<Counted>, world: &World, m: usize) -> Host {
     Host::new(pool, world.open(m), 1)
@@ -209,6 +210,54 @@ fn whoever_waits_takes_over_from_a_load_that_fails_panics_or_is_cancelled() {
             host.check(&world.tensors(4));
         };
         while_one_hangs(end, |_, _, _| {}, last);
+    }
+}
+
+#[test]
+fn whoever_waits_for_memory_makes_it_itself_if_the_other_load_can_not() {
+    let world = World::new();
+    for panics in [false, true] {
+        let (making, coming, calls) = (Gate::default(), Gate::default(), AtomicU64::new(0));
+        let shared = Arc::new((making, coming, calls));
+        let of_pool = shared.clone();
+        let make = move |count, bytes, _threads| {
+            let (making, coming, calls) = &*of_pool;
+            if calls.fetch_add(1, Ordering::SeqCst) == 0 {
+                making.add(1);
+                coming.wait_for(1);
+                if panics {
+                    resume_unwind(Box::new("a panic in the maker"));
+                }
+                anyhow::bail!("no memory");
+            }
+            (0..count).map(|_| HostBuffer::new(bytes)).collect()
+        };
+        let pool = Pool::new(12 * CHUNK_BYTES, CHUNK_BYTES, Box::new(make)).unwrap();
+        let checkpoint = world.open(4);
+        let ranges = || pool.ranges(&checkpoint.files);
+        let look_up = |wanted: &mut dyn Iterator<Item = usize>| {
+            let files = Files::of(&checkpoint.files);
+            pool.lookup(files, ranges(), wanted, 1, &Cancel::new()).map(|found| match found {
+                Lookup::Attempt(attempt) => attempt.left(),
+                Lookup::Past(why) => panic!("{why}"),
+            })
+        };
+        std::thread::scope(|scope| {
+            let first =
+                scope.spawn(|| catch_unwind(AssertUnwindSafe(|| look_up(&mut (0..ranges().count())))));
+            let (making, coming, calls) = &*shared;
+            making.wait_for(1);
+            // The memory fails once this lookup has begun.
+            let signal = std::iter::once_with(|| {
+                coming.add(1);
+                0
+            });
+            let found = look_up(&mut (1..ranges().count()).chain(signal)).unwrap();
+            assert_eq!((found, calls.load(Ordering::SeqCst)), (ranges().count(), 2));
+            assert!(!matches!(first.join().unwrap(), Ok(Ok(_))));
+        });
+        let (made, free, held) = pool.counts();
+        assert_eq!((made, free, held), (ranges().count(), ranges().count(), 0));
     }
 }
 
