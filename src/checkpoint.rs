@@ -39,6 +39,8 @@ pub(crate) mod sniff;
 /// Telling that a file changed.
 mod stamp;
 mod types;
+/// What unfinished downloads and copies leave.
+mod under_way;
 
 pub use dtype::DType;
 pub use error::{CheckpointError, malformed};

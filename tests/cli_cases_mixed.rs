@@ -1,0 +1,106 @@
+//! Directories that hold files of two saves, two revisions or two owners: told apart, and refused.
+
+use std::fs;
+use std::path::Path;
+
+use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
+use serde_json::json;
+
+use common::{run, temp_dir};
+
+mod common;
+
+/// A safetensors file with one tensor of 64 bytes.
+fn shard(path: &Path, name: &str, dtype: Dtype) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let bytes: Vec<u8> = (0..64).collect();
+    let shape = vec![4, 64 * 8 / dtype.bitsize() / 4];
+    serialize_to_file([(name, TensorView::new(dtype, shape, &bytes).unwrap())], None, path).unwrap();
+}
+
+/// A model of these files, each with a tensor of the file's name.
+fn model(dir: &Path, files: &[&str]) {
+    let _ = fs::remove_dir_all(dir);
+    files.iter().for_each(|file| shard(&dir.join(file), file, Dtype::U8));
+}
+
+fn put(path: &Path, text: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+#[test]
+fn an_interrupted_update_of_a_shard_is_told_by_the_hubs_hashed_name() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    let load = ["load", "m", "--gpus", "none"];
+    let set = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    // As huggingface_hub 2.4 names it, of the second.
+    let hashed = "Dr_lZJDwE1cnGAQMwA77jJEQIk8=.0a1b.incomplete";
+    for (folder, below) in [
+        (".cache/huggingface/download", ""),
+        (".huggingface/download", ""),
+        (".cache/huggingface/download", "l/"),
+    ] {
+        let files = set.map(|file| format!("{below}{file}"));
+        model(&m, &[&files[0], &files[1]]);
+        let map = json!({ "weight_map": { &files[0]: &files[0], &files[1]: &files[1] } });
+        put(&m.join("model.safetensors.index.json"), map.to_string());
+        run(dir.path(), &load).expect(0);
+        let remains = format!("{folder}/{below}{hashed}");
+        put(&m.join(&remains), "half");
+        run(dir.path(), &load).expect(2).one_error(&[&remains, &files[1], "has not ended", "or remove"]);
+        run(dir.path(), &["save", "--model", "m"]).expect(2).one_error(&[&remains]);
+    }
+    // Of another file of the hub's, such as a tokenizer.
+    fs::remove_dir_all(m.join(".cache")).unwrap();
+    put(&m.join(".cache/huggingface/download/AAAAZJDwE1cnGAQMwA77jJEQIk8=.0a1b.incomplete"), "half");
+    run(dir.path(), &load).expect(0);
+    model(&m, &set);
+    put(&m.join(".cache/huggingface/download").join(hashed), "half");
+    let named = format!("m/{}", set[1]);
+    run(dir.path(), &["load", &named, "--gpus", "none"]).expect(2).one_error(&["has not ended"]);
+}
+
+#[test]
+fn an_unfinished_copy_is_not_taken_for_a_model() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    let load = ["load", "m", "--gpus", "none"];
+    for remains in [
+        ".consolidated.01.safetensors.Xa12bC",
+        ".rsync-partial/consolidated.01.safetensors",
+        ".~tmp~/consolidated.01.safetensors",
+        "consolidated.01.safetensors.6eF5d2Ab",
+        "consolidated.01.safetensors_.gstmp",
+        ".azDownload-1234-consolidated.01.safetensors",
+        "consolidated.01.safetensors.lftp-pget-status",
+        "Unconfirmed 1234.crdownload",
+        ".consolidated.01.safetensors.icloud",
+        "consolidated.01.safetensors.gz",
+        "consolidated.01.safetensors.zst",
+        "consolidated.01.safetensors.dvc",
+    ] {
+        model(&m, &["consolidated.00.safetensors"]);
+        put(&m.join(remains), "half");
+        run(dir.path(), &load).expect(2).one_error(&[remains, "may be missing", "or remove"]);
+    }
+    for remains in
+        [".model.safetensors.Xa12bC", "model.safetensors.6eF5d2Ab", ".rsync-partial/model.safetensors"]
+    {
+        model(&m, &["model.safetensors"]);
+        put(&m.join(remains), "half");
+        run(dir.path(), &load).expect(2).one_error(&[remains, "has not ended"]);
+    }
+    // The file itself is there, too; a copy of it in another form stays behind.
+    for remains in ["x.safetensors.dvc", "x.safetensors.gz", "x.safetensors.20240101"] {
+        model(&m, &["x.safetensors"]);
+        put(&m.join(remains), "x");
+        run(dir.path(), &load).expect(0);
+    }
+    model(&m, &["x.safetensors"]);
+    put(&m.join("x.safetensors.gz"), "x");
+    let saved = run(dir.path(), &["save", "--model", "m"]).expect(0);
+    assert!(saved.stderr.contains("x.safetensors.gz"), "{saved:?}");
+    assert!(!dir.path().join("models/m/x.safetensors.gz").exists());
+}
