@@ -2,6 +2,8 @@
 
 /// What goes beside the weights.
 pub mod beside;
+/// Files that count up without saying to what.
+mod count_up;
 /// Element types and their names.
 pub mod dtype;
 /// What can be wrong with one.

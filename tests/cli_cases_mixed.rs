@@ -6,7 +6,7 @@ use std::path::Path;
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 use serde_json::json;
 
-use common::{run, temp_dir};
+use common::{names_in, run, temp_dir};
 
 mod common;
 
@@ -60,6 +60,47 @@ fn an_interrupted_update_of_a_shard_is_told_by_the_hubs_hashed_name() {
     put(&m.join(".cache/huggingface/download").join(hashed), "half");
     let named = format!("m/{}", set[1]);
     run(dir.path(), &["load", &named, "--gpus", "none"]).expect(2).one_error(&["has not ended"]);
+}
+
+#[test]
+fn one_file_of_several_is_refused_and_loads_where_it_is_named() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    for stem in [
+        "consolidated.01",
+        "model-00003",
+        "model-rank-3-part-0",
+        "mp_rank_02",
+        "model3-mp8",
+        "model-00002-of-XXXXX",
+    ] {
+        let file = format!("{stem}.safetensors");
+        model(&m, &[&file]);
+        let alone = ["load", &format!("m/{file}"), "--gpus", "none"];
+        run(dir.path(), &["load", "m", "--gpus", "none"]).expect(2).one_error(&[
+            &file,
+            "missing",
+            "name the file itself",
+        ]);
+        run(dir.path(), &["save", "--model", "m"]).expect(2).one_error(&[&file]);
+        run(dir.path(), &alone).expect(0);
+    }
+    for stem in ["consolidated.00", "model-00001", "model-2", "model-rank-0-part-0", "lora_epoch-000010"] {
+        model(&m, &[&format!("{stem}.safetensors")]);
+        run(dir.path(), &["load", "m", "--gpus", "none"]).expect(0);
+    }
+    // One shard of a set, saved by itself, comes back under a name that loads.
+    for (set, back) in [
+        (["m-part2of3.safetensors", "m-part3of3.safetensors"], "m-part-2.safetensors"),
+        (["rank2_of_3.safetensors", "rank1_of_3.safetensors"], "shard-2.safetensors"),
+    ] {
+        model(&m, &set);
+        let one = format!("m/{}", set[0]);
+        run(dir.path(), &["save", "--model", &one, "--name", "one", "--overwrite"]).expect(0);
+        run(dir.path(), &["export", "one", "--to", "back", "--overwrite"]).expect(0);
+        assert_eq!(names_in(&dir.path().join("back")), [back]);
+        run(dir.path(), &["load", "./back", "--gpus", "none"]).expect(0);
+    }
 }
 
 #[test]
