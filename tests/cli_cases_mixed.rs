@@ -145,3 +145,35 @@ fn an_unfinished_copy_is_not_taken_for_a_model() {
     assert!(saved.stderr.contains("x.safetensors.gz"), "{saved:?}");
     assert!(!dir.path().join("models/m/x.safetensors.gz").exists());
 }
+
+#[test]
+fn an_index_with_plain_paths_is_followed_and_an_unfinished_merge_is_said() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    let load = ["load", "m", "--gpus", "none"];
+    let set = ["model-00001-of-00002.safetensors", "l/b.safetensors"];
+    model(&m, &set);
+    let index = m.join("model.safetensors.index.json");
+    let map = |one: &str, two: &str| json!({ "weight_map": { set[0]: one, set[1]: two } }).to_string();
+    put(&index, map("./model-00001-of-00002.safetensors", "./l/./b.safetensors"));
+    // Of a set of two, the index says that the other is none.
+    let text = fs::read_to_string(&index).unwrap();
+    put(&index, text.replacen('{', "{\"metadata\": {\"total_size\": 128},", 1));
+    run(dir.path(), &load).expect(0);
+    run(dir.path(), &["save", "--model", "m", "--name", "s"]).expect(0);
+    run(dir.path(), &["export", "s", "--to", "back"]).expect(0);
+    for bad in ["./../b.safetensors", ".", "./"] {
+        put(&index, map(set[0], bad));
+        run(dir.path(), &load).expect(2).one_error(&["model.safetensors.index.json"]);
+    }
+    let conflict = "{\"metadata\": {},\n<<<<<<< HEAD\n\"weight_map\": {}\n=======\n>>>>>>> Other\n}";
+    put(&index, conflict);
+    run(dir.path(), &load).expect(2).one_error(&["<<<<<<< HEAD", "resolve the conflict"]);
+    put(&dir.path().join("models/s/tensor_index.json"), conflict);
+    run(dir.path(), &["load", "s", "--gpus", "none"])
+        .expect(2)
+        .one_error(&["<<<<<<< HEAD", "resolve the conflict"]);
+    model(&m, &["model.safetensors"]);
+    put(&m.join("model.safetensors"), "<<<<<<< HEAD\nversion https://git-lfs.github.com/spec/v1\n");
+    run(dir.path(), &load).expect(2).one_error(&["<<<<<<< HEAD", "resolve the conflict"]);
+}
