@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use common::{names_in, run, temp_dir};
+use common::{names_in, read_json, run, temp_dir, tree};
 
 mod common;
 
@@ -27,6 +27,68 @@ fn model(dir: &Path, files: &[&str]) {
 fn put(path: &Path, text: impl AsRef<[u8]>) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
+}
+
+/// Changes a JSON file.
+fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
+    let mut value = read_json(path);
+    change(&mut value);
+    fs::write(path, value.to_string()).unwrap();
+}
+
+#[test]
+fn an_index_of_another_save_is_refused() {
+    let dir = temp_dir();
+    let saved = |name: &str| dir.path().join("models").join(name);
+    for (name, dtype) in [("half", Dtype::F16), ("brain", Dtype::BF16)] {
+        shard(&dir.path().join(name).join("model.safetensors"), "w", dtype);
+        run(dir.path(), &["save", "--model", name]).expect(0);
+    }
+    // Saved from ServerlessLLM's layout, there are no headers.
+    for name in ["half", "brain"] {
+        put(&dir.path().join(name).join("x/tensor.data_0"), [1; 64]);
+        let torch = if name == "half" { "torch.float16" } else { "torch.bfloat16" };
+        let index = json!({"w": [0, 64, [4, 8], [8, 1], torch]}).to_string();
+        put(&dir.path().join(name).join("x/tensor_index.json"), index);
+        let from = format!("./{name}/x");
+        run(dir.path(), &["save", "--model", &from, "--name", &format!("{name}-theirs")]).expect(0);
+    }
+    let index_of = |name: &str| saved(name).join("tensor_index.json");
+    let own = fs::read(index_of("brain")).unwrap();
+    let reshaped = |shape: [u64; 2], stride: [u64; 2]| {
+        json!({"w": [0, 64, shape, stride, "torch.bfloat16"]}).to_string().into_bytes()
+    };
+    let others = [fs::read(index_of("half")).unwrap(), reshaped([2, 16], [16, 1]), reshaped([4, 8], [1, 4])];
+    let commands: [&[&str]; 5] = [
+        &["load", "brain", "--gpus", "none"],
+        &["load", "brain", "--gpus", "none", "--verify"],
+        &["verify", "brain"],
+        &["save", "--model", "models/brain", "--name", "again"],
+        &["export", "brain", "--max-shard-size", "1GB", "--to", "back"],
+    ];
+    let manifest = saved("brain").join("sllm_gds.json");
+    for has_digest in [true, false] {
+        if !has_digest {
+            // As version 0.1 wrote it.
+            edit(&manifest, |manifest| {
+                manifest.as_object_mut().unwrap().remove("index_digest").unwrap();
+            });
+        }
+        for other in &others {
+            fs::write(index_of("brain"), other).unwrap();
+            for command in commands {
+                run(dir.path(), command).expect(2).one_error(&[
+                    "tensor_index.json",
+                    "another save's",
+                    "save the model again",
+                ]);
+            }
+        }
+        fs::write(index_of("brain"), &own).unwrap();
+        run(dir.path(), commands[1]).expect(0);
+    }
+    fs::copy(index_of("half-theirs"), index_of("brain-theirs")).unwrap();
+    run(dir.path(), &["verify", "brain-theirs"]).expect(2).one_error(&["another save's"]);
 }
 
 #[test]
@@ -144,6 +206,42 @@ fn an_unfinished_copy_is_not_taken_for_a_model() {
     let saved = run(dir.path(), &["save", "--model", "m"]).expect(0);
     assert!(saved.stderr.contains("x.safetensors.gz"), "{saved:?}");
     assert!(!dir.path().join("models/m/x.safetensors.gz").exists());
+}
+
+#[test]
+fn overwriting_keeps_what_was_edited_since_it_was_saved() {
+    let dir = temp_dir();
+    let source = dir.path().join("m");
+    model(&source, &["model.safetensors"]);
+    put(&source.join("NOTES.md"), "original");
+    put(&source.join("1_Pooling/config.json"), vec![b' '; 5 << 20]);
+    put(&source.join("config.json"), "{}");
+    let save = ["save", "--model", "m", "--overwrite"];
+    let export = ["export", "./m", "--to", "models/m", "--overwrite"];
+    let saved = dir.path().join("models/m");
+    run(dir.path(), &save).expect(0);
+    run(dir.path(), &save).expect(0);
+    for name in ["NOTES.md", "1_Pooling/config.json", "config.json"] {
+        put(&saved.join(name), "two weeks of measurements");
+        let before = tree(&saved);
+        for command in [&save[..], &export] {
+            run(dir.path(), command).expect(2).one_error(&[
+                name,
+                "changed since they were saved",
+                "move them away",
+            ]);
+        }
+        assert_eq!(tree(&saved), before);
+        // Moved away, nothing is lost.
+        fs::remove_file(saved.join(name)).unwrap();
+        run(dir.path(), &save).expect(0);
+    }
+    // Version 0.1 recorded no digests.
+    edit(&saved.join("sllm_gds.json"), |manifest| {
+        manifest.as_object_mut().unwrap().remove("beside_digests").unwrap();
+    });
+    put(&saved.join("NOTES.md"), "edited");
+    run(dir.path(), &save).expect(0);
 }
 
 #[test]

@@ -84,7 +84,8 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+/// As [`read`], whatever it is.
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let file = sys::open_regular(path).with_context(|| format!("open {}", path.display()))?;
     file.take(MAX_BYTES + 1).read_to_end(&mut text).with_context(|| format!("read {}", path.display()))?;

@@ -36,7 +36,8 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
     let bounds = Bounds::new(dir, storage_path)?;
     let index = dir.join(INDEX_FILE);
     bounds.check(&index)?;
-    let UniquePairs(entries) = json::read::<UniquePairs<IndexEntry>>(&index)?;
+    let text = json::read_bytes(&index)?;
+    let UniquePairs(entries) = json::parse::<UniquePairs<IndexEntry>>(&index, &text)?;
     let files = partitions(dir, &index)?;
     files.iter().try_for_each(|file| bounds.check(&file.path))?;
     let manifest = manifest_check::read(dir, &bounds)?;
@@ -46,6 +47,9 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
     }
     let tensors =
         entries.into_iter().map(|(name, entry)| tensor(&index, name, entry)).collect::<Result<Vec<_>>>()?;
+    if let Some(manifest) = &manifest {
+        manifest_check::check_index(manifest, &index, &text, &tensors)?;
+    }
     // Where the manifest says how long each file is, they are what they were.
     let (tensors, lost) = match manifest {
         Some(_) => (tensors, Vec::new()),

@@ -14,6 +14,7 @@ use crate::checkpoint::manifest::{Manifest, Partition};
 use crate::checkpoint::modules::{cut, module_of, order};
 use crate::checkpoint::sllm::{INDEX_FILE, IndexEntry, partition_name, to_torch};
 use crate::os::cancel::Cancel;
+use crate::os::digest;
 use crate::os::digest::Digest;
 use crate::os::progress::{Progress, Unit};
 use crate::os::sys;
@@ -161,7 +162,7 @@ pub fn save(
 ) -> Result<Saved> {
     let started = Instant::now();
     // What the index can't hold is refused before the first byte.
-    let index = index(input, layout)?;
+    let index = serde_json::to_vec(&index(input, layout)?)?;
     let staging = Staging::new(target, overwrite)?;
     staging.notes.iter().for_each(|note| progress.note(note));
     let meter = progress.begin(&format!("save {}", target.display()), layout.bytes(), Unit::Bytes);
@@ -172,10 +173,12 @@ pub fn save(
     let explain = |e| explain_full_disk(e, staging.path(), layout.bytes());
     let written = written.map_err(explain).with_context(|| format!("save {}", target.display()))?;
     check_against_source(input, &written.tensors)?;
-    sidecars::copy(&input.sidecars.carried, staging.path(), cancel)?;
-    let manifest = manifest(input, layout, written);
+    let beside_digests = sidecars::copy(&input.sidecars.carried, staging.path(), cancel).map_err(explain)?;
+    let mut manifest = manifest(input, layout, written);
+    manifest.index_digest = Some(digest::digest(&index));
+    manifest.beside_digests = beside_digests;
     write_synced(&staging.path().join(manifest::FILE), &serde_json::to_vec(&manifest)?)?;
-    write_synced(&staging.path().join(INDEX_FILE), &serde_json::to_vec(&index)?)?;
+    write_synced(&staging.path().join(INDEX_FILE), &index)?;
     check_opens(staging.path(), input.tensors.len())?;
     staging.publish()?;
     let elapsed_s = started.elapsed().as_secs_f64();
