@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 use serde_json::{Value, json};
 
-use common::{names_in, read_json, run, temp_dir, tree};
+use common::{names_in, read_json, run, run_command, temp_dir, tree, write_odd_model};
 
 mod common;
 
@@ -245,6 +246,20 @@ fn overwriting_keeps_what_was_edited_since_it_was_saved() {
 }
 
 #[test]
+fn a_load_says_whether_it_verified() {
+    let dir = temp_dir();
+    model(&dir.path().join("m"), &["model.safetensors"]);
+    let load = ["load", "./m", "--gpus", "none", "--verify"];
+    assert!(
+        run(dir.path(), &load[..4])
+            .expect(0)
+            .stdout
+            .contains("verified  no: the bytes were not checked; --verify")
+    );
+    assert!(run(dir.path(), &load).expect(0).stdout.contains("verified  every tensor"));
+}
+
+#[test]
 fn an_index_with_plain_paths_is_followed_and_an_unfinished_merge_is_said() {
     let dir = temp_dir();
     let m = dir.path().join("m");
@@ -274,4 +289,73 @@ fn an_index_with_plain_paths_is_followed_and_an_unfinished_merge_is_said() {
     model(&m, &["model.safetensors"]);
     put(&m.join("model.safetensors"), "<<<<<<< HEAD\nversion https://git-lfs.github.com/spec/v1\n");
     run(dir.path(), &load).expect(2).one_error(&["<<<<<<< HEAD", "resolve the conflict"]);
+}
+
+#[test]
+fn partitions_that_do_not_fit_are_not_to_be_removed() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    let index = json!({
+        "a": [0, 4096, [4096], [1], "torch.uint8"], "b": [4096, 4096, [4096], [1], "torch.uint8"],
+    });
+    put(&m.join("tensor_index.json"), index.to_string());
+    for (one, two, words) in [
+        (6144, 2048, "do not fit the index: tensor 'b'"),
+        (8192, 4096, "one before it grew"),
+        (2048, 6144, "cut short or grew"),
+    ] {
+        put(&m.join("tensor.data_0"), vec![1; one]);
+        put(&m.join("tensor.data_1"), vec![1; two]);
+        let load = run(dir.path(), &["load", "m", "--gpus", "none"]).expect(2).one_error(&[words]);
+        assert!(!load.stderr.contains("remove it") || one == 8192, "{load:?}");
+    }
+}
+
+#[test]
+fn what_is_no_checkpoint_and_no_directory_is_said() {
+    let dir = temp_dir();
+    let at = |name: &str| dir.path().join(name);
+    model(&at("m"), &["model.safetensors"]);
+    put(&at("file"), "x");
+    assert!(Command::new("mkfifo").arg(at("fifo")).status().unwrap().success());
+    for (args, words) in [
+        (&["load", "./fifo", "--gpus", "none"][..], "neither a directory nor a regular file"),
+        (&["load", "m", "--gpus", "none", "--storage-path", "file"], "file is no directory"),
+        (&["save", "--model", "./m", "--storage-path", "file"], "file is no directory"),
+        (&["export", "./m", "--to", "file", "--overwrite"], "remove it yourself, or name another place"),
+        (&["export", "./m", "--to", "file/x"], "file is no directory"),
+    ] {
+        run(dir.path(), args).expect(2).one_error(&[words, "name"]);
+    }
+    // Past what the format allows, and sparse.
+    let length = 100_000_001u64;
+    put(&at("m/model.safetensors"), [&length.to_le_bytes()[..], b"{"].concat());
+    fs::File::options().write(true).open(at("m/model.safetensors")).unwrap().set_len(length + 20).unwrap();
+    run(dir.path(), &["load", "./m", "--gpus", "none"])
+        .expect(2)
+        .one_error(&["100000001 bytes long", "safetensors allows 100000000"]);
+}
+
+#[test]
+fn limits_of_disk_and_of_files_are_errors() {
+    let dir = temp_dir();
+    write_odd_model(&dir.path().join("odd"));
+    // In blocks of 512 bytes.
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -f 64; exec \"$0\" save --model odd", env!("CARGO_BIN_EXE_sllm-gds")]);
+    run_command({
+        limited.current_dir(dir.path());
+        limited
+    })
+    .expect(2)
+    .one_error(&["ulimit -f", "raise the limit"]);
+    assert_eq!(names_in(&dir.path().join("models")), [""; 0]);
+    // Sparse, beside the weights.
+    put(&dir.path().join("odd/notes.txt"), "x");
+    let notes = fs::File::options().write(true).open(dir.path().join("odd/notes.txt")).unwrap();
+    // The largest that common file systems hold.
+    notes.set_len(15 << 40).unwrap();
+    run(dir.path(), &["save", "--model", "odd"]).expect(2).one_error(&["bytes free"]);
+    run(dir.path(), &["export", "./odd", "--to", "back"]).expect(2).one_error(&["bytes free"]);
+    assert!(!dir.path().join("back").exists());
 }

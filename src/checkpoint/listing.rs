@@ -142,6 +142,16 @@ fn walk(
     Ok(())
 }
 
+/// Where a path goes through what is no directory, which that is and what to do.
+pub fn explain_no_directory(path: &Path) -> Option<String> {
+    let file = path.ancestors().skip(1).find(|above| above.exists() && !above.is_dir())?;
+    Some(format!(
+        "{} is no directory, and checkpoints lie in directories: name another one to look for {} in",
+        file.display(),
+        path.file_name().unwrap_or_default().to_string_lossy()
+    ))
+}
+
 fn utf8_name(path: &Path) -> Result<Option<String>> {
     let Some(name) = path.file_name() else { return Ok(None) };
     if let Some(name) = name.to_str() {

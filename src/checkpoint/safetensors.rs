@@ -173,6 +173,13 @@ pub fn read_header(path: &Path) -> Result<(u64, String)> {
         return Err(malformed(path, what));
     };
     let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER_BYTES && length <= bytes - 8 && after.first() == Some(&b'{') {
+        let what = format!(
+            "its header is {length} bytes long, and safetensors allows {MAX_HEADER_BYTES}: no reader takes it; save it in \
+             several files"
+        );
+        return Err(malformed(path, what));
+    }
     if length == 0 || length > MAX_HEADER_BYTES || length > bytes - 8 {
         let told = sniff::tell(&first, bytes).map(|what| format!("not a safetensors file, but {what}"));
         let plain = || {

@@ -1,6 +1,7 @@
 //! A source of tensors laid out in partitions, whole or not at all.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -71,10 +72,19 @@ pub fn check_space(storage_path: &Path, needed_bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Adds needed and free bytes to the error of a disk that filled up under way.
+/// Adds needed and free bytes to the error of a disk that filled up under way, and to that of a file that grew past a
+/// limit what that may be.
 pub(super) fn explain_full_disk(error: anyhow::Error, dir: &Path, needed_bytes: u64) -> anyhow::Error {
-    let is_full = |e: &std::io::Error| e.kind() == std::io::ErrorKind::StorageFull;
-    let full = error.chain().any(|e| e.downcast_ref().is_some_and(is_full));
+    let has = |kind: ErrorKind| {
+        error.chain().any(|e| e.downcast_ref().is_some_and(|e: &std::io::Error| e.kind() == kind))
+    };
+    if has(ErrorKind::FileTooLarge) {
+        return error.context(
+            "a file would grow larger than this process (`ulimit -f`) or this file system allows: raise the limit, write \
+             smaller files, or choose another place",
+        );
+    }
+    let full = has(ErrorKind::StorageFull);
     match sys::free_bytes(dir) {
         Ok(free_bytes) if full => error.context(format!(
             "the disk filled up: {needed_bytes} bytes were needed in all, {free_bytes} are free beside what was written \

@@ -35,6 +35,11 @@ impl Sidecar {
     }
 }
 
+/// Bytes of all of these.
+pub fn bytes(sidecars: &[Sidecar]) -> u64 {
+    sidecars.iter().map(Sidecar::bytes).sum()
+}
+
 /// What lies beside a checkpoint's weights.
 #[derive(Default)]
 pub struct Sidecars {

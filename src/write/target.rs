@@ -43,7 +43,7 @@ pub(super) fn standing(target: &Path) -> Result<Option<Metadata>> {
             found => found.map(Some).with_context(look),
         },
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).with_context(look),
+        Err(e) => Err(e).with_context(|| listing::explain_no_directory(target).unwrap_or_else(look)),
     }
 }
 
