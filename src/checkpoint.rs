@@ -3,6 +3,8 @@
 /// What goes beside the weights.
 #[doc(hidden)]
 pub mod beside;
+/// Files that count up without saying to what.
+mod count_up;
 /// Element types and their names.
 pub mod dtype;
 /// What can be wrong with one.
@@ -47,6 +49,8 @@ pub(crate) mod sniff;
 /// Telling that a file changed.
 mod stamp;
 mod types;
+/// What unfinished downloads and copies leave.
+mod under_way;
 
 pub use dtype::DType;
 pub use error::{CheckpointError, malformed};

@@ -5,6 +5,7 @@ use anyhow::Result;
 use serde::Deserialize;
 
 use crate::checkpoint::names::{INDEX_FILE, is_index, is_own, is_weights};
+use crate::checkpoint::under_way::under_way;
 
 /// What becomes of the files of a listing that are not its weights.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -158,6 +159,7 @@ fn is_left_out(name: &str) -> bool {
     // In folders, arrays are what a model works with, such as voices.
     let is_form = |end: &str| lower.ends_with(end) && (at_top || end != ".npz");
     LEFT_OUT_ENDS.iter().any(|end| is_form(end))
+        || under_way(name).is_some()
         || (at_top && (is_index(name) || is_weights(name) || is_own(name)))
 }
 

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 
+use crate::checkpoint::count_up::check_gapless;
 use crate::checkpoint::names::{SUFFIX, variant_of, weights_stem};
 use crate::checkpoint::shard_sets;
-use crate::checkpoint::shard_sets::{Set, check_gapless, check_whole, numbered};
+use crate::checkpoint::shard_sets::{Set, check_whole, numbered};
 
 /// Whose files go before others, where no index decides.
 pub const FAMILIES: [&str; 2] = ["model", "consolidated"];

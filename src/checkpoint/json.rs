@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
 use crate::checkpoint::error::malformed;
+use crate::checkpoint::sniff;
 use crate::os::sys;
 
 /// No index or manifest is larger: a million tensors come to some 500 MB of manifest.
@@ -64,8 +65,15 @@ where
 
 /// Reads a JSON file, refusing one that is larger than any real index.
 pub(crate) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
-    serde_json::from_slice(&read_bytes(path)?)
-        .map_err(|e| malformed(path, format!("not the JSON that belongs here: {e}")))
+    parse(path, &read_bytes(path)?)
+}
+
+/// Parses what was read of a JSON file.
+pub(super) fn parse<T: for<'de> Deserialize<'de>>(path: &Path, text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(|e| {
+        let told = sniff::merge_conflict(&String::from_utf8_lossy(text));
+        malformed(path, told.unwrap_or_else(|| format!("not the JSON that belongs here: {e}")))
+    })
 }
 
 /// As [`read`], unparsed.
@@ -76,7 +84,8 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+/// As [`read`], whatever it is.
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let file = sys::open_regular(path).with_context(|| format!("open {}", path.display()))?;
     file.take(MAX_BYTES + 1).read_to_end(&mut text).with_context(|| format!("read {}", path.display()))?;

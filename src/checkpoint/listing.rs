@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::checkpoint::error::malformed;
-use crate::checkpoint::names::{BLOBS, INDEX_FILE, UNDER_WAY_FOLDERS, is_weights};
+use crate::checkpoint::names::{INDEX_FILE, is_weights};
+use crate::checkpoint::under_way::{BLOBS, FOLDERS, under_way};
 
 /// More than any model has; a home directory has more.
 const MAX_FILES: usize = 100_000;
@@ -36,23 +37,28 @@ pub fn top(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// What the choice of a model's files stands on: the names at the top, the safetensors files in folders, and what
-/// downloads under way leave, in the hub's cache too. Hidden folders but those of downloads are passed over.
+/// downloads under way leave, there and in the hub's cache too. Hidden folders but those of downloads are passed over.
 pub fn for_choice(dir: &Path) -> Result<Vec<String>> {
     let mut names = top(dir)?;
     for folder in names.clone().iter().filter(|name| !name.starts_with('.') && dir.join(name).is_dir()) {
         weights_in(&dir.join(folder), folder, FOLDERS_DEPTH, &mut names);
     }
-    for folder in UNDER_WAY_FOLDERS {
-        if dir.join(folder).is_dir() {
-            let found = files_below(&dir.join(folder))?;
-            names.extend(found.names.into_iter().map(|name| format!("{folder}{name}")));
-        }
-    }
+    names.extend(in_under_way_folders(dir)?);
     names.extend(unfinished_blobs(dir));
     Ok(names)
 }
 
-/// The safetensors files in a folder and below it. What can't be looked at holds none: only the top must be readable.
+/// What lies in the folders of unfinished downloads, as paths from the model's directory.
+pub fn in_under_way_folders(dir: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for folder in FOLDERS.iter().filter(|folder| dir.join(folder).is_dir()) {
+        let found = files_below(&dir.join(folder))?;
+        names.extend(found.names.into_iter().map(|name| format!("{folder}{name}")));
+    }
+    Ok(names)
+}
+
+/// The safetensors files in a folder and below it, and what is left of unfinished ones. What can't be looked at holds none: only the top must be readable.
 /// Links to folders are not followed, so that there are no rings.
 fn weights_in(dir: &Path, prefix: &str, depth: usize, names: &mut Vec<String>) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
@@ -63,7 +69,9 @@ fn weights_in(dir: &Path, prefix: &str, depth: usize, names: &mut Vec<String>) {
             Ok(kind) if kind.is_dir() && depth > 0 && !name.starts_with('.') => {
                 weights_in(&entry.path(), &path, depth - 1, names);
             }
-            Ok(kind) if !kind.is_dir() && is_weights(&name) && names.len() < MAX_FILES => names.push(path),
+            Ok(kind) if !kind.is_dir() && names.len() < MAX_FILES => {
+                names.extend((is_weights(&name) || under_way(&path).is_some()).then_some(path));
+            }
             _ => {}
         }
     }
@@ -132,6 +140,16 @@ fn walk(
         }
     }
     Ok(())
+}
+
+/// Where a path goes through what is no directory, which that is and what to do.
+pub fn explain_no_directory(path: &Path) -> Option<String> {
+    let file = path.ancestors().skip(1).find(|above| above.exists() && !above.is_dir())?;
+    Some(format!(
+        "{} is no directory, and checkpoints lie in directories: name another one to look for {} in",
+        file.display(),
+        path.file_name().unwrap_or_default().to_string_lossy()
+    ))
 }
 
 fn utf8_name(path: &Path) -> Result<Option<String>> {

@@ -36,9 +36,16 @@ pub struct Manifest {
     /// The safetensors files it was saved from: lets `export` give back the very same files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+    /// A digest of the bytes of `tensor_index.json`, which says of what types and shapes the tensors are. Version 0.1
+    /// wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index_digest: Option<Digest>,
     /// The files beside the weights, so that it is known which may go when it is replaced. Version 0.1 wrote none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beside: Option<Vec<String>>,
+    /// A digest of each of those, so that none goes that somebody has edited since. Version 0.1 wrote none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub beside_digests: BTreeMap<String, Digest>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,7 +89,9 @@ impl Manifest {
             tensors,
             made_from: String::new(),
             source: None,
+            index_digest: None,
             beside: None,
+            beside_digests: BTreeMap::new(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Reading a manifest, and holding it against the files and the index beside it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use crate::checkpoint::listing::Bounds;
 use crate::checkpoint::manifest::{KNOWN, Manifest, VERSION};
-use crate::checkpoint::names::{MANIFEST_FILE, partition_name};
-use crate::checkpoint::{DataFile, json, malformed};
+use crate::checkpoint::names::{INDEX_FILE, MANIFEST_FILE, partition_name};
+use crate::checkpoint::{DType, DataFile, Tensor, json, malformed, safetensors};
 use crate::os::digest;
 
 /// The manifest of a directory, if it has one.
@@ -112,5 +112,44 @@ pub(super) fn check(manifest: &Manifest, path: &Path, files: &[DataFile], names:
             Err(malformed(path, format!("names the tensor '{name}', which the index lacks")))
         }
         (None, None) => Ok(()),
+    }
+}
+
+/// Refuses an index that is not the one that the manifest was saved with: types and shapes stand only there. Where the
+/// manifest has no digest of it (version 0.1), the recorded headers of what it was saved from say the same.
+pub(super) fn check_index(manifest: &Manifest, index: &Path, text: &[u8], tensors: &[Tensor]) -> Result<()> {
+    let other = |how: String| {
+        let what = format!(
+            "{how}: it is another save's, or was changed since; copy {INDEX_FILE} and {MANIFEST_FILE} of one save, or save \
+             the model again"
+        );
+        malformed(index, what)
+    };
+    match manifest.index_digest {
+        Some(wanted) if digest::digest(text) == wanted => return Ok(()),
+        Some(_) => return Err(other(format!("not the index that {MANIFEST_FILE} was saved with"))),
+        None => {}
+    }
+    let Some(source) = &manifest.source else { return Ok(()) };
+    // A tensor may stand in several headers, of which one counted.
+    let mut recorded: HashMap<String, Vec<(DType, Vec<u64>)>> = HashMap::new();
+    for shard in &source.shards {
+        // A header that can't be read says nothing; `export` says what is wrong with it.
+        for (spec, ..) in safetensors::header_tensors(index, &shard.header).unwrap_or_default() {
+            recorded.entry(spec.name).or_default().push((spec.dtype, spec.shape));
+        }
+    }
+    let fits = |tensor: &&Tensor| {
+        recorded.get(&tensor.name).is_none_or(|specs| {
+            let is_it = |(dtype, shape): &(DType, Vec<u64>)| *dtype == tensor.dtype && *shape == tensor.shape;
+            tensor.is_contiguous() && specs.iter().any(is_it)
+        })
+    };
+    match tensors.iter().find(|tensor| !fits(tensor)) {
+        Some(tensor) => Err(other(format!(
+            "tensor '{}' has not the type, shape and strides of what {MANIFEST_FILE} was saved from",
+            tensor.name
+        ))),
+        None => Ok(()),
     }
 }

@@ -46,66 +46,6 @@ pub fn is_index(name: &str) -> bool {
     index_stem(name).is_some()
 }
 
-/// What programs put behind the name of a file that they are still fetching, or have beside it until it is whole.
-const UNDER_WAY: [&str; 13] = [
-    ".aria2",
-    ".incomplete",
-    ".part",
-    ".partial",
-    ".crdownload",
-    ".download",
-    ".downloading",
-    ".opdownload",
-    ".filepart",
-    ".!ut",
-    ".!qb",
-    ".tmp",
-    ".temp",
-];
-
-/// Where `hf download --local-dir` and modelscope keep what they are fetching, below the model's directory.
-pub const UNDER_WAY_FOLDERS: [&str; 2] = [".cache/huggingface/download/", "._____temp/"];
-
-/// Where the hub's cache keeps content, seen from a snapshot.
-pub const BLOBS: &str = "../../blobs/";
-
-/// Of what an unfinished download is, told by its path from the model's directory.
-#[derive(Debug, PartialEq, Eq)]
-pub enum UnderWay<'a> {
-    /// Of this safetensors file, or this index of such.
-    Of(&'a str),
-    /// The hub's newer clients give no name.
-    Unknown,
-}
-
-/// Whether this is what an unfinished download of weights or of their index leaves.
-pub fn under_way(path: &str) -> Option<UnderWay<'_>> {
-    if let Some(blob) = path.strip_prefix(BLOBS) {
-        return blob.ends_with(".incomplete").then_some(UnderWay::Unknown);
-    }
-    let folder = UNDER_WAY_FOLDERS.iter().find_map(|folder| path.strip_prefix(folder));
-    let name = folder.unwrap_or(path);
-    let lower = name.to_ascii_lowercase();
-    let Some(end) = UNDER_WAY.iter().find(|end| lower.ends_with(**end)) else {
-        // What modelscope has in its folder has its own name.
-        return (folder.is_some() && path.starts_with(UNDER_WAY_FOLDERS[1]) && is_weights(name))
-            .then_some(UnderWay::Of(name));
-    };
-    let head = &name[..name.len() - end.len()];
-    // The hub's older clients put an etag between.
-    match lower[..head.len()].rfind(SUFFIX) {
-        Some(_) if is_index(head) => Some(UnderWay::Of(head)),
-        Some(at) if head[at + SUFFIX.len()..].find('/').is_none() => {
-            Some(UnderWay::Of(&head[..at + SUFFIX.len()]))
-        }
-        _ => {
-            // `<hash of the name>=.<etag>.incomplete`
-            let nameless = folder.is_some() && head.contains("=.");
-            nameless.then_some(UnderWay::Unknown)
-        }
-    }
-}
-
 /// `model` where this is `model.fp16`.
 pub fn variant_of(stem: &str) -> Option<&str> {
     let (plain, variant) = stem.rsplit_once('.')?;
@@ -133,34 +73,5 @@ mod tests {
         assert_eq!(index_stem("m.safetensors.index.json"), Some(("m", None)));
         assert_eq!(index_stem("m.safetensors.index.fp16.json"), Some(("m", Some("fp16"))));
         assert_eq!(index_stem("pytorch_model.bin.index.json"), None);
-    }
-
-    #[test]
-    fn unfinished_downloads_are_told_by_their_names() {
-        for (path, of) in [
-            ("model.safetensors.aria2", "model.safetensors"),
-            ("b.safetensors.part", "b.safetensors"),
-            ("B.SAFETENSORS.crdownload", "B.SAFETENSORS"),
-            ("model.safetensors.index.json.part", "model.safetensors.index.json"),
-            (".cache/huggingface/download/b.safetensors.0a1b.incomplete", "b.safetensors"),
-            (".cache/huggingface/download/l/b.safetensors.0a1b.incomplete", "l/b.safetensors"),
-            ("._____temp/b.safetensors", "b.safetensors"),
-        ] {
-            assert_eq!(under_way(path), Some(UnderWay::Of(of)), "{path}");
-        }
-        for path in [".cache/huggingface/download/Xyz123=.0a1b.incomplete", "../../blobs/0a1b.incomplete"] {
-            assert_eq!(under_way(path), Some(UnderWay::Unknown), "{path}");
-        }
-        for path in [
-            "model.safetensors",
-            "pytorch_model.bin.part",
-            "notes.tmp",
-            ".cache/huggingface/download/b.safetensors.metadata",
-            ".cache/huggingface/download/b.safetensors.lock",
-            "x.safetensors/readme.tmp",
-            "../../blobs/0a1b",
-        ] {
-            assert_eq!(under_way(path), None, "{path}");
-        }
     }
 }

@@ -36,8 +36,15 @@ impl Checkpoint {
                     None => missing,
                 });
             }
-            Err(e) => return Err(e).with_context(|| format!("open the checkpoint {}", path.display())),
+            Err(e) => {
+                let what = || format!("open the checkpoint {}", path.display());
+                return Err(e).with_context(|| listing::explain_no_directory(path).unwrap_or_else(what));
+            }
         };
+        if !about.is_file() && !about.is_dir() {
+            let what = "neither a directory nor a regular file: name a checkpoint's directory, or one safetensors file";
+            return Err(malformed(path, what));
+        }
         let opened = if about.is_file() {
             safetensors::open_file(path, storage_path)
         } else if sllm::is_in(path)? {

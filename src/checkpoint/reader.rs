@@ -1,11 +1,12 @@
 //! Tensors' bytes, one range at a time: from a checkpoint's files by plain reads.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail};
 
-use crate::checkpoint::{Checkpoint, DataFile};
+use crate::checkpoint::{Checkpoint, DataFile, malformed};
 use crate::os::sys;
 
 /// Where tensors' bytes come from; asked by many threads at once.
@@ -47,7 +48,18 @@ impl TensorSource for TensorReader {
         };
         let file = &self.checkpoint.files[index];
         let at = tensor.offset - file.base + offset;
-        self.files[index].read_exact_at(out, at).with_context(|| {
+        let read = self.files[index].read_exact_at(out, at);
+        if read.as_ref().is_err_and(|e| e.kind() == ErrorKind::UnexpectedEof) {
+            return Err(malformed(
+                &file.path,
+                format!(
+                    "ends before byte {} by now: it was cut short while it was read; wait until nobody writes it, or fetch it \
+                     anew, and try again",
+                    at + out.len() as u64
+                ),
+            ));
+        }
+        read.with_context(|| {
             format!("read {} bytes at {at} of {} (tensor '{}')", out.len(), file.path.display(), tensor.name)
         })
     }
@@ -58,5 +70,27 @@ impl TensorSource for TensorReader {
             .iter()
             .zip(&self.files)
             .try_for_each(|(file, handle)| file.check_unchanged(handle))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_cut_short_while_it_is_read_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let header = br#"{"w":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}"#;
+        std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header, &[7; 9]].concat()).unwrap();
+        let reader = TensorReader::new(Checkpoint::open(dir.path()).unwrap()).unwrap();
+        let mut bytes = [0; 9];
+        reader.fill(0, 0, &mut bytes).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(62).unwrap();
+        let error = reader.fill(0, 0, &mut bytes).unwrap_err().to_string();
+        assert!(
+            error.contains("model.safetensors: ends before byte 70") && error.contains("try again"),
+            "{error}"
+        );
     }
 }

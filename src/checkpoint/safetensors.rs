@@ -12,9 +12,10 @@ use crate::checkpoint::json;
 use crate::checkpoint::json::UniquePairs;
 use crate::checkpoint::listing;
 use crate::checkpoint::listing::Bounds;
-use crate::checkpoint::names::{UnderWay, is_index, is_weights, under_way};
+use crate::checkpoint::names::{is_index, is_weights};
 use crate::checkpoint::select;
 use crate::checkpoint::shard_index::Index;
+use crate::checkpoint::under_way::is_under_way;
 use crate::checkpoint::{
     Checkpoint, Chosen, DType, DataFile, Layout, Stamp, Tensor, TensorSpec, contiguous_stride, finish,
     malformed, sniff,
@@ -41,8 +42,10 @@ pub(super) fn open_file(path: &Path, storage_path: Option<&Path>) -> Result<Chec
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = listing::list(dir).unwrap_or_default();
-    let names = beside.iter().filter_map(|path| path.file_name()?.to_str());
-    if let Some(name) = names.into_iter().find(|name| under_way(name) == Some(UnderWay::Of(&file))) {
+    let mut names: Vec<&str> = beside.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+    let in_folders = listing::in_under_way_folders(dir).unwrap_or_default();
+    names.extend(in_folders.iter().map(String::as_str));
+    if let Some(name) = names.into_iter().find(|name| is_under_way(name, &file)) {
         let what =
             format!("{name} beside it says that its download has not ended: let it end, or remove that");
         return Err(malformed(path, what));
@@ -170,6 +173,13 @@ pub fn read_header(path: &Path) -> Result<(u64, String)> {
         return Err(malformed(path, what));
     };
     let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER_BYTES && length <= bytes - 8 && after.first() == Some(&b'{') {
+        let what = format!(
+            "its header is {length} bytes long, and safetensors allows {MAX_HEADER_BYTES}: no reader takes it; save it in \
+             several files"
+        );
+        return Err(malformed(path, what));
+    }
     if length == 0 || length > MAX_HEADER_BYTES || length > bytes - 8 {
         let told = sniff::tell(&first, bytes).map(|what| format!("not a safetensors file, but {what}"));
         let plain = || {

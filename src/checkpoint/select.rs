@@ -10,11 +10,10 @@ use std::collections::BTreeSet;
 use anyhow::{Result, bail};
 
 use crate::checkpoint::families::{FAMILIES, is_of, is_of_variant};
-use crate::checkpoint::names::{
-    BLOBS, MAIN_INDEX, UNDER_WAY_FOLDERS, UnderWay, index_stem, is_weights, under_way, variant_of,
-};
+use crate::checkpoint::names::{MAIN_INDEX, index_stem, is_weights, variant_of};
 use crate::checkpoint::shard_index::Index;
 use crate::checkpoint::shard_sets::numbered;
+use crate::checkpoint::under_way::{BLOBS, FOLDERS, UnderWay, is_under_way, under_way};
 use crate::checkpoint::{beside, families, shard_index, shard_sets};
 
 /// The weights of a model.
@@ -79,23 +78,34 @@ fn is_hidden(path: &str) -> bool {
     path.split('/').any(|part| part.starts_with('.'))
 }
 
-/// Refuses what a download that has not ended may change: a chosen file, or a choice that is not surely whole.
+/// Refuses what a download or copy that has not ended may change: a chosen file, or a choice that is not surely whole.
 fn check_under_way(chosen: &Weights, names: &[String]) -> Result<()> {
-    let is_in_reach = |name: &&String| {
-        !name.contains('/') || UNDER_WAY_FOLDERS.iter().chain([&BLOBS]).any(|folder| name.starts_with(folder))
+    let own = chosen.names();
+    // In a folder of the model's, what is not of a chosen file may be of another model.
+    let is_in_reach = |name: &str| {
+        !name.contains('/') || FOLDERS.iter().chain([&BLOBS]).any(|folder| name.starts_with(folder))
     };
-    for name in names.iter().filter(is_in_reach) {
-        let is_own = match under_way(name) {
-            None => continue,
-            Some(UnderWay::Of(file)) => chosen.names().iter().any(|own| own == file),
-            Some(UnderWay::Unknown) => false,
-        };
-        if is_own || !chosen.is_surely_whole() {
+    for name in names {
+        let Some(found) = under_way(name) else { continue };
+        if let Some(file) = own.iter().find(|file| is_under_way(name, file)) {
             bail!(
-                "{name} belongs to a download that has not ended, so {}: let it end, or remove {name} if it is left from \
-                 one that did",
-                if is_own { "a file of the model is not whole" } else { "files of the model may be missing" }
+                "{name} belongs to a download or a copy of {file} that has not ended, so that is not whole, or older than \
+                 the other files: let it end, or remove {name} if it is left from one that did"
             );
+        }
+        if chosen.is_surely_whole() || !is_in_reach(name) {
+            continue;
+        }
+        match found {
+            UnderWay::StandsFor(file) if names.contains(&file) => {}
+            UnderWay::StandsFor(file) => bail!(
+                "{name} stands for {file}, which is not there, so files of the model may be missing: unpack it or fetch \
+                 {file}, or remove {name} if it is no part of the model"
+            ),
+            UnderWay::Of(_) | UnderWay::Unknown => bail!(
+                "{name} belongs to a download or a copy that has not ended, so files of the model may be missing: let it \
+                 end, or remove {name} if it is left from one that did"
+            ),
         }
     }
     Ok(())

@@ -77,6 +77,9 @@ pub fn parse(file: &str, text: &str) -> Result<(Vec<(String, String)>, serde_jso
         metadata: serde_json::Value,
         weight_map: UniquePairs<String>,
     }
+    if let Some(told) = sniff::merge_conflict(text) {
+        bail!("{file}: {told}");
+    }
     // Some editors begin a text with a byte order mark.
     let text = text.trim_start_matches('\u{feff}');
     let ShardIndex { metadata, weight_map: UniquePairs(pairs) } = match serde_json::from_str(text) {
@@ -92,6 +95,12 @@ pub fn parse(file: &str, text: &str) -> Result<(Vec<(String, String)>, serde_jso
             None => bail!("{file}: not the JSON that belongs here: {e}: fetch it anew"),
         },
     };
+    // `./model-1-of-2` is `model-1-of-2`.
+    let plain = |path: String| match path.split('/').any(|part| part == ".") {
+        true => path.split('/').filter(|part| *part != ".").collect::<Vec<_>>().join("/"),
+        false => path,
+    };
+    let pairs: Vec<(String, String)> = pairs.into_iter().map(|(name, file)| (name, plain(file))).collect();
     if pairs.is_empty() {
         bail!("{file}: its weight_map names no tensor, so it says nothing of the weights; fetch it anew");
     }

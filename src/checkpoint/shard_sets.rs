@@ -1,10 +1,11 @@
 //! Files of one set, by their names: `model-00001-of-00002.safetensors` and all that says "number of total" in whatever
-//! spelling, and files that count up without a total.
+//! spelling.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 
+use crate::checkpoint::count_up::{MAX_DIGITS, is_rest};
 use crate::checkpoint::names::{SUFFIX, variant_of, weights_stem};
 
 /// What the names of one set of shards share: `model`, `00002` and `` of `model-00001-of-00002.safetensors`.
@@ -55,11 +56,12 @@ pub fn is_numbered(name: &str) -> bool {
     numbered(name).is_some_and(|(set, _)| set.total.parse() != Ok(1))
 }
 
-/// The name of a shard that stands alone: `model-00001.safetensors`, which nobody takes for a whole model.
+/// The name of a shard that stands alone: `model-2.safetensors`, which nobody misses others of.
 pub fn without_total(name: &str) -> String {
     numbered(name).map_or(name.to_string(), |(set, number)| {
-        let stem = if set.stem.is_empty() { "shard" } else { &set.stem };
-        format!("{stem}-{number:05}{SUFFIX}")
+        let named = |stem: &str| format!("{stem}-{number}{SUFFIX}");
+        let own = Some(named(&set.stem)).filter(|name| !set.stem.is_empty() && !is_rest(name));
+        own.unwrap_or_else(|| named("shard"))
     })
 }
 
@@ -125,86 +127,4 @@ pub fn unnamed<'a>(named: impl Iterator<Item = &'a str>, there: &[&str]) -> Unna
         may_lack.then(|| of(total, first, ""))
     });
     Unnamed { surely: gap.or(beside), perhaps }
-}
-
-/// Longer runs of digits are no numbers of files.
-const MAX_DIGITS: usize = 18;
-
-/// A name's text and the numbers in it, in turn.
-fn pieces(name: &str) -> (Vec<&str>, Vec<u64>) {
-    let stem = weights_stem(name).unwrap_or(name);
-    let (mut texts, mut numbers, mut start, mut at) = (Vec::new(), Vec::new(), 0, 0);
-    while let Some(first) = stem[at..].find(|c: char| c.is_ascii_digit()).map(|found| at + found) {
-        let digits = stem[first..].bytes().take_while(u8::is_ascii_digit).count();
-        at = first + digits;
-        if digits <= MAX_DIGITS {
-            texts.push(&stem[start..first]);
-            numbers.extend(stem[first..at].parse::<u64>());
-            start = at;
-        }
-    }
-    texts.push(&stem[start..]);
-    (texts, numbers)
-}
-
-/// Refuses files that count up without saying to what, such as `layer_1` and `layer_3`, where one is missing. Files are
-/// of one kind when only numbers in their names differ.
-pub fn check_gapless(names: &[&str]) -> Result<()> {
-    let mut kinds: BTreeMap<Vec<&str>, BTreeMap<Vec<u64>, &str>> = BTreeMap::new();
-    for name in names {
-        let (texts, numbers) = pieces(name);
-        if let Some(other) = kinds.entry(texts).or_default().insert(numbers, name) {
-            bail!("{other} and {name} have the same number: keep the one you mean");
-        }
-    }
-    kinds.iter().try_for_each(|(texts, files)| check_kind(texts, files))
-}
-
-fn check_kind(texts: &[&str], files: &BTreeMap<Vec<u64>, &str>) -> Result<()> {
-    let column =
-        |place: usize| (place, files.keys().map(|numbers| numbers[place]).collect::<BTreeSet<u64>>());
-    // Those in which the names differ.
-    let columns: Vec<(usize, BTreeSet<u64>)> =
-        (0..texts.len() - 1).map(column).filter(|(_, column)| column.len() > 1).collect();
-    let mut of_files = files.values().copied();
-    let (Some(first), Some(second)) = (of_files.next(), of_files.next()) else { return Ok(()) };
-    // Meta's files count from `consolidated.00` on; any other may count from 1.
-    let lowest = if texts[0] == "consolidated." { 0 } else { 1 };
-    if let [(place, column)] = columns.as_slice() {
-        let low = column.first().copied().unwrap_or(0);
-        let gap = column.iter().zip(column.iter().skip(1)).find(|(low, high)| *high - *low > 1);
-        let remedy = "fetch it, or put an index beside that says which files are the model";
-        if let Some((before, _)) = gap {
-            let around = files.iter().skip_while(|(numbers, _)| numbers[*place] != *before);
-            let [one, two] = [0, 1].map(|i| around.clone().nth(i).map_or("", |(_, name)| name));
-            bail!("{one} and {two} count up, and number {} is missing between them: {remedy}", before + 1);
-        }
-        if low > lowest {
-            bail!("{first} and {second} count up, and number {} is missing before them: {remedy}", low - 1);
-        }
-        return Ok(());
-    }
-    let is_run = |(_, column): &(usize, BTreeSet<u64>)| {
-        let (low, high) = (column.first().copied().unwrap_or(0), column.last().copied().unwrap_or(0));
-        low <= lowest && high - low + 1 == column.len() as u64
-    };
-    let is_grid = columns.iter().all(is_run)
-        && columns.iter().map(|(_, column)| column.len() as u128).product::<u128>() == files.len() as u128;
-    if !is_grid && !are_ranges(files) {
-        bail!(
-            "{first} and {second} differ in more than one number, so nobody can tell whether files are missing between \
-             them: put an index beside that says which files are the model, or name one file"
-        );
-    }
-    Ok(())
-}
-
-/// `layers-0-3`, `layers-4-7`: each begins where the one before ends.
-fn are_ranges(files: &BTreeMap<Vec<u64>, &str>) -> bool {
-    let ends = |numbers: &Vec<u64>| Some((*numbers.iter().rev().nth(1)?, *numbers.last()?));
-    let ranges: Option<Vec<(u64, u64)>> = files.keys().map(ends).collect();
-    ranges.is_some_and(|ranges| {
-        let starts_low = ranges.first().is_some_and(|(first, _)| *first <= 1);
-        starts_low && ranges.windows(2).all(|pair| pair[1].0 == pair[0].1 + 1)
-    })
 }

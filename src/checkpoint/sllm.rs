@@ -37,7 +37,8 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
     let bounds = Bounds::new(dir, storage_path)?;
     let index = dir.join(INDEX_FILE);
     bounds.check(&index)?;
-    let UniquePairs(entries) = json::read::<UniquePairs<IndexEntry>>(&index)?;
+    let text = json::read_bytes(&index)?;
+    let UniquePairs(entries) = json::parse::<UniquePairs<IndexEntry>>(&index, &text)?;
     let files = partitions(dir, &index)?;
     files.iter().try_for_each(|file| bounds.check(&file.path))?;
     let manifest = manifest_check::read(dir, &bounds)?;
@@ -47,6 +48,9 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
     }
     let tensors =
         entries.into_iter().map(|(name, entry)| tensor(&index, name, entry)).collect::<Result<Vec<_>>>()?;
+    if let Some(manifest) = &manifest {
+        manifest_check::check_index(manifest, &index, &text, &tensors)?;
+    }
     // Where the manifest says how long each file is, they are what they were.
     let (tensors, lost) = match manifest {
         Some(_) => (tensors, Vec::new()),
@@ -139,7 +143,16 @@ fn check_partitions(files: &[DataFile], tensors: &[Tensor]) -> Result<()> {
     ends.sort_unstable();
     let holds_none = |file: &&DataFile| ends.last().is_some_and(|(offset, _)| *offset < file.base);
     if let Some(file) = files.iter().skip(1).find(holds_none) {
-        let what = "holds none of the index's tensors: remove it if it is left from an earlier save";
+        let what = match tensors.iter().find(|t| t.offset < file.base && t.end() > file.base) {
+            Some(tensor) => format!(
+                "the partitions do not fit the index: tensor '{}' would begin before it and end in it, so one of them is \
+                 from another save, was cut short or grew; copy all of them anew, or save the model again",
+                tensor.name
+            ),
+            None => "holds none of the index's tensors: remove it if it is left from an earlier save; if not, one before it \
+                     grew, and all of them must be copied anew"
+                .to_string(),
+        };
         return Err(malformed(&file.path, what));
     }
     let is_paged = files.iter().all(|file| file.bytes.is_multiple_of(DIRECT_ALIGN));

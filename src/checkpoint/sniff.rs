@@ -9,8 +9,13 @@ pub fn tell(first: &[u8], file_bytes: u64) -> Option<String> {
     if first.get(6..9) == Some(b"\0\0{") {
         return None;
     }
-    let text = String::from_utf8_lossy(first).trim_start_matches('\u{feff}').trim_start().to_lowercase();
+    let shown = String::from_utf8_lossy(first);
+    let shown = shown.trim_start_matches('\u{feff}').trim_start();
+    let text = shown.to_lowercase();
     let begins = |with: &[u8]| first.starts_with(with);
+    if let Some(told) = merge_conflict(shown) {
+        return Some(told);
+    }
     let what = if text.starts_with("version https://git-lfs") {
         "a Git LFS pointer, not the weights themselves: run `git lfs pull` where it was cloned, or fetch it anew"
     } else if begins(b"GGUF") {
@@ -39,7 +44,7 @@ pub fn tell(first: &[u8], file_bytes: u64) -> Option<String> {
     } else if begins(b"\xff\xfe") || begins(b"\xfe\xff") {
         "text in UTF-16: save it as UTF-8"
     } else if is_text(first) {
-        let line = text.lines().next().unwrap_or_default();
+        let line = shown.lines().next().unwrap_or_default();
         let shown: String = line.chars().take(SHOWN_CHARS).collect();
         return Some(format!(
             "text that begins '{shown}' (an answer of a server, saved by a download that failed): fetch it anew \
@@ -49,6 +54,15 @@ pub fn tell(first: &[u8], file_bytes: u64) -> Option<String> {
         return None;
     };
     Some(format!("{what} ({file_bytes} bytes)"))
+}
+
+/// What to say of a text with a merge conflict of git's; `None` where it has none.
+pub fn merge_conflict(text: &str) -> Option<String> {
+    let line = text.lines().find(|line| line.starts_with("<<<<<<< "))?;
+    let shown: String = line.chars().take(SHOWN_CHARS).collect();
+    Some(format!(
+        "a merge that git could not finish (it has the line '{shown}'): resolve the conflict, or fetch the file anew"
+    ))
 }
 
 /// How much of a text is shown.
@@ -83,7 +97,7 @@ mod tests {
         }
         let tar = [&b"model/"[..], &[0; 251], b"ustar\x0000"].concat();
         for (first, words) in [
-            (&b"Access to model is restricted."[..], "text that begins 'access to model is restricted.'"),
+            (&b"Access to model is restricted."[..], "text that begins 'Access to model is restricted.'"),
             (b"\xff\xfe{\0", "UTF-16"),
             (&tar, "tar archive"),
         ] {

@@ -70,12 +70,15 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
                 "to        {gpus:?}, {placement:?}; contexts up in {context_s:.2} s, not counted above"
             ));
         }
-        if let Some((checked, against)) = &verified {
-            print::tell_findings(&checked.wrong);
-            print::say(format_args!(
-                "verified  {} ({against})",
-                if good { "every tensor" } else { "FAILED" }
-            ));
+        match &verified {
+            Some((checked, against)) => {
+                print::tell_findings(&checked.wrong);
+                print::say(format_args!(
+                    "verified  {} ({against})",
+                    if good { "every tensor" } else { "FAILED" }
+                ));
+            }
+            None => print::say("verified  no: the bytes were not checked; --verify checks every tensor"),
         }
     }
     Ok(if good { Outcome::Yes } else { Outcome::No })

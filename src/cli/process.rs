@@ -13,6 +13,7 @@ pub fn prepare() {
     // It sets the variable that keeps cuFile's log out of the working directory.
     let _ = crate::cufile::claim_log();
     sys::end_on_closed_pipe();
+    sys::fail_at_file_size_limit();
     say_when_output_fails();
 }
 

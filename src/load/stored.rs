@@ -81,7 +81,11 @@ fn read_chunk(
     while done < bytes {
         let room = &mut buffer[done as usize..room_bytes];
         match sources.read(file, offset + done, bytes - done, room) {
-            Ok(0) => bail!("{} ends at byte {}: it was cut short", path.display(), offset + done),
+            Ok(0) => bail!(
+                "{} ends at byte {}: it was cut short; fetch or save it anew",
+                path.display(),
+                offset + done
+            ),
             Ok(n) => done += n,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => {

@@ -160,7 +160,7 @@ fn work<E: Engine>(
             let (path, at) = (&files[job.file].path, job.file_offset + done);
             match worker.read(&mut job, done) {
                 Ok(0) => bail!(
-                    "{} ends at byte {at}, {} bytes short of what its index promises: it was cut short",
+                    "{} ends at byte {at}, {} bytes short of what its index promises: it was cut short; fetch or save it anew",
                     path.display(),
                     job.bytes - done
                 ),

@@ -154,6 +154,13 @@ pub fn end_on_closed_pipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
+/// Lets a write past the limit on the size of files (`ulimit -f`) fail like one to a full disk, where the kernel would
+/// end the process. Call first in `main`.
+pub fn fail_at_file_size_limit() {
+    // SAFETY: ignores a signal, which runs no code of ours, before any other thread exists.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Makes a directory's entries durable, where the file system can do that to directories.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     match File::open(dir)?.sync_all() {

@@ -64,18 +64,20 @@ pub fn export(
         _ => sharded(&checkpoint, origin.as_ref(), max_shard_bytes.unwrap_or(DEFAULT_SHARD_BYTES))?,
     };
     let total_bytes = sum(shards.files.iter().map(|f| f.bytes))?;
-    check_space(to, total_bytes)?;
+    let beside = sidecars::of(&checkpoint)?;
+    let needed_bytes = total_bytes.saturating_add(sidecars::bytes(&beside.carried));
+    check_space(to, needed_bytes)?;
     let staging = Staging::new(to, overwrite)?;
     staging.notes.iter().for_each(|note| progress.note(note));
-    let beside = sidecars::of(&checkpoint)?;
     let sizes: Vec<u64> = checkpoint.tensors.iter().map(Tensor::data_bytes).collect();
     let reader = TensorReader::new(checkpoint)?;
     let meter = progress.begin(&format!("export to {}", to.display()), total_bytes, Unit::Bytes);
     let written = write_files(staging.path(), &shards.files, &reader, &sizes, cancel, &meter)
-        .map_err(|e| explain_full_disk(e, staging.path(), total_bytes))
+        .map_err(|e| explain_full_disk(e, staging.path(), needed_bytes))
         .with_context(|| format!("export to {}", to.display()))?;
     check_copied(&reader, &written.tensors, cancel)?;
-    sidecars::copy(&beside.carried, staging.path(), cancel)?;
+    sidecars::copy(&beside.carried, staging.path(), cancel)
+        .map_err(|e| explain_full_disk(e, staging.path(), needed_bytes))?;
     if let Some((name, text)) = &shards.index {
         write_synced(&staging.path().join(name), text.as_bytes())?;
     }

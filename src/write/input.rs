@@ -11,7 +11,8 @@ use crate::checkpoint::{Checkpoint, DType, Layout, safetensors};
 use crate::load::verify::read_digests;
 use crate::os::cancel::Cancel;
 use crate::os::digest::Digest;
-use crate::write::sidecars::{Sidecar, Sidecars};
+use crate::write::sidecars;
+use crate::write::sidecars::Sidecars;
 
 /// A tensor to be saved. Tied ones name the tensor whose bytes they share.
 pub struct InputTensor {
@@ -82,7 +83,7 @@ impl Input {
 
     /// Bytes of the files that go beside the weights.
     pub fn sidecar_bytes(&self) -> u64 {
-        self.sidecars.carried.iter().map(Sidecar::bytes).sum()
+        sidecars::bytes(&self.sidecars.carried)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A source of tensors laid out in partitions, whole or not at all.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use crate::checkpoint::manifest::{Manifest, Partition};
 use crate::checkpoint::modules::{cut, module_of, order};
 use crate::checkpoint::sllm::{INDEX_FILE, IndexEntry, partition_name, to_torch};
 use crate::os::cancel::Cancel;
+use crate::os::digest;
 use crate::os::digest::Digest;
 use crate::os::progress::{Progress, Unit};
 use crate::os::sys;
@@ -70,10 +72,19 @@ pub fn check_space(storage_path: &Path, needed_bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Adds needed and free bytes to the error of a disk that filled up under way.
+/// Adds needed and free bytes to the error of a disk that filled up under way, and to that of a file that grew past a
+/// limit what that may be.
 pub(super) fn explain_full_disk(error: anyhow::Error, dir: &Path, needed_bytes: u64) -> anyhow::Error {
-    let is_full = |e: &std::io::Error| e.kind() == std::io::ErrorKind::StorageFull;
-    let full = error.chain().any(|e| e.downcast_ref().is_some_and(is_full));
+    let has = |kind: ErrorKind| {
+        error.chain().any(|e| e.downcast_ref().is_some_and(|e: &std::io::Error| e.kind() == kind))
+    };
+    if has(ErrorKind::FileTooLarge) {
+        return error.context(
+            "a file would grow larger than this process (`ulimit -f`) or this file system allows: raise the limit, write \
+             smaller files, or choose another place",
+        );
+    }
+    let full = has(ErrorKind::StorageFull);
     match sys::free_bytes(dir) {
         Ok(free_bytes) if full => error.context(format!(
             "the disk filled up: {needed_bytes} bytes were needed in all, {free_bytes} are free beside what was written \
@@ -161,7 +172,7 @@ pub fn save(
 ) -> Result<Saved> {
     let started = Instant::now();
     // What the index can't hold is refused before the first byte.
-    let index = index(input, layout)?;
+    let index = serde_json::to_vec(&index(input, layout)?)?;
     let staging = Staging::new(target, overwrite)?;
     staging.notes.iter().for_each(|note| progress.note(note));
     let meter = progress.begin(&format!("save {}", target.display()), layout.bytes(), Unit::Bytes);
@@ -172,10 +183,12 @@ pub fn save(
     let explain = |e| explain_full_disk(e, staging.path(), layout.bytes());
     let written = written.map_err(explain).with_context(|| format!("save {}", target.display()))?;
     check_against_source(input, &written.tensors)?;
-    sidecars::copy(&input.sidecars.carried, staging.path(), cancel)?;
-    let manifest = manifest(input, layout, written);
+    let beside_digests = sidecars::copy(&input.sidecars.carried, staging.path(), cancel).map_err(explain)?;
+    let mut manifest = manifest(input, layout, written);
+    manifest.index_digest = Some(digest::digest(&index));
+    manifest.beside_digests = beside_digests;
     write_synced(&staging.path().join(manifest::FILE), &serde_json::to_vec(&manifest)?)?;
-    write_synced(&staging.path().join(INDEX_FILE), &serde_json::to_vec(&index)?)?;
+    write_synced(&staging.path().join(INDEX_FILE), &index)?;
     check_opens(staging.path(), input.tensors.len())?;
     staging.publish()?;
     let elapsed_s = started.elapsed().as_secs_f64();

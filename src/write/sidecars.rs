@@ -1,6 +1,6 @@
 //! Files that go beside the weights: found with a checkpoint, and copied into a new one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::checkpoint::{Checkpoint, Stamp, beside, json, listing};
 use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::digest;
+use crate::os::digest::Digest;
 use crate::os::sys;
 
 /// A file that goes beside the weights.
@@ -31,6 +33,11 @@ impl Sidecar {
             Content::Text(text) => text.len() as u64,
         }
     }
+}
+
+/// Bytes of all of these.
+pub fn bytes(sidecars: &[Sidecar]) -> u64 {
+    sidecars.iter().map(Sidecar::bytes).sum()
 }
 
 /// What lies beside a checkpoint's weights.
@@ -76,19 +83,25 @@ pub fn of(checkpoint: &Checkpoint) -> Result<Sidecars> {
     Ok(sidecars)
 }
 
-/// Copies the files beside the weights, never over a file that is there.
-pub(super) fn copy(sidecars: &[Sidecar], dir: &Path, cancel: &Cancel) -> Result<()> {
+/// Copies the files beside the weights, never over a file that is there. The digest of each.
+pub(super) fn copy(sidecars: &[Sidecar], dir: &Path, cancel: &Cancel) -> Result<BTreeMap<String, Digest>> {
+    let mut digests = BTreeMap::new();
     for sidecar in sidecars {
         let to = dir.join(&sidecar.name);
         if let Some(parent) = to.parent() {
             std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
         }
-        match &sidecar.content {
-            Content::Text(text) => write_synced(&to, text.as_bytes())?,
+        let digest = match &sidecar.content {
+            Content::Text(text) => {
+                write_synced(&to, text.as_bytes())?;
+                digest::digest(text.as_bytes())
+            }
             Content::Copy(from, stamp) => copy_file(from, stamp, &to, cancel)?,
-        }
+        };
+        digests.insert(sidecar.name.clone(), digest);
     }
-    sync_folders(dir, sidecars.iter().map(|sidecar| sidecar.name.as_str()))
+    sync_folders(dir, sidecars.iter().map(|sidecar| sidecar.name.as_str()))?;
+    Ok(digests)
 }
 
 /// Makes the entries of the folders durable that these paths go through.
@@ -105,21 +118,48 @@ pub(super) fn sync_folders<'a>(dir: &Path, names: impl Iterator<Item = &'a str>)
 }
 
 /// Streamed: a file beside the weights may be large. One that changed since the weights were opened may belong to others.
-fn copy_file(from: &Path, stamp: &Stamp, to: &Path, cancel: &Cancel) -> Result<()> {
-    const BLOCK_BYTES: u64 = 16 << 20;
+fn copy_file(from: &Path, stamp: &Stamp, to: &Path, cancel: &Cancel) -> Result<Digest> {
     let mut source = sys::open_regular(from).with_context(|| format!("open {}", from.display()))?;
     let mut target = create_new(to)?;
-    loop {
+    let copied = in_blocks(&mut source, |block| {
         if cancel.is_set() {
-            bail!(Interrupted);
+            return Err(std::io::Error::other(Interrupted));
         }
-        let block = std::io::copy(&mut Read::by_ref(&mut source).take(BLOCK_BYTES), &mut target);
-        if block.with_context(|| format!("copy {} to {}", from.display(), to.display()))? == 0 {
-            break;
+        target.write_all(block)
+    });
+    if cancel.is_set() {
+        bail!(Interrupted);
+    }
+    let digest = copied.with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
+    stamp.check(from, &source)?;
+    target.sync_all().with_context(|| format!("sync {}", to.display()))?;
+    Ok(digest)
+}
+
+/// The digest of a file's bytes.
+pub(super) fn digest_of(path: &Path) -> Result<Digest> {
+    let mut file = sys::open_regular(path).with_context(|| format!("open {}", path.display()))?;
+    in_blocks(&mut file, |_| Ok(())).with_context(|| format!("read {}", path.display()))
+}
+
+/// Hands over what a file holds, block by block, and digests it.
+fn in_blocks(file: &mut File, mut take: impl FnMut(&[u8]) -> std::io::Result<()>) -> std::io::Result<Digest> {
+    const BLOCK_BYTES: u64 = 4 << 20;
+    let (mut block, mut sum, mut bytes) = (Vec::new(), 0u64, 0u64);
+    loop {
+        block.clear();
+        // Filled to the end, so that every block but the last has whole words.
+        let read = Read::by_ref(file).take(BLOCK_BYTES).read_to_end(&mut block)? as u64;
+        if read == 0 {
+            return Ok(digest::finish(sum, bytes));
+        }
+        take(&block)?;
+        sum = sum.wrapping_add(digest::partial(&block, bytes));
+        bytes += read;
+        if read < BLOCK_BYTES {
+            return Ok(digest::finish(sum, bytes));
         }
     }
-    stamp.check(from, &source)?;
-    target.sync_all().with_context(|| format!("sync {}", to.display()))
 }
 
 fn create_new(path: &Path) -> Result<File> {

@@ -1,6 +1,6 @@
 //! Whether a target may be written to: not over anything but a checkpoint, and never over what is read.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +10,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
 use crate::checkpoint::{Checkpoint, Layout, beside, json, listing, manifest, names, shard_sets, sllm};
+use crate::os::digest::Digest;
 use crate::os::sys;
+use crate::write::sidecars;
 
 /// Joins a name such as `facebook/opt-125m` below a directory, and refuses names that would leave it.
 pub fn place(storage_path: &Path, name: &str) -> Result<PathBuf> {
@@ -41,7 +43,7 @@ pub(super) fn standing(target: &Path) -> Result<Option<Metadata>> {
             found => found.map(Some).with_context(look),
         },
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).with_context(look),
+        Err(e) => Err(e).with_context(|| listing::explain_no_directory(target).unwrap_or_else(look)),
     }
 }
 
@@ -66,11 +68,21 @@ pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
         bail!("{} exists: choose another name, or replace it with --overwrite", target.display());
     }
     if !target.is_dir() {
-        bail!("{} is a file", target.display());
+        bail!(
+            "{} is a file, and only a checkpoint's directory is replaced: remove it yourself, or name another place",
+            target.display()
+        );
     }
     let files = everything_below(target)?;
     let known: Box<dyn Fn(&str) -> bool> = match recorded_files(target) {
-        Some(recorded) => Box::new(move |name| recorded.contains(name)),
+        Some(Recorded { files: recorded, beside_digests }) => {
+            check_unedited(target, &beside_digests)?;
+            // A folder may stand empty when its files were moved away.
+            Box::new(move |name| {
+                let is_left = || recorded.iter().any(|file| file.starts_with(name));
+                recorded.contains(name) || (name.ends_with('/') && is_left())
+            })
+        }
         None if files.is_empty() => Box::new(|_| false),
         None => {
             let (own, modules) = one_model(target)?;
@@ -147,21 +159,49 @@ fn everything_below(dir: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// What a save wrote into a directory, by its manifest; `None` where no manifest says.
-fn recorded_files(dir: &Path) -> Option<HashSet<String>> {
+/// What a save wrote into a directory, by its manifest.
+struct Recorded {
+    files: HashSet<String>,
+    /// What the files beside the weights held; of those of version 0.1 it is not known.
+    beside_digests: BTreeMap<String, Digest>,
+}
+
+/// `None` where no manifest says.
+fn recorded_files(dir: &Path) -> Option<Recorded> {
     #[derive(Deserialize)]
     struct Part {
         file: String,
     }
     #[derive(Deserialize)]
-    struct Recorded {
+    struct Parts {
         partitions: Vec<Part>,
         beside: Vec<String>,
+        #[serde(default)]
+        beside_digests: BTreeMap<String, Digest>,
     }
-    let recorded: Recorded = crate::checkpoint::json::read(&dir.join(manifest::FILE)).ok()?;
+    let recorded: Parts = crate::checkpoint::json::read(&dir.join(manifest::FILE)).ok()?;
     let parts = recorded.partitions.into_iter().map(|part| part.file);
     let own = [manifest::FILE, sllm::INDEX_FILE].map(str::to_string);
-    Some(parts.chain(recorded.beside).chain(own).collect())
+    let files = parts.chain(recorded.beside).chain(own).collect();
+    Some(Recorded { files, beside_digests: recorded.beside_digests })
+}
+
+/// Refuses where somebody wrote to files that were saved beside the weights. One that is gone is no loss.
+fn check_unedited(target: &Path, saved: &BTreeMap<String, Digest>) -> Result<()> {
+    let is_edited = |(name, saved): &(&String, &Digest)| {
+        let path = target.join(name);
+        path.symlink_metadata().is_ok() && !sidecars::digest_of(&path).is_ok_and(|found| found == **saved)
+    };
+    let edited: Vec<String> = saved.iter().filter(is_edited).map(|(name, _)| name.clone()).collect();
+    if !edited.is_empty() {
+        bail!(
+            "{} holds files that were changed since they were saved, and --overwrite does not delete those: move them \
+             away, or choose another name: {}",
+            target.display(),
+            beside::summary(&edited)
+        );
+    }
+    Ok(())
 }
 
 /// Refuses a target that is the source, holds it or lies in it: writing there would replace what is read.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
 use serde_json::{Value, json};
+use sha1::{Digest, Sha1};
 
 /// What must come of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +126,7 @@ impl World {
     /// Shares the tensors out to files with names as they come.
     fn lay_out(&mut self) {
         let count = self.rng.usize(1..5);
-        let name: Box<dyn Fn(usize) -> String> = match self.rng.u32(0..17) {
+        let name: Box<dyn Fn(usize) -> String> = match self.rng.u32(0..20) {
             12 => Box::new(move |i| format!("{:05}-of-{count:05}.safetensors", i + 1)),
             13 => Box::new(move |i| format!("model-part{}of{count}.safetensors", i + 1)),
             14 => Box::new(move |i| format!("model-{:05}-of-{count:05}-bf16.safetensors", i + 1)),
@@ -140,6 +141,9 @@ impl World {
             6 => Box::new(|i| format!("part_{}.safetensors", ["a", "b", "c", "d"][i])),
             7 => Box::new(|i| format!("model.layers.{i}/layer.safetensors")),
             8 => Box::new(|i| format!("model.layers.{i}.safetensors")),
+            17 => Box::new(|i| format!("consolidated.{i:02}.safetensors")),
+            18 => Box::new(|i| format!("model-rank-{i}-part-0.safetensors")),
+            19 => Box::new(move |i| format!("m{i}-mp{count}.safetensors")),
             single => {
                 let names = ["model", "weights", "adapter_model", "consolidated", "model.fp16", "lora"];
                 let name = format!("{}.safetensors", names[self.rng.usize(..names.len())]);
@@ -244,7 +248,7 @@ impl World {
                 self.put_new("original/model.safetensors", &file)
             }
             9 if self.is_surely_whole() => {
-                let (name, _) = self.a_download_of("model-00001-of-00009.safetensors");
+                let name = self.a_download_of("model-00001-of-00009.safetensors");
                 self.put_new(&name, b"half")
             }
             10 if self.index.is_some() || self.single.is_some() || self.is_of_model() => {
@@ -292,13 +296,18 @@ impl World {
         self.shards.iter().any(|(name, _)| name.contains("-00000-of-"))
     }
 
-    /// What an unfinished download of this file leaves, and whether it lies beside the file itself.
-    fn a_download_of(&mut self, file: &str) -> (String, bool) {
-        let endings = ["aria2", "part", "incomplete", "crdownload"];
+    /// What an unfinished download or copy of this file leaves.
+    fn a_download_of(&mut self, path: &str) -> String {
+        let endings = ["aria2", "part", "incomplete", "crdownload", "6eF5d2Ab", "lftp-pget-status"];
         let end = endings[self.rng.usize(..endings.len())];
-        match self.rng.u32(0..4) {
-            0 => (format!(".cache/huggingface/download/{file}.0a1b2c.incomplete"), false),
-            _ => (format!("{file}.{end}"), true),
+        let hub = [".cache/huggingface/download/", ".huggingface/download/"][self.rng.usize(..2)];
+        let (dir, file) = path.split_at(path.rfind('/').map_or(0, |at| at + 1));
+        match self.rng.u32(0..7) {
+            0 => format!("{hub}{path}.0a1b2c.incomplete"),
+            1 => format!("{hub}{dir}{}.0a1b2c.incomplete", short_hash(file)),
+            2 => format!("{dir}.{file}.Xa12bC"),
+            3 => [".rsync-partial/", "._____temp/", ".~tmp~/"][self.rng.usize(..3)].to_string() + path,
+            _ => format!("{path}.{end}"),
         }
     }
 
@@ -342,7 +351,7 @@ impl World {
         let shard = self.shards[self.rng.usize(..self.shards.len())].0.clone();
         let path = self.at(&shard);
         let named = self.index.is_some();
-        let what = match self.rng.u32(0..19) {
+        let what = match self.rng.u32(0..20) {
             0 => {
                 let bytes = fs::read(&path).unwrap();
                 let cut = self.rng.usize(1..=bytes.len());
@@ -416,26 +425,20 @@ impl World {
             12 if named => self.cut_index(&shard),
             13 | 14 => {
                 // Space is reserved first, and filled as the bytes come.
-                let (mut name, mut is_beside) = self.a_download_of(&shard);
-                if self.single.is_some() {
-                    (name, is_beside) = (format!("{shard}.aria2"), true);
-                }
+                let name = self.a_download_of(&shard);
                 let bytes = fs::read(&path).unwrap();
                 let header_bytes = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
                 let zeros = vec![0; bytes.len() - header_bytes];
                 fs::write(&path, [&bytes[..header_bytes], &zeros].concat()).unwrap();
-                // In a folder of the model nothing is looked for.
-                let is_seen = !is_beside || !shard.contains('/');
-                let name =
-                    if is_seen { name } else { format!(".cache/huggingface/download/{shard}.0.incomplete") };
                 self.put_new(&name, b"half")
             }
             15 if !self.is_surely_whole() => {
-                let (name, _) = self.a_download_of("part_e.safetensors");
+                let name = self.a_download_of("part_e.safetensors");
                 self.put_new(&name, b"half")
             }
             16 if named => self.cut_index_and_keep_its_total(&shard),
             17 if !named && shard.starts_with("model.layers.") => self.lose_a_layer(),
+            19 if !named => self.lose_number_0(),
             18 if !self.is_surely_whole() && !self.has("modules.json") => {
                 let file = self.stray("model.layers.0.weight");
                 self.put_new("model.layers.0/layer.safetensors", &file)
@@ -473,6 +476,15 @@ impl World {
         Some(format!("the index does not name {shard}, and its total counts it"))
     }
 
+    /// Of files that count from 0, the first is missing.
+    fn lose_number_0(&mut self) -> Option<String> {
+        let name = self.shards.iter().map(|(name, _)| name).min().cloned()?;
+        let is_first =
+            ["consolidated.00.", "model-rank-0-", "m0-mp"].iter().any(|head| name.starts_with(head));
+        (is_first && self.shards.len() > 1).then(|| fs::remove_file(self.at(&name)).unwrap())?;
+        Some(format!("{name} missing"))
+    }
+
     /// A layer in the middle is missing.
     fn lose_a_layer(&mut self) -> Option<String> {
         let last = self.shards.len().checked_sub(1).filter(|last| *last >= 2)?;
@@ -480,6 +492,16 @@ impl World {
         fs::remove_file(self.at(&name)).unwrap();
         Some(format!("{name} missing"))
     }
+}
+
+/// As huggingface_hub names what it is fetching: the SHA-1 of `<name>.metadata` in base64.
+fn short_hash(file: &str) -> String {
+    let hash = Sha1::digest(format!("{file}.metadata"));
+    let bits: String = hash.iter().map(|byte| format!("{byte:08b}")).collect();
+    let digits: Vec<u8> = (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').chain(*b"-_").collect();
+    // 160 bits are 26 digits and 4 bits more.
+    let six = |at: usize| usize::from_str_radix(&format!("{:0<6}", &bits[at..(at + 6).min(160)]), 2).unwrap();
+    (0..160).step_by(6).map(|at| char::from(digits[six(at)])).chain(['=']).collect()
 }
 
 /// A checkpoint in ServerlessLLM's layout as its writer or ours makes it, without a manifest, perhaps resized.

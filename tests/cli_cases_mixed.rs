@@ -1,0 +1,361 @@
+//! Directories that hold files of two saves, two revisions or two owners: told apart, and refused.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
+use serde_json::{Value, json};
+
+use common::{names_in, read_json, run, run_command, temp_dir, tree, write_odd_model};
+
+mod common;
+
+/// A safetensors file with one tensor of 64 bytes.
+fn shard(path: &Path, name: &str, dtype: Dtype) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let bytes: Vec<u8> = (0..64).collect();
+    let shape = vec![4, 64 * 8 / dtype.bitsize() / 4];
+    serialize_to_file([(name, TensorView::new(dtype, shape, &bytes).unwrap())], None, path).unwrap();
+}
+
+/// A model of these files, each with a tensor of the file's name.
+fn model(dir: &Path, files: &[&str]) {
+    let _ = fs::remove_dir_all(dir);
+    files.iter().for_each(|file| shard(&dir.join(file), file, Dtype::U8));
+}
+
+fn put(path: &Path, text: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// Changes a JSON file.
+fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
+    let mut value = read_json(path);
+    change(&mut value);
+    fs::write(path, value.to_string()).unwrap();
+}
+
+#[test]
+fn an_index_of_another_save_is_refused() {
+    let dir = temp_dir();
+    let saved = |name: &str| dir.path().join("models").join(name);
+    for (name, dtype) in [("half", Dtype::F16), ("brain", Dtype::BF16)] {
+        shard(&dir.path().join(name).join("model.safetensors"), "w", dtype);
+        run(dir.path(), &["save", "--model", name]).expect(0);
+    }
+    // Saved from ServerlessLLM's layout, there are no headers.
+    for name in ["half", "brain"] {
+        put(&dir.path().join(name).join("x/tensor.data_0"), [1; 64]);
+        let torch = if name == "half" { "torch.float16" } else { "torch.bfloat16" };
+        let index = json!({"w": [0, 64, [4, 8], [8, 1], torch]}).to_string();
+        put(&dir.path().join(name).join("x/tensor_index.json"), index);
+        let from = format!("./{name}/x");
+        run(dir.path(), &["save", "--model", &from, "--name", &format!("{name}-theirs")]).expect(0);
+    }
+    let index_of = |name: &str| saved(name).join("tensor_index.json");
+    let own = fs::read(index_of("brain")).unwrap();
+    let reshaped = |shape: [u64; 2], stride: [u64; 2]| {
+        json!({"w": [0, 64, shape, stride, "torch.bfloat16"]}).to_string().into_bytes()
+    };
+    let others = [fs::read(index_of("half")).unwrap(), reshaped([2, 16], [16, 1]), reshaped([4, 8], [1, 4])];
+    let commands: [&[&str]; 5] = [
+        &["load", "brain", "--gpus", "none"],
+        &["load", "brain", "--gpus", "none", "--verify"],
+        &["verify", "brain"],
+        &["save", "--model", "models/brain", "--name", "again"],
+        &["export", "brain", "--max-shard-size", "1GB", "--to", "back"],
+    ];
+    let manifest = saved("brain").join("sllm_gds.json");
+    for has_digest in [true, false] {
+        if !has_digest {
+            // As version 0.1 wrote it.
+            edit(&manifest, |manifest| {
+                manifest.as_object_mut().unwrap().remove("index_digest").unwrap();
+            });
+        }
+        for other in &others {
+            fs::write(index_of("brain"), other).unwrap();
+            for command in commands {
+                run(dir.path(), command).expect(2).one_error(&[
+                    "tensor_index.json",
+                    "another save's",
+                    "save the model again",
+                ]);
+            }
+        }
+        fs::write(index_of("brain"), &own).unwrap();
+        run(dir.path(), commands[1]).expect(0);
+    }
+    fs::copy(index_of("half-theirs"), index_of("brain-theirs")).unwrap();
+    run(dir.path(), &["verify", "brain-theirs"]).expect(2).one_error(&["another save's"]);
+}
+
+#[test]
+fn an_interrupted_update_of_a_shard_is_told_by_the_hubs_hashed_name() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    let load = ["load", "m", "--gpus", "none"];
+    let set = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    // As huggingface_hub 2.4 names it, of the second.
+    let hashed = "Dr_lZJDwE1cnGAQMwA77jJEQIk8=.0a1b.incomplete";
+    for (folder, below) in [
+        (".cache/huggingface/download", ""),
+        (".huggingface/download", ""),
+        (".cache/huggingface/download", "l/"),
+    ] {
+        let files = set.map(|file| format!("{below}{file}"));
+        model(&m, &[&files[0], &files[1]]);
+        let map = json!({ "weight_map": { &files[0]: &files[0], &files[1]: &files[1] } });
+        put(&m.join("model.safetensors.index.json"), map.to_string());
+        run(dir.path(), &load).expect(0);
+        let remains = format!("{folder}/{below}{hashed}");
+        put(&m.join(&remains), "half");
+        run(dir.path(), &load).expect(2).one_error(&[&remains, &files[1], "has not ended", "or remove"]);
+        run(dir.path(), &["save", "--model", "m"]).expect(2).one_error(&[&remains]);
+    }
+    // Of another file of the hub's, such as a tokenizer.
+    fs::remove_dir_all(m.join(".cache")).unwrap();
+    put(&m.join(".cache/huggingface/download/AAAAZJDwE1cnGAQMwA77jJEQIk8=.0a1b.incomplete"), "half");
+    run(dir.path(), &load).expect(0);
+    model(&m, &set);
+    put(&m.join(".cache/huggingface/download").join(hashed), "half");
+    let named = format!("m/{}", set[1]);
+    run(dir.path(), &["load", &named, "--gpus", "none"]).expect(2).one_error(&["has not ended"]);
+}
+
+#[test]
+fn one_file_of_several_is_refused_and_loads_where_it_is_named() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    for stem in [
+        "consolidated.01",
+        "model-00003",
+        "model-rank-3-part-0",
+        "mp_rank_02",
+        "model3-mp8",
+        "model-00002-of-XXXXX",
+    ] {
+        let file = format!("{stem}.safetensors");
+        model(&m, &[&file]);
+        let alone = ["load", &format!("m/{file}"), "--gpus", "none"];
+        run(dir.path(), &["load", "m", "--gpus", "none"]).expect(2).one_error(&[
+            &file,
+            "missing",
+            "name the file itself",
+        ]);
+        run(dir.path(), &["save", "--model", "m"]).expect(2).one_error(&[&file]);
+        run(dir.path(), &alone).expect(0);
+    }
+    for stem in ["consolidated.00", "model-00001", "model-2", "model-rank-0-part-0", "lora_epoch-000010"] {
+        model(&m, &[&format!("{stem}.safetensors")]);
+        run(dir.path(), &["load", "m", "--gpus", "none"]).expect(0);
+    }
+    // One shard of a set, saved by itself, comes back under a name that loads.
+    for (set, back) in [
+        (["m-part2of3.safetensors", "m-part3of3.safetensors"], "m-part-2.safetensors"),
+        (["rank2_of_3.safetensors", "rank1_of_3.safetensors"], "shard-2.safetensors"),
+    ] {
+        model(&m, &set);
+        let one = format!("m/{}", set[0]);
+        run(dir.path(), &["save", "--model", &one, "--name", "one", "--overwrite"]).expect(0);
+        run(dir.path(), &["export", "one", "--to", "back", "--overwrite"]).expect(0);
+        assert_eq!(names_in(&dir.path().join("back")), [back]);
+        run(dir.path(), &["load", "./back", "--gpus", "none"]).expect(0);
+    }
+}
+
+#[test]
+fn an_unfinished_copy_is_not_taken_for_a_model() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    let load = ["load", "m", "--gpus", "none"];
+    for remains in [
+        ".consolidated.01.safetensors.Xa12bC",
+        ".rsync-partial/consolidated.01.safetensors",
+        ".~tmp~/consolidated.01.safetensors",
+        "consolidated.01.safetensors.6eF5d2Ab",
+        "consolidated.01.safetensors_.gstmp",
+        ".azDownload-1234-consolidated.01.safetensors",
+        "consolidated.01.safetensors.lftp-pget-status",
+        "Unconfirmed 1234.crdownload",
+        ".consolidated.01.safetensors.icloud",
+        "consolidated.01.safetensors.gz",
+        "consolidated.01.safetensors.zst",
+        "consolidated.01.safetensors.dvc",
+    ] {
+        model(&m, &["consolidated.00.safetensors"]);
+        put(&m.join(remains), "half");
+        run(dir.path(), &load).expect(2).one_error(&[remains, "may be missing", "or remove"]);
+    }
+    for remains in
+        [".model.safetensors.Xa12bC", "model.safetensors.6eF5d2Ab", ".rsync-partial/model.safetensors"]
+    {
+        model(&m, &["model.safetensors"]);
+        put(&m.join(remains), "half");
+        run(dir.path(), &load).expect(2).one_error(&[remains, "has not ended"]);
+    }
+    // The file itself is there, too; a copy of it in another form stays behind.
+    for remains in ["x.safetensors.dvc", "x.safetensors.gz", "x.safetensors.20240101"] {
+        model(&m, &["x.safetensors"]);
+        put(&m.join(remains), "x");
+        run(dir.path(), &load).expect(0);
+    }
+    model(&m, &["x.safetensors"]);
+    put(&m.join("x.safetensors.gz"), "x");
+    let saved = run(dir.path(), &["save", "--model", "m"]).expect(0);
+    assert!(saved.stderr.contains("x.safetensors.gz"), "{saved:?}");
+    assert!(!dir.path().join("models/m/x.safetensors.gz").exists());
+}
+
+#[test]
+fn overwriting_keeps_what_was_edited_since_it_was_saved() {
+    let dir = temp_dir();
+    let source = dir.path().join("m");
+    model(&source, &["model.safetensors"]);
+    put(&source.join("NOTES.md"), "original");
+    put(&source.join("1_Pooling/config.json"), vec![b' '; 5 << 20]);
+    put(&source.join("config.json"), "{}");
+    let save = ["save", "--model", "m", "--overwrite"];
+    let export = ["export", "./m", "--to", "models/m", "--overwrite"];
+    let saved = dir.path().join("models/m");
+    run(dir.path(), &save).expect(0);
+    run(dir.path(), &save).expect(0);
+    for name in ["NOTES.md", "1_Pooling/config.json", "config.json"] {
+        put(&saved.join(name), "two weeks of measurements");
+        let before = tree(&saved);
+        for command in [&save[..], &export] {
+            run(dir.path(), command).expect(2).one_error(&[
+                name,
+                "changed since they were saved",
+                "move them away",
+            ]);
+        }
+        assert_eq!(tree(&saved), before);
+        // Moved away, nothing is lost.
+        fs::remove_file(saved.join(name)).unwrap();
+        run(dir.path(), &save).expect(0);
+    }
+    // Version 0.1 recorded no digests.
+    edit(&saved.join("sllm_gds.json"), |manifest| {
+        manifest.as_object_mut().unwrap().remove("beside_digests").unwrap();
+    });
+    put(&saved.join("NOTES.md"), "edited");
+    run(dir.path(), &save).expect(0);
+}
+
+#[test]
+fn a_load_says_whether_it_verified() {
+    let dir = temp_dir();
+    model(&dir.path().join("m"), &["model.safetensors"]);
+    let load = ["load", "./m", "--gpus", "none", "--verify"];
+    assert!(
+        run(dir.path(), &load[..4])
+            .expect(0)
+            .stdout
+            .contains("verified  no: the bytes were not checked; --verify")
+    );
+    assert!(run(dir.path(), &load).expect(0).stdout.contains("verified  every tensor"));
+}
+
+#[test]
+fn an_index_with_plain_paths_is_followed_and_an_unfinished_merge_is_said() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    let load = ["load", "m", "--gpus", "none"];
+    let set = ["model-00001-of-00002.safetensors", "l/b.safetensors"];
+    model(&m, &set);
+    let index = m.join("model.safetensors.index.json");
+    let map = |one: &str, two: &str| json!({ "weight_map": { set[0]: one, set[1]: two } }).to_string();
+    put(&index, map("./model-00001-of-00002.safetensors", "./l/./b.safetensors"));
+    // Of a set of two, the index says that the other is none.
+    let text = fs::read_to_string(&index).unwrap();
+    put(&index, text.replacen('{', "{\"metadata\": {\"total_size\": 128},", 1));
+    run(dir.path(), &load).expect(0);
+    run(dir.path(), &["save", "--model", "m", "--name", "s"]).expect(0);
+    run(dir.path(), &["export", "s", "--to", "back"]).expect(0);
+    for bad in ["./../b.safetensors", ".", "./"] {
+        put(&index, map(set[0], bad));
+        run(dir.path(), &load).expect(2).one_error(&["model.safetensors.index.json"]);
+    }
+    let conflict = "{\"metadata\": {},\n<<<<<<< HEAD\n\"weight_map\": {}\n=======\n>>>>>>> Other\n}";
+    put(&index, conflict);
+    run(dir.path(), &load).expect(2).one_error(&["<<<<<<< HEAD", "resolve the conflict"]);
+    put(&dir.path().join("models/s/tensor_index.json"), conflict);
+    run(dir.path(), &["load", "s", "--gpus", "none"])
+        .expect(2)
+        .one_error(&["<<<<<<< HEAD", "resolve the conflict"]);
+    model(&m, &["model.safetensors"]);
+    put(&m.join("model.safetensors"), "<<<<<<< HEAD\nversion https://git-lfs.github.com/spec/v1\n");
+    run(dir.path(), &load).expect(2).one_error(&["<<<<<<< HEAD", "resolve the conflict"]);
+}
+
+#[test]
+fn partitions_that_do_not_fit_are_not_to_be_removed() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    let index = json!({
+        "a": [0, 4096, [4096], [1], "torch.uint8"], "b": [4096, 4096, [4096], [1], "torch.uint8"],
+    });
+    put(&m.join("tensor_index.json"), index.to_string());
+    for (one, two, words) in [
+        (6144, 2048, "do not fit the index: tensor 'b'"),
+        (8192, 4096, "one before it grew"),
+        (2048, 6144, "cut short or grew"),
+    ] {
+        put(&m.join("tensor.data_0"), vec![1; one]);
+        put(&m.join("tensor.data_1"), vec![1; two]);
+        let load = run(dir.path(), &["load", "m", "--gpus", "none"]).expect(2).one_error(&[words]);
+        assert!(!load.stderr.contains("remove it") || one == 8192, "{load:?}");
+    }
+}
+
+#[test]
+fn what_is_no_checkpoint_and_no_directory_is_said() {
+    let dir = temp_dir();
+    let at = |name: &str| dir.path().join(name);
+    model(&at("m"), &["model.safetensors"]);
+    put(&at("file"), "x");
+    assert!(Command::new("mkfifo").arg(at("fifo")).status().unwrap().success());
+    for (args, words) in [
+        (&["load", "./fifo", "--gpus", "none"][..], "neither a directory nor a regular file"),
+        (&["load", "m", "--gpus", "none", "--storage-path", "file"], "file is no directory"),
+        (&["save", "--model", "./m", "--storage-path", "file"], "file is no directory"),
+        (&["export", "./m", "--to", "file", "--overwrite"], "remove it yourself, or name another place"),
+        (&["export", "./m", "--to", "file/x"], "file is no directory"),
+    ] {
+        run(dir.path(), args).expect(2).one_error(&[words, "name"]);
+    }
+    // Past what the format allows, and sparse.
+    let length = 100_000_001u64;
+    put(&at("m/model.safetensors"), [&length.to_le_bytes()[..], b"{"].concat());
+    fs::File::options().write(true).open(at("m/model.safetensors")).unwrap().set_len(length + 20).unwrap();
+    run(dir.path(), &["load", "./m", "--gpus", "none"])
+        .expect(2)
+        .one_error(&["100000001 bytes long", "safetensors allows 100000000"]);
+}
+
+#[test]
+fn limits_of_disk_and_of_files_are_errors() {
+    let dir = temp_dir();
+    write_odd_model(&dir.path().join("odd"));
+    // In blocks of 512 bytes.
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -f 64; exec \"$0\" save --model odd", env!("CARGO_BIN_EXE_sllm-gds")]);
+    run_command({
+        limited.current_dir(dir.path());
+        limited
+    })
+    .expect(2)
+    .one_error(&["ulimit -f", "raise the limit"]);
+    assert_eq!(names_in(&dir.path().join("models")), [""; 0]);
+    // Sparse, beside the weights.
+    put(&dir.path().join("odd/notes.txt"), "x");
+    let notes = fs::File::options().write(true).open(dir.path().join("odd/notes.txt")).unwrap();
+    // The largest that common file systems hold.
+    notes.set_len(15 << 40).unwrap();
+    run(dir.path(), &["save", "--model", "odd"]).expect(2).one_error(&["bytes free"]);
+    run(dir.path(), &["export", "./odd", "--to", "back"]).expect(2).one_error(&["bytes free"]);
+    assert!(!dir.path().join("back").exists());
+}
