@@ -1,5 +1,8 @@
 //! The loader: a plan in, bytes in place and a report out.
 
+/// Copies that several readers fill.
+#[doc(hidden)]
+pub mod batch;
 /// Two checkpoints, tensor by tensor.
 #[doc(hidden)]
 pub mod compare;
@@ -16,9 +19,6 @@ pub mod fault;
 /// Storage straight to GPU memory, by cuFile.
 #[doc(hidden)]
 pub mod gds;
-/// Copies that several readers fill.
-#[doc(hidden)]
-pub mod group;
 /// Storage into host memory.
 #[doc(hidden)]
 pub mod host;

@@ -17,10 +17,10 @@ const FEW_PIECES: usize = 4;
 
 /// One buffer of the ring.
 pub struct Slot {
-    /// What is not lent out: the rear.
+    /// What is not out: the rear.
     pinned: Pinned,
     /// Bytes that parts have in front of it.
-    lent_bytes: usize,
+    out_bytes: usize,
     /// One for each GPU that its bytes may go to.
     ends: Vec<End>,
 }
@@ -48,36 +48,36 @@ impl Slot {
             Ok(End { event: Event::new(gpu)?, pending: false, staging: None })
         };
         let ends = gpus.iter().map(end).collect::<Result<Vec<_>, _>>()?;
-        Ok(Slot { pinned, lent_bytes: 0, ends })
+        Ok(Slot { pinned, out_bytes: 0, ends })
     }
 
-    /// Lends its bytes out in parts of these sizes, from the first on, once no copy reads them any more.
-    pub fn lend(&mut self, sizes: &[usize]) -> Result<Vec<Pinned>, GpuError> {
+    /// Gives its bytes out in parts of these sizes, from the first on, once no copy reads them any more.
+    pub fn acquire(&mut self, sizes: &[usize]) -> Result<Vec<Pinned>, GpuError> {
         let bytes = sizes.iter().fold(0usize, |sum, size| sum.saturating_add(*size));
-        if self.lent_bytes > 0 || bytes > self.pinned.bytes {
-            return Err(self.mistake("it was to be lent out twice, or beyond its end"));
+        if self.out_bytes > 0 || bytes > self.pinned.bytes {
+            return Err(self.mistake("it was to be given out twice, or beyond its end"));
         }
         self.wait()?;
-        self.lent_bytes = bytes;
+        self.out_bytes = bytes;
         Ok(sizes.iter().map(|size| self.pinned.split_front(*size)).collect())
     }
 
-    /// Takes the parts back, in the order in which they were lent. Fails if one is missing: the slot stays lent.
-    pub fn take_back(&mut self, parts: Vec<Pinned>) -> Result<(), GpuError> {
+    /// Takes the parts back, in the order in which they were given out. Fails if one is missing: the slot stays without it.
+    pub fn release(&mut self, parts: Vec<Pinned>) -> Result<(), GpuError> {
         for part in parts.into_iter().rev() {
-            let lent_bytes = self.lent_bytes.checked_sub(part.bytes);
-            let joined = lent_bytes.filter(|_| self.pinned.join_front(part).is_ok());
-            self.lent_bytes = joined.ok_or_else(|| self.mistake("a part came back out of place"))?;
+            let out_bytes = self.out_bytes.checked_sub(part.bytes);
+            let joined = out_bytes.filter(|_| self.pinned.join_front(part).is_ok());
+            self.out_bytes = joined.ok_or_else(|| self.mistake("a part came back out of place"))?;
         }
-        match self.is_lent() {
+        match self.is_out() {
             true => Err(self.mistake("a part is missing")),
             false => Ok(()),
         }
     }
 
     /// Whether bytes of it are elsewhere.
-    pub fn is_lent(&self) -> bool {
-        self.lent_bytes > 0
+    pub fn is_out(&self) -> bool {
+        self.out_bytes > 0
     }
 
     fn mistake(&self, what: &str) -> GpuError {
@@ -94,10 +94,10 @@ impl Slot {
         bytes: usize,
     ) -> Result<(), GpuError> {
         let within = |piece: &Piece| piece.from_end().is_some_and(|end| end <= bytes as u64);
-        if self.is_lent() || bytes > self.pinned.bytes || !pieces.iter().all(within) {
-            return Err(self.mistake("it was to be copied while lent out, or beyond its end"));
+        if self.is_out() || bytes > self.pinned.bytes || !pieces.iter().all(within) {
+            return Err(self.mistake("it was to be copied while its bytes were out, or beyond its end"));
         }
-        // Copies that were queued before still read the bytes and the tables; lending out has waited for them already.
+        // Copies that were queued before still read the bytes and the tables; giving out has waited for them already.
         self.wait()?;
         for (i, stream) in streams.iter().enumerate() {
             let mut landing: Vec<(&Piece, DeviceSlice<'_>)> = Vec::new();
@@ -146,7 +146,7 @@ impl Slot {
         self.ends[i].pending = true;
         for (piece, slice) in landing {
             let source = &self.pinned.as_slice()[piece.from as usize..][..piece.bytes as usize];
-            // SAFETY: none of the bytes is lent out. The slot lends them out again, and drops them, only after `wait`,
+            // SAFETY: none of the bytes is out. The slot gives them out again, and drops them, only after `wait`,
             // which waits for the event recorded behind this copy. The piece fits its target (`Targets::of`), which is
             // freed only after this stream has come past the copy: `copy_on` has put it among its users.
             unsafe { stream.queue_at(slice.address, source) }?;
@@ -165,7 +165,7 @@ impl Slot {
         let moves: Vec<Move> =
             landing.iter().flat_map(|(piece, slice)| Move::all_of(piece, slice.address)).collect();
         let table = kernels::move_bytes(&moves);
-        let slot_bytes = (self.pinned.bytes + self.lent_bytes) as u64;
+        let slot_bytes = (self.pinned.bytes + self.out_bytes) as u64;
         let (pinned, End { pending, staging, event }) = (&self.pinned, &mut self.ends[i]);
         // `copy_to` has waited: nothing reads the last table or staging any more.
         let staging = Staging::large_enough(staging, event.gpu(), slot_bytes, table.len())?;
@@ -180,7 +180,7 @@ impl Slot {
         }
     }
 
-    /// Whether copies were queued since the bytes were last lent out; they may have ended.
+    /// Whether copies were queued since the bytes were last out; they may have ended.
     pub fn is_copying(&self) -> bool {
         self.ends.iter().any(|end| end.pending)
     }

@@ -17,8 +17,8 @@ use crate::gpu::memory::{Pinned, check_room, pin};
 use crate::gpu::scatter::{Piece, Targets};
 use crate::gpu::slot::Slot;
 use crate::gpu::{Gpu, GpuError};
+use crate::load::batch::{self, Buffers};
 use crate::load::engine::{Engine, Job, PathTaken, Worker};
-use crate::load::group::{self, Lender};
 use crate::load::jobs::Landing;
 use crate::load::options::Options;
 use crate::load::prepare::each_once;
@@ -185,8 +185,8 @@ impl Lane {
     }
 
     /// A slot for one copy: a free one, else the one whose copy was queued first. That may not have ended yet:
-    /// [`Slot::lend`] waits for it, outside the lock.
-    fn take_slot(&self) -> Result<Lent<'_>, GpuError> {
+    /// [`Slot::acquire`] waits for it, outside the lock.
+    fn take_slot(&self) -> Result<Acquired<'_>, GpuError> {
         let mut state = self.lock();
         loop {
             // Also where there are slots: whether a load fails must not hang on who comes first.
@@ -194,7 +194,7 @@ impl Lane {
                 return Err(error);
             }
             if let Some(slot) = state.free.pop().or_else(|| state.copying.pop_front()) {
-                return Ok(Lent { lane: self, slot: Some(slot) });
+                return Ok(Acquired { lane: self, slot: Some(slot) });
             }
             state = self.wait(state);
         }
@@ -224,13 +224,13 @@ impl Lane {
 }
 
 /// A slot in use. It goes back by itself, whatever happens to the reads: others may wait for it.
-pub struct Lent<'a> {
+pub struct Acquired<'a> {
     lane: &'a Lane,
     /// Gone only after Drop.
     slot: Option<Slot>,
 }
 
-impl Lent<'_> {
+impl Acquired<'_> {
     fn slot(&mut self) -> io::Result<&mut Slot> {
         self.slot
             .as_mut()
@@ -238,11 +238,11 @@ impl Lent<'_> {
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for Acquired<'_> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
             let mut state = self.lane.lock();
-            match (slot.is_lent(), slot.is_copying()) {
+            match (slot.is_out(), slot.is_copying()) {
                 // Who waits for it must not wait for ever.
                 (true, _) => {
                     state.failed =
@@ -280,56 +280,56 @@ pub struct Copying<'a> {
     bytes: u64,
 }
 
-impl<'a> Lender for Copying<'a> {
-    type Slot = Lent<'a>;
+impl<'a> Buffers for Copying<'a> {
+    type Slot = Acquired<'a>;
     type Piece = Pinned;
 
-    fn lend(&self, sizes: &[usize]) -> io::Result<(Lent<'a>, Vec<Pinned>)> {
-        let mut lent = self.lane.take_slot().map_err(io::Error::other)?;
-        let pieces = lent.slot()?.lend(sizes).map_err(io::Error::other)?;
-        Ok((lent, pieces))
+    fn acquire(&self, sizes: &[usize]) -> io::Result<(Acquired<'a>, Vec<Pinned>)> {
+        let mut acquired = self.lane.take_slot().map_err(io::Error::other)?;
+        let pieces = acquired.slot()?.acquire(sizes).map_err(io::Error::other)?;
+        Ok((acquired, pieces))
     }
 
-    fn join(&self, mut lent: Lent<'a>, pieces: Vec<Pinned>) -> io::Result<Lent<'a>> {
-        lent.slot()?.take_back(pieces).map_err(io::Error::other)?;
-        Ok(lent)
+    fn join(&self, mut acquired: Acquired<'a>, pieces: Vec<Pinned>) -> io::Result<Acquired<'a>> {
+        acquired.slot()?.release(pieces).map_err(io::Error::other)?;
+        Ok(acquired)
     }
 }
 
 /// Cuts jobs of up to a copy's bytes into parts of a chunk each, which any threads of the lane may read. There are as many
 /// lanes as the ring has.
-pub fn in_parts<'a>(ring: &'a Ring, lanes: Vec<Vec<Job<Landing<'a>>>>) -> Vec<Vec<Job<Part<'a>>>> {
+pub fn in_sub_chunks<'a>(ring: &'a Ring, lanes: Vec<Vec<Job<Landing<'a>>>>) -> Vec<Vec<Job<SubChunk<'a>>>> {
     let chunk_bytes = ring.options.chunk_bytes;
-    let cut = |(lane, jobs): (&'a Lane, Vec<Job<Landing<'a>>>)| -> Vec<Job<Part<'a>>> {
-        jobs.into_iter().flat_map(|job| parts_of(job, lane, chunk_bytes)).collect()
+    let cut = |(lane, jobs): (&'a Lane, Vec<Job<Landing<'a>>>)| -> Vec<Job<SubChunk<'a>>> {
+        jobs.into_iter().flat_map(|job| sub_chunks_of(job, lane, chunk_bytes)).collect()
     };
     ring.lanes.iter().zip(lanes).map(cut).collect()
 }
 
 /// What a reader of the ring fills.
-pub type Part<'a> = group::Part<Copying<'a>>;
+pub type SubChunk<'a> = batch::SubChunk<Copying<'a>>;
 
-fn parts_of<'a>(job: Job<Landing<'a>>, lane: &'a Lane, chunk_bytes: u64) -> Vec<Job<Part<'a>>> {
+fn sub_chunks_of<'a>(job: Job<Landing<'a>>, lane: &'a Lane, chunk_bytes: u64) -> Vec<Job<SubChunk<'a>>> {
     let Landing { targets, pieces } = job.memory;
     let chunk_bytes = sys::align_up(chunk_bytes.max(1), sys::DIRECT_ALIGN);
     let starts = || (0..job.bytes.div_ceil(chunk_bytes)).map(|i| i * chunk_bytes);
     let bytes_from = |start: u64| chunk_bytes.min(job.bytes - start);
     let sizes = starts().map(|start| sys::align_up(bytes_from(start), sys::DIRECT_ALIGN) as usize).collect();
-    let parts = group::parts(Copying { lane, targets, pieces, bytes: job.bytes }, sizes);
-    let part_job = |(start, part)| Job {
+    let parts = batch::sub_chunks(Copying { lane, targets, pieces, bytes: job.bytes }, sizes);
+    let job_of = |(start, chunk)| Job {
         file: job.file,
         file_offset: job.file_offset + start,
         bytes: bytes_from(start),
-        memory: part,
+        memory: chunk,
     };
-    starts().zip(parts).map(part_job).collect()
+    starts().zip(parts).map(job_of).collect()
 }
 
-/// Reads jobs that [`in_parts`] has cut.
+/// Reads jobs that [`in_sub_chunks`] has cut.
 pub struct PinnedEngine<'r, 'a> {
     storage: &'r dyn Storage,
     ring: &'r Ring,
-    memory: PhantomData<fn(Part<'a>)>,
+    memory: PhantomData<fn(SubChunk<'a>)>,
 }
 
 impl<'r> PinnedEngine<'r, '_> {
@@ -339,9 +339,9 @@ impl<'r> PinnedEngine<'r, '_> {
 }
 
 impl<'a> Engine for PinnedEngine<'_, 'a> {
-    type Memory = Part<'a>;
+    type Memory = SubChunk<'a>;
 
-    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker<Part<'a>> + '_>> {
+    fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker<SubChunk<'a>> + '_>> {
         let lane = &self.ring.lanes[lane];
         sys::run_near(lane.gpus[0].numa_node);
         let streams = lane.streams().map_err(io::Error::other)?;
@@ -358,16 +358,16 @@ struct PinnedWorker<'a> {
     streams: Arc<[Stream]>,
 }
 
-impl<'a> Worker<Part<'a>> for PinnedWorker<'_> {
-    fn read(&mut self, job: &mut Job<Part<'a>>, done: u64) -> io::Result<u64> {
-        let part = &mut job.memory;
+impl<'a> Worker<SubChunk<'a>> for PinnedWorker<'_> {
+    fn read(&mut self, job: &mut Job<SubChunk<'a>>, done: u64) -> io::Result<u64> {
+        let chunk = &mut job.memory;
         let left = job.bytes - done;
-        let room = &mut part.piece()?.as_mut_slice()[done as usize..];
+        let room = &mut chunk.piece()?.as_mut_slice()[done as usize..];
         let n = self.storage.read(job.file, job.file_offset + done, left, room)?;
         if n == left
-            && let Some(mut whole) = part.hand_in()?
+            && let Some(mut whole) = chunk.complete()?
         {
-            let Copying { targets, pieces, bytes, .. } = part.lender();
+            let Copying { targets, pieces, bytes, .. } = chunk.buffers();
             whole
                 .slot()?
                 .copy_to(&self.streams, targets, pieces, *bytes as usize)

@@ -144,7 +144,7 @@ fn load_by_ring(
         let storage: &dyn Storage = digesting.as_ref().map_or(&sources, |digesting| digesting);
         let engine = pinned::PinnedEngine::new(storage, ring);
         let jobs = to_devices(&plan, targets(&plan, &mut buffers), options.copy_bytes);
-        let jobs = pinned::in_parts(ring, jobs);
+        let jobs = pinned::in_sub_chunks(ring, jobs);
         transfer_telling(
             &checkpoint.files,
             jobs,

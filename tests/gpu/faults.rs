@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sllm_gds::load::IoChoice;
 use sllm_gds::load::engine::{Engine, Job, PathTaken, Worker};
 use sllm_gds::load::fault::{Fault, FaultStorage};
-use sllm_gds::load::pinned::{Part, PinnedEngine, Ring};
+use sllm_gds::load::pinned::{PinnedEngine, Ring, SubChunk};
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::{Placement, load};
 use sllm_gds::os::cancel::{Cancel, Interrupted};
@@ -66,7 +66,7 @@ fn slots(seed: u64) -> usize {
     SLOTS[seed as usize % SLOTS.len()]
 }
 
-fn all(_: &mut Vec<Job<Part<'_>>>) {}
+fn all(_: &mut Vec<Job<SubChunk<'_>>>) {}
 
 /// A load that failed lost no slot: with the same ring the next one works.
 fn assert_ring_works(parts: &mut Parts, ring: &Ring, sources: &Sources) {

@@ -11,7 +11,7 @@ use sllm_gds::gpu::{Gpu, kernels};
 use sllm_gds::load::IoChoice;
 use sllm_gds::load::engine::{Engine, Job};
 use sllm_gds::load::jobs::{targets, to_devices};
-use sllm_gds::load::pinned::{Part, Ring, in_parts};
+use sllm_gds::load::pinned::{Ring, SubChunk, in_sub_chunks};
 use sllm_gds::load::plan::{Plan, Spacing, TENSOR_ALIGN};
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::verify;
@@ -244,12 +244,12 @@ impl Parts {
     pub fn run<'a>(
         &'a mut self,
         ring: &'a Ring,
-        engine: &impl Engine<Memory = Part<'a>>,
+        engine: &impl Engine<Memory = SubChunk<'a>>,
         cancel: &sllm_gds::os::cancel::Cancel,
-        choose: impl FnOnce(&mut Vec<Job<Part<'a>>>),
+        choose: impl FnOnce(&mut Vec<Job<SubChunk<'a>>>),
     ) -> anyhow::Result<()> {
         let targets = targets(&self.plan, &mut self.buffers);
-        let mut jobs = in_parts(ring, to_devices(&self.plan, targets, self.options.copy_bytes));
+        let mut jobs = in_sub_chunks(ring, to_devices(&self.plan, targets, self.options.copy_bytes));
         choose(&mut jobs[0]);
         transfer(&self.checkpoint.files, jobs, engine, self.options.threads, cancel)
     }

@@ -1,108 +1,108 @@
 //! One copy, filled by several readers.
 //!
 //! Long copies to a GPU are cheaper than short ones, and reads should be short: what is being filled at one time must
-//! fit the processor's cache. So a copy's memory is lent out in parts, one a read. A part belongs to one thread alone
+//! fit the processor's cache. So a copy's memory is given out in sub-chunks, one a read. A sub-chunk belongs to one thread alone
 //! until it comes back; when the last one has, all filled, the memory is whole again, and one copy can go.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Where the memory of a group comes from.
-pub trait Lender {
-    /// Memory for one group.
+/// Where the memory of a batch comes from.
+pub trait Buffers {
+    /// Memory for one batch.
     type Slot;
     /// A piece of a slot.
     type Piece;
 
     /// Takes a slot, and pieces of these sizes off it. Waits until there is one.
-    fn lend(&self, sizes: &[usize]) -> io::Result<(Self::Slot, Vec<Self::Piece>)>;
+    fn acquire(&self, sizes: &[usize]) -> io::Result<(Self::Slot, Vec<Self::Piece>)>;
 
     /// Puts all pieces, in their order, back into the slot that they are of.
     fn join(&self, slot: Self::Slot, pieces: Vec<Self::Piece>) -> io::Result<Self::Slot>;
 }
 
-struct Group<L: Lender> {
-    lender: L,
+struct Batch<B: Buffers> {
+    buffers: B,
     sizes: Vec<usize>,
-    state: Mutex<State<L>>,
+    state: Mutex<State<B>>,
 }
 
-struct State<L: Lender> {
+struct State<B: Buffers> {
     /// From the first touch of any part until all have come back.
-    slot: Option<L::Slot>,
+    slot: Option<B::Slot>,
     /// Those that nobody has: not yet touched, or come back.
-    pieces: Vec<Option<L::Piece>>,
+    pieces: Vec<Option<B::Piece>>,
     /// Parts that have not come back.
     left: usize,
     /// A part came back unfilled.
     spoiled: bool,
 }
 
-/// One reader's part of a group. Dropped without [`Part::hand_in`], the group's copy never goes, but its memory comes
+/// One reader's part of a batch. Dropped without [`SubChunk::complete`], the batch's copy never goes, but its memory comes
 /// back all the same.
-pub struct Part<L: Lender> {
-    group: Arc<Group<L>>,
+pub struct SubChunk<B: Buffers> {
+    batch: Arc<Batch<B>>,
     index: usize,
-    piece: Option<L::Piece>,
-    came_back: bool,
+    piece: Option<B::Piece>,
+    released: bool,
 }
 
-/// The parts of a new group: of these sizes, one after the other in memory.
-pub fn parts<L: Lender>(lender: L, sizes: Vec<usize>) -> Vec<Part<L>> {
+/// The parts of a new batch: of these sizes, one after the other in memory.
+pub fn sub_chunks<B: Buffers>(buffers: B, sizes: Vec<usize>) -> Vec<SubChunk<B>> {
     let count = sizes.len();
     let state = State { slot: None, pieces: Vec::new(), left: count, spoiled: false };
-    let group = Arc::new(Group { lender, sizes, state: Mutex::new(state) });
-    let part = |index| Part { group: group.clone(), index, piece: None, came_back: false };
+    let batch = Arc::new(Batch { buffers, sizes, state: Mutex::new(state) });
+    let part = |index| SubChunk { batch: batch.clone(), index, piece: None, released: false };
     (0..count).map(part).collect()
 }
 
-impl<L: Lender> Part<L> {
-    pub fn lender(&self) -> &L {
-        &self.group.lender
+impl<B: Buffers> SubChunk<B> {
+    pub fn buffers(&self) -> &B {
+        &self.batch.buffers
     }
 
-    /// Its memory. The first touch of a group waits for a slot.
+    /// Its memory. The first touch of a batch waits for a slot.
     ///
-    /// Why one slot is enough for any number of threads, if parts are handed out to them in order: a group that has a
+    /// Why one slot is enough for any number of threads, if parts are handed out to them in order: a batch that has a
     /// slot needs nothing more, and whoever has a part of it reads on without waiting. Parts of it that nobody has are
     /// the next to be handed out, at the latest to a thread that has just read another part of it. So it is filled, or
     /// its parts are dropped, and the slot comes back for one of those who wait.
-    pub fn piece(&mut self) -> io::Result<&mut L::Piece> {
-        if self.came_back {
+    pub fn piece(&mut self) -> io::Result<&mut B::Piece> {
+        if self.released {
             return Err(mistake("a part was touched after it came back"));
         }
         match &mut self.piece {
             Some(piece) => Ok(piece),
-            none => Ok(none.insert(self.group.take(self.index)?)),
+            none => Ok(none.insert(self.batch.take(self.index)?)),
         }
     }
 
     /// Gives the part back, filled. Whoever brings the last one gets the slot, whole again, to be copied; not if a part
     /// was dropped unfilled.
-    pub fn hand_in(&mut self) -> io::Result<Option<L::Slot>> {
+    pub fn complete(&mut self) -> io::Result<Option<B::Slot>> {
         if self.piece.is_none() {
             return Err(mistake("a part came back that nobody had"));
         }
-        self.came_back = true;
-        self.group.come_back(self.index, self.piece.take(), true)
+        self.released = true;
+        self.batch.release(self.index, self.piece.take(), true)
     }
 }
 
-impl<L: Lender> Drop for Part<L> {
+impl<B: Buffers> Drop for SubChunk<B> {
     fn drop(&mut self) {
-        if !self.came_back {
-            // A slot that can't be put together again is the lender's to report.
-            let _ = self.group.come_back(self.index, self.piece.take(), false);
+        if !self.released {
+            // A slot that can't be put together again is the buffers's to report.
+            let _ = self.batch.release(self.index, self.piece.take(), false);
         }
     }
 }
 
-impl<L: Lender> Group<L> {
-    fn take(&self, index: usize) -> io::Result<L::Piece> {
-        // Others of this group wait here for the one that waits for a slot: they need the same slot.
+impl<B: Buffers> Batch<B> {
+    fn take(&self, index: usize) -> io::Result<B::Piece> {
+        // Others of this batch wait here for the one that waits for a slot: they need the same slot.
         let mut state = self.lock();
         if state.slot.is_none() {
-            let (slot, pieces) = self.lender.lend(&self.sizes)?;
+            let (slot, pieces) = self.buffers.acquire(&self.sizes)?;
             state.slot = Some(slot);
             state.pieces = pieces.into_iter().map(Some).collect();
         }
@@ -111,7 +111,7 @@ impl<L: Lender> Group<L> {
     }
 
     /// A part is done with. Gives the slot out if it was the last, and all are filled; else the slot is dropped.
-    fn come_back(&self, index: usize, piece: Option<L::Piece>, filled: bool) -> io::Result<Option<L::Slot>> {
+    fn release(&self, index: usize, piece: Option<B::Piece>, filled: bool) -> io::Result<Option<B::Slot>> {
         let mut state = self.lock();
         state.spoiled |= !filled;
         if let (Some(piece), Some(place)) = (piece, state.pieces.get_mut(index)) {
@@ -126,11 +126,11 @@ impl<L: Lender> Group<L> {
         let Some(slot) = state.slot.take() else { return Ok(None) };
         let spoiled = state.spoiled;
         drop(state);
-        let slot = self.lender.join(slot, pieces)?;
+        let slot = self.buffers.join(slot, pieces)?;
         Ok((!spoiled).then_some(slot))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<L>> {
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
@@ -190,10 +190,10 @@ mod tests {
         }
     }
 
-    /// A group's lender.
+    /// A batch's buffers.
     struct Fake<'r> {
         ring: &'r Ring,
-        group: usize,
+        batch: usize,
         bytes: usize,
     }
 
@@ -208,11 +208,11 @@ mod tests {
         }
     }
 
-    impl<'r> Lender for Fake<'r> {
+    impl<'r> Buffers for Fake<'r> {
         type Slot = Lent<'r>;
         type Piece = Piece;
 
-        fn lend(&self, sizes: &[usize]) -> io::Result<(Lent<'r>, Vec<Piece>)> {
+        fn acquire(&self, sizes: &[usize]) -> io::Result<(Lent<'r>, Vec<Piece>)> {
             let mut free = self.ring.free.lock().unwrap();
             while free.is_empty() && self.ring.waits {
                 free = self.ring.changed.wait(free).unwrap();
@@ -244,23 +244,23 @@ mod tests {
         }
     }
 
-    /// Parts of groups of so many parts each, in order.
-    fn queue<'r>(ring: &'r Ring, groups: &[usize]) -> Vec<Part<Fake<'r>>> {
-        let of_group = |(group, count): (usize, &usize)| {
-            let sizes: Vec<usize> = (0..*count).map(|i| 1 + (group + i) % 7).collect();
-            parts(Fake { ring, group, bytes: sizes.iter().sum() }, sizes)
+    /// Parts of batches of so many parts each, in order.
+    fn queue<'r>(ring: &'r Ring, batches: &[usize]) -> Vec<SubChunk<Fake<'r>>> {
+        let of_group = |(batch, count): (usize, &usize)| {
+            let sizes: Vec<usize> = (0..*count).map(|i| 1 + (batch + i) % 7).collect();
+            sub_chunks(Fake { ring, batch, bytes: sizes.iter().sum() }, sizes)
         };
-        groups.iter().enumerate().flat_map(of_group).collect()
+        batches.iter().enumerate().flat_map(of_group).collect()
     }
 
     /// What a reader of this part leaves in it.
-    fn byte(group: usize, index: usize) -> u8 {
-        1 + (group * 16 + index) as u8
+    fn byte(batch: usize, index: usize) -> u8 {
+        1 + (batch * 16 + index) as u8
     }
 
     /// Fills a part. False, if there is no slot.
-    fn fill(part: &mut Part<Fake>) -> bool {
-        let value = byte(part.lender().group, part.index);
+    fn fill(part: &mut SubChunk<Fake>) -> bool {
+        let value = byte(part.buffers().batch, part.index);
         match part.piece() {
             Ok(piece) => piece.memory.fill(value),
             Err(e) => {
@@ -271,28 +271,28 @@ mod tests {
         true
     }
 
-    /// Hands a filled part in. If its group is complete, checks all bytes and counts a copy.
-    fn hand_in(part: &mut Part<Fake>, copies: &[AtomicUsize]) {
-        let Some(lent) = part.hand_in().unwrap() else { return };
-        let Fake { group, bytes, .. } = *part.lender();
-        let sizes = &part.group.sizes;
+    /// Hands a filled part in. If its batch is complete, checks all bytes and counts a copy.
+    fn complete(part: &mut SubChunk<Fake>, copies: &[AtomicUsize]) {
+        let Some(lent) = part.complete().unwrap() else { return };
+        let Fake { batch, bytes, .. } = *part.buffers();
+        let sizes = &part.batch.sizes;
         let wanted: Vec<u8> =
-            sizes.iter().enumerate().flat_map(|(i, size)| vec![byte(group, i); *size]).collect();
+            sizes.iter().enumerate().flat_map(|(i, size)| vec![byte(batch, i); *size]).collect();
         assert_eq!(lent.slot.as_ref().unwrap().memory[..bytes], wanted);
-        copies[group].fetch_add(1, Ordering::SeqCst);
+        copies[batch].fetch_add(1, Ordering::SeqCst);
     }
 
     proptest! {
         #[test]
         fn a_group_is_copied_once_if_every_part_is_handed_in_and_else_never(
-            groups in prop::collection::vec(1usize..6, 1..6), slots in 1usize..4,
+            batches in prop::collection::vec(1usize..6, 1..6), slots in 1usize..4,
             steps in prop::collection::vec((0u8..8, any::<prop::sample::Index>()), 0..120),
         ) {
             let ring = Ring::new(slots, false);
-            let copies: Vec<AtomicUsize> = groups.iter().map(|_| AtomicUsize::new(0)).collect();
-            let mut handed_in = vec![0; groups.len()];
-            let mut left = queue(&ring, &groups).into_iter();
-            let mut in_hand: Vec<Part<Fake>> = Vec::new();
+            let copies: Vec<AtomicUsize> = batches.iter().map(|_| AtomicUsize::new(0)).collect();
+            let mut handed_in = vec![0; batches.len()];
+            let mut left = queue(&ring, &batches).into_iter();
+            let mut in_hand: Vec<SubChunk<Fake>> = Vec::new();
             for (action, which) in steps {
                 if action < 3 || in_hand.is_empty() {
                     in_hand.extend(left.next());
@@ -305,14 +305,14 @@ mod tests {
                     3 => {}
                     _ => {
                         let mut part = in_hand.swap_remove(at);
-                        hand_in(&mut part, &copies);
-                        handed_in[part.lender().group] += 1;
-                        prop_assert!(part.piece().is_err() && part.hand_in().is_err());
+                        complete(&mut part, &copies);
+                        handed_in[part.buffers().batch] += 1;
+                        prop_assert!(part.piece().is_err() && part.complete().is_err());
                     }
                 }
             }
             drop((in_hand, left));
-            for ((copies, handed_in), parts) in copies.iter().zip(handed_in).zip(&groups) {
+            for ((copies, handed_in), parts) in copies.iter().zip(handed_in).zip(&batches) {
                 prop_assert_eq!(copies.load(Ordering::SeqCst), usize::from(handed_in == *parts));
             }
             ring.assert_whole(slots);
@@ -326,13 +326,13 @@ mod tests {
         let mut stopped = 0;
         for seed in 0..400u64 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let groups: Vec<usize> = (0..12).map(|_| rng.usize(1..6)).collect();
+            let batches: Vec<usize> = (0..12).map(|_| rng.usize(1..6)).collect();
             let (slots, threads) = (rng.usize(1..4), rng.usize(1..9));
             let stop_one_in = [u64::MAX, 40, 10][seed as usize % 3];
             let ring = Ring::new(slots, true);
-            let copies: Vec<AtomicUsize> = groups.iter().map(|_| AtomicUsize::new(0)).collect();
-            let lost: Vec<AtomicUsize> = groups.iter().map(|_| AtomicUsize::new(0)).collect();
-            let left = Mutex::new(queue(&ring, &groups).into_iter());
+            let copies: Vec<AtomicUsize> = batches.iter().map(|_| AtomicUsize::new(0)).collect();
+            let lost: Vec<AtomicUsize> = batches.iter().map(|_| AtomicUsize::new(0)).collect();
+            let left = Mutex::new(queue(&ring, &batches).into_iter());
             let stops = AtomicUsize::new(0);
             let work = |mut rng: fastrand::Rng| {
                 while let Some(mut part) = { left.lock().unwrap().next() } {
@@ -342,17 +342,17 @@ mod tests {
                         let rest = std::mem::take(&mut *left.lock().unwrap());
                         return drop(rest);
                     }
-                    let group = part.lender().group;
+                    let batch = part.buffers().batch;
                     match rng.usize(..12) {
-                        0 => _ = lost[group].fetch_add(1, Ordering::SeqCst),
+                        0 => _ = lost[batch].fetch_add(1, Ordering::SeqCst),
                         1 => {
                             assert!(fill(&mut part));
-                            lost[group].fetch_add(1, Ordering::SeqCst);
+                            lost[batch].fetch_add(1, Ordering::SeqCst);
                         }
                         _ => {
                             assert!(fill(&mut part));
                             std::thread::yield_now();
-                            hand_in(&mut part, &copies);
+                            complete(&mut part, &copies);
                         }
                     }
                 }
