@@ -10,9 +10,11 @@ before=$(readlink -f "$2")
 slices=$(dirname "$program")/slices
 model=synthetic:meta-llama/Meta-Llama-3-8B # 16.06 GB
 mount_fast
-"$program" save --model $model --storage-path $fast --name m >>"$log"
-"$program" export $fast/m --to $fast/st >>"$log"
-"$program" save --model synthetic:facebook/opt-125m --storage-path $fast --name small >>"$log"
+# What the first build writes both must read.
+"$before" bench --model $model --storage-path $fast --gpus 0 --formats sllm --replicas 1 --no-verify --results "$out/made" >>"$log" 2>&1
+m=$fast/synthetic/meta-llama/Meta-Llama-3-8B_0
+"$program" export $m --to $fast/st >>"$log"
+"$before" save --model synthetic:facebook/opt-125m --storage-path $fast --name small >>"$log"
 say "saved"
 warm() { cat "$@" >/dev/null; }
 evict() { for f in "$@"; do dd if="$f" iflag=nocache count=0 status=none; done; }
@@ -38,19 +40,19 @@ row() { # row COUNT NAME cold|warm FILES… -- ARGUMENTS…
   done
   say "$name"
 }
-ours=("$fast"/m/tensor.data_*)
+ours=("$m"/tensor.data_*)
 shards=("$fast"/st/*.safetensors)
-row 9 warm warm "${ours[@]}" -- $fast/m --gpus 0
+row 9 warm warm "${ours[@]}" -- $m --gpus 0
 row 9 warm-safetensors warm "${shards[@]}" -- $fast/st --gpus 0
 row 9 small warm "$fast"/small/tensor.data_0 -- $fast/small --gpus 0
-row 5 host warm "${ours[@]}" -- $fast/m --gpus none
-row 5 compat warm "${ours[@]}" -- $fast/m --gpus 0 --engine gds --allow-compat
-row 5 one-gpu-twice warm "${ours[@]}" -- $fast/m --gpus 0,0
+row 5 host warm "${ours[@]}" -- $m --gpus none
+row 5 compat warm "${ours[@]}" -- $m --gpus 0 --engine gds --allow-compat
+row 5 one-gpu-twice warm "${ours[@]}" -- $m --gpus 0,0
 if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then
-  row 7 balanced warm "${ours[@]}" -- $fast/m --gpus 0,1
-  row 5 replicate warm "${ours[@]}" -- $fast/m --gpus 0,1 --placement replicate
+  row 7 balanced warm "${ours[@]}" -- $m --gpus 0,1
+  row 5 replicate warm "${ours[@]}" -- $m --gpus 0,1 --placement replicate
 fi
-row 7 cold cold "${ours[@]}" -- $fast/m --gpus 0
+row 7 cold cold "${ours[@]}" -- $m --gpus 0
 row 7 cold-safetensors cold "${shards[@]}" -- $fast/st --gpus 0
 warm "${ours[@]}"
 for turn in 1 2 3; do
@@ -65,14 +67,14 @@ for turn in 1 2 3; do
 done
 say "pool"
 if [ -x "$slices" ]; then
-  "$slices" $fast/m 2 5 >"$out/slices.jsonl"
+  "$slices" $m 2 5 >"$out/slices.jsonl"
   "$slices" $fast/small 2 20 >"$out/kept.jsonl"
   rm -rf $fast/st
   python3 "$here/many.py" $fast/many
   warm $fast/many/*.safetensors
   "$slices" $fast/many 1 5 whole >"$out/many.jsonl"
   warm "${ours[@]}"
-  "$slices" $fast/m 1 5 whole >"$out/whole.jsonl"
+  "$slices" $m 1 5 whole >"$out/whole.jsonl"
   say "slices, a kept loader, 311,040 tensors"
 fi
 python3 "$here/versions-table.py" "$out" | tee "$out/table.md" >&3
