@@ -76,7 +76,7 @@ pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
     let files = everything_below(target)?;
     let known: Box<dyn Fn(&str) -> bool> = match recorded_files(target) {
         Some(Recorded { files: recorded, beside_digests }) => {
-            check_unedited(target, &beside_digests)?;
+            check_unedited(target, &files, &beside_digests)?;
             // A folder may stand empty when its files were moved away.
             Box::new(move |name| {
                 let is_left = || recorded.iter().any(|file| file.starts_with(name));
@@ -186,13 +186,14 @@ fn recorded_files(dir: &Path) -> Option<Recorded> {
     Some(Recorded { files, beside_digests: recorded.beside_digests })
 }
 
-/// Refuses where somebody wrote to files that were saved beside the weights. One that is gone is no loss.
-fn check_unedited(target: &Path, saved: &BTreeMap<String, Digest>) -> Result<()> {
-    let is_edited = |(name, saved): &(&String, &Digest)| {
-        let path = target.join(name);
-        path.symlink_metadata().is_ok() && !sidecars::digest_of(&path).is_ok_and(|found| found == **saved)
+/// Refuses where somebody wrote to files that were saved beside the weights. One that is gone is no loss; only what lies
+/// below is looked at, whatever a manifest names.
+fn check_unedited(target: &Path, files: &[String], saved: &BTreeMap<String, Digest>) -> Result<()> {
+    let is_edited = |name: &&String| {
+        let is = |saved: &Digest| sidecars::digest_of(&target.join(name)).is_ok_and(|found| found == *saved);
+        saved.get(*name).is_some_and(|saved| !is(saved))
     };
-    let edited: Vec<String> = saved.iter().filter(is_edited).map(|(name, _)| name.clone()).collect();
+    let edited: Vec<String> = files.iter().filter(is_edited).cloned().collect();
     if !edited.is_empty() {
         bail!(
             "{} holds files that were changed since they were saved, and --overwrite does not delete those: move them \
