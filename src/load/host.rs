@@ -3,8 +3,8 @@
 use std::io;
 use std::marker::PhantomData;
 
-use crate::gpu::scatter::Piece;
 use crate::load::engine::{Engine, Job, PathTaken, Worker};
+use crate::load::jobs::Scattered;
 use crate::load::source::Storage;
 use crate::os::memory::HostBuffer;
 
@@ -53,9 +53,6 @@ pub struct ScatterEngine<'s, 'a> {
     chunk_bytes: u64,
     memory: PhantomData<fn(Scattered<'a>)>,
 }
-
-/// The pieces of a read, each with the memory where it lands.
-type Scattered<'a> = Vec<(Piece, &'a mut [u8])>;
 
 impl<'s> ScatterEngine<'s, '_> {
     /// For jobs of up to `chunk_bytes`.

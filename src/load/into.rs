@@ -49,13 +49,16 @@ pub fn plan_slices(checkpoint: &Checkpoint, select: &Select, lanes: usize) -> Re
     Ok(Planned { plan, parts: parts.into(), into: None, plan_s: clock.lap() })
 }
 
+/// The GPUs that a lane's bytes may go to, the one that it is near first.
+type Lanes = Vec<Vec<Arc<Gpu>>>;
+
 /// The plan for memory of the caller's, whose GPUs `to` has opened, and a lane for each of these.
 pub fn plan(
     checkpoint: &Checkpoint,
     select: &Select,
     target: &Target,
     to: &Destination,
-) -> Result<(Planned, Vec<Vec<Arc<Gpu>>>), Error> {
+) -> Result<(Planned, Lanes), Error> {
     let mut clock = Clock::start();
     let gpus: &[Arc<Gpu>] = match to {
         Destination::Host => &[],

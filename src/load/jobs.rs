@@ -37,12 +37,15 @@ pub fn in_place<'a>(plan: &Plan, buffers: &'a mut [Buffer], chunk_bytes: u64) ->
     lanes
 }
 
+/// The pieces of a read, each with the host memory where it lands.
+pub type Scattered<'a> = Vec<(Piece, &'a mut [u8])>;
+
 /// Jobs that fill host memory by way of a buffer, lane by lane: for plans whose pieces lie anywhere.
 pub fn scattered<'a>(
     plan: &Plan,
     buffers: &'a mut [Buffer],
     chunk_bytes: u64,
-) -> Vec<Vec<Job<Vec<(Piece, &'a mut [u8])>>>> {
+) -> Vec<Vec<Job<Scattered<'a>>>> {
     let cuts: Vec<Cut> = plan.cuts(chunk_bytes).collect();
     // Where each piece lands is cut out of its destination in the order in which those places lie.
     let mut places: Vec<(usize, u64, u64, usize, usize)> = Vec::new();
@@ -52,7 +55,7 @@ pub fn scattered<'a>(
         places.extend(cut.pieces.iter().enumerate().map(of));
     }
     places.sort_unstable();
-    let mut landing: Vec<Vec<(Piece, &'a mut [u8])>> = cuts.iter().map(|_| Vec::new()).collect();
+    let mut landing: Vec<Scattered<'a>> = cuts.iter().map(|_| Vec::new()).collect();
     let mut rests: Vec<(u64, &'a mut [u8])> = Vec::new();
     for buffer in buffers {
         rests.push((0, buffer.host_mut().map(HostBuffer::as_mut_slice).unwrap_or_default()));

@@ -69,7 +69,7 @@ impl Part {
         Ok(Part { tensor, row_bytes, rows, stride_bytes, is_whole: row_bytes == stride_bytes })
     }
 
-    fn rows(&self) -> (u64, u64, u64, u64) {
+    fn rows(&self) -> Rows {
         (self.tensor.offset, self.row_bytes, self.rows, self.stride_bytes)
     }
 
@@ -79,6 +79,9 @@ impl Part {
         Wanted { from, row_bytes, rows, stride_bytes, destination, to }
     }
 }
+
+/// Where a part's rows begin, how long they are, how many, and how far apart.
+type Rows = (u64, u64, u64, u64);
 
 /// A plan whose parts go to new memory: those of `owners[i]` one behind the other, each at a multiple of 256 bytes. A
 /// destination is a lane.
@@ -90,7 +93,7 @@ pub fn plan_new_memory(
 ) -> anyhow::Result<Plan> {
     let mut ends = vec![0u64; destinations];
     // Tied tensors whose rows are the same are delivered once.
-    let mut placed: HashMap<(usize, (u64, u64, u64, u64)), u64> = HashMap::new();
+    let mut placed: HashMap<(usize, Rows), u64> = HashMap::new();
     let (mut deliveries, mut places) = (Vec::new(), Vec::new());
     for (part, destination) in parts.iter().zip(owners.iter().copied()) {
         let bytes = part.tensor.bytes;

@@ -255,8 +255,8 @@ mod tests {
 
     /// But for the page that two neighbours share.
     fn read_once(plan: &Plan, files: &[DataFile]) -> Result<(), TestCaseError> {
-        for file in 0..files.len() {
-            let mut reads: Vec<Cut> = plan.cuts(1 << 20).filter(|cut| cut.file == file).collect();
+        for (number, file) in files.iter().enumerate() {
+            let mut reads: Vec<Cut> = plan.cuts(1 << 20).filter(|cut| cut.file == number).collect();
             reads.sort_by_key(|cut| cut.file_offset);
             for pair in reads.windows(2) {
                 prop_assert!(pair[0].file_offset + pair[0].bytes <= pair[1].file_offset + DIRECT_ALIGN);
@@ -264,9 +264,7 @@ mod tests {
             for cut in reads {
                 prop_assert_eq!(cut.file_offset % DIRECT_ALIGN, 0);
                 let end = cut.file_offset + cut.bytes;
-                prop_assert!(
-                    end == files[file].bytes || (end < files[file].bytes && cut.bytes % DIRECT_ALIGN == 0)
-                );
+                prop_assert!(end == file.bytes || (end < file.bytes && cut.bytes % DIRECT_ALIGN == 0));
             }
         }
         Ok(())
