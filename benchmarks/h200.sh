@@ -16,12 +16,7 @@ done
 mount_fast
 nvcc -O3 -std=c++17 -o "$out/ceilings" "$here/ceilings.cu"
 nvcc -O3 -std=c++17 -o "$out/cufile" "$here/cufile.cu" -lcufile -lcuda
-# cuFile asks udev what a block device holds; a machine without udev gets the entry that its test device needs.
-entry=/run/udev/data/b$(cat /sys/block/zram0/dev 2>/dev/null || true)
-if [ ! -e /run/udev/data ]; then
-  mkdir -p /run/udev/data
-  printf 'E:ID_FS_USAGE=filesystem\nE:ID_FS_TYPE=ext4\n' >"$entry"
-fi
+tell_udev
 evict() { for f in "$@"; do dd if="$f" iflag=nocache count=0 status=none; done; }
 bench() { # bench RESULTS ARGUMENTS…
   local results=$1

@@ -10,6 +10,7 @@ before=$(readlink -f "$2")
 slices=$(dirname "$program")/slices
 model=synthetic:meta-llama/Meta-Llama-3-8B # 16.06 GB
 mount_fast
+tell_udev
 # What the first build writes both must read.
 "$before" bench --model $model --storage-path $fast --gpus 0 --formats sllm --replicas 1 --no-verify --results "$out/made" >>"$log" 2>&1
 m=$fast/synthetic/meta-llama/Meta-Llama-3-8B_0
