@@ -320,6 +320,6 @@ fn no_network_names_the_synthetic_twin() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = program(dir.path(), &["save", "--model", "facebook/opt-125m"]);
     command.env("HF_ENDPOINT", format!("http://127.0.0.1:{port}"));
-    run_command(command).expect(2).one_error(&["--model synthetic:facebook/opt-125m"]);
+    run_command(command).expect(2).one_error(&["the model synthetic:facebook/opt-125m", "--model"]);
     assert_eq!(names_in(&dir.path().join("models")), [""; 0]);
 }

@@ -11,7 +11,7 @@ pub enum CheckpointError {
     /// There is nothing at this path.
     #[error(
         "{0} does not exist; `sllm-gds save` makes a checkpoint (only `save` and `bench` fetch from the hub), and \
-         --storage-path says where they live"
+         those that are named lie below the storage path"
     )]
     Missing(PathBuf),
     /// There is something else.

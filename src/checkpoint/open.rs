@@ -94,7 +94,7 @@ impl Checkpoint {
             if self.tensors.is_empty() {
                 ""
             } else {
-                ", or take the whole tensors out with `export --whole-tensors`"
+                ", or take those that are whole by an export of whole tensors"
             },
         ))
     }

@@ -1,7 +1,7 @@
 //! The loader names things, not switches: here an error gets those that its remedy means.
 
 /// What a message calls a setting, and the switch that sets it.
-const SWITCHES: [(&str, &str); 9] = [
+const SWITCHES: [(&str, &str); 17] = [
     ("chunk size", "--chunk-size"),
     ("copy size", "--copy-size"),
     ("ring size", "--ring-size"),
@@ -11,6 +11,14 @@ const SWITCHES: [(&str, &str); 9] = [
     ("the engine ", "--engine"),
     ("compatibility mode", "--allow-compat"),
     ("register slabs", "--gds-register slabs"),
+    ("below the storage path", "--storage-path"),
+    ("overwrite it", "--overwrite"),
+    ("overwriting", "--overwrite"),
+    ("an export of whole tensors", "export --whole-tensors"),
+    ("largest shard size", "--max-shard-size"),
+    ("name another place", "--storage-path, --name or --to"),
+    ("hub token", "--hf-token"),
+    ("the model synthetic:", "--model"),
 ];
 
 /// The message, and behind it the switches of what it names.

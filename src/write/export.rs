@@ -157,11 +157,11 @@ fn as_it_was(checkpoint: &Checkpoint, origin: &manifest::Source) -> Result<Shard
     if let Some(name) = names.iter().find(bad) {
         return Err(crate::checkpoint::malformed(
             &path,
-            format!("'{name}' can't be a file's name here: shard anew with --max-shard-size 5GB"),
+            format!("'{name}' can't be a file's name here: shard anew, by a largest shard size such as 5GB"),
         ));
     }
     if origin.shards.is_empty() {
-        let what = "its recorded source names no files: shard anew with --max-shard-size 5GB";
+        let what = "its recorded source names no files: shard anew, by a largest shard size such as 5GB";
         return Err(crate::checkpoint::malformed(&path, what));
     }
     let place_of: HashMap<&str, usize> =

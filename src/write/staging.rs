@@ -109,7 +109,7 @@ impl Staging {
         }
         match self.place(replaces) {
             Err(e) if !replaces && is_taken(&e) => bail!(
-                "{} exists: another save made it meanwhile; choose another name, or replace it with --overwrite",
+                "{} exists: another save made it meanwhile; choose another name, or overwrite it",
                 self.target.display()
             ),
             placed => placed.context(at),

@@ -65,7 +65,7 @@ pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
         );
     }
     if !overwrite {
-        bail!("{} exists: choose another name, or replace it with --overwrite", target.display());
+        bail!("{} exists: choose another name, or overwrite it", target.display());
     }
     if !target.is_dir() {
         bail!(
@@ -94,7 +94,7 @@ pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
     let other = files.iter().find(|name| !is_known(name)).or(files.first().filter(|_| !has_weights));
     if let Some(other) = other {
         bail!(
-            "{} holds other things than one checkpoint, such as {other}, and --overwrite does not delete those: remove \
+            "{} holds other things than one checkpoint, such as {other}, and overwriting does not delete those: remove \
              it yourself, or choose another name",
             target.display()
         );
@@ -107,7 +107,7 @@ pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
 fn one_model(target: &Path) -> Result<(Vec<String>, Vec<String>)> {
     let keep = |what: String| {
         anyhow!(
-            "{} {what}, and --overwrite does not delete those: remove it yourself, or choose another name",
+            "{} {what}, and overwriting does not delete those: remove it yourself, or choose another name",
             target.display()
         )
     };
@@ -196,7 +196,7 @@ fn check_unedited(target: &Path, files: &[String], saved: &BTreeMap<String, Dige
     let edited: Vec<String> = files.iter().filter(is_edited).cloned().collect();
     if !edited.is_empty() {
         bail!(
-            "{} holds files that were changed since they were saved, and --overwrite does not delete those: move them \
+            "{} holds files that were changed since they were saved, and overwriting does not delete those: move them \
              away, or choose another name: {}",
             target.display(),
             beside::summary(&edited)
@@ -222,7 +222,7 @@ pub fn check_apart(target: &Path, sources: &[PathBuf]) -> Result<()> {
             continue;
         };
         bail!(
-            "{} {how} {}, from which is read: name another place (--storage-path, --name or --to); nothing was changed",
+            "{} {how} {}, from which is read: name another place; nothing was changed",
             target.display(),
             source.display()
         );

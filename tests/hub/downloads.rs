@@ -166,7 +166,7 @@ fn gated_models_say_what_to_do() {
             }
             reply(status, "").with("X-Error-Code", "GatedRepo")
         });
-        assert_says(&error, &["gated", "accept its terms at", "/org/tiny", "HF_TOKEN", "--hf-token"]);
+        assert_says(&error, &["gated", "accept its terms at", "/org/tiny", "HF_TOKEN", "hub token"]);
         assert_eq!(server.lines().len(), 2, "a refusal is not tried again");
     }
 }

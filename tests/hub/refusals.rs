@@ -151,7 +151,7 @@ fn a_warm_cache_serves_without_a_network() {
 
     fs::remove_file(dir.join("model.safetensors")).unwrap();
     let error = format!("{:#}", fetch(ID, &offline).unwrap_err());
-    assert_says(&error, &["HF_HUB_OFFLINE", "no complete org/tiny", "--model synthetic:"]);
+    assert_says(&error, &["HF_HUB_OFFLINE", "no complete org/tiny", "the model synthetic:"]);
 }
 
 #[test]
@@ -160,8 +160,8 @@ fn no_network_names_the_synthetic_twin() {
     let nowhere = Nowhere::new();
     let error =
         format!("{:#}", fetch("facebook/opt-125m", &options(&nowhere.url, cache.path())).unwrap_err());
-    let twin = "--model synthetic:facebook/opt-125m (same shapes, made-up values)";
-    assert_says(&error, &[&format!("cannot reach {}", nowhere.url), "with no network use", twin]);
+    let twin = "the model synthetic:facebook/opt-125m (same shapes, made-up values)";
+    assert_says(&error, &[&format!("cannot reach {}", nowhere.url), "with no network take", twin]);
     let error = format!("{:#}", fetch(ID, &options(&nowhere.url, cache.path())).unwrap_err());
     assert_says(&error, &["cannot reach", "--model synthetic:<one of ", "facebook/opt-125m"]);
 }

@@ -198,7 +198,7 @@ impl<'a> Client<'a> {
         let code = header(response.headers(), "x-error-code").unwrap_or_default();
         let (id, endpoint) = (&self.model.id, &self.options.endpoint);
         let accept = format!(
-            "accept its terms at {endpoint}/{id}, then set HF_TOKEN or --hf-token (a token that may read gated \
+            "accept its terms at {endpoint}/{id}, then set HF_TOKEN or give a hub token (one that may read gated \
              models, from {endpoint}/settings/tokens)"
         );
         let has_token = self.options.token.is_some();
@@ -213,7 +213,9 @@ impl<'a> Client<'a> {
             (404, "RevisionNotFound") => format!("{id} has no revision '{}'", self.model.revision),
             (404, "EntryNotFound") => format!("{id} lists a file that the hub does not have"),
             (404, _) => {
-                format!("no model {id} here: check the name; if it is private, set HF_TOKEN or --hf-token")
+                format!(
+                    "no model {id} here: check the name; if it is private, set HF_TOKEN or give a hub token"
+                )
             }
             _ => "the hub takes this request for wrong".to_string(),
         };

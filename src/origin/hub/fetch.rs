@@ -74,7 +74,7 @@ fn synthetic_twin(id: &str) -> String {
     let known = synthetic::known_ids();
     let ids = if known.contains(&id) { id.to_string() } else { format!("<one of {}>", known.join(", ")) };
     let same = if known.contains(&id) { "same shapes" } else { "published shapes" };
-    format!("with no network use --model synthetic:{ids} ({same}, made-up values)")
+    format!("with no network take the model synthetic:{ids} ({same}, made-up values)")
 }
 
 fn fetch_online(model: &Model, options: &Options) -> Result<PathBuf> {
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn the_twin_is_named_only_where_there_is_one() {
         let known = synthetic::known_ids()[0];
-        assert!(synthetic_twin(known).contains(&format!("--model synthetic:{known} (same")));
+        assert!(synthetic_twin(known).contains(&format!("the model synthetic:{known} (same")));
         assert!(synthetic_twin("no/such").contains(&format!("synthetic:<one of {known}")));
     }
 }

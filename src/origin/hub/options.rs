@@ -21,7 +21,7 @@ impl Token {
         let text = text.trim();
         if !text.bytes().all(|b| b.is_ascii_graphic()) {
             bail!(
-                "the hub token holds spaces or characters that no token has; set HF_TOKEN or --hf-token anew"
+                "the hub token holds spaces or characters that no token has; set HF_TOKEN anew, or give another"
             );
         }
         Ok((!text.is_empty()).then(|| Token(text.to_string())))
