@@ -163,7 +163,7 @@ fn no_network_names_the_synthetic_twin() {
     let twin = "the model synthetic:facebook/opt-125m (same shapes, made-up values)";
     assert_says(&error, &[&format!("cannot reach {}", nowhere.url), "with no network take", twin]);
     let error = format!("{:#}", fetch(ID, &options(&nowhere.url, cache.path())).unwrap_err());
-    assert_says(&error, &["cannot reach", "--model synthetic:<one of ", "facebook/opt-125m"]);
+    assert_says(&error, &["cannot reach", "the model synthetic:<one of ", "facebook/opt-125m"]);
 }
 
 #[test]
