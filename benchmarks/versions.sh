@@ -45,18 +45,18 @@ ours=("$m"/tensor.data_*)
 shards=("$fast"/st/*.safetensors)
 row 9 warm warm "${ours[@]}" -- $m --gpus 0
 row 9 warm-safetensors warm "${shards[@]}" -- $fast/st --gpus 0
-row 9 small warm "$fast"/small/tensor.data_0 -- $fast/small --gpus 0
-row 5 host warm "${ours[@]}" -- $m --gpus none
-row 5 compat warm "${ours[@]}" -- $m --gpus 0 --engine gds --allow-compat
-row 5 one-gpu-twice warm "${ours[@]}" -- $m --gpus 0,0
+row 25 small warm "$fast"/small/tensor.data_0 -- $fast/small --gpus 0
+row 7 host warm "${ours[@]}" -- $m --gpus none
+row 7 compat warm "${ours[@]}" -- $m --gpus 0 --engine gds --allow-compat
+row 9 one-gpu-twice warm "${ours[@]}" -- $m --gpus 0,0
 if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then
   row 7 balanced warm "${ours[@]}" -- $m --gpus 0,1
-  row 5 replicate warm "${ours[@]}" -- $m --gpus 0,1 --placement replicate
+  row 7 replicate warm "${ours[@]}" -- $m --gpus 0,1 --placement replicate
 fi
 row 7 cold cold "${ours[@]}" -- $m --gpus 0
 row 7 cold-safetensors cold "${shards[@]}" -- $fast/st --gpus 0
 warm "${ours[@]}"
-for turn in 1 2 3; do
+for turn in 1 2 3 4 5; do
   order=(before after)
   [ $((turn % 2)) = 0 ] || order=(after before)
   for which in "${order[@]}"; do
