@@ -155,7 +155,7 @@ fn one_file_of_several_is_refused_and_loads_where_it_is_named() {
     // One shard of a set, saved by itself, comes back under a name that loads.
     for (set, back) in [
         (["m-part2of3.safetensors", "m-part3of3.safetensors"], "m-part-2.safetensors"),
-        (["rank2_of_3.safetensors", "rank1_of_3.safetensors"], "shard-2.safetensors"),
+        (["rank2_of_3.safetensors", "rank1_of_3.safetensors"], "rank-2.safetensors"),
     ] {
         model(&m, &set);
         let one = format!("m/{}", set[0]);
@@ -358,4 +358,80 @@ fn limits_of_disk_and_of_files_are_errors() {
     run(dir.path(), &["save", "--model", "odd"]).expect(2).one_error(&["bytes free"]);
     run(dir.path(), &["export", "./odd", "--to", "back"]).expect(2).one_error(&["bytes free"]);
     assert!(!dir.path().join("back").exists());
+}
+
+#[test]
+fn a_file_that_may_be_one_of_several_is_loaded_with_a_word_and_comes_back() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    for stem in ["style-000010", "weights.01", "shard_2", "pytorch_model_fsdp_1"] {
+        let file = format!("{stem}.safetensors");
+        model(&m, &[&file]);
+        let ran = run(dir.path(), &["load", "m", "--gpus", "none"]);
+        assert!(ran.expect(0).stderr.contains("may be one of several"), "{stem}");
+    }
+    for (stem, back) in
+        [("consolidated.01", "model"), ("model-rank-1-part-0", "model"), ("style-000010", "style-000010")]
+    {
+        model(&m, &[&format!("{stem}.safetensors")]);
+        let one = format!("m/{stem}.safetensors");
+        run(dir.path(), &["save", "--model", &one, "--name", "one", "--overwrite"]).expect(0);
+        run(dir.path(), &["export", "one", "--to", "back", "--overwrite"]).expect(0);
+        assert_eq!(names_in(&dir.path().join("back")), [format!("{back}.safetensors")]);
+        run(dir.path(), &["load", "./back", "--gpus", "none"]).expect(0);
+    }
+}
+
+#[test]
+fn a_part_of_a_distributed_checkpoint_is_refused() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    fs::create_dir(&m).unwrap();
+    for (offset, code) in [(4, 2), (0, 0)] {
+        let note = format!(r#"{{\"w\":{{\"saved_offsets\":[{offset},0]}}}}"#);
+        let header = format!(
+            r#"{{"__metadata__":{{"DCP_SHARDING_INFO":"{note}"}},"w":{{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}}}"#
+        );
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file.extend([1, 2]);
+        fs::write(m.join("model.safetensors"), file).unwrap();
+        let ran = run(dir.path(), &["load", "m", "--gpus", "none"]);
+        let said = if code == 2 { "consolidate_safetensors_files" } else { "may be one of several" };
+        assert!(ran.expect(code).stderr.contains(said), "{offset}");
+    }
+}
+
+#[test]
+fn shards_of_two_commits_are_refused_and_a_config_of_another_is_not() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    let set = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    model(&m, &set);
+    let notes = m.join(".cache/huggingface/download");
+    fs::create_dir_all(&notes).unwrap();
+    let note = |file: &str, commit: &str| {
+        fs::write(notes.join(format!("{file}.metadata")), format!("{commit}\netag\n1.0\n")).unwrap();
+    };
+    note(set[0], "bbbb");
+    note("config.json", "cccc");
+    run(dir.path(), &["load", "m", "--gpus", "none"]).expect(0);
+    note(set[1], "bbbb");
+    run(dir.path(), &["load", "m", "--gpus", "none"]).expect(0);
+    note(set[1], "aaaa");
+    let both = [set[0], set[1], "an update was cut short"];
+    run(dir.path(), &["load", "m", "--gpus", "none"]).expect(2).one_error(&both);
+}
+
+#[test]
+fn what_a_file_system_keeps_at_its_top_is_not_of_the_model() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    model(&m, &["model.safetensors"]);
+    fs::create_dir(m.join("lost+found")).unwrap();
+    fs::write(m.join("lost+found/#12"), "left").unwrap();
+    run(dir.path(), &["save", "--model", "m", "--name", "saved"]).expect(0);
+    assert!(!dir.path().join("models/saved/lost+found").exists());
+    fs::write(m.join("model.safetensors.BaiduPCS-Go-downloading"), "{}").unwrap();
+    run(dir.path(), &["load", "m", "--gpus", "none"]).expect(2).one_error(&["has not ended"]);
 }

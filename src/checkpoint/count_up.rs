@@ -56,7 +56,7 @@ fn check_kind(texts: &[&str], files: &Kind) -> Result<()> {
     }
     // What stands behind the number that counts may be a total.
     let unchanged = columns.first().map_or(texts.len() - 1, |(place, _)| *place);
-    if (files.len() == 1 && is_rest(first)) || is_rest_before(first, unchanged) {
+    if (files.len() == 1 && is_surely_rest(first)) || (files.len() > 1 && is_rest_before(first, unchanged)) {
         bail!(
             "{first} says by its name that it is one of several, and others are missing: fetch them, put an index beside \
              that says which files are the model, or name the file itself if you mean just that"
@@ -153,11 +153,40 @@ fn check_parallel(files: &Kind, place: usize) -> Result<()> {
     }
 }
 
-/// Whether a name tells that the file is one of several, and not the first.
-pub fn is_rest(name: &str) -> bool {
-    let (texts, _) = pieces(name);
+/// Whether a name alone tells that the file is one of several, and not the first: the number of a rank's part, or a padded
+/// one behind a word for files. A padded number behind any other word, as in `style-000010`, may be that of an epoch.
+pub fn is_surely_rest(name: &str) -> bool {
+    let (texts, digits) = pieces(name);
     let has_open_total = texts.iter().skip(1).any(|text| is_open_total(text));
-    has_open_total || is_rest_before(name, texts.len() - 1)
+    let is_sure = |place: usize| {
+        let word = word_before(texts[place]);
+        let of_files = texts[place].is_empty() || FILES.contains(&word.as_str());
+        let is_mp = texts[place].trim_end_matches(is_between).to_ascii_lowercase().replace(is_between, "")
+            == "mprank";
+        let of_rank = word == "rank" && (is_mp || word_before(texts[place + 1]) == "part");
+        // Steps of a training count higher than files.
+        let is_high = digits[place].parse().is_ok_and(|number: u64| number >= 500);
+        is_later(&texts, &digits, place) && !is_high && (of_files || of_rank)
+    };
+    has_open_total || (0..digits.len()).any(is_sure)
+}
+
+/// Whether a name may be that of one of several files: it has a number that counts them, or may do so.
+pub fn may_be_rest(name: &str) -> bool {
+    const COUNTED: [&str; 5] = ["tp", "pp", "fsdp", "rank", "split"];
+    let (texts, digits) = pieces(name);
+    let lower = name.to_ascii_lowercase();
+    let may = |place: usize| {
+        let word = word_before(texts[place]);
+        let number: u64 = digits[place].parse().unwrap_or(0);
+        let is_padded = digits[place].len() > 1 && digits[place].starts_with('0');
+        let counts_files = FILES[2..].contains(&word.as_str()) || COUNTED.contains(&word.as_str());
+        let is_of_adapter = word == "rank" && lower.contains("lora");
+        number > 0
+            && !is_of_adapter
+            && ((counts_files && number < 500) || (is_padded && is_apart(&texts, &digits, place)))
+    };
+    (0..digits.len()).any(may)
 }
 
 /// `-of-XXXXX`, as a saver begins its files before it knows how many they will be.
@@ -175,60 +204,58 @@ fn is_rest_before(name: &str, count: usize) -> bool {
     (0..count).any(|place| is_later(&texts, &digits, place))
 }
 
+const VERSIONS: [&str; 13] =
+    ["v", "ver", "version", "rev", "e", "ep", "epoch", "step", "steps", "iter", "checkpoint", "ckpt", "seed"];
+const FILES: [&str; 12] = [
+    "model",
+    "consolidated",
+    "part",
+    "shard",
+    "split",
+    "piece",
+    "chunk",
+    "file",
+    "layer",
+    "block",
+    "stage",
+    "mp",
+];
+
 /// Whether a number counts files, and others come before: a rank's is always such, any other where it is padded with
 /// zeros. Those of versions, of steps of a training, of dates and behind a decimal point count no files.
 fn is_later(texts: &[&str], digits: &[&str], place: usize) -> bool {
-    const VERSIONS: [&str; 13] = [
-        "v",
-        "ver",
-        "version",
-        "rev",
-        "e",
-        "ep",
-        "epoch",
-        "step",
-        "steps",
-        "iter",
-        "checkpoint",
-        "ckpt",
-        "seed",
-    ];
-    const FILES: [&str; 12] = [
-        "model",
-        "consolidated",
-        "part",
-        "shard",
-        "split",
-        "piece",
-        "chunk",
-        "file",
-        "layer",
-        "block",
-        "stage",
-        "mp",
-    ];
-    let (before, after, number) = (texts[place], texts[place + 1], digits[place]);
+    let (before, number) = (texts[place], digits[place]);
     let lowest = if counts_from_0(texts) { 0 } else { 1 };
     if number.parse().is_ok_and(|number: u64| number <= lowest) {
         return false;
     }
-    let plain = before.trim_end_matches(is_between).to_ascii_lowercase();
-    let word = &plain[plain.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len()..];
+    let word = word_before(before);
     // Of `rank-0-part-1` either.
     if word == "rank" || (word == "part" && counts_from_0(texts)) {
         return true;
     }
-    let is_padded = number.len() > 1 && number.starts_with('0');
-    let is_apart = before.is_empty() || before.ends_with(is_between) || FILES.contains(&word);
+    number.len() > 1 && number.starts_with('0') && is_apart(texts, digits, place)
+}
+
+/// Whether a number stands for itself, and is none of a version, of a step of a training, of a date, or behind a point.
+fn is_apart(texts: &[&str], digits: &[&str], place: usize) -> bool {
+    let (before, after, number) = (texts[place], texts[place + 1], digits[place]);
+    let word = word_before(before);
+    let is_apart = before.is_empty() || before.ends_with(is_between) || FILES.contains(&word.as_str());
     let is_year = |number: &&str| number.len() == 4 && (number.starts_with("19") || number.starts_with("20"));
     let is_of_date = number.len() == 2 && digits.iter().any(is_year);
     let is_decimal = place > 0 && before == ".";
-    is_padded
-        && is_apart
+    is_apart
         && (after.is_empty() || after.starts_with(is_between))
-        && !VERSIONS.contains(&word)
+        && !VERSIONS.contains(&word.as_str())
         && !is_of_date
         && !is_decimal
+}
+
+/// The word that stands before a number, in lower case.
+fn word_before(text: &str) -> String {
+    let plain = text.trim_end_matches(is_between).to_ascii_lowercase();
+    plain[plain.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len()..].to_string()
 }
 
 #[cfg(test)]
@@ -253,7 +280,6 @@ mod tests {
             "model-rank-0-part-1",
             "mp_rank_02_model_states",
             "mp_rank_01",
-            "rank1",
             "model3-mp8",
             "model0-mp2",
             "layer07",
@@ -286,8 +312,53 @@ mod tests {
             "part_b",
             "comp3-x8",
             "model-3-of-fox",
+            "style-000010",
+            "lora_rank_16",
+            "model_rank_64_lora",
+            "DeepSeek-R1-0528",
+            "best-0012",
+            "model_0999",
+            "v2-00003",
+            "ema_0.9999_010000",
+            "speaker_rank_1",
         ] {
             assert_eq!(check(&[stem]), Ok(()), "{stem}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_may_count_files_is_said() {
+        for stem in [
+            "weights.01",
+            "pytorch_model.01",
+            "consolidated-01",
+            "part-00001",
+            "part_2",
+            "model.part2",
+            "model_shard_2",
+            "shard2",
+            "pytorch_model_fsdp_1",
+            "pp1_tp0",
+            "style-000010",
+            "rank_1",
+            "model-00001",
+        ] {
+            assert!(may_be_rest(&format!("{stem}.safetensors")), "{stem}");
+        }
+        for stem in [
+            "model",
+            "consolidated.00",
+            "qwen2.5-7b-v2",
+            "sd_xl_base_1.0",
+            "lora_rank_16",
+            "text_encoder_2",
+            "model-2024-05-01",
+            "lora_epoch-000010",
+            "step000500",
+            "llama-3-8b",
+            "model-2",
+        ] {
+            assert!(!may_be_rest(&format!("{stem}.safetensors")), "{stem}");
         }
     }
 

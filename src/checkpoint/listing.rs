@@ -119,7 +119,18 @@ fn walk(
     if depth == 0 || !entered.insert(real) {
         return Ok(());
     }
-    for path in list(dir)? {
+    let entries = list(dir).map_err(|error| match error.root_cause().downcast_ref::<std::io::Error>() {
+        Some(cause) if cause.kind() == ErrorKind::PermissionDenied => error.context(format!(
+            "{} may be of the model and can't be read: make it readable, or move it away",
+            dir.display()
+        )),
+        _ => error,
+    })?;
+    for path in entries {
+        // Every ext4 volume has one at its top.
+        if path.ends_with("lost+found") {
+            continue;
+        }
         let Some(name) = utf8_name(&path)? else {
             let lossy = path.file_name().unwrap_or_default().to_string_lossy();
             found.unreadable.push(format!("{prefix}{lossy}"));

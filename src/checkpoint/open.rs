@@ -124,6 +124,12 @@ impl Checkpoint {
         if !gone.is_empty() {
             notes.push(format!("saved beside the weights, and missing now: {}", beside::summary(&gone)));
         }
+        let may_be = |name: &String| {
+            format!(
+                "{name} says of itself that it may be one of several files of a model, and no others are here"
+            )
+        };
+        notes.extend(self.chosen.may_be_part.as_ref().map(may_be));
         notes.extend(self.note_of_place());
         notes.extend(self.note_of_hole());
         notes

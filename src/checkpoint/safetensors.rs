@@ -68,7 +68,9 @@ pub(super) fn open_dir(dir: &Path, storage_path: Option<&Path>) -> Result<Checkp
         .with_context(|| format!("choose the model's files in {}", dir.display()))?;
     let shards: Vec<PathBuf> = weights.files.iter().map(|name| dir.join(name)).collect();
     shards.iter().try_for_each(|path| bounds.check(path))?;
-    let chosen = Chosen { left_out: weights.left_out, below: weights.below, ..Chosen::default() };
+    let may_be_part = weights.may_be_part();
+    let chosen =
+        Chosen { left_out: weights.left_out, below: weights.below, may_be_part, ..Chosen::default() };
     open_shards(dir, shards, weights.index, chosen, storage_path)
 }
 
@@ -87,6 +89,9 @@ fn open_shards(
     for path in shards {
         let stamp = path.metadata().map(|about| Stamp::of(&about)).unwrap_or_default();
         let (bytes, header) = read_header(&path)?;
+        if is_distributed(&path, &header)? && index.is_none() {
+            chosen.may_be_part = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        }
         // Before any offset is added to it: sparse files can claim sizes that overflow.
         let end = base.checked_add(bytes).ok_or_else(|| malformed(&path, "the shards exceed 2^64 bytes"))?;
         let data_start = 8 + header.len() as u64;
@@ -140,6 +145,33 @@ fn open_shards(
         storage_path: storage_path.map(Path::to_path_buf),
     };
     finish(checkpoint, dir)
+}
+
+/// Whether a header is of torch's distributed checkpoints, whose files may hold a part of each tensor; an error where it
+/// says that one does.
+fn is_distributed(path: &Path, header: &str) -> Result<bool> {
+    const NOTE: &str = "DCP_SHARDING_INFO";
+    #[derive(Deserialize)]
+    struct Part {
+        saved_offsets: Vec<u64>,
+    }
+    if !header.contains(NOTE) {
+        return Ok(false);
+    }
+    let note = metadata_of(header).and_then(|metadata| Some(metadata.get(NOTE)?.as_str()?.to_string()));
+    let parts: std::collections::BTreeMap<String, Part> =
+        note.and_then(|note| serde_json::from_str(&note).ok()).unwrap_or_default();
+    match parts.iter().find(|(_, part)| part.saved_offsets.iter().any(|offset| *offset > 0)) {
+        Some((name, part)) => Err(malformed(
+            path,
+            format!(
+                "holds a part of the tensor '{name}', from {:?} on, as torch's distributed checkpoints do: put the parts \
+                 together first (torch.distributed.checkpoint, consolidate_safetensors_files)",
+                part.saved_offsets
+            ),
+        )),
+        None => Ok(true),
+    }
 }
 
 /// Files that are not of the model, and the bytes of the tensors in each that the model does not have. What can't be

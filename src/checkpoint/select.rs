@@ -14,7 +14,7 @@ use crate::checkpoint::names::{MAIN_INDEX, index_stem, is_weights, variant_of};
 use crate::checkpoint::shard_index::Index;
 use crate::checkpoint::shard_sets::numbered;
 use crate::checkpoint::under_way::{BLOBS, FOLDERS, UnderWay, is_under_way, under_way};
-use crate::checkpoint::{beside, families, shard_index, shard_sets};
+use crate::checkpoint::{beside, count_up, families, shard_index, shard_sets};
 
 /// The weights of a model.
 #[derive(Debug, Default)]
@@ -32,6 +32,14 @@ impl Weights {
     /// The names of the weights and of their index.
     pub fn names(&self) -> Vec<String> {
         self.files.iter().chain(self.index.iter().map(|index| &index.file)).cloned().collect()
+    }
+
+    /// The only file, where its name says that it may be one of several.
+    pub fn may_be_part(&self) -> Option<String> {
+        match (self.files.as_slice(), &self.index) {
+            ([one], None) => count_up::may_be_rest(one).then(|| one.clone()),
+            _ => None,
+        }
     }
 
     /// Whether the names alone tell that nothing is missing: an index, a whole set, or transformers' single file.
@@ -69,6 +77,7 @@ pub fn weights(
     (chosen.left_out, chosen.below) = (left_out, below.into_iter().map(str::to_string).collect());
     if !chosen.files.is_empty() {
         check_under_way(&chosen, names)?;
+        check_commits(&chosen.files, names, read)?;
         check_folders(&chosen, names, read)?;
     }
     Ok(chosen)
@@ -106,6 +115,30 @@ fn check_under_way(chosen: &Weights, names: &[String]) -> Result<()> {
                 "{name} belongs to a download or a copy that has not ended, so files of the model may be missing: let it \
                  end, or remove {name} if it is left from one that did"
             ),
+        }
+    }
+    Ok(())
+}
+
+/// Refuses shards of two commits: the hub's client, which notes the commit beside each file that it has fetched, notes the
+/// new one at each file of an update, changed or not.
+fn check_commits(files: &[String], names: &[String], read: &dyn Fn(&str) -> Result<String>) -> Result<()> {
+    let mut first: Option<(&String, String)> = None;
+    for file in files {
+        let notes = FOLDERS.iter().map(|folder| format!("{folder}{file}.metadata"));
+        let Some(note) = notes.into_iter().find(|note| names.contains(note)) else { continue };
+        let text = read(&note).unwrap_or_default();
+        let commit = text.lines().next().unwrap_or_default().trim().to_string();
+        if commit.is_empty() {
+            continue;
+        }
+        match &first {
+            Some((other, its)) if *its != commit => bail!(
+                "{other} was fetched of commit {its} and {file} of {commit}: an update was cut short; fetch the model again, \
+                 or remove {note} if both are of one model"
+            ),
+            Some(_) => {}
+            None => first = Some((file, commit)),
         }
     }
     Ok(())

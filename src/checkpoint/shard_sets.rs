@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 
-use crate::checkpoint::count_up::{MAX_DIGITS, is_rest};
+use crate::checkpoint::count_up::{MAX_DIGITS, is_surely_rest};
 use crate::checkpoint::names::{SUFFIX, variant_of, weights_stem};
 
 /// What the names of one set of shards share: `model`, `00002` and `` of `model-00001-of-00002.safetensors`.
@@ -57,10 +57,13 @@ pub fn is_numbered(name: &str) -> bool {
 }
 
 /// The name of a shard that stands alone: `model-2.safetensors`, which nobody misses others of.
-pub fn without_total(name: &str) -> String {
+pub fn alone(name: &str) -> String {
+    if !is_numbered(name) {
+        return if is_surely_rest(name) { format!("model{SUFFIX}") } else { name.to_string() };
+    }
     numbered(name).map_or(name.to_string(), |(set, number)| {
         let named = |stem: &str| format!("{stem}-{number}{SUFFIX}");
-        let own = Some(named(&set.stem)).filter(|name| !set.stem.is_empty() && !is_rest(name));
+        let own = Some(named(&set.stem)).filter(|name| !set.stem.is_empty() && !is_surely_rest(name));
         own.unwrap_or_else(|| named("shard"))
     })
 }

@@ -148,6 +148,8 @@ pub struct Chosen {
     pub unread: Vec<(String, String)>,
     /// A single file was named, not a directory.
     pub single_file: bool,
+    /// The only file, whose name or header says that it may be one of several.
+    pub may_be_part: Option<String>,
 }
 
 impl Checkpoint {

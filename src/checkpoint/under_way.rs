@@ -5,7 +5,7 @@ use sha1::{Digest, Sha1};
 use crate::checkpoint::names::{SUFFIX, is_index, is_weights};
 
 /// What programs put behind the name of a file that they are still fetching, or have beside it until it is whole.
-const ENDS: [&str; 21] = [
+const ENDS: [&str; 22] = [
     ".aria2",
     ".incomplete",
     ".part",
@@ -13,6 +13,7 @@ const ENDS: [&str; 21] = [
     ".crdownload",
     ".download",
     ".downloading",
+    "-downloading",
     ".opdownload",
     ".filepart",
     ".!ut",

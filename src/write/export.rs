@@ -182,9 +182,8 @@ fn as_it_was(checkpoint: &Checkpoint, origin: &manifest::Source) -> Result<Shard
             order.push(index);
         }
         // One shard of several that was saved by itself: under its old name the others would be missed.
-        let alone =
-            origin.shards.len() == 1 && origin.index.is_none() && shard_sets::is_numbered(&shard.file);
-        let name = if alone { shard_sets::without_total(&shard.file) } else { shard.file.clone() };
+        let alone = origin.shards.len() == 1 && origin.index.is_none();
+        let name = if alone { shard_sets::alone(&shard.file) } else { shard.file.clone() };
         files.push(shard_file(name, &shard.header, checkpoint, &order));
     }
     Ok(Shards { files, index: origin.index.clone() })
