@@ -1,9 +1,10 @@
 //! What slices cost: a checkpoint loaded to a GPU whole, and one rank's share of it along each axis, in turns.
 //!
-//!     cargo run --release --no-default-features --example slices -- DIR [RANKS] [TURNS] [whole]
+//!     cargo run --release --no-default-features --example slices -- DIR [RANKS] [TURNS] [whole] [pool]
 //!
 //! Prints one JSON line a load: what was loaded, bytes read and delivered, seconds that opening the checkpoint took, seconds
-//! from the load's call to its return, and GB/s of what was read. With `whole` there are no slices.
+//! from the load's call to its return, and GB/s of what was read. With `whole` there are no slices; with
+//! `pool` loads go through a pool of 24 GB.
 
 use std::error::Error;
 use std::time::Instant;
@@ -15,8 +16,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dir = words.next().ok_or("name a directory: slices DIR [RANKS] [TURNS]")?;
     let ranks: u64 = words.next().map_or(Ok(2), |word| word.parse())?;
     let turns: usize = words.next().map_or(Ok(5), |word| word.parse())?;
-    let loader = Loader::builder().build()?;
-    let whole = words.next().is_some_and(|word| word == "whole");
+    let more: Vec<String> = words.collect();
+    let builder = match more.iter().any(|word| word == "pool") {
+        true => Loader::builder().pool_bytes(24 << 30).prefault(true),
+        false => Loader::builder(),
+    };
+    let loader = builder.build()?;
+    let whole = more.iter().any(|word| word == "whole");
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&dir)?;
     let open_s = started.elapsed().as_secs_f64();

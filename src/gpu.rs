@@ -10,6 +10,8 @@ pub mod kernels;
 /// Device memory and pinned host memory.
 pub mod memory;
 mod module;
+/// Copies of rows that lie apart.
+pub mod rows;
 /// Where the bytes of a buffer land.
 pub mod scatter;
 /// Buffers of the ring.

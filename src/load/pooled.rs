@@ -11,6 +11,7 @@ use anyhow::Result;
 use crate::checkpoint::Checkpoint;
 use crate::gpu::copies::{PieceCopy, Stream};
 use crate::gpu::memory::Pinned;
+use crate::gpu::rows::RowsCopy;
 use crate::gpu::scatter::{Piece, Targets};
 use crate::gpu::{Gpu, GpuError};
 use crate::load::engine::{Engine, PathTaken};
@@ -195,18 +196,24 @@ impl ToDevices<'_, '_> {
 
     /// Copies all that lands on one GPU, and waits for it.
     fn copy(&self, gpu: &Arc<Gpu>, stream: &Stream, ranges: &[Full<'_, Pinned>]) -> Result<(), GpuError> {
-        let mut copies = Vec::new();
+        let (mut copies, mut rows) = (Vec::new(), Vec::new());
         for full in ranges {
             let source = full.chunk();
-            for piece in self.pieces(full).iter().flat_map(|piece| piece.runs()) {
-                let here = self.targets.of(&piece)?.filter(|(other, _)| other.index == gpu.index);
+            for piece in self.pieces(full) {
+                let here = self.targets.of(piece)?.filter(|(other, _)| other.index == gpu.index);
                 let (from, bytes) = (piece.from as usize, piece.bytes as usize);
-                copies.extend(here.map(|(_, target)| PieceCopy { target, source, from, bytes }));
+                match piece.rows {
+                    1 => copies.extend(here.map(|(_, target)| PieceCopy { target, source, from, bytes })),
+                    _ => rows.extend(here.map(|(_, target)| RowsCopy { target, source, piece: *piece })),
+                }
             }
         }
-        match copies.is_empty() {
+        if !copies.is_empty() {
+            stream.copy_pieces(&copies)?;
+        }
+        match rows.is_empty() {
             true => Ok(()),
-            false => stream.copy_pieces(&copies),
+            false => stream.copy_rows(&rows),
         }
     }
 }

@@ -243,6 +243,7 @@ fn slices_arrive_on_gpus_as_in_host_memory() {
     let path = wide(dir.path());
     let (_dir, fixture) = fixture();
     let loader = Loader::builder().build().unwrap();
+    let pooled = Loader::builder().pool_bytes(1 << 30).build().unwrap();
     let mut places = vec![To::gpu(0), To::Balanced(vec!["0".into(), "0".into()])];
     if both(&session).is_some() {
         let labels = || vec!["0".to_string(), "1".to_string()];
@@ -261,6 +262,12 @@ fn slices_arrive_on_gpus_as_in_host_memory() {
             for to in &places {
                 let request = Request::to(to.clone()).select(select.clone()).verify(true);
                 assert_right(&loader.load(&checkpoint, &request).unwrap(), &wanted, &[0, 1]);
+                // Read into the pool, and from there.
+                for path in ["pool", "pool"] {
+                    let model = pooled.load(&checkpoint, &request).unwrap();
+                    assert_right(&model, &wanted, &[0, 1]);
+                    assert!(model.report().path.starts_with(path), "{}", model.report().path);
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::cufile::{CufileError, What};
 use crate::gpu::copies::Stream;
 use crate::gpu::memory::{DeviceBuffer, DeviceSlice};
+use crate::gpu::scatter::Piece;
 use crate::gpu::{Gpu, GpuError, direct};
 use crate::load::engine::{Engine, Job, PathTaken, Worker};
 use crate::load::gds::engine::GdsEngine;
@@ -231,10 +232,12 @@ fn copy_pieces(
     end: u64,
 ) -> Result<(), GpuError> {
     for piece in landing.pieces.iter().flat_map(|piece| piece.within(start, end)) {
-        for run in piece.runs() {
-            let source = staging.part(start + run.from, run.bytes);
-            for (_, target) in landing.targets.of(&run)? {
-                stream.copy_between(&source, &target)?;
+        let end = piece.from_end().unwrap_or(piece.from);
+        let source = staging.part(start + piece.from, end - piece.from);
+        for (_, target) in landing.targets.of(&piece)? {
+            match piece.rows {
+                1 => stream.copy_between(&source, &target)?,
+                _ => stream.copy_rows_between(&source, &target, &Piece { from: 0, ..piece })?,
             }
         }
     }
