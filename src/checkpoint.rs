@@ -51,6 +51,8 @@ mod stamp;
 mod types;
 /// What unfinished downloads and copies leave.
 mod under_way;
+/// Whether a choice of weights is all of a model.
+mod wholeness;
 
 pub use dtype::DType;
 pub use error::{CheckpointError, malformed};

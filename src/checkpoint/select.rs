@@ -13,8 +13,7 @@ use crate::checkpoint::families::{FAMILIES, is_of, is_of_variant};
 use crate::checkpoint::names::{MAIN_INDEX, index_stem, is_weights, variant_of};
 use crate::checkpoint::shard_index::Index;
 use crate::checkpoint::shard_sets::numbered;
-use crate::checkpoint::under_way::{BLOBS, FOLDERS, UnderWay, is_under_way, under_way};
-use crate::checkpoint::{beside, count_up, families, shard_index, shard_sets};
+use crate::checkpoint::{count_up, families, shard_index, shard_sets, wholeness};
 
 /// The weights of a model.
 #[derive(Debug, Default)]
@@ -76,89 +75,19 @@ pub fn weights(
         names.iter().map(String::as_str).filter(is_below).filter(not_chosen).collect();
     (chosen.left_out, chosen.below) = (left_out, below.into_iter().map(str::to_string).collect());
     if !chosen.files.is_empty() {
-        check_under_way(&chosen, names)?;
-        check_commits(&chosen.files, names, read)?;
-        check_folders(&chosen, names, read)?;
+        let choice = wholeness::Choice {
+            own: chosen.names(),
+            files: &chosen.files,
+            below: &chosen.below,
+            is_surely_whole: chosen.is_surely_whole(),
+        };
+        wholeness::check(&choice, names, read)?;
     }
     Ok(chosen)
 }
 
 fn is_hidden(path: &str) -> bool {
     path.split('/').any(|part| part.starts_with('.'))
-}
-
-/// Refuses what a download or copy that has not ended may change: a chosen file, or a choice that is not surely whole.
-fn check_under_way(chosen: &Weights, names: &[String]) -> Result<()> {
-    let own = chosen.names();
-    // In a folder of the model's, what is not of a chosen file may be of another model.
-    let is_in_reach = |name: &str| {
-        !name.contains('/') || FOLDERS.iter().chain([&BLOBS]).any(|folder| name.starts_with(folder))
-    };
-    for name in names {
-        let Some(found) = under_way(name) else { continue };
-        if let Some(file) = own.iter().find(|file| is_under_way(name, file)) {
-            bail!(
-                "{name} belongs to a download or a copy of {file} that has not ended, so that is not whole, or older than \
-                 the other files: let it end, or remove {name} if it is left from one that did"
-            );
-        }
-        if chosen.is_surely_whole() || !is_in_reach(name) {
-            continue;
-        }
-        match found {
-            UnderWay::StandsFor(file) if names.contains(&file) => {}
-            UnderWay::StandsFor(file) => bail!(
-                "{name} stands for {file}, which is not there, so files of the model may be missing: unpack it or fetch \
-                 {file}, or remove {name} if it is no part of the model"
-            ),
-            UnderWay::Of(_) | UnderWay::Unknown => bail!(
-                "{name} belongs to a download or a copy that has not ended, so files of the model may be missing: let it \
-                 end, or remove {name} if it is left from one that did"
-            ),
-        }
-    }
-    Ok(())
-}
-
-/// Refuses shards of two commits: the hub's client, which notes the commit beside each file that it has fetched, notes the
-/// new one at each file of an update, changed or not.
-fn check_commits(files: &[String], names: &[String], read: &dyn Fn(&str) -> Result<String>) -> Result<()> {
-    let mut first: Option<(&String, String)> = None;
-    for file in files {
-        let notes = FOLDERS.iter().map(|folder| format!("{folder}{file}.metadata"));
-        let Some(note) = notes.into_iter().find(|note| names.contains(note)) else { continue };
-        let text = read(&note).unwrap_or_default();
-        let commit = text.lines().next().unwrap_or_default().trim().to_string();
-        if commit.is_empty() {
-            continue;
-        }
-        match &first {
-            Some((other, its)) if *its != commit => bail!(
-                "{other} was fetched of commit {its} and {file} of {commit}: an update was cut short; fetch the model again, \
-                 or remove {note} if both are of one model"
-            ),
-            Some(_) => {}
-            None => first = Some((file, commit)),
-        }
-    }
-    Ok(())
-}
-
-/// Refuses weights in folders that may be the rest of the model: those beside a choice that is not surely whole.
-fn check_folders(chosen: &Weights, names: &[String], read: &dyn Fn(&str) -> Result<String>) -> Result<()> {
-    if chosen.is_surely_whole() || chosen.below.is_empty() {
-        return Ok(());
-    }
-    let parts = beside::parts(names, read)?;
-    let is_other = |name: &&String| beside::is_in_left_out_folder(name) || beside::is_in(name, &parts);
-    if let Some(name) = chosen.below.iter().find(|name| !is_other(name)) {
-        bail!(
-            "{name} lies in a folder beside {}, and no index says whether both are one model: fetch the model's index \
-             ({MAIN_INDEX}), or name one file",
-            chosen.files[0]
-        );
-    }
-    Ok(())
 }
 
 /// The index that decides: transformers' own, else the only one that is of no variant, or of one that stands alone.
