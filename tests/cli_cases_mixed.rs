@@ -432,6 +432,30 @@ fn what_a_file_system_keeps_at_its_top_is_not_of_the_model() {
     fs::write(m.join("lost+found/#12"), "left").unwrap();
     run(dir.path(), &["save", "--model", "m", "--name", "saved"]).expect(0);
     assert!(!dir.path().join("models/saved/lost+found").exists());
-    fs::write(m.join("model.safetensors.BaiduPCS-Go-downloading"), "{}").unwrap();
+    for name in ["model.safetensors.BaiduPCS-Go-downloading", "model.safetensors.cosresumabletask"] {
+        fs::write(m.join(name), "{}").unwrap();
+        run(dir.path(), &["load", "m", "--gpus", "none"]).expect(2).one_error(&["has not ended"]);
+        fs::remove_file(m.join(name)).unwrap();
+    }
+    // What names no file may be of one that is missing.
+    fs::rename(m.join("model.safetensors"), m.join("weights.safetensors")).unwrap();
+    run(dir.path(), &["load", "m", "--gpus", "none"]).expect(0);
+    fs::write(m.join(".getxfer.4242.3.mega"), "half").unwrap();
     run(dir.path(), &["load", "m", "--gpus", "none"]).expect(2).one_error(&["has not ended"]);
+}
+
+#[test]
+fn weights_that_another_program_saved_over_ours_are_not_replaced() {
+    let dir = temp_dir();
+    let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+    model(&one, &["model.safetensors"]);
+    model(&other, &["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]);
+    run(dir.path(), &["save", "--model", "one", "--name", "m"]).expect(0);
+    run(dir.path(), &["save", "--model", "other", "--name", "o"]).expect(0);
+    for file in ["tensor.data_0", "tensor_index.json"] {
+        fs::copy(dir.path().join("models/o").join(file), dir.path().join("models/m").join(file)).unwrap();
+    }
+    let again = ["save", "--model", "one", "--name", "m", "--overwrite"];
+    run(dir.path(), &again).expect(2).one_error(&["tensor_index.json", "changed since they were saved"]);
+    assert!(dir.path().join("models/m/tensor.data_0").exists());
 }

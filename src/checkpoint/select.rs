@@ -36,7 +36,7 @@ impl Weights {
     /// The only file, where its name says that it may be one of several.
     pub fn may_be_part(&self) -> Option<String> {
         match (self.files.as_slice(), &self.index) {
-            ([one], None) => count_up::may_be_rest(one).then(|| one.clone()),
+            ([one], None) if numbered(one).is_none() => count_up::may_be_rest(one).then(|| one.clone()),
             _ => None,
         }
     }

@@ -5,7 +5,7 @@ use sha1::{Digest, Sha1};
 use crate::checkpoint::names::{SUFFIX, is_index, is_weights};
 
 /// What programs put behind the name of a file that they are still fetching, or have beside it until it is whole.
-const ENDS: [&str; 22] = [
+const ENDS: [&str; 26] = [
     ".aria2",
     ".incomplete",
     ".part",
@@ -14,6 +14,10 @@ const ENDS: [&str; 22] = [
     ".download",
     ".downloading",
     "-downloading",
+    ".cosresumabletask",
+    ".td",
+    ".td.cfg",
+    ".jc!",
     ".opdownload",
     ".filepart",
     ".!ut",
@@ -74,8 +78,9 @@ pub fn under_way(path: &str) -> Option<UnderWay> {
     let Some((file, rest)) = file_and_rest(plain) else {
         let lower = name.to_ascii_lowercase();
         let is_hashed = folder.is_some() && lower.ends_with(".incomplete") && name.contains("=.");
+        let is_megas = lower.starts_with(".getxfer.") && lower.ends_with(".mega");
         let is_chromes = lower.starts_with("unconfirmed ") && lower.ends_with(".crdownload");
-        return (is_hashed || is_chromes).then_some(UnderWay::Unknown);
+        return (is_hashed || is_chromes || is_megas).then_some(UnderWay::Unknown);
     };
     let (file, rest) = (format!("{dir}{file}"), rest.to_ascii_lowercase());
     let is_hidden = name.starts_with('.');

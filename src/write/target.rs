@@ -178,12 +178,16 @@ fn recorded_files(dir: &Path) -> Option<Recorded> {
         beside: Vec<String>,
         #[serde(default)]
         beside_digests: BTreeMap<String, Digest>,
+        index_digest: Option<Digest>,
     }
     let recorded: Parts = crate::checkpoint::json::read(&dir.join(manifest::FILE)).ok()?;
     let parts = recorded.partitions.into_iter().map(|part| part.file);
     let own = [manifest::FILE, sllm::INDEX_FILE].map(str::to_string);
     let files = parts.chain(recorded.beside).chain(own).collect();
-    Some(Recorded { files, beside_digests: recorded.beside_digests })
+    // Where another program saved its weights over ours, their index is another.
+    let mut beside_digests = recorded.beside_digests;
+    beside_digests.extend(recorded.index_digest.map(|digest| (sllm::INDEX_FILE.to_string(), digest)));
+    Some(Recorded { files, beside_digests })
 }
 
 /// Refuses where somebody wrote to files that were saved beside the weights. One that is gone is no loss; only what lies
