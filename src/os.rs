@@ -22,3 +22,5 @@ pub mod residency;
 pub mod sys;
 /// Text for the terminal: others' names can't paint it.
 pub mod text;
+/// Threads that the system may refuse.
+pub mod threads;

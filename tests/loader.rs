@@ -47,6 +47,7 @@ fn every_layout_loads_to_host_memory_by_name() {
         let norm = model.get("model.norm.weight").unwrap();
         assert_eq!((norm.dtype, norm.shape, norm.strides), (DType::F32, &[61][..], &[1][..]));
         assert_eq!(model.report().bytes, open(&path).tensor_bytes());
+        assert!((1..=3).contains(&model.report().threads), "those that ran");
     }
 }
 
@@ -108,6 +109,14 @@ fn errors_are_of_the_kinds_that_a_program_decides_on() {
 
     for (made, word) in [
         (Loader::builder().chunk_bytes(2 << 30).build(), "chunk size"),
+        (Loader::builder().chunk_bytes(0).build(), "chunk size of 0"),
+        (Loader::builder().copy_bytes(0).build(), "copy size of 0"),
+        (Loader::builder().ring_bytes(0).build(), "ring size of 0"),
+        (Loader::builder().threads(0).build(), "0 reader threads"),
+        (Loader::builder().threads(1025).build(), "1024 are the most"),
+        (Loader::builder().pool_chunk_bytes(0).build(), "pool chunk size of 0"),
+        (Loader::builder().pool_bytes(1 << 30).pool_chunk_bytes(0).build(), "pool chunk size of 0"),
+        (Loader::builder().pool_bytes(0).build(), "pool of 0 bytes"),
         (Loader::builder().ring_bytes(1 << 20).build(), "ring size"),
     ] {
         let refused = made.err().unwrap();

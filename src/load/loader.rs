@@ -61,7 +61,8 @@ impl Builder {
         self
     }
 
-    /// Reader threads of each destination [default: 4 to 16, by cores].
+    /// Reader threads of each destination, 1 to 1024 [default: 4 to 16, by cores]. Where the system gives fewer, the load goes
+    /// on with those.
     pub fn threads(mut self, threads: usize) -> Builder {
         self.settings.threads = Some(threads);
         self

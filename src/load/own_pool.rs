@@ -33,6 +33,10 @@ impl OwnPool {
     /// Refuses what can't be, while nothing depends on it.
     pub fn new(settings: PoolChoice, gpus: Arc<Mutex<Vec<Arc<Gpu>>>>) -> Result<OwnPool, Error> {
         let chunk_bytes = settings.chunk_bytes.unwrap_or(CHUNK_BYTES);
+        if chunk_bytes == 0 {
+            let why = "a pool chunk size of 0 bytes would keep nothing: 4MB to 64MB are usual";
+            return Err(Error::Refused(why.into()));
+        }
         if let Some(bytes) = settings.bytes {
             if bytes < chunk_bytes {
                 return Err(Error::Refused(format!(

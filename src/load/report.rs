@@ -36,7 +36,8 @@ pub struct LoadReport {
     pub chunk_bytes: u64,
     /// Bytes of one copy through the ring; 0 for other loads.
     pub copy_bytes: u64,
-    /// Reader threads of each destination.
+    /// Reader threads that a destination really had: no more than there was to read, nor than the system gave; 0 where nothing
+    /// was read.
     pub threads: usize,
     /// Pinned host memory that the ring took; 0 for host loads.
     pub staging_bytes: u64,

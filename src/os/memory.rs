@@ -5,8 +5,8 @@ use std::ptr::NonNull;
 use anyhow::{Context, Result};
 use memmap2::{Advice, MmapMut, MmapOptions};
 
-use crate::os::numa;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
+use crate::os::{numa, threads};
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
@@ -92,9 +92,9 @@ impl HostBuffer {
             return touch(memory);
         }
         std::thread::scope(|scope| {
-            for part in memory.chunks_mut(share) {
-                scope.spawn(move || touch(part));
-            }
+            let mut parts = memory.chunks_mut(share);
+            // Where the system refuses a thread, pages come later, with the first write.
+            parts.all(|part| threads::start(scope, move || touch(part)).is_ok());
         });
     }
 

@@ -99,7 +99,7 @@ fn run_alone(
     cancel: &Cancel,
 ) -> anyhow::Result<()> {
     let engine = FillEngine::new(storage, host);
-    transfer_from(&host.checkpoint.files, &[attempt], &engine, 1, cancel, &|_| {})
+    transfer_from(&host.checkpoint.files, &[attempt], &engine, 1, cancel, &|_| {}).map(drop)
 }
 
 /// How a load whose first read hangs comes to its end.
