@@ -27,10 +27,11 @@
 
 pub use checkpoint::{Checkpoint, DType};
 pub use load::{
-    Builder, ByteRange, Device, EngineChoice, Error, IoChoice, LoadReport, Loader, Memory, Model, Phases,
-    Request, Select, Slice, Target, To, Weight,
+    Builder, ByteRange, Device, EngineChoice, IoChoice, LoadReport, Loader, Memory, Model, Phases, Request,
+    Select, Slice, Target, To, Weight,
 };
 pub use os::cancel::Cancel;
+pub use os::error::Error;
 
 /// Result files to tables, speedups and plots.
 #[cfg(feature = "analyze")]

@@ -6,6 +6,8 @@ pub mod cancel;
 pub mod child;
 /// Block digests of bytes in host memory.
 pub mod digest;
+/// What went wrong, as a program decides on it.
+pub mod error;
 /// Host buffers.
 pub mod memory;
 /// Threads and memory near what they serve.

@@ -140,6 +140,57 @@ fn errors_are_of_the_kinds_that_a_program_decides_on() {
     assert!(matches!(nowhere.err().unwrap(), Error::Refused(_)));
 }
 
+#[test]
+fn what_is_wrong_with_a_checkpoint_is_told_by_kind_when_it_is_opened() {
+    let fixture = Fixture::new();
+    let missing = Checkpoint::open(fixture.ours().join("none")).unwrap_err();
+    assert!(matches!(&missing, Error::NotFound(text) if text.contains("none")), "{missing:?}");
+    let below_a_file = fixture.ours().join("tensor.data_0/model");
+    let no_directory = Checkpoint::open(&below_a_file).unwrap_err();
+    assert!(
+        matches!(&no_directory, Error::Io { path, source, .. }
+        if *path == below_a_file && source.raw_os_error() == Some(libc::ENOTDIR)),
+        "{no_directory:?}"
+    );
+    let long = fixture.ours().join("x".repeat(300));
+    let too_long = Checkpoint::open(&long).unwrap_err();
+    assert!(matches!(&too_long, Error::Io { path, .. } if *path == long), "{too_long:?}");
+
+    let safetensors = fixture.safetensors();
+    let shards: Vec<_> = open(&safetensors).files.iter().map(|file| file.path.clone()).collect();
+    let opened = open(&safetensors);
+    fs::rename(&shards[0], safetensors.join("gone")).unwrap();
+    let gone = loader().load(&opened, &Request::to(To::Host)).err().unwrap();
+    assert!(matches!(&gone, Error::NotFound(text) if text.contains("open")), "{gone:?}");
+    let lacking = Checkpoint::open(&safetensors).unwrap_err();
+    assert!(matches!(&lacking, Error::Checkpoint(_)), "{lacking:?}");
+    // A link that leads nowhere, and a shard that is a directory.
+    std::os::unix::fs::symlink(safetensors.join("nowhere"), &shards[0]).unwrap();
+    let lacking = Checkpoint::open(&safetensors).unwrap_err();
+    assert!(matches!(&lacking, Error::Checkpoint(_)), "{lacking:?}");
+    fs::remove_file(&shards[0]).unwrap();
+    fs::create_dir(&shards[0]).unwrap();
+    let not_a_file = loader().load(&opened, &Request::to(To::Host)).err().unwrap();
+    assert!(
+        matches!(&not_a_file, Error::Io { path, message, .. }
+        if *path == shards[0] && message.contains("not a regular file")),
+        "{not_a_file:?}"
+    );
+}
+
+#[test]
+fn a_selection_of_nothing_is_refused() {
+    let fixture = Fixture::new();
+    for select in [Select::Names(BTreeSet::new()), Select::Slices(BTreeMap::new())] {
+        let refused = loader().load(&open(&fixture.ours()), &Request::to(To::Host).select(select));
+        let refused = refused.err().unwrap();
+        assert!(
+            matches!(&refused, Error::Refused(why) if why.contains("no tensor is selected")),
+            "{refused}"
+        );
+    }
+}
+
 fn model_of(fixture: &Fixture) -> Checkpoint {
     open(&fixture.safetensors())
 }

@@ -5,18 +5,32 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::checkpoint::error::of_opening;
 use crate::checkpoint::names::{INDEX_FILE, MANIFEST_FILE, partition_name};
 use crate::checkpoint::{
     Checkpoint, CheckpointError, Layout, Tensor, beside, list, listing, malformed, safetensors, shard_sets,
     sllm,
 };
+use crate::os::error::{Doing, Error};
 use crate::os::remains;
 use crate::os::sys::DIRECT_ALIGN;
 
 impl Checkpoint {
     /// Opens a directory, telling the layouts apart, or a single `.safetensors` file: reads its index and headers, and
-    /// refuses what can't be right before anything is loaded. Its error becomes a [`crate::Error`] by `?`.
-    pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
+    /// refuses what can't be right before anything is loaded.
+    ///
+    /// # Errors
+    /// - [`Error::NotFound`]: there is nothing at this path.
+    /// - [`Error::Checkpoint`]: there is something else, or files of the checkpoint are missing, cut short, or do not fit
+    ///   together.
+    /// - [`Error::Io`]: the system won't let a file or a directory be read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
+        Checkpoint::read(path).map_err(of_opening)
+    }
+
+    /// As [`Checkpoint::open`], with all that is known of an error.
+    #[doc(hidden)]
+    pub fn read(path: impl AsRef<Path>) -> Result<Checkpoint> {
         Checkpoint::open_below(path.as_ref(), None)
     }
 
@@ -38,7 +52,8 @@ impl Checkpoint {
             }
             Err(e) => {
                 let what = || format!("open the checkpoint {}", path.display());
-                return Err(e).with_context(|| listing::explain_no_directory(path).unwrap_or_else(what));
+                let what = listing::explain_no_directory(path).unwrap_or_else(what);
+                return Err(e).context(Doing::new(what, path));
             }
         };
         if !about.is_file() && !about.is_dir() {
@@ -57,12 +72,12 @@ impl Checkpoint {
             let advice = unknown_advice(path)?;
             return Err(CheckpointError::Unknown { path: path.to_path_buf(), advice }.into());
         };
-        opened.with_context(|| format!("open the checkpoint {}", path.display()))
+        opened.with_context(|| Doing::new(format!("open the checkpoint {}", path.display()), path))
     }
 
     /// As [`Checkpoint::open`], for whoever needs all of the model: refuses one that lost tensors, or has none.
     pub fn open_whole(path: &Path) -> Result<Checkpoint> {
-        Checkpoint::open(path)?.whole()
+        Checkpoint::read(path)?.whole()
     }
 
     /// Refuses a checkpoint that lost tensors, or has none.

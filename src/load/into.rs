@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, DType, Tensor};
 use crate::gpu::Gpu;
-use crate::load::error::Error;
 use crate::load::loaded::Destination;
 use crate::load::model::Device;
 use crate::load::parts::{Part, plan_new_memory};
@@ -13,6 +12,7 @@ use crate::load::plan::{Destined, Place, Plan, Wanted, owners};
 use crate::load::report::Clock;
 use crate::load::request::{ByteRange, Layout, Memory, Select, Target, To};
 use crate::load::task::{Given, Planned};
+use crate::os::error::Error;
 
 impl Target {
     /// Where it lies: host memory, or its GPUs, each once.

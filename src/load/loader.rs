@@ -9,7 +9,7 @@ use anyhow::Context;
 
 use crate::checkpoint::Checkpoint;
 use crate::gpu::{self, Gpu};
-use crate::load::error::{Error, breaks_context};
+use crate::load::error::breaks_context;
 use crate::load::gds::choose::{self, Choice};
 use crate::load::into;
 use crate::load::loaded::{Destination, Loaded, Placement};
@@ -24,6 +24,7 @@ use crate::load::run::load_task;
 use crate::load::settings::{EngineChoice, IoChoice, Settings};
 use crate::load::task::Task;
 use crate::load::verify;
+use crate::os::error::{Doing, Error};
 
 /// Loads checkpoints. Loads may run side by side, from any threads: they share CUDA contexts, pinned memory, streams and the pool,
 /// which live as long as the loader. It changes nothing of its process: no signal handler, no environment variable.
@@ -167,8 +168,9 @@ impl Loader {
         let to = self.destination(&request.to)?;
         let (loaded, report) = self.run(&chosen, &to, request)?;
         if request.verify {
-            let (expected, _) = verify::expected(&loaded, &request.cancel)?;
-            let checked = verify::check(&loaded, &expected, &request.cancel);
+            let checked = verify::expected(&loaded, &request.cancel)
+                .and_then(|(expected, _)| verify::check(&loaded, &expected, &request.cancel))
+                .with_context(|| loading(&chosen));
             let tensors = checked.map_err(|error| self.failed(error))?.wrong;
             if !tensors.is_empty() {
                 return Err(Error::Corrupt { tensors });
@@ -184,7 +186,8 @@ impl Loader {
         to: &Destination,
         request: &Request,
     ) -> Result<(Loaded, LoadReport), Error> {
-        let (open, what) = (|| Ok(chosen.clone()), || format!("load {}", chosen.dir.display()));
+        let open = || Ok(chosen.clone());
+        let what = || loading(chosen);
         let cancel = &request.cancel;
         let mut task = Task::whole(&open, to);
         task.progress = request.progress.as_deref();
@@ -284,6 +287,10 @@ impl Loader {
     }
 }
 
+fn loading(checkpoint: &Checkpoint) -> Doing {
+    Doing::new(format!("load {}", checkpoint.dir.display()), &checkpoint.dir)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,7 +303,7 @@ mod tests {
         let file = [&(header.len() as u64).to_le_bytes()[..], header, &[7]].concat();
         let path = dir.path().join("model.safetensors");
         std::fs::write(&path, file).unwrap();
-        let checkpoint = Checkpoint::open(&path).unwrap();
+        let checkpoint = Checkpoint::read(&path).unwrap();
         let loader = Loader::builder().build().unwrap();
         let load = || loader.load(&checkpoint, &Request::to(To::Host));
         let (out_of_memory, launch_failed) = (2, 719);

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use crate::checkpoint::DType;
-use crate::load::error::Error;
 use crate::load::loaded::{Buffer, Loaded};
 use crate::load::report::LoadReport;
+use crate::os::error::Error;
 
 /// A checkpoint in memory. Dropped, it frees that memory.
 pub struct Model {

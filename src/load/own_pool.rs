@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use crate::gpu::Gpu;
 use crate::gpu::memory::{Pinned, pin_for};
-use crate::load::error::Error;
 use crate::load::pool::{Pool, check_room};
+use crate::os::error::Error;
 
 /// As long as a copy that is at the link's rate; small enough that little lies idle behind a file's end.
 const CHUNK_BYTES: u64 = 16 << 20;

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::load::error::Error;
 use crate::load::model::Device;
 use crate::load::parts::{Part, Slice};
 use crate::os::cancel::Cancel;
+use crate::os::error::Error;
 use crate::os::memory::CallerMemory;
 
 /// Where a checkpoint goes. GPUs are named by their index under CUDA_VISIBLE_DEVICES, as `"0"`, or by their UUID, as
@@ -154,6 +154,11 @@ impl Select {
         };
         if *self == Select::All {
             return Ok(None);
+        }
+        if matches!(self, Select::Names(names) if names.is_empty())
+            || matches!(self, Select::Slices(slices) if slices.is_empty())
+        {
+            return Err(Error::Refused("no tensor is selected: name one at least".into()));
         }
         let mut chosen = checkpoint.clone();
         Arc::make_mut(&mut chosen.tensors).retain(|tensor| wanted(&tensor.name));

@@ -76,7 +76,7 @@ impl<'t> Task<'t> {
         }
         if self.lanes.is_empty() {
             node::memory::check(plan.destination_bytes.iter().sum())?;
-            return plan.destination_bytes.iter().map(|b| HostBuffer::new(*b).map(Buffer::Host)).collect();
+            return plan.destination_bytes.iter().map(|b| Ok(Buffer::Host(HostBuffer::new(*b)?))).collect();
         }
         allocate(plan, &self.lanes)
     }

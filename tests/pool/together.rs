@@ -230,7 +230,7 @@ fn whoever_waits_for_memory_makes_it_itself_if_the_other_load_can_not() {
                 }
                 anyhow::bail!("no memory");
             }
-            (0..count).map(|_| HostBuffer::new(bytes)).collect()
+            (0..count).map(|_| Ok(HostBuffer::new(bytes)?)).collect()
         };
         let pool = Pool::new(12 * CHUNK_BYTES, CHUNK_BYTES, Box::new(make)).unwrap();
         let checkpoint = world.open(4);
