@@ -151,6 +151,21 @@ pub struct Chosen {
 }
 
 impl Checkpoint {
+    /// Its tensors, in the order in which they lie in its files.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The names of its tensors, in the same order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.iter().map(|tensor| tensor.name.as_str())
+    }
+
+    /// The tensor of this name, if there is one. Looks at one after the other.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
     /// Bytes of all files, headers and padding included: what a load reads.
     pub fn file_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()

@@ -1,6 +1,7 @@
 //! The loader that others hold: what it keeps makes the next load cheaper.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -138,6 +139,12 @@ impl Builder {
             broken: OnceLock::new(),
             process: std::process::id(),
         })
+    }
+}
+
+impl fmt::Debug for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Loader").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 

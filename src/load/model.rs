@@ -1,6 +1,7 @@
 //! A loaded model: its tensors by name.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::OnceLock;
 
 use crate::checkpoint::DType;
@@ -27,7 +28,7 @@ pub enum Device {
 }
 
 /// One tensor of a model: a view, valid as long as the model.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Weight<'m> {
     /// As the checkpoint has it.
     pub name: &'m str,
@@ -46,10 +47,29 @@ pub struct Weight<'m> {
     host: Option<&'m [u8]>,
 }
 
+impl fmt::Debug for Weight<'_> {
+    /// All but its bytes.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Weight { name, dtype, shape, strides, bytes, device, address, host: _ } = self;
+        let mut shown = f.debug_struct("Weight");
+        shown.field("name", name).field("dtype", dtype).field("shape", shape).field("strides", strides);
+        shown.field("bytes", bytes).field("device", device).field("address", &format_args!("{address:#x}"));
+        shown.finish_non_exhaustive()
+    }
+}
+
 impl<'m> Weight<'m> {
     /// Its bytes, where they lie in host memory.
     pub fn host_bytes(&self) -> Option<&'m [u8]> {
         self.host
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let mut shown = f.debug_struct("Model");
+        shown.field("dir", &self.loaded.checkpoint.dir).field("tensors", &self.len());
+        shown.field("path", &self.report.path).finish_non_exhaustive()
     }
 }
 
@@ -95,6 +115,15 @@ impl Model {
                 "there is no copy {copy} of '{name}': the load made {copies}"
             )));
         }
+        Ok(self.weight(index, copy))
+    }
+
+    /// Its tensors, in the order of [`Model::names`]; of a replicated load, on the first GPU.
+    pub fn weights(&self) -> impl Iterator<Item = Weight<'_>> {
+        (0..self.len()).map(|index| self.weight(index, 0))
+    }
+
+    fn weight(&self, index: usize, copy: usize) -> Weight<'_> {
         let view = self.loaded.view(index, copy);
         let host = view.host_bytes();
         let (device, address) = match view.buffer {
@@ -102,7 +131,7 @@ impl Model {
             Buffer::Device(buffer) => (Device::Gpu(buffer.gpu().index), buffer.address() + view.offset),
         };
         let tensor = view.tensor;
-        Ok(Weight {
+        Weight {
             name: &tensor.name,
             dtype: tensor.dtype,
             shape: &tensor.shape,
@@ -111,7 +140,7 @@ impl Model {
             device,
             address,
             host,
-        })
+        }
     }
 
     /// Copies a tensor's bytes to the host, wherever it lies. `out` is exactly as long.

@@ -12,6 +12,7 @@ use crate::load::plan::Plan;
 
 /// What a load did.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct LoadReport {
     /// Bytes of tensors delivered.
     pub bytes: u64,

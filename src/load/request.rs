@@ -1,6 +1,7 @@
 //! What a loader is asked for: where to, which tensors, and what to look at on the way.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -28,7 +29,7 @@ pub enum To {
     Into(Target),
 }
 
-/// Memory that the caller owns, on the host or on a GPU.
+/// Memory that the caller owns, on the host or on a GPU. The memories of one [`Target`] are disjoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     pub(super) device: Device,
@@ -50,7 +51,9 @@ impl Memory {
     }
 }
 
-/// What goes where in the caller's memory. All of that lies in host memory, or all on GPUs.
+/// What goes where in the caller's memory. All of that lies in host memory, or all on GPUs. The memories share no byte, nor do
+/// the places of two tensors or ranges, but for tied tensors, which may have one place: all else is [`Error::Refused`] before a
+/// byte is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub(super) memory: Vec<Memory>,
@@ -114,6 +117,11 @@ pub enum Select {
 }
 
 impl Select {
+    /// The tensors of these names.
+    pub fn names(names: impl IntoIterator<Item: Into<String>>) -> Select {
+        Select::Names(names.into_iter().map(Into::into).collect())
+    }
+
     /// What rank `rank` of `ranks` holds of a checkpoint in tensor parallelism: of each tensor an equal share along the axis
     /// that `axis` names for it, by its name and shape; all of those for which it names none. Refuses shares that are no
     /// whole number of elements.
@@ -206,6 +214,15 @@ pub struct Request {
     pub(super) progress: Option<Arc<Progress>>,
 }
 
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Request { to, select, cancel, verify, progress } = self;
+        let mut shown = f.debug_struct("Request");
+        shown.field("to", to).field("select", select).field("cancel", cancel).field("verify", verify);
+        shown.field("progress", &progress.is_some()).finish()
+    }
+}
+
 /// Told of bytes that were read so far, and of all that will be.
 type Progress = dyn Fn(u64, u64) + Send + Sync;
 
@@ -226,7 +243,8 @@ impl Request {
     }
 
     /// Calls `tell` while bytes come, with those that were read so far and all that will be, from the threads that read: it
-    /// should return at once.
+    /// should return at once. It is called by one thread at a time, with more each time, and in the end with all. A panic in it
+    /// ends the load, and goes on in the caller of [`Loader::load`](crate::Loader::load).
     pub fn progress(self, tell: impl Fn(u64, u64) + Send + Sync + 'static) -> Request {
         Request { progress: Some(Arc::new(tell)), ..self }
     }
