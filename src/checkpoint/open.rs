@@ -76,11 +76,13 @@ impl Checkpoint {
     }
 
     /// As [`Checkpoint::open`], for whoever needs all of the model: refuses one that lost tensors, or has none.
+    #[doc(hidden)]
     pub fn open_whole(path: &Path) -> Result<Checkpoint> {
         Checkpoint::read(path)?.whole()
     }
 
     /// Refuses a checkpoint that lost tensors, or has none.
+    #[doc(hidden)]
     pub fn whole(self) -> Result<Checkpoint> {
         if let Some(lost) = self.what_is_lost() {
             bail!(malformed(&self.dir, lost));
@@ -92,6 +94,7 @@ impl Checkpoint {
     }
 
     /// Which tensors the files lack, in words.
+    #[doc(hidden)]
     pub fn what_is_lost(&self) -> Option<String> {
         let first = self.lost.first()?;
         let file = self.files.last()?;
@@ -115,6 +118,7 @@ impl Checkpoint {
     }
 
     /// What a user should hear of how the model was told from other files.
+    #[doc(hidden)]
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if !self.chosen.left_out.is_empty() {
@@ -133,6 +137,7 @@ impl Checkpoint {
     }
 
     /// In what ways this is not all of what its files hold, or of what its names say, in words.
+    #[doc(hidden)]
     pub fn notes_of_parts(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.note_of_part().into_iter().collect();
         let gone = self.missing_beside();
@@ -173,6 +178,7 @@ impl Checkpoint {
     }
 
     /// Its own files by their names, as a listing of its directory has them.
+    #[doc(hidden)]
     pub fn own_files(&self) -> Vec<String> {
         let mut files: Vec<String> = self.files.iter().map(|file| self.name_of(file)).collect();
         if self.layout == Layout::Sllm {
@@ -183,6 +189,7 @@ impl Checkpoint {
     }
 
     /// The files that a save wrote beside the weights and that are gone.
+    #[doc(hidden)]
     pub fn missing_beside(&self) -> Vec<String> {
         let recorded = self.manifest.as_ref().and_then(|manifest| manifest.beside.as_ref());
         let gone = |name: &&String| !self.dir.join(name).is_file();
@@ -190,6 +197,7 @@ impl Checkpoint {
     }
 
     /// Which of two checkpoints of one name was taken, where there are two.
+    #[doc(hidden)]
     pub fn note_of_place(&self) -> Option<String> {
         let other = self.chosen.passed_over.as_ref()?;
         Some(format!(
@@ -220,12 +228,14 @@ impl Checkpoint {
 
     /// Where a checkpoint is: what begins with `/`, `./` or `../` or ends with `/` is a path; any other is a name under
     /// the storage path first, and a path where that has none.
+    #[doc(hidden)]
     pub fn locate(name: &str, storage_path: &Path) -> PathBuf {
         let (stored, direct) = (storage_path.join(name), PathBuf::from(name));
         if is_path(name) || (!is_absent(&direct) && is_absent(&stored)) { direct } else { stored }
     }
 
     /// What lies at the same name and is not what [`Checkpoint::locate`] finds: nobody should take it for that.
+    #[doc(hidden)]
     pub fn passed_over(name: &str, storage_path: &Path) -> Option<PathBuf> {
         let (stored, direct) = (storage_path.join(name), PathBuf::from(name));
         if is_path(name) || is_absent(&stored) || is_absent(&direct) {
@@ -236,6 +246,7 @@ impl Checkpoint {
     }
 
     /// Opens the checkpoint that [`Checkpoint::locate`] finds.
+    #[doc(hidden)]
     pub fn find(name: &str, storage_path: &Path) -> Result<Checkpoint> {
         let mut found = Checkpoint::open_below(&Checkpoint::locate(name, storage_path), Some(storage_path))?;
         found.chosen.passed_over = Checkpoint::passed_over(name, storage_path);

@@ -118,8 +118,11 @@ impl Builder {
         self
     }
 
-    /// The loader. Nothing is opened or pinned before its first load; a pool that memory has no room for is refused here
-    /// already ([`Error::OutOfMemory`]).
+    /// The loader. Nothing is opened or pinned before its first load.
+    ///
+    /// # Errors
+    /// - [`Error::Refused`]: settings that make no sense, alone or together.
+    /// - [`Error::OutOfMemory`]: a pool that memory has no room for.
     pub fn build(self) -> Result<Loader, Error> {
         // Settings that make no sense are refused here, for both kinds of destinations.
         for destination in [Destination::Host, Destination::Gpus(Vec::new(), Placement::Balanced)] {
@@ -154,7 +157,19 @@ impl Loader {
         Builder::default()
     }
 
-    /// Loads a checkpoint, and returns when every byte is in its place.
+    /// Loads a checkpoint, and returns when every byte is in its place. After an error nothing is left of the load but what it
+    /// wrote to memory of the caller's.
+    ///
+    /// # Errors
+    /// - [`Error::NotFound`]: there is no such tensor or GPU, or a file of the checkpoint is gone.
+    /// - [`Error::Checkpoint`]: a file changed or was cut since the checkpoint was opened, or tensors are lost.
+    /// - [`Error::Io`]: a file can't be opened or read.
+    /// - [`Error::Corrupt`]: with [`Request::verify`], tensors that are not what they should be.
+    /// - [`Error::OutOfMemory`]: host or device memory is short.
+    /// - [`Error::Cuda`]: the driver failed, or an earlier error of this loader broke the CUDA context.
+    /// - [`Error::Refused`]: the request makes no sense (a selection of nothing, memories that overlap, slices that are none),
+    ///   the process was forked from the loader's, or the system starts no thread.
+    /// - [`Error::Interrupted`]: [`Request::cancel`]'s flag was set.
     pub fn load(&self, checkpoint: &Checkpoint, request: &Request) -> Result<Model, Error> {
         if std::process::id() != self.process {
             let why = "this process was forked from the one that made the loader, and CUDA does not survive that: \

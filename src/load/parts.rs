@@ -13,7 +13,7 @@ use crate::os::sys::{DIRECT_ALIGN, align_up};
 pub struct Slice {
     /// Which axis, from 0.
     pub axis: usize,
-    /// Elements along it.
+    /// Elements along it, from the first to before the last: `2..5` are three. It may be empty.
     pub range: Range<u64>,
 }
 

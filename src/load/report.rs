@@ -18,7 +18,8 @@ pub struct LoadReport {
     pub bytes: u64,
     /// Bytes that this load read for them; through the pool those that neither it held nor another load brought.
     pub read_bytes: u64,
-    /// From the call to the last byte in place.
+    /// From the call to the last byte in place. What [`Request::verify`](crate::Request::verify) does afterwards does not count;
+    /// where no digests were recorded, those that are made of the bytes as they are read do.
     pub elapsed_s: f64,
     /// `bytes` over `elapsed_s`, in 10^9 bytes a second.
     pub gb_per_s: f64,

@@ -82,12 +82,14 @@ pub struct ByteRange {
 
 impl Target {
     /// Every tensor that is selected to a place of its own: by its name, into which memory, and how many bytes from that
-    /// one's start.
+    /// one's start. A tensor that is selected and has no place is [`Error::Refused`]; a place for one that is not selected, or
+    /// that the checkpoint does not have, is [`Error::NotFound`].
     pub fn tensors(memory: Vec<Memory>, places: BTreeMap<String, (usize, u64)>) -> Target {
         Target { memory, layout: Layout::Tensors(places) }
     }
 
-    /// Ranges of the checkpoint, in any order; what several want is read once. The model has them as one-dimensional
+    /// Ranges of the checkpoint, in any order; what several want is read once. They can't be combined with
+    /// [`Request::select`]: that is [`Error::Refused`]. The model has them as one-dimensional
     /// tensors of bytes, named `range 0`, `range 1` and so on.
     pub fn ranges(memory: Vec<Memory>, ranges: Vec<ByteRange>) -> Target {
         Target { memory, layout: Layout::Ranges(ranges) }
@@ -249,9 +251,10 @@ impl Request {
         Request { progress: Some(Arc::new(tell)), ..self }
     }
 
-    /// Digests every tensor where it lies and compares that with what was recorded when it was saved; where nothing was,
-    /// with digests made of the bytes as they were read, or, where they go past host memory or are slices, with a second,
-    /// plain read of the files. What differs is [`Error::Corrupt`].
+    /// Digests every tensor where it lies, after the load. A whole tensor is held against what was recorded when it was saved;
+    /// where nothing was, against digests made of the bytes as they were read, or, where these go past host memory, against a
+    /// second, plain read of the files. Slices and ranges are held against such a second read, never against what was saved:
+    /// they show what went wrong on the way, not what rotted on disk. What differs is [`Error::Corrupt`].
     pub fn verify(self, verify: bool) -> Request {
         Request { verify, ..self }
     }
