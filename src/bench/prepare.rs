@@ -81,7 +81,7 @@ pub fn prepare(
         } else if format == Format::Sllm {
             save(input, &layout, &dir, false, cancel, progress)?;
         } else {
-            let first = Checkpoint::read(&prepared.dir(Format::Sllm, 0))?;
+            let first = Checkpoint::read(prepared.dir(Format::Sllm, 0))?;
             export::export(first, &dir, None, false, cancel, progress)?;
         }
     }
@@ -90,7 +90,7 @@ pub fn prepare(
         Checkpoint::read(&first)?.manifest.with_context(|| format!("{} has no manifest", first.display()))?;
     prepared.expected = manifest.tensors.clone();
     if safetensors_count > 0 {
-        let first = Checkpoint::read(&prepared.dir(Format::Safetensors, 0))?;
+        let first = Checkpoint::read(prepared.dir(Format::Safetensors, 0))?;
         prepared.shards = first.files.iter().map(|file| first.name_of(file)).collect();
     }
     Ok(prepared)
