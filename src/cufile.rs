@@ -1,6 +1,6 @@
 //! cuFile (GPUDirect Storage), loaded with dlopen, in three layers: bindgen's bindings (`raw`), the same calls with
-//! their results checked (`checked`), and owners that close what they opened: [`Driver`], [`Handle`],
-//! [`Registration`].
+//! their results checked (`checked`), and owners that close what they opened: `Driver`, `Handle`,
+//! `Registration`.
 //!
 //! Codes, counters and layouts grow with every version: codes stay integers, functions that came later are looked
 //! up one by one and wanted only where they are used. The facts are from NVIDIA's cuFile API reference, and from

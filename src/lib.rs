@@ -14,23 +14,52 @@
 //! # }
 //! ```
 //!
+//! To host memory, without a GPU, and only some of the tensors:
+//!
+//! ```no_run
+//! use sllm_gds::{Checkpoint, Error, Loader, Request, Select, To};
+//!
+//! # fn main() -> Result<(), Error> {
+//! let checkpoint = Checkpoint::open("models/llama")?;
+//! let request = Request::to(To::Host).select(Select::Prefix("model.layers.0.".into())).verify(true);
+//! let model = Loader::builder().build()?.load(&checkpoint, &request)?;
+//! for weight in model.weights() {
+//!     let bytes: &[u8] = weight.host_bytes().unwrap_or_default();
+//!     println!("{} {:?} {:?}: {} bytes", weight.name, weight.dtype, weight.shape, bytes.len());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A [`Loader`] keeps what is dear to make (CUDA contexts, pinned memory, streams) from one load to the next; build one and
 //! share it. [`Checkpoint::open`] takes a directory in ServerlessLLM's layout or of safetensors files, or one such file. What
 //! goes wrong is an [`Error`], whose variants a program can decide on.
+//!
+//! CUDA does not survive a fork: a loader refuses to work in a process that was forked from its own ([`Error::Refused`]), so
+//! start processes by spawn, or build a loader in each. Where an error breaks the CUDA context (an illegal address in anybody's
+//! kernel does), every later load to a GPU or to the host by that loader fails with [`Error::Cuda`]: only a new process gets a
+//! new context. Models that were loaded before stay, and what lies in host memory can still be read.
 //!
 //! What is named here is the public face, and changes by semantic versioning. Everything else that can be reached is for
 //! the program `sllm-gds` and for tests: hidden from these pages, and changed at will.
 
 #![deny(missing_docs)]
+// `missing_docs` passes over what lies in hidden modules, also where it is named here. So the modules that the public face comes
+// from are hidden from the pages alone, and those of their children that it does not come from are hidden from both.
 // What is printed past `cli::print` could carry others' escapes to the terminal.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
-pub use checkpoint::{Checkpoint, DType};
+#[doc(inline)]
+pub use checkpoint::{Checkpoint, DType, Layout, Tensor};
+#[doc(inline)]
 pub use load::{
-    Builder, ByteRange, Device, EngineChoice, Error, IoChoice, LoadReport, Loader, Memory, Model, Phases,
-    Request, Select, Slice, Target, To, Weight,
+    Builder, ByteRange, Device, EngineChoice, IoChoice, LoadReport, Loader, Memory, Model, Phases, Request,
+    Select, Slice, Target, To, Weight,
 };
+#[doc(inline)]
 pub use os::cancel::Cancel;
+#[doc(inline)]
+pub use os::error::Error;
 
 /// Result files to tables, speedups and plots.
 #[cfg(feature = "analyze")]
@@ -41,6 +70,7 @@ pub mod analyze;
 #[doc(hidden)]
 pub mod bench;
 /// What a checkpoint is: layouts, manifest, types, and which files are the model.
+#[cfg_attr(doc, doc(hidden))]
 pub mod checkpoint;
 /// The command line.
 #[cfg(feature = "cli")]
@@ -57,6 +87,7 @@ pub mod doctor;
 #[doc(hidden)]
 pub mod gpu;
 /// Plans, engines, and the one loop that moves bytes.
+#[cfg_attr(doc, doc(hidden))]
 pub mod load;
 /// Facts of a machine.
 #[doc(hidden)]
@@ -65,7 +96,7 @@ pub mod node;
 #[doc(hidden)]
 pub mod origin;
 /// System calls, host memory, page cache, digests, cancellation.
-#[doc(hidden)]
+#[cfg_attr(doc, doc(hidden))]
 pub mod os;
 /// What every page needs.
 #[cfg(feature = "cli")]

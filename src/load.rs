@@ -12,7 +12,7 @@ mod digesting;
 #[doc(hidden)]
 pub mod engine;
 /// Why a load failed.
-pub mod error;
+mod error;
 /// Storage faults from a seed, for tests.
 #[doc(hidden)]
 pub mod fault;
@@ -90,7 +90,6 @@ pub mod transfer;
 #[doc(hidden)]
 pub mod verify;
 
-pub use error::Error;
 pub use jobs::in_place;
 pub use loaded::{Buffer, Destination, Loaded, Placement, View};
 pub use loader::{Builder, Loader};

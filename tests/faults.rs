@@ -187,7 +187,7 @@ fn cases(fixture: &Fixture) -> (Vec<Case>, Digests) {
             .collect();
         Case { checkpoint, plans }
     };
-    let cases: Vec<Case> = dirs.iter().map(|dir| open(dir)).collect();
+    let cases: Vec<Case> = dirs.iter().map(open).collect();
     let digests: Digests =
         fixture.pristine.iter().map(|(name, bytes)| (name.clone(), digest(bytes))).collect();
     let manifest = cases[1].checkpoint.manifest.as_ref().unwrap();

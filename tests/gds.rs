@@ -155,7 +155,7 @@ fn a_read_that_fails_is_made_again_through_host_memory_when_asked() {
         let ran = load(&fixture, &fixture.foreign(), &gds(&driver, OnError::Retry), 8192, 1);
         assert_eq!(ran.result, Ok(vec![]));
         assert_eq!(ran.taken.path, "gds-mixed");
-        let checkpoint = Checkpoint::open(&fixture.foreign()).unwrap();
+        let checkpoint = Checkpoint::open(fixture.foreign()).unwrap();
         let bytes: u64 = checkpoint.files.iter().map(|f| f.bytes).sum();
         assert_eq!(ran.taken.direct_bytes + ran.taken.buffered_bytes, bytes, "by ordinary reads, all of it");
     }
@@ -196,7 +196,7 @@ fn registration_that_fails_is_an_error_before_the_first_byte() {
     let standin = Standin::new();
     let driver = standin.open();
     standin.fault(HANDLE, 2, 5027);
-    let checkpoint = Checkpoint::open(&fixture.ours()).unwrap();
+    let checkpoint = Checkpoint::open(fixture.ours()).unwrap();
     let engine = GdsEngine::open(&gds(&driver, OnError::Retry), &checkpoint, IoChoice::Auto, vec![vec![]]);
     let Some(NoStart::Refused(error)) = engine.err() else { panic!("no refusal") };
     let error = format!("{error:#}");
@@ -220,7 +220,7 @@ fn a_file_that_cufile_refuses_leaves_the_load_to_another_engine_unless_cufile_wa
         let gds = Gds { may_fall_back, ..gds(&driver, on_error) };
         let to = Destination::Gpus(Vec::new(), Placement::Balanced);
         let options = Options::new(&Settings::default(), &to, Ok(gds.clone())).unwrap();
-        let open = || Ok(Arc::new(Checkpoint::open(&fixture.foreign())?));
+        let open = || Ok(Arc::new(Checkpoint::open(fixture.foreign())?));
         let task = Task::whole(&open, &Destination::Gpus(Vec::new(), Placement::Balanced));
         load::load(&task, &options, &gds, &Cancel::new())
     };

@@ -33,7 +33,11 @@ fn every_layout_loads_to_host_memory_by_name() {
         let model = loader.load(&open(&path), &Request::to(To::Host).verify(true)).unwrap();
         assert_eq!(model.len(), fixture.pristine.len());
         assert!(!model.is_empty() && model.names().all(|name| fixture.pristine.contains_key(name)));
+        let checkpoint = open(&path);
+        assert!(checkpoint.names().eq(model.names()) && checkpoint.tensors().len() == model.len());
+        assert!(checkpoint.tensor("no.such").is_none());
         for (name, bytes) in &fixture.pristine {
+            assert_eq!(checkpoint.tensor(name).unwrap().bytes, bytes.len() as u64);
             let weight = model.get(name).unwrap();
             assert_eq!(
                 (weight.name, weight.device, weight.bytes),
@@ -47,6 +51,7 @@ fn every_layout_loads_to_host_memory_by_name() {
         let norm = model.get("model.norm.weight").unwrap();
         assert_eq!((norm.dtype, norm.shape, norm.strides), (DType::F32, &[61][..], &[1][..]));
         assert_eq!(model.report().bytes, open(&path).tensor_bytes());
+        assert!((1..=3).contains(&model.report().threads), "those that ran");
     }
 }
 
@@ -64,7 +69,7 @@ fn what_is_selected_is_loaded_and_little_else_is_read() {
         }
         assert!(model.report().read_bytes < open(&path).file_bytes());
         let names: BTreeSet<String> = ["model.norm.weight", "model.embed.weight"].map(String::from).into();
-        let model = load(Select::Names(names.clone())).unwrap();
+        let model = load(Select::names(&names)).unwrap();
         assert_eq!(model.names().map(String::from).collect::<BTreeSet<_>>(), names);
         for name in &names {
             assert_eq!(model.get(name).unwrap().host_bytes().unwrap(), fixture.pristine[name]);
@@ -108,6 +113,14 @@ fn errors_are_of_the_kinds_that_a_program_decides_on() {
 
     for (made, word) in [
         (Loader::builder().chunk_bytes(2 << 30).build(), "chunk size"),
+        (Loader::builder().chunk_bytes(0).build(), "chunk size of 0"),
+        (Loader::builder().copy_bytes(0).build(), "copy size of 0"),
+        (Loader::builder().ring_bytes(0).build(), "ring size of 0"),
+        (Loader::builder().threads(0).build(), "0 reader threads"),
+        (Loader::builder().threads(1025).build(), "1024 are the most"),
+        (Loader::builder().pool_chunk_bytes(0).build(), "pool chunk size of 0"),
+        (Loader::builder().pool_bytes(1 << 30).pool_chunk_bytes(0).build(), "pool chunk size of 0"),
+        (Loader::builder().pool_bytes(0).build(), "pool of 0 bytes"),
         (Loader::builder().ring_bytes(1 << 20).build(), "ring size"),
     ] {
         let refused = made.err().unwrap();
@@ -129,6 +142,57 @@ fn errors_are_of_the_kinds_that_a_program_decides_on() {
     }
     let nowhere = loader.load(&model_of(&fixture), &Request::to(To::Balanced(vec![])));
     assert!(matches!(nowhere.err().unwrap(), Error::Refused(_)));
+}
+
+#[test]
+fn what_is_wrong_with_a_checkpoint_is_told_by_kind_when_it_is_opened() {
+    let fixture = Fixture::new();
+    let missing = Checkpoint::open(fixture.ours().join("none")).unwrap_err();
+    assert!(matches!(&missing, Error::NotFound(text) if text.contains("none")), "{missing:?}");
+    let below_a_file = fixture.ours().join("tensor.data_0/model");
+    let no_directory = Checkpoint::open(&below_a_file).unwrap_err();
+    assert!(
+        matches!(&no_directory, Error::Io { path, source, .. }
+        if *path == below_a_file && source.raw_os_error() == Some(libc::ENOTDIR)),
+        "{no_directory:?}"
+    );
+    let long = fixture.ours().join("x".repeat(300));
+    let too_long = Checkpoint::open(&long).unwrap_err();
+    assert!(matches!(&too_long, Error::Io { path, .. } if *path == long), "{too_long:?}");
+
+    let safetensors = fixture.safetensors();
+    let shards: Vec<_> = open(&safetensors).files.iter().map(|file| file.path.clone()).collect();
+    let opened = open(&safetensors);
+    fs::rename(&shards[0], safetensors.join("gone")).unwrap();
+    let gone = loader().load(&opened, &Request::to(To::Host)).err().unwrap();
+    assert!(matches!(&gone, Error::NotFound(text) if text.contains("open")), "{gone:?}");
+    let lacking = Checkpoint::open(&safetensors).unwrap_err();
+    assert!(matches!(&lacking, Error::Checkpoint(_)), "{lacking:?}");
+    // A link that leads nowhere, and a shard that is a directory.
+    std::os::unix::fs::symlink(safetensors.join("nowhere"), &shards[0]).unwrap();
+    let lacking = Checkpoint::open(&safetensors).unwrap_err();
+    assert!(matches!(&lacking, Error::Checkpoint(_)), "{lacking:?}");
+    fs::remove_file(&shards[0]).unwrap();
+    fs::create_dir(&shards[0]).unwrap();
+    let not_a_file = loader().load(&opened, &Request::to(To::Host)).err().unwrap();
+    assert!(
+        matches!(&not_a_file, Error::Io { path, message, .. }
+        if *path == shards[0] && message.contains("not a regular file")),
+        "{not_a_file:?}"
+    );
+}
+
+#[test]
+fn a_selection_of_nothing_is_refused() {
+    let fixture = Fixture::new();
+    for select in [Select::Names(BTreeSet::new()), Select::Slices(BTreeMap::new())] {
+        let refused = loader().load(&open(&fixture.ours()), &Request::to(To::Host).select(select));
+        let refused = refused.err().unwrap();
+        assert!(
+            matches!(&refused, Error::Refused(why) if why.contains("no tensor is selected")),
+            "{refused}"
+        );
+    }
 }
 
 fn model_of(fixture: &Fixture) -> Checkpoint {
@@ -335,9 +399,9 @@ fn ranges_of_a_checkpoint_go_anywhere() {
         Error::Refused(why) => why,
         other => panic!("{other:?}"),
     };
-    assert!(refused(range(all - 10, 11, 0, 0)).contains("the checkpoint has"));
+    assert!(refused(range(all - 10, 11, 0, 0)).contains("range 0: 11 bytes from byte"));
     assert!(refused(range(0, 10, 0, 2991)).contains("which has 3000 bytes"));
-    assert!(refused(range(0, 10, 2, 0)).contains("destination 2"));
+    assert!(refused(range(0, 10, 2, 0)).contains("memory 2, and there are 2"));
 }
 
 #[test]
@@ -368,12 +432,79 @@ fn memory_that_does_not_fit_is_refused_before_a_byte_is_written() {
 }
 
 #[test]
+fn memories_and_places_that_overlap_are_refused_by_name() {
+    let fixture = Fixture::new();
+    let checkpoint = open(&fixture.ours());
+    let mut room = vec![0u8; 1000];
+    let start = room.as_mut_ptr() as u64;
+    // SAFETY: it stays until the end, and no load writes to it.
+    let memory = |from: u64, bytes| unsafe { Memory::new(Device::Host, start + from, bytes) };
+    let refused = |target| match loader().load(&checkpoint, &Request::to(To::Into(target))).unwrap_err() {
+        Error::Refused(why) => why,
+        other => panic!("{other:?}"),
+    };
+    let range = |bytes, memory, to| ByteRange { from: 0, bytes, memory, to };
+    let far = vec![range(10, 0, 0), range(10, 1, 400)];
+    let why = refused(Target::ranges(vec![memory(0, 500), memory(499, 501)], far));
+    assert!(why.contains("memories 0 (") && why.contains("overlap"), "{why}");
+    // SAFETY: nothing is written to it: it is refused.
+    let endless = unsafe { Memory::new(Device::Host, start, u64::MAX) };
+    let why = refused(Target::ranges(vec![endless], vec![range(10, 0, 0)]));
+    assert!(why.contains("memory 0") && why.contains("last address"), "{why}");
+    let empty_first = vec![range(0, 0, 0), range(10, 0, 0), range(10, 0, 9)];
+    let why = refused(Target::ranges(vec![memory(0, 500), memory(500, 500)], empty_first));
+    assert!(why.contains("range 1 and range 2 both go to byte 9 of memory 0"), "{why}");
+    let mut sizes: Vec<_> = checkpoint.tensors().iter().filter(|tensor| tensor.bytes > 0).collect();
+    sizes.sort_by_key(|tensor| tensor.bytes);
+    let names: Vec<&str> = sizes[..2].iter().map(|tensor| tensor.name.as_str()).collect();
+    let places = names.iter().map(|name| (name.to_string(), (0, 0))).collect();
+    let request = Request::to(To::Into(Target::tensors(vec![memory(0, 1000)], places)));
+    let why =
+        loader().load(&checkpoint, &request.select(Select::names(names.clone()))).unwrap_err().to_string();
+    assert!(names.iter().all(|name| why.contains(name)) && why.contains("overwrite"), "{why}");
+    // Side by side they may lie.
+    let near = vec![range(500, 0, 0), range(500, 1, 0)];
+    let target = Target::ranges(vec![memory(0, 500), memory(500, 500)], near);
+    assert!(loader().load(&checkpoint, &Request::to(To::Into(target))).is_ok());
+}
+
+#[test]
+fn what_is_shown_of_a_load_is_short_and_holds_no_weights() {
+    let fixture = Fixture::new();
+    let (loader, cancel) = (loader(), Cancel::new());
+    let request = Request::to(To::Host).cancel(&cancel).progress(|_, _| {});
+    let model = loader.load(&open(&fixture.ours()), &request).unwrap();
+    let weights: Vec<_> = model.weights().collect();
+    assert!(weights.iter().map(|weight| weight.name).eq(model.names()));
+    for weight in &weights {
+        assert_eq!(weight.host_bytes().unwrap(), fixture.pristine[weight.name]);
+        let shown = format!("{weight:?}");
+        assert!(shown.len() < 400 && shown.contains(weight.name) && shown.contains("0x"), "{shown}");
+    }
+    for shown in [format!("{loader:?}"), format!("{model:?}"), format!("{request:?}"), format!("{cancel:?}")]
+    {
+        assert!(shown.len() < 600, "{shown}");
+    }
+}
+
+#[test]
+fn a_panic_that_progress_raises_reaches_the_caller() {
+    let fixture = Fixture::new();
+    let request = Request::to(To::Host).progress(|_, _| panic!("enough was told"));
+    let (loader, checkpoint) = (loader(), open(&fixture.ours()));
+    let load = std::panic::AssertUnwindSafe(|| loader.load(&checkpoint, &request).map(drop));
+    let panic = std::panic::catch_unwind(load).unwrap_err();
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"enough was told"));
+    loader.load(&checkpoint, &Request::to(To::Host)).unwrap();
+}
+
+#[test]
 fn progress_tells_of_every_byte() {
     let fixture = Fixture::new();
     let (last, seen) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(BTreeSet::new())));
     let (most, told) = (last.clone(), seen.clone());
     let request = Request::to(To::Host).progress(move |done, total| {
-        most.fetch_max(done, Ordering::Relaxed);
+        assert!(most.swap(done, Ordering::Relaxed) < done, "it never goes back");
         told.lock().unwrap().insert(total);
     });
     let model = loader().load(&open(&fixture.safetensors()), &request).unwrap();

@@ -287,7 +287,7 @@ fn what_changed_on_disk_is_read_anew() {
         assert!(!is_held(&pool, &world, 3));
     }
     // By another name it is the same; what is no weights counts nothing.
-    let other_name = Checkpoint::open(&world.dir(2).join("../model3")).unwrap();
+    let other_name = Checkpoint::open(world.dir(2).join("../model3")).unwrap();
     std::fs::write(world.dir(3).join("config.json"), "{}").unwrap();
     let host = Host::new(&pool, other_name, 1);
     let attempt = host.attempt(&pool);

@@ -19,7 +19,7 @@ impl Files {
             let handle = File::open(&file.path).with_context(|| format!("open {}", file.path.display()))?;
             Ok((file.path, handle, file.bytes))
         };
-        Ok(Files(Checkpoint::open(dir)?.files.into_iter().map(open).collect::<Result<_>>()?))
+        Ok(Files(Checkpoint::read(dir)?.files.into_iter().map(open).collect::<Result<_>>()?))
     }
 
     /// Drops them from the page cache; dirty pages are written back first.

@@ -81,16 +81,16 @@ pub fn prepare(
         } else if format == Format::Sllm {
             save(input, &layout, &dir, false, cancel, progress)?;
         } else {
-            let first = Checkpoint::open(&prepared.dir(Format::Sllm, 0))?;
+            let first = Checkpoint::read(prepared.dir(Format::Sllm, 0))?;
             export::export(first, &dir, None, false, cancel, progress)?;
         }
     }
     let first = prepared.dir(Format::Sllm, 0);
     let manifest =
-        Checkpoint::open(&first)?.manifest.with_context(|| format!("{} has no manifest", first.display()))?;
+        Checkpoint::read(&first)?.manifest.with_context(|| format!("{} has no manifest", first.display()))?;
     prepared.expected = manifest.tensors.clone();
     if safetensors_count > 0 {
-        let first = Checkpoint::open(&prepared.dir(Format::Safetensors, 0))?;
+        let first = Checkpoint::read(prepared.dir(Format::Safetensors, 0))?;
         prepared.shards = first.files.iter().map(|file| first.name_of(file)).collect();
     }
     Ok(prepared)
@@ -105,7 +105,7 @@ fn check_reused(
     content: &mut Option<Digests>,
     cancel: &Cancel,
 ) -> Result<()> {
-    let checkpoint = Checkpoint::open(dir)?;
+    let checkpoint = Checkpoint::read(dir)?;
     if format == Format::Sllm {
         check_same(&checkpoint, input, content, cancel)?;
     }

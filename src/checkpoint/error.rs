@@ -3,10 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use thiserror::Error;
+use crate::os::error::{Error, found};
 
 /// What is wrong with a checkpoint. Code decides on these; everything else is an `anyhow` with context.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// There is nothing at this path.
     #[error(
@@ -38,6 +38,29 @@ pub enum CheckpointError {
         /// In what way, and what to do.
         what: String,
     },
+}
+
+impl CheckpointError {
+    /// What an error of this type in the chain means to a program.
+    pub(crate) fn kind(error: &anyhow::Error, message: &str) -> Option<Error> {
+        Some(match found::<CheckpointError>(error)? {
+            CheckpointError::Missing(_) => Error::NotFound(message.into()),
+            _ => Error::Checkpoint(message.into()),
+        })
+    }
+}
+
+/// An error of opening a checkpoint, as a program decides on it: what is there and can't be understood, or lacks some of its
+/// files, is no good checkpoint.
+pub(super) fn of_opening(error: anyhow::Error) -> Error {
+    let message = format!("{error:#}");
+    match CheckpointError::kind(&error, &message).or_else(|| Error::of_system(&error, &message)) {
+        Some(Error::NotFound(message)) if found::<CheckpointError>(&error).is_none() => {
+            Error::Checkpoint(message)
+        }
+        Some(kind) => kind,
+        None => Error::Checkpoint(message),
+    }
 }
 
 /// A `Malformed` error about this file.

@@ -88,7 +88,10 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
 pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let file = sys::open_regular(path).with_context(|| format!("open {}", path.display()))?;
-    file.take(MAX_BYTES + 1).read_to_end(&mut text).with_context(|| format!("read {}", path.display()))?;
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut text)
+        .map_err(sys::at(path))
+        .with_context(|| format!("read {}", path.display()))?;
     if text.len() as u64 > MAX_BYTES {
         return Err(malformed(path, format!("larger than {MAX_BYTES} bytes, which no index is")));
     }

@@ -5,18 +5,32 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::checkpoint::error::of_opening;
 use crate::checkpoint::names::{INDEX_FILE, MANIFEST_FILE, partition_name};
 use crate::checkpoint::{
     Checkpoint, CheckpointError, Layout, Tensor, beside, list, listing, malformed, safetensors, shard_sets,
     sllm,
 };
+use crate::os::error::{Doing, Error};
 use crate::os::remains;
 use crate::os::sys::DIRECT_ALIGN;
 
 impl Checkpoint {
     /// Opens a directory, telling the layouts apart, or a single `.safetensors` file: reads its index and headers, and
-    /// refuses what can't be right before anything is loaded. Its error becomes a [`crate::Error`] by `?`.
-    pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
+    /// refuses what can't be right before anything is loaded.
+    ///
+    /// # Errors
+    /// - [`Error::NotFound`]: there is nothing at this path.
+    /// - [`Error::Checkpoint`]: there is something else, or files of the checkpoint are missing, cut short, or do not fit
+    ///   together.
+    /// - [`Error::Io`]: the system won't let a file or a directory be read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
+        Checkpoint::read(path).map_err(of_opening)
+    }
+
+    /// As [`Checkpoint::open`], with all that is known of an error.
+    #[doc(hidden)]
+    pub fn read(path: impl AsRef<Path>) -> Result<Checkpoint> {
         Checkpoint::open_below(path.as_ref(), None)
     }
 
@@ -38,7 +52,8 @@ impl Checkpoint {
             }
             Err(e) => {
                 let what = || format!("open the checkpoint {}", path.display());
-                return Err(e).with_context(|| listing::explain_no_directory(path).unwrap_or_else(what));
+                let what = listing::explain_no_directory(path).unwrap_or_else(what);
+                return Err(e).context(Doing::new(what, path));
             }
         };
         if !about.is_file() && !about.is_dir() {
@@ -57,15 +72,17 @@ impl Checkpoint {
             let advice = unknown_advice(path)?;
             return Err(CheckpointError::Unknown { path: path.to_path_buf(), advice }.into());
         };
-        opened.with_context(|| format!("open the checkpoint {}", path.display()))
+        opened.with_context(|| Doing::new(format!("open the checkpoint {}", path.display()), path))
     }
 
     /// As [`Checkpoint::open`], for whoever needs all of the model: refuses one that lost tensors, or has none.
+    #[doc(hidden)]
     pub fn open_whole(path: &Path) -> Result<Checkpoint> {
-        Checkpoint::open(path)?.whole()
+        Checkpoint::read(path)?.whole()
     }
 
     /// Refuses a checkpoint that lost tensors, or has none.
+    #[doc(hidden)]
     pub fn whole(self) -> Result<Checkpoint> {
         if let Some(lost) = self.what_is_lost() {
             bail!(malformed(&self.dir, lost));
@@ -77,6 +94,7 @@ impl Checkpoint {
     }
 
     /// Which tensors the files lack, in words.
+    #[doc(hidden)]
     pub fn what_is_lost(&self) -> Option<String> {
         let first = self.lost.first()?;
         let file = self.files.last()?;
@@ -100,6 +118,7 @@ impl Checkpoint {
     }
 
     /// What a user should hear of how the model was told from other files.
+    #[doc(hidden)]
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if !self.chosen.left_out.is_empty() {
@@ -118,6 +137,7 @@ impl Checkpoint {
     }
 
     /// In what ways this is not all of what its files hold, or of what its names say, in words.
+    #[doc(hidden)]
     pub fn notes_of_parts(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.note_of_part().into_iter().collect();
         let gone = self.missing_beside();
@@ -164,6 +184,7 @@ impl Checkpoint {
     }
 
     /// Its own files by their names, as a listing of its directory has them.
+    #[doc(hidden)]
     pub fn own_files(&self) -> Vec<String> {
         let mut files: Vec<String> = self.files.iter().map(|file| self.name_of(file)).collect();
         if self.layout == Layout::Sllm {
@@ -174,6 +195,7 @@ impl Checkpoint {
     }
 
     /// The files that a save wrote beside the weights and that are gone.
+    #[doc(hidden)]
     pub fn missing_beside(&self) -> Vec<String> {
         let recorded = self.manifest.as_ref().and_then(|manifest| manifest.beside.as_ref());
         let gone = |name: &&String| !self.dir.join(name).is_file();
@@ -181,6 +203,7 @@ impl Checkpoint {
     }
 
     /// Which of two checkpoints of one name was taken, where there are two.
+    #[doc(hidden)]
     pub fn note_of_place(&self) -> Option<String> {
         let other = self.chosen.passed_over.as_ref()?;
         Some(format!(
@@ -211,12 +234,14 @@ impl Checkpoint {
 
     /// Where a checkpoint is: what begins with `/`, `./` or `../` or ends with `/` is a path; any other is a name under
     /// the storage path first, and a path where that has none.
+    #[doc(hidden)]
     pub fn locate(name: &str, storage_path: &Path) -> PathBuf {
         let (stored, direct) = (storage_path.join(name), PathBuf::from(name));
         if is_path(name) || (!is_absent(&direct) && is_absent(&stored)) { direct } else { stored }
     }
 
     /// What lies at the same name and is not what [`Checkpoint::locate`] finds: nobody should take it for that.
+    #[doc(hidden)]
     pub fn passed_over(name: &str, storage_path: &Path) -> Option<PathBuf> {
         let (stored, direct) = (storage_path.join(name), PathBuf::from(name));
         if is_path(name) || is_absent(&stored) || is_absent(&direct) {
@@ -227,6 +252,7 @@ impl Checkpoint {
     }
 
     /// Opens the checkpoint that [`Checkpoint::locate`] finds.
+    #[doc(hidden)]
     pub fn find(name: &str, storage_path: &Path) -> Result<Checkpoint> {
         let mut found = Checkpoint::open_below(&Checkpoint::locate(name, storage_path), Some(storage_path))?;
         found.chosen.passed_over = Checkpoint::passed_over(name, storage_path);

@@ -83,7 +83,7 @@ mod tests {
         let path = dir.path().join("model.safetensors");
         let header = br#"{"w":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}"#;
         std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header, &[7; 9]].concat()).unwrap();
-        let reader = TensorReader::new(Checkpoint::open(dir.path()).unwrap()).unwrap();
+        let reader = TensorReader::new(Checkpoint::read(dir.path()).unwrap()).unwrap();
         let mut bytes = [0; 9];
         reader.fill(0, 0, &mut bytes).unwrap();
         File::options().write(true).open(&path).unwrap().set_len(62).unwrap();

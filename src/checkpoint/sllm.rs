@@ -18,7 +18,7 @@ use crate::checkpoint::{
     Checkpoint, Chosen, DType, DataFile, Layout, MAX_TOTAL_BYTES, Stamp, Tensor, contiguous_stride,
     element_count, finish, malformed,
 };
-use crate::os::sys::DIRECT_ALIGN;
+use crate::os::sys::{self, DIRECT_ALIGN};
 
 /// One line of the index: offset and size in bytes, shape and stride in elements, torch's dtype.
 pub type IndexEntry = (u64, u64, Vec<u64>, Vec<u64>, String);
@@ -29,7 +29,7 @@ pub(super) fn is_in(dir: &Path) -> Result<bool> {
     match index.symlink_metadata() {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e).with_context(|| format!("look for {}", index.display())),
+        Err(e) => Err(sys::at(&index)(e)).with_context(|| format!("look for {}", index.display())),
     }
 }
 
@@ -189,7 +189,7 @@ fn partitions(dir: &Path, index: &Path) -> Result<Vec<DataFile>> {
             Ok(metadata) if metadata.is_file() => (metadata.len(), Stamp::of(&metadata)),
             Ok(_) => return Err(malformed(&path, "not a regular file")),
             Err(e) if e.kind() == ErrorKind::NotFound && !path.is_symlink() => break,
-            Err(e) => return Err(e).with_context(|| format!("stat {}", path.display())),
+            Err(e) => return Err(sys::at(&path)(e)).with_context(|| format!("stat {}", path.display())),
         };
         files.push(DataFile { path, base, bytes, header_bytes: 0, stamp });
         base = base.checked_add(bytes).ok_or_else(|| malformed(index, "partitions exceed 2^64 bytes"))?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::checkpoint::error::malformed;
+use crate::os::sys;
 
 /// Tells a file that was replaced or written to from what it was; all zero where it was not asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,7 +39,8 @@ impl Stamp {
 
     /// Refuses a file that is another by now: what was read of it may be half old, half new.
     pub fn check(&self, path: &Path, handle: &File) -> Result<()> {
-        let about = handle.metadata().with_context(|| format!("stat {}", path.display()))?;
+        let about =
+            handle.metadata().map_err(sys::at(path)).with_context(|| format!("stat {}", path.display()))?;
         if *self != Stamp::default() && Stamp::of(&about) != *self {
             return Err(malformed(
                 path,

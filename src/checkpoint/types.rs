@@ -41,6 +41,7 @@ pub fn element_count(shape: &[u64]) -> Option<u64> {
 
 /// A tensor in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tensor {
     /// As the checkpoint calls it; unique there.
     pub name: String,
@@ -50,7 +51,7 @@ pub struct Tensor {
     pub shape: Vec<u64>,
     /// Elements between neighbours along each axis; only ServerlessLLM's index knows other than contiguous.
     pub stride: Vec<u64>,
-    /// Where its bytes begin in the logical space.
+    /// Where its bytes begin, counted from the first byte of the checkpoint: its files laid end to end, in their order.
     pub offset: u64,
     /// Bytes of its storage. Tied tensors share one offset.
     pub bytes: u64,
@@ -92,9 +93,10 @@ impl DataFile {
     }
 }
 
+/// How a checkpoint lies on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-/// How a checkpoint lies on disk.
+#[non_exhaustive]
 pub enum Layout {
     /// `tensor_index.json` and `tensor.data_0`, `tensor.data_1` and so on.
     Sllm,
@@ -119,15 +121,20 @@ pub struct Checkpoint {
     /// How it lies there.
     pub layout: Layout,
     /// Its weights, in the order in which they are laid end to end.
+    #[doc(hidden)]
     pub files: Vec<DataFile>,
     /// In the order of their offsets; names are unique.
+    #[doc(hidden)]
     pub tensors: Arc<Vec<Tensor>>,
     /// Ours only: partition sizes, groups, digests.
+    #[doc(hidden)]
     pub manifest: Option<Arc<crate::checkpoint::manifest::Manifest>>,
     /// Tensors of the index that lie past the end of the files. ServerlessLLM's saver loses what its last write holds
     /// when that fails, and says nothing.
+    #[doc(hidden)]
     pub lost: Vec<Tensor>,
     /// Safetensors only: how its files became the model.
+    #[doc(hidden)]
     pub chosen: Chosen,
     /// Where its links may lead: the storage path that it was found below.
     pub(crate) storage_path: Option<PathBuf>,
@@ -153,6 +160,21 @@ pub struct Chosen {
 }
 
 impl Checkpoint {
+    /// Its tensors, in the order in which they lie in its files.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The names of its tensors, in the same order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.iter().map(|tensor| tensor.name.as_str())
+    }
+
+    /// The tensor of this name, if there is one. Looks at one after the other.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
     /// Bytes of all files, headers and padding included: what a load reads.
     pub fn file_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
@@ -171,12 +193,14 @@ impl Checkpoint {
     }
 
     /// The file that holds this logical offset.
+    #[doc(hidden)]
     pub fn file_at(&self, offset: u64) -> Option<usize> {
         let index = self.files.partition_point(|file| file.end() <= offset);
         (index < self.files.len()).then_some(index)
     }
 
     /// The tensors whose bytes meet `[start, end)` of the logical space.
+    #[doc(hidden)]
     pub fn tensors_in(&self, start: u64, end: u64) -> impl Iterator<Item = &Tensor> {
         let meets = move |t: &&Tensor| t.offset < end && t.end() > start;
         self.tensors[self.places_near(start, end)].iter().filter(meets)
@@ -194,6 +218,7 @@ impl Checkpoint {
     }
 
     /// A file's path from the checkpoint's directory.
+    #[doc(hidden)]
     pub fn name_of(&self, file: &DataFile) -> String {
         file.path.strip_prefix(&self.dir).unwrap_or(&file.path).to_string_lossy().into_owned()
     }

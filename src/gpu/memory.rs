@@ -12,6 +12,7 @@ use crate::gpu::{Gpu, GpuError};
 use crate::node::memory::available_bytes;
 use crate::os::memory::{CallerMemory, HostBuffer};
 use crate::os::sys::{DIRECT_ALIGN, align_up};
+use crate::os::threads;
 
 /// CUDA gives out memory from this size on in pages of its own, aligned to 2 MiB.
 const LARGE_BYTES: u64 = 2 << 20;
@@ -322,7 +323,11 @@ pub fn pin_for(gpus: &[Arc<Gpu>], bytes: u64, count: usize, threads: usize) -> R
         }
     };
     std::thread::scope(|scope| {
-        let started: Vec<_> = (0..side_by_side).map(|_| scope.spawn(run)).collect();
+        // Those that the system gives; the caller where it gives none.
+        let started: Vec<_> = (0..side_by_side).map_while(|_| threads::start(scope, run).ok()).collect();
+        if started.is_empty() {
+            return run();
+        }
         let join = |h: std::thread::ScopedJoinHandle<'_, _>| {
             h.join().unwrap_or_else(|p| std::panic::resume_unwind(p))
         };

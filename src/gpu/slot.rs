@@ -1,6 +1,6 @@
 //! One buffer of the ring: pinned bytes that readers fill, and copies to devices that read them.
 //!
-//! A copy reads its source after the call returned. [`Slot`] makes that safe: it owns the pinned bytes, gives them
+//! A copy reads its source after the call returned. `Slot` makes that safe: it owns the pinned bytes, gives them
 //! out only when their last copy is done, and copies only when it has them back.
 
 use std::sync::Arc;

@@ -225,7 +225,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let cancel = Cancel::new();
         let against_itself =
-            || compare(Checkpoint::open(&path).unwrap(), &path, &cancel, &Progress::silent());
+            || compare(Checkpoint::read(&path).unwrap(), &path, &cancel, &Progress::silent());
         assert_eq!(against_itself().unwrap().tensors, 1);
         cancel.set();
         assert!(against_itself().err().is_some_and(|error| error.is::<Interrupted>()));

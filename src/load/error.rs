@@ -1,8 +1,5 @@
 //! What went wrong with a load, as a program decides on it.
 
-use std::io;
-use std::path::PathBuf;
-
 use crate::checkpoint::CheckpointError;
 use crate::cufile::CufileError;
 use crate::gpu;
@@ -11,55 +8,7 @@ use crate::load::pool::TooLarge;
 use crate::load::transfer::ReadError;
 use crate::node::memory::NoMemory;
 use crate::os::cancel::Interrupted;
-
-/// Why a load failed. The text of each says what, where, why and what to do.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// There is no such checkpoint, tensor or GPU.
-    #[error("{0}")]
-    NotFound(String),
-    /// The checkpoint's files do not fit together, or are none.
-    #[error("{0}")]
-    Checkpoint(String),
-    /// A file could not be read.
-    #[error("{message}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// From its first byte.
-        offset: u64,
-        /// What the system said.
-        source: io::Error,
-        /// All of it in words.
-        message: String,
-    },
-    /// Bytes arrived that are not those that were written.
-    #[error("{} of the tensors arrived damaged: {}", tensors.len(), tensors.join("; "))]
-    Corrupt {
-        /// A line for each, with its name and digests.
-        tensors: Vec<String>,
-    },
-    /// Host or device memory is short.
-    #[error("{message}")]
-    OutOfMemory {
-        /// Bytes that were asked for.
-        needed_bytes: u64,
-        /// Bytes that could be had, where that is known.
-        free_bytes: Option<u64>,
-        /// All of it in words.
-        message: String,
-    },
-    /// The CUDA driver refused something.
-    #[error("{0}")]
-    Cuda(String),
-    /// The loader won't do this: a setting makes no sense, or a process forked.
-    #[error("{0}")]
-    Refused(String),
-    /// It was cancelled.
-    #[error("interrupted")]
-    Interrupted,
-}
+use crate::os::error::{Error, found};
 
 impl From<anyhow::Error> for Error {
     fn from(error: anyhow::Error) -> Error {
@@ -81,14 +30,12 @@ impl From<anyhow::Error> for Error {
                 None => Error::Cuda(message),
             };
         }
-        match found::<CheckpointError>(&error) {
-            Some(CheckpointError::Missing(_)) => return Error::NotFound(message),
-            Some(_) => return Error::Checkpoint(message),
-            None => {}
+        if let Some(error) = CheckpointError::kind(&error, &message) {
+            return error;
         }
         match error.downcast::<ReadError>() {
             Ok(ReadError { path, offset, source, .. }) => Error::Io { path, offset, source, message },
-            Err(_) => Error::Refused(message),
+            Err(error) => Error::of_system(&error, &message).unwrap_or(Error::Refused(message)),
         }
     }
 }
@@ -99,16 +46,10 @@ pub(super) fn breaks_context(error: &anyhow::Error) -> bool {
     found::<GpuError>(error).is_some_and(GpuError::breaks_context) || code.is_some_and(gpu::is_sticky)
 }
 
-/// An error of this type in the chain; within an I/O error, too, which engines wrap theirs in.
-fn found<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
-    error.chain().find_map(|cause| {
-        let within = || cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<E>();
-        cause.downcast_ref::<E>().or_else(within)
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use anyhow::Context;
 
     use super::*;
@@ -141,6 +82,7 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(matches!(kind(anyhow::anyhow!("no")), Error::Refused(_)));
+        assert!(matches!(kind(io::Error::from_raw_os_error(libc::EMFILE).into()), Error::Io { .. }));
     }
 
     #[test]

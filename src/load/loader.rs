@@ -1,6 +1,7 @@
 //! The loader that others hold: what it keeps makes the next load cheaper.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -9,7 +10,7 @@ use anyhow::Context;
 
 use crate::checkpoint::Checkpoint;
 use crate::gpu::{self, Gpu};
-use crate::load::error::{Error, breaks_context};
+use crate::load::error::breaks_context;
 use crate::load::gds::choose::{self, Choice};
 use crate::load::into;
 use crate::load::loaded::{Destination, Loaded, Placement};
@@ -24,6 +25,7 @@ use crate::load::run::load_task;
 use crate::load::settings::{EngineChoice, IoChoice, Settings};
 use crate::load::task::Task;
 use crate::load::verify;
+use crate::os::error::{Doing, Error};
 
 /// Loads checkpoints. Loads may run side by side, from any threads: they share CUDA contexts, pinned memory, streams and the pool,
 /// which live as long as the loader. It changes nothing of its process: no signal handler, no environment variable.
@@ -61,7 +63,8 @@ impl Builder {
         self
     }
 
-    /// Reader threads of each destination [default: 4 to 16, by cores].
+    /// Reader threads of each destination, 1 to 1024 [default: 4 to 16, by cores]. Where the system gives fewer, the load goes
+    /// on with those.
     pub fn threads(mut self, threads: usize) -> Builder {
         self.settings.threads = Some(threads);
         self
@@ -115,8 +118,11 @@ impl Builder {
         self
     }
 
-    /// The loader. Nothing is opened or pinned before its first load; a pool that memory has no room for is refused here
-    /// already ([`Error::OutOfMemory`]).
+    /// The loader. Nothing is opened or pinned before its first load.
+    ///
+    /// # Errors
+    /// - [`Error::Refused`]: settings that make no sense, alone or together.
+    /// - [`Error::OutOfMemory`]: a pool that memory has no room for.
     pub fn build(self) -> Result<Loader, Error> {
         // Settings that make no sense are refused here, for both kinds of destinations.
         for destination in [Destination::Host, Destination::Gpus(Vec::new(), Placement::Balanced)] {
@@ -139,13 +145,31 @@ impl Builder {
     }
 }
 
+impl fmt::Debug for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Loader").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
 impl Loader {
     /// A loader with settings of its own; `Loader::builder().build()` has the defaults.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// Loads a checkpoint, and returns when every byte is in its place.
+    /// Loads a checkpoint, and returns when every byte is in its place. After an error nothing is left of the load but what it
+    /// wrote to memory of the caller's.
+    ///
+    /// # Errors
+    /// - [`Error::NotFound`]: there is no such tensor or GPU, or a file of the checkpoint is gone.
+    /// - [`Error::Checkpoint`]: a file changed or was cut since the checkpoint was opened, or tensors are lost.
+    /// - [`Error::Io`]: a file can't be opened or read.
+    /// - [`Error::Corrupt`]: with [`Request::verify`], tensors that are not what they should be.
+    /// - [`Error::OutOfMemory`]: host or device memory is short.
+    /// - [`Error::Cuda`]: the driver failed, or an earlier error of this loader broke the CUDA context.
+    /// - [`Error::Refused`]: the request makes no sense (a selection of nothing, memories that overlap, slices that are none),
+    ///   the process was forked from the loader's, or the system starts no thread.
+    /// - [`Error::Interrupted`]: [`Request::cancel`]'s flag was set.
     pub fn load(&self, checkpoint: &Checkpoint, request: &Request) -> Result<Model, Error> {
         if std::process::id() != self.process {
             let why = "this process was forked from the one that made the loader, and CUDA does not survive that: \
@@ -166,8 +190,9 @@ impl Loader {
         let to = self.destination(&request.to)?;
         let (loaded, report) = self.run(&chosen, &to, request)?;
         if request.verify {
-            let (expected, _) = verify::expected(&loaded, &request.cancel)?;
-            let checked = verify::check(&loaded, &expected, &request.cancel);
+            let checked = verify::expected(&loaded, &request.cancel)
+                .and_then(|(expected, _)| verify::check(&loaded, &expected, &request.cancel))
+                .with_context(|| loading(&chosen));
             let tensors = checked.map_err(|error| self.failed(error))?.wrong;
             if !tensors.is_empty() {
                 return Err(Error::Corrupt { tensors });
@@ -183,7 +208,8 @@ impl Loader {
         to: &Destination,
         request: &Request,
     ) -> Result<(Loaded, LoadReport), Error> {
-        let (open, what) = (|| Ok(chosen.clone()), || format!("load {}", chosen.dir.display()));
+        let open = || Ok(chosen.clone());
+        let what = || loading(chosen);
         let cancel = &request.cancel;
         let mut task = Task::whole(&open, to);
         task.progress = request.progress.as_deref();
@@ -283,6 +309,10 @@ impl Loader {
     }
 }
 
+fn loading(checkpoint: &Checkpoint) -> Doing {
+    Doing::new(format!("load {}", checkpoint.dir.display()), &checkpoint.dir)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,7 +325,7 @@ mod tests {
         let file = [&(header.len() as u64).to_le_bytes()[..], header, &[7]].concat();
         let path = dir.path().join("model.safetensors");
         std::fs::write(&path, file).unwrap();
-        let checkpoint = Checkpoint::open(&path).unwrap();
+        let checkpoint = Checkpoint::read(&path).unwrap();
         let loader = Loader::builder().build().unwrap();
         let load = || loader.load(&checkpoint, &Request::to(To::Host));
         let (out_of_memory, launch_failed) = (2, 719);

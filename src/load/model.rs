@@ -1,14 +1,15 @@
 //! A loaded model: its tensors by name.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::OnceLock;
 
 use crate::checkpoint::DType;
-use crate::load::error::Error;
 use crate::load::loaded::{Buffer, Loaded};
 use crate::load::report::LoadReport;
+use crate::os::error::Error;
 
-/// A checkpoint in memory. Dropped, it frees that memory.
+/// A checkpoint in memory. Dropped, it frees that memory, unless it is the caller's. It may outlive its loader.
 pub struct Model {
     loaded: Loaded,
     /// Made when a name is asked for first: whoever walks all tensors needs none.
@@ -27,7 +28,7 @@ pub enum Device {
 }
 
 /// One tensor of a model: a view, valid as long as the model.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Weight<'m> {
     /// As the checkpoint has it.
     pub name: &'m str,
@@ -41,15 +42,36 @@ pub struct Weight<'m> {
     pub bytes: u64,
     /// Where it lies.
     pub device: Device,
-    /// The address of its first byte there; on a GPU a multiple of 256.
+    /// The address of its first byte there. In memory that the load made on a GPU it is a multiple of 256, whatever the layout.
+    /// In host memory no alignment is promised: there the bytes of a file keep their distances, and safetensors files begin
+    /// their tensors anywhere. In memory of the caller's it is where the caller put it.
     pub address: u64,
     host: Option<&'m [u8]>,
 }
 
+impl fmt::Debug for Weight<'_> {
+    /// All but its bytes.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Weight { name, dtype, shape, strides, bytes, device, address, host: _ } = self;
+        let mut shown = f.debug_struct("Weight");
+        shown.field("name", name).field("dtype", dtype).field("shape", shape).field("strides", strides);
+        shown.field("bytes", bytes).field("device", device).field("address", &format_args!("{address:#x}"));
+        shown.finish_non_exhaustive()
+    }
+}
+
 impl<'m> Weight<'m> {
-    /// Its bytes, where they lie in host memory.
+    /// Its bytes, where they lie in host memory; `None` of one on a GPU ([`Model::read`] copies that).
     pub fn host_bytes(&self) -> Option<&'m [u8]> {
         self.host
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let mut shown = f.debug_struct("Model");
+        shown.field("dir", &self.loaded.checkpoint.dir).field("tensors", &self.len());
+        shown.field("path", &self.report.path).finish_non_exhaustive()
     }
 }
 
@@ -78,12 +100,18 @@ impl Model {
         (0..self.loaded.len()).map(|i| self.loaded.tensor(i).name.as_str())
     }
 
-    /// The tensor of this name; of a replicated load, on the first GPU. [`Error::NotFound`] where there is none.
+    /// The tensor of this name; of a replicated load, on the first GPU.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]: there is none.
     pub fn get(&self, name: &str) -> Result<Weight<'_>, Error> {
         self.get_copy(name, 0)
     }
 
-    /// The same on the GPU that stands at `copy` in [`To::Replicate`](crate::To::Replicate).
+    /// The same on the GPU that stands at `copy` in [`To::Replicate`](crate::To::Replicate); of every other load there is copy 0.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]: there is no tensor of this name, or no such copy.
     pub fn get_copy(&self, name: &str, copy: usize) -> Result<Weight<'_>, Error> {
         let index = self.by_name().get(name).copied();
         let index = index.ok_or_else(|| {
@@ -95,6 +123,15 @@ impl Model {
                 "there is no copy {copy} of '{name}': the load made {copies}"
             )));
         }
+        Ok(self.weight(index, copy))
+    }
+
+    /// Its tensors, in the order of [`Model::names`]; of a replicated load, on the first GPU.
+    pub fn weights(&self) -> impl Iterator<Item = Weight<'_>> {
+        (0..self.len()).map(|index| self.weight(index, 0))
+    }
+
+    fn weight(&self, index: usize, copy: usize) -> Weight<'_> {
         let view = self.loaded.view(index, copy);
         let host = view.host_bytes();
         let (device, address) = match view.buffer {
@@ -102,7 +139,7 @@ impl Model {
             Buffer::Device(buffer) => (Device::Gpu(buffer.gpu().index), buffer.address() + view.offset),
         };
         let tensor = view.tensor;
-        Ok(Weight {
+        Weight {
             name: &tensor.name,
             dtype: tensor.dtype,
             shape: &tensor.shape,
@@ -111,10 +148,15 @@ impl Model {
             device,
             address,
             host,
-        })
+        }
     }
 
-    /// Copies a tensor's bytes to the host, wherever it lies. `out` is exactly as long.
+    /// Copies a tensor's bytes to the host, wherever it lies; of a replicated load, from the first GPU. `out` is exactly as long.
+    ///
+    /// # Errors
+    /// - [`Error::NotFound`]: there is no tensor of this name.
+    /// - [`Error::Refused`]: `out` is longer or shorter than the tensor.
+    /// - [`Error::Cuda`]: the copy failed.
     pub fn read(&self, name: &str, out: &mut [u8]) -> Result<(), Error> {
         let weight = self.get(name)?;
         if out.len() as u64 != weight.bytes {

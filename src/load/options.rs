@@ -38,6 +38,8 @@ const RING_CHUNK_BYTES: u64 = 2 << 20;
 const GDS_CHUNK_BYTES: u64 = 8 << 20;
 /// More are faster only once cuFile has made its buffers; a load of 10 GB ran at 34 GB/s with 8, 28 with 16.
 const GDS_THREADS: usize = 8;
+/// Past 16 nothing was gained anywhere; each takes memory and a place among the system's threads.
+const MOST_THREADS: usize = 1024;
 
 impl Options {
     pub fn new(settings: &Settings, destination: &Destination, gds: Choice) -> Result<Options> {
@@ -88,12 +90,21 @@ fn shape_of(
     if chunk_bytes > shape::MOST_BYTES_AT_ONCE {
         bail!("a chunk size of {chunk_bytes} bytes is more than 1 GiB; 4MB to 16MB are usual");
     }
+    if chunk_bytes == 0 {
+        bail!("a chunk size of 0 bytes would read nothing; 4MB to 16MB are usual");
+    }
+    let threads = settings.threads.unwrap_or(threads);
+    if !(1..=MOST_THREADS).contains(&threads) {
+        bail!(
+            "{threads} reader threads of each destination: at least 1 reads, and {MOST_THREADS} are the most; 4 to 16 are usual"
+        );
+    }
     let chunk_bytes = align_up(chunk_bytes, DIRECT_ALIGN);
     let (copy_bytes, slots) = match destination {
         Destination::Host => (0, 0),
         Destination::Gpus(..) => shape::ring(settings, chunk_bytes)?,
     };
-    Ok(Shape { chunk_bytes, threads: settings.threads.unwrap_or(threads), copy_bytes, slots })
+    Ok(Shape { chunk_bytes, threads, copy_bytes, slots })
 }
 
 /// Four keep a slow drive's queue full; past 16 nothing was gained where it was measured. Loads to GPUs leave a

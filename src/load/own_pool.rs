@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use crate::gpu::Gpu;
 use crate::gpu::memory::{Pinned, pin_for};
-use crate::load::error::Error;
 use crate::load::pool::{Pool, check_room};
+use crate::os::error::Error;
 
 /// As long as a copy that is at the link's rate; small enough that little lies idle behind a file's end.
 const CHUNK_BYTES: u64 = 16 << 20;
@@ -33,6 +33,10 @@ impl OwnPool {
     /// Refuses what can't be, while nothing depends on it.
     pub fn new(settings: PoolChoice, gpus: Arc<Mutex<Vec<Arc<Gpu>>>>) -> Result<OwnPool, Error> {
         let chunk_bytes = settings.chunk_bytes.unwrap_or(CHUNK_BYTES);
+        if chunk_bytes == 0 {
+            let why = "a pool chunk size of 0 bytes would keep nothing: 4MB to 64MB are usual";
+            return Err(Error::Refused(why.into()));
+        }
         if let Some(bytes) = settings.bytes {
             if bytes < chunk_bytes {
                 return Err(Error::Refused(format!(

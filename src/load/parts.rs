@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::checkpoint::{Checkpoint, Tensor, contiguous_stride, element_count};
-use crate::load::error::Error;
 use crate::load::plan::{Destined, Place, Plan, TENSOR_ALIGN, Wanted};
+use crate::os::error::Error;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// A slice of a tensor: some of its elements along one axis, all along the others.
@@ -13,7 +13,7 @@ use crate::os::sys::{DIRECT_ALIGN, align_up};
 pub struct Slice {
     /// Which axis, from 0.
     pub axis: usize,
-    /// Elements along it.
+    /// Elements along it, from the first to before the last: `2..5` are three. It may be empty.
     pub range: Range<u64>,
 }
 

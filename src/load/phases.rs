@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Where a load's time went. The phases of one load, in seconds; `transfer_s` ends with the last byte.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Phases {
     /// Opening the files, and the checkpoint where the load opened it.
     pub open_s: f64,

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::Scope;
 
 use crate::gpu::copies::Stream;
 use crate::gpu::memory::{Pinned, check_room, pin};
@@ -24,6 +25,7 @@ use crate::load::options::Options;
 use crate::load::prepare::each_once;
 use crate::load::source::Storage;
 use crate::os::sys;
+use crate::os::threads::{self, NoThread};
 
 /// The slots of all lanes. They come batch after batch, so that the first threads read while the memory for the
 /// others is still being pinned.
@@ -93,15 +95,13 @@ impl Ring {
         })
     }
 
-    /// Pins everything: on the NUMA node of each lane's GPU, lanes side by side. Call it on a thread of its own;
-    /// a failure is told to whoever waits for a slot.
-    pub fn fill(&self) {
+    /// Begins to pin everything: on the NUMA node of each lane's GPU, a thread of `scope` for each lane. A failure is told to
+    /// whoever waits for a slot.
+    pub fn fill<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> Result<(), NoThread> {
         let bytes = self.bytes();
-        std::thread::scope(|scope| {
-            for lane in &self.lanes {
-                scope.spawn(move || lane.fill(&self.options, bytes));
-            }
-        });
+        self.lanes
+            .iter()
+            .try_for_each(|lane| threads::start(scope, move || lane.fill(&self.options, bytes)).map(drop))
     }
 
     /// Waits until the first threads of each lane can begin.

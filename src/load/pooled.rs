@@ -30,6 +30,7 @@ use crate::load::source::Sources;
 use crate::load::task::Task;
 use crate::load::transfer::{JobSource, transfer_from};
 use crate::os::cancel::Cancel;
+use crate::os::threads;
 
 impl Chunk for Pinned {
     fn as_slice(&self) -> &[u8] {
@@ -110,10 +111,12 @@ pub(super) fn attempt(
     let joined_bytes = attempt.joined_bytes();
     attempt.complete()?;
     phases.transfer_s = clock.lap();
+    let (taken, ran) = taken.unzip();
     let taken = path_taken(taken, held_bytes, joined_bytes);
     let read_bytes = taken.direct_bytes + taken.buffered_bytes;
     let mut report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), taken);
     (report.read_bytes, report.chunk_bytes) = (read_bytes, pool.chunk_bytes);
+    report.threads = ran.unwrap_or(0);
     task.count_plan(&mut report, &plan);
     Ok(Attempted::Loaded(Box::new((task.loaded(checkpoint, plan, buffers), report))))
 }
@@ -125,8 +128,8 @@ fn open_unchanged(checkpoint: &Checkpoint, options: &Options) -> Result<Sources>
     Ok(sources)
 }
 
-/// Copies what the pool holds, a thread a GPU, while others read what it lacks. What the storage says of that, if there was
-/// anything to read.
+/// Copies what the pool holds, a thread a GPU, while others read what it lacks. What the storage says of that, and how many
+/// threads read, if there was anything to read.
 fn deliver(
     checkpoint: &Checkpoint,
     attempt: &Attempt<'_, Pinned>,
@@ -134,23 +137,28 @@ fn deliver(
     sources: Option<&Sources>,
     to: &ToDevices<'_, '_>,
     (threads, cancel, meter): (usize, &Cancel, &(dyn Fn(u64) + Sync)),
-) -> Result<Option<PathTaken>> {
+) -> Result<Option<(PathTaken, usize)>> {
     cancel.check()?;
     std::thread::scope(|scope| {
         let mut copiers = Vec::new();
         for gpu in each_once(to.lanes.iter().flatten()).into_iter().filter(|_| !held.is_empty()) {
             let held = &held;
-            copiers.push(scope.spawn(move || {
+            let copy = move || {
                 let copied = Stream::new(&gpu).and_then(|stream| to.copy(&gpu, &stream, held));
                 // What is still being read would be read in vain.
                 copied.inspect_err(|_| attempt.stop())
-            }));
+            };
+            match threads::start(scope, copy.clone()) {
+                Ok(copier) => copiers.push(copier),
+                // Without a thread of its own it comes before what is read.
+                Err(_) => copy()?,
+            }
         }
-        let filled = sources.map(|sources| -> Result<PathTaken> {
+        let filled = sources.map(|sources| -> Result<(PathTaken, usize)> {
             let engine = FillEngine::new(sources, to);
             let lanes: Vec<&dyn JobSource<_>> = to.lanes.iter().map(|_| attempt as _).collect();
-            transfer_from(&checkpoint.files, &lanes, &engine, threads, cancel, meter)?;
-            Ok(engine.outcome())
+            let ran = transfer_from(&checkpoint.files, &lanes, &engine, threads, cancel, meter)?;
+            Ok((engine.outcome(), ran))
         });
         for copier in copiers {
             copier.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

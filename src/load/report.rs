@@ -12,12 +12,14 @@ use crate::load::plan::Plan;
 
 /// What a load did.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct LoadReport {
     /// Bytes of tensors delivered.
     pub bytes: u64,
     /// Bytes that this load read for them; through the pool those that neither it held nor another load brought.
     pub read_bytes: u64,
-    /// From the call to the last byte in place.
+    /// From the call to the last byte in place. What [`Request::verify`](crate::Request::verify) does afterwards does not count;
+    /// where no digests were recorded, those that are made of the bytes as they are read do.
     pub elapsed_s: f64,
     /// `bytes` over `elapsed_s`, in 10^9 bytes a second.
     pub gb_per_s: f64,
@@ -36,7 +38,8 @@ pub struct LoadReport {
     pub chunk_bytes: u64,
     /// Bytes of one copy through the ring; 0 for other loads.
     pub copy_bytes: u64,
-    /// Reader threads of each destination.
+    /// Reader threads that a destination really had: no more than there was to read, nor than the system gave; 0 where nothing
+    /// was read.
     pub threads: usize,
     /// Pinned host memory that the ring took; 0 for host loads.
     pub staging_bytes: u64,

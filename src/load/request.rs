@@ -1,13 +1,14 @@
 //! What a loader is asked for: where to, which tensors, and what to look at on the way.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::load::error::Error;
 use crate::load::model::Device;
 use crate::load::parts::{Part, Slice};
 use crate::os::cancel::Cancel;
+use crate::os::error::Error;
 use crate::os::memory::CallerMemory;
 
 /// Where a checkpoint goes. GPUs are named by their index under CUDA_VISIBLE_DEVICES, as `"0"`, or by their UUID, as
@@ -28,7 +29,7 @@ pub enum To {
     Into(Target),
 }
 
-/// Memory that the caller owns, on the host or on a GPU.
+/// Memory that the caller owns, on the host or on a GPU. The memories of one [`Target`] are disjoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     pub(super) device: Device,
@@ -50,7 +51,9 @@ impl Memory {
     }
 }
 
-/// What goes where in the caller's memory. All of that lies in host memory, or all on GPUs.
+/// What goes where in the caller's memory. All of that lies in host memory, or all on GPUs. The memories share no byte, nor do
+/// the places of two tensors or ranges, but for tied tensors, which may have one place: all else is [`Error::Refused`] before a
+/// byte is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub(super) memory: Vec<Memory>,
@@ -79,12 +82,14 @@ pub struct ByteRange {
 
 impl Target {
     /// Every tensor that is selected to a place of its own: by its name, into which memory, and how many bytes from that
-    /// one's start.
+    /// one's start. A tensor that is selected and has no place is [`Error::Refused`]; a place for one that is not selected, or
+    /// that the checkpoint does not have, is [`Error::NotFound`].
     pub fn tensors(memory: Vec<Memory>, places: BTreeMap<String, (usize, u64)>) -> Target {
         Target { memory, layout: Layout::Tensors(places) }
     }
 
-    /// Ranges of the checkpoint, in any order; what several want is read once. The model has them as one-dimensional
+    /// Ranges of the checkpoint, in any order; what several want is read once. They can't be combined with
+    /// [`Request::select`]: that is [`Error::Refused`]. The model has them as one-dimensional
     /// tensors of bytes, named `range 0`, `range 1` and so on.
     pub fn ranges(memory: Vec<Memory>, ranges: Vec<ByteRange>) -> Target {
         Target { memory, layout: Layout::Ranges(ranges) }
@@ -114,6 +119,11 @@ pub enum Select {
 }
 
 impl Select {
+    /// The tensors of these names.
+    pub fn names(names: impl IntoIterator<Item: Into<String>>) -> Select {
+        Select::Names(names.into_iter().map(Into::into).collect())
+    }
+
     /// What rank `rank` of `ranks` holds of a checkpoint in tensor parallelism: of each tensor an equal share along the axis
     /// that `axis` names for it, by its name and shape; all of those for which it names none. Refuses shares that are no
     /// whole number of elements.
@@ -154,6 +164,11 @@ impl Select {
         };
         if *self == Select::All {
             return Ok(None);
+        }
+        if matches!(self, Select::Names(names) if names.is_empty())
+            || matches!(self, Select::Slices(slices) if slices.is_empty())
+        {
+            return Err(Error::Refused("no tensor is selected: name one at least".into()));
         }
         let mut chosen = checkpoint.clone();
         Arc::make_mut(&mut chosen.tensors).retain(|tensor| wanted(&tensor.name));
@@ -201,6 +216,15 @@ pub struct Request {
     pub(super) progress: Option<Arc<Progress>>,
 }
 
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Request { to, select, cancel, verify, progress } = self;
+        let mut shown = f.debug_struct("Request");
+        shown.field("to", to).field("select", select).field("cancel", cancel).field("verify", verify);
+        shown.field("progress", &progress.is_some()).finish()
+    }
+}
+
 /// Told of bytes that were read so far, and of all that will be.
 type Progress = dyn Fn(u64, u64) + Send + Sync;
 
@@ -221,14 +245,16 @@ impl Request {
     }
 
     /// Calls `tell` while bytes come, with those that were read so far and all that will be, from the threads that read: it
-    /// should return at once.
+    /// should return at once. It is called by one thread at a time, with more each time, and in the end with all. A panic in it
+    /// ends the load, and goes on in the caller of [`Loader::load`](crate::Loader::load).
     pub fn progress(self, tell: impl Fn(u64, u64) + Send + Sync + 'static) -> Request {
         Request { progress: Some(Arc::new(tell)), ..self }
     }
 
-    /// Digests every tensor where it lies and compares that with what was recorded when it was saved; where nothing was,
-    /// with digests made of the bytes as they were read, or, where they go past host memory or are slices, with a second,
-    /// plain read of the files. What differs is [`Error::Corrupt`].
+    /// Digests every tensor where it lies, after the load. A whole tensor is held against what was recorded when it was saved;
+    /// where nothing was, against digests made of the bytes as they were read, or, where these go past host memory, against a
+    /// second, plain read of the files. Slices and ranges are held against such a second read, never against what was saved:
+    /// they show what went wrong on the way, not what rotted on disk. What differs is [`Error::Corrupt`].
     pub fn verify(self, verify: bool) -> Request {
         Request { verify, ..self }
     }

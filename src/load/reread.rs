@@ -99,6 +99,7 @@ impl<'c> Files<'c> {
             let (now, later) = std::mem::take(&mut out).split_at_mut(bytes as usize);
             self.files[index]
                 .read_exact_at(now, at)
+                .map_err(sys::at(&file.path))
                 .with_context(|| format!("read {bytes} bytes at {at} of {}", file.path.display()))?;
             (start, out) = (start + bytes, later);
         }

@@ -92,24 +92,25 @@ fn load_to_host(task: &Task<'_>, options: &Options, cancel: &Cancel) -> Result<(
     let digesting = task.digest.then(|| Digesting::new(&sources, &checkpoint));
     let storage: &dyn Storage = digesting.as_ref().map_or(&sources, |digesting| digesting);
     let (files, threads, meter) = (&checkpoint.files, options.threads, task.meter(plan.bytes()));
-    let taken = match task.is_in_place() {
+    let (taken, ran) = match task.is_in_place() {
         true => {
             let engine = host::HostEngine::new(storage);
             let jobs = in_place(&plan, &mut buffers, options.chunk_bytes);
-            transfer_telling(files, jobs, &engine, threads, cancel, &meter)?;
-            engine.outcome()
+            let ran = transfer_telling(files, jobs, &engine, threads, cancel, &meter)?;
+            (engine.outcome(), ran)
         }
         false => {
             let engine = host::ScatterEngine::new(storage, options.chunk_bytes);
             let jobs = scattered(&plan, &mut buffers, options.chunk_bytes);
-            transfer_telling(files, jobs, &engine, threads, cancel, &meter)?;
-            engine.outcome()
+            let ran = transfer_telling(files, jobs, &engine, threads, cancel, &meter)?;
+            (engine.outcome(), ran)
         }
     };
     let read = digesting.map(Digesting::finish);
     sources.check_unchanged(&checkpoint)?;
     phases.transfer_s = clock.lap();
-    let report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), taken);
+    let mut report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), taken);
+    report.threads = ran;
     Ok((Loaded { read, ..task.loaded(checkpoint, plan, buffers) }, report))
 }
 
@@ -127,7 +128,7 @@ fn load_by_ring(
         // The clock stands still for poisoning, and so must everything that it counts.
         let hold = options.poison.then(|| ring.hold());
         if !ring.is_filled() {
-            scope.spawn(|| ring.fill());
+            ring.fill(scope)?;
         }
         let checkpoint = (task.open)()?;
         let sources = source::Sources::open(&checkpoint, options.io)?;
@@ -145,7 +146,7 @@ fn load_by_ring(
         let engine = pinned::PinnedEngine::new(storage, ring);
         let jobs = to_devices(&plan, targets(&plan, &mut buffers), options.copy_bytes);
         let jobs = pinned::in_sub_chunks(ring, jobs);
-        transfer_telling(
+        let ran = transfer_telling(
             &checkpoint.files,
             jobs,
             &engine,
@@ -159,6 +160,7 @@ fn load_by_ring(
         phases.transfer_s = clock.lap();
         let mut report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), taken);
         (report.copy_bytes, report.staging_bytes) = (options.copy_bytes, ring.bytes());
+        report.threads = ran;
         Ok((Loaded { read, ..task.loaded(checkpoint, plan, buffers) }, report))
     })
 }

@@ -30,6 +30,7 @@ pub struct Settings {
 
 /// Who moves the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum EngineChoice {
     /// The fastest that is proven to work here.
     #[default]
@@ -56,6 +57,7 @@ impl EngineChoice {
 
 /// Through the page cache or past it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum IoChoice {
     /// Asks the page cache range by range.
     #[default]

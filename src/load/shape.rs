@@ -29,6 +29,9 @@ pub fn ring(settings: &Settings, chunk_bytes: u64) -> Result<(u64, usize)> {
     if copy_bytes > MOST_BYTES_AT_ONCE {
         bail!("a copy size of {copy_bytes} bytes is more than 1 GiB; 8MB to 32MB are usual");
     }
+    if copy_bytes == 0 {
+        bail!("a copy size of 0 bytes would copy nothing; 8MB to 32MB are usual");
+    }
     let copy_bytes = copy_bytes.next_multiple_of(chunk_bytes);
     // Whoever asks for large chunks and no more gets a ring that works: one copy filled, another under way.
     let ring_bytes = settings.ring_bytes.unwrap_or(RING_BYTES.max(2 * copy_bytes));

@@ -65,7 +65,7 @@ impl Sources {
         for file in &checkpoint.files {
             let at = || format!("open {}", file.path.display());
             let buffered = sys::open_regular(&file.path).with_context(at)?;
-            let bytes = buffered.metadata().with_context(at)?.len();
+            let bytes = buffered.metadata().map_err(sys::at(&file.path)).with_context(at)?.len();
             if bytes != file.bytes {
                 return Err(malformed(
                     &file.path,
@@ -77,7 +77,7 @@ impl Sources {
                 IoChoice::Auto | IoChoice::Direct => match sys::open_direct(&file.path) {
                     Ok(direct) => Some(direct),
                     Err(e) if e.raw_os_error() == Some(libc::EINVAL) => None,
-                    Err(e) => return Err(e).with_context(at),
+                    Err(e) => return Err(sys::at(&file.path)(e)).with_context(at),
                 },
             };
             let ask = io == IoChoice::Auto && direct.is_some();

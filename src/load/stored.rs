@@ -52,7 +52,7 @@ pub fn digests(
         Ok(())
     };
     let threads = default_threads(&Destination::Host);
-    parallel::for_each(jobs.len(), threads, cancel, || HostBuffer::new(manifest.chunk_bytes), check)?;
+    parallel::for_each(jobs.len(), threads, cancel, || Ok(HostBuffer::new(manifest.chunk_bytes)?), check)?;
     let mut problems = problems.into_inner().unwrap_or_else(|e| e.into_inner());
     problems.sort();
     let mut lines: Vec<String> = problems.into_iter().map(|(_, text)| text).collect();

@@ -1,7 +1,7 @@
 //! What a load is to do, the same for every engine: which bytes, and into which memory.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 
@@ -76,7 +76,7 @@ impl<'t> Task<'t> {
         }
         if self.lanes.is_empty() {
             node::memory::check(plan.destination_bytes.iter().sum())?;
-            return plan.destination_bytes.iter().map(|b| HostBuffer::new(*b).map(Buffer::Host)).collect();
+            return plan.destination_bytes.iter().map(|b| Ok(Buffer::Host(HostBuffer::new(*b)?))).collect();
         }
         allocate(plan, &self.lanes)
     }
@@ -88,12 +88,26 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// What tells of bytes that were read, out of a total.
+    /// What tells of bytes that were read, out of a total: one thread at a time, more each time, in the end of all. None waits
+    /// for another that tells: that one tells of its bytes, too.
     pub fn meter(&self, total: u64) -> impl Fn(u64) + Sync + use<'t> {
-        let (progress, done) = (self.progress, AtomicU64::new(0));
+        let (progress, done, told) = (self.progress, AtomicU64::new(0), Mutex::new(0));
         move |bytes| {
-            if let Some(tell) = progress {
-                tell(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
+            let Some(tell) = progress else { return };
+            done.fetch_add(bytes, Ordering::SeqCst);
+            loop {
+                // After a panic in it nobody tells any more.
+                let Ok(mut told) = told.try_lock() else { return };
+                let now = done.load(Ordering::SeqCst);
+                if now <= *told {
+                    return;
+                }
+                tell(now, total);
+                *told = now;
+                drop(told);
+                if done.load(Ordering::SeqCst) == now {
+                    return;
+                }
             }
         }
     }
@@ -132,4 +146,28 @@ pub(super) fn allocate(plan: &Plan, lanes: &[Vec<Arc<Gpu>>]) -> Result<Vec<Buffe
         }
     }
     Ok(buffers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_never_goes_back_and_ends_with_all_whoever_tells() {
+        let open = || anyhow::bail!("nothing is opened here");
+        let (last, threads, each) = (AtomicU64::new(0), 8, 2000);
+        let tell = |done, total| {
+            assert_eq!(total, threads * each);
+            assert!(last.swap(done, Ordering::SeqCst) < done);
+        };
+        let mut task = Task::whole(&open, &Destination::Host);
+        task.progress = Some(&tell);
+        let meter = task.meter(threads * each);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| (0..each).for_each(|_| meter(1)));
+            }
+        });
+        assert_eq!(last.load(Ordering::SeqCst), threads * each);
+    }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::checkpoint::DataFile;
 use crate::load::engine::{Engine, Job};
 use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::threads;
 
 /// A read that failed.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +67,8 @@ impl<M: Send> JobSource<M> for Queue<M> {
     }
 }
 
-/// Moves every job with `engine`, `threads` to a lane. The first failure stops all threads and is returned.
+/// Moves every job with `engine`, `threads` to a lane. The first failure stops all threads and is returned; a panic goes on in
+/// the caller.
 pub fn transfer<E: Engine>(
     files: &[DataFile],
     lanes: Vec<Vec<Job<E::Memory>>>,
@@ -74,10 +76,11 @@ pub fn transfer<E: Engine>(
     threads: usize,
     cancel: &Cancel,
 ) -> Result<()> {
-    transfer_telling(files, lanes, engine, threads, cancel, &|_| {})
+    transfer_telling(files, lanes, engine, threads, cancel, &|_| {}).map(drop)
 }
 
-/// The same; calls `moved` with the bytes of every read.
+/// The same; calls `moved` with the bytes of every read. Says how many threads a lane had at most: there are no more than jobs,
+/// and the system may refuse all but one.
 pub fn transfer_telling<E: Engine>(
     files: &[DataFile],
     lanes: Vec<Vec<Job<E::Memory>>>,
@@ -85,7 +88,7 @@ pub fn transfer_telling<E: Engine>(
     threads: usize,
     cancel: &Cancel,
     moved: &(dyn Fn(u64) + Sync),
-) -> Result<()> {
+) -> Result<usize> {
     let lanes: Vec<Queue<E::Memory>> = lanes.into_iter().map(Queue::new).collect();
     let lanes: Vec<&dyn JobSource<E::Memory>> = lanes.iter().map(|lane| lane as _).collect();
     transfer_from(files, &lanes, engine, threads, cancel, moved)
@@ -99,22 +102,48 @@ pub fn transfer_from<E: Engine>(
     threads: usize,
     cancel: &Cancel,
     moved: &(dyn Fn(u64) + Sync),
-) -> Result<()> {
+) -> Result<usize> {
     let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
+    let failed = |error| {
+        failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+    };
     let stop = AtomicBool::new(false);
+    let wanted = |jobs: &dyn JobSource<E::Memory>| threads.clamp(1, jobs.count().max(1));
+    let most_wanted = lanes.iter().map(|jobs| wanted(*jobs)).max().unwrap_or(0);
+    let mut most_started = 0;
     std::thread::scope(|scope| {
-        for (lane, jobs) in lanes.iter().enumerate() {
-            for _ in 0..threads.clamp(1, jobs.count().max(1)) {
-                let (stop, failure) = (&stop, &failure);
-                scope.spawn(move || {
+        let mut started = Vec::new();
+        // The first of every lane before the second of any: what one thread of a lane can do, it does without the others.
+        'all: for number in 0..most_wanted {
+            for (lane, jobs) in lanes.iter().enumerate().filter(|(_, jobs)| number < wanted(**jobs)) {
+                let (stop, failed) = (&stop, &failed);
+                let run = move || {
                     if let Err(error) = work(files, engine, lane, *jobs, stop, cancel, moved) {
-                        failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+                        failed(error);
                     }
-                });
+                };
+                match threads::start(scope, run) {
+                    Ok(thread) => {
+                        started.push(thread);
+                        most_started = number + 1;
+                    }
+                    Err(_) if number > 0 => break 'all,
+                    Err(error) => {
+                        failed(error.into());
+                        // Nobody works in this lane and those behind it: all others stop.
+                        lanes[lane..].iter().for_each(|jobs| {
+                            drop(AtWork { engine, jobs: *jobs, stop, finished: false });
+                        });
+                        break 'all;
+                    }
+                }
             }
         }
+        for thread in started {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
     });
-    failure.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
+    failure.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(most_started), Err)
 }
 
 /// A thread at work. If it ends early, by an error or a panic, or because somebody else failed, the others stop, and
@@ -187,6 +216,7 @@ mod tests {
 
     use super::*;
     use crate::load::engine::{PathTaken, Worker};
+    use crate::os::threads::tests::with_threads;
 
     /// The first read goes wrong once a second is under way; that is interrupted for as long as the loop asks again.
     struct Failing {
@@ -229,6 +259,64 @@ mod tests {
         fn finish(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// Reads whatever is asked.
+    struct Reading;
+
+    impl Engine for Reading {
+        type Memory = ();
+
+        fn worker(&self, _lane: usize) -> io::Result<Box<dyn Worker<()> + '_>> {
+            Ok(Box::new(Reading))
+        }
+        fn outcome(&self) -> PathTaken {
+            PathTaken { path: String::new(), reason: String::new(), direct_bytes: 0, buffered_bytes: 0 }
+        }
+    }
+
+    impl Worker<()> for Reading {
+        fn read(&mut self, job: &mut Job<()>, done: u64) -> io::Result<u64> {
+            Ok(job.bytes - done)
+        }
+        fn finish(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn one_thread_of_each_lane_is_enough_and_a_lane_without_any_is_an_error() {
+        let files =
+            [DataFile { path: "f".into(), base: 0, bytes: 4096, header_bytes: 0, stamp: Default::default() }];
+        let run = |most: usize| {
+            let job = |file_offset| Job { file: 0, file_offset, bytes: 1, memory: () };
+            let jobs = (0..3).map(|lane| (0..5 + lane).map(job).collect()).collect();
+            let moved = AtomicUsize::new(0);
+            let tell = |bytes| {
+                moved.fetch_add(bytes as usize, Ordering::SeqCst);
+            };
+            let done =
+                with_threads(most, || transfer_telling(&files, jobs, &Reading, 6, &Cancel::new(), &tell));
+            (done.map_err(|error| error.to_string()), moved.into_inner())
+        };
+        assert_eq!(run(usize::MAX), (Ok(6), 18));
+        assert_eq!(run(3), (Ok(1), 18));
+        assert_eq!(run(4), (Ok(2), 18), "one lane has a second one");
+        for most in 0..3 {
+            let why = run(most).0.unwrap_err();
+            assert!(why.contains("refuses a thread"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_panic_goes_on_with_what_it_says() {
+        let files =
+            [DataFile { path: "f".into(), base: 0, bytes: 4096, header_bytes: 0, stamp: Default::default() }];
+        let jobs = vec![vec![Job { file: 0, file_offset: 0, bytes: 1, memory: () }]];
+        let tell = |_| panic!("told enough");
+        let run = || transfer_telling(&files, jobs, &Reading, 6, &Cancel::new(), &tell);
+        let panic = catch_unwind(AssertUnwindSafe(run)).unwrap_err();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"told enough"));
     }
 
     #[test]

@@ -165,7 +165,7 @@ mod tests {
         file.extend_from_slice(header.as_bytes());
         file.extend((0..264u32).map(|i| (i * 7) as u8));
         std::fs::write(dir.path().join("model.safetensors"), file).unwrap();
-        let checkpoint = Arc::new(Checkpoint::open(dir.path()).unwrap());
+        let checkpoint = Arc::new(Checkpoint::read(dir.path()).unwrap());
         (dir, checkpoint)
     }
 

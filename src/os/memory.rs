@@ -2,13 +2,20 @@
 
 use std::ptr::NonNull;
 
-use anyhow::{Context, Result};
 use memmap2::{Advice, MmapMut, MmapOptions};
 
-use crate::os::numa;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
+use crate::os::{numa, threads};
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// The system reserves no such memory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("reserve {needed_bytes} bytes of host memory: {why}")]
+pub struct NoHostMemory {
+    pub needed_bytes: u64,
+    pub why: String,
+}
 
 /// Memory that somebody else owns, on the host or on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +63,16 @@ unsafe impl Sync for HostBuffer {}
 impl HostBuffer {
     /// Reserves at least `bytes`; pages come with the first write. What memory can't hold the kernel grants, and kills the
     /// process later: ask `node::memory::check` first where it may be much.
-    pub fn new(bytes: u64) -> Result<HostBuffer> {
-        let length =
-            usize::try_from(align_up(bytes, DIRECT_ALIGN)).context("the buffer exceeds the address space")?;
+    pub fn new(bytes: u64) -> Result<HostBuffer, NoHostMemory> {
+        let refused =
+            |why: &dyn std::fmt::Display| NoHostMemory { needed_bytes: bytes, why: why.to_string() };
+        let too_large = || refused(&"more than the address space");
+        let length = usize::try_from(align_up(bytes, DIRECT_ALIGN)).map_err(|_| too_large())?;
+        let mapped = length.checked_add(HUGE_PAGE_BYTES).filter(|mapped| isize::try_from(*mapped).is_ok());
         let map = MmapOptions::new()
-            .len(length + HUGE_PAGE_BYTES)
+            .len(mapped.ok_or_else(too_large)?)
             .map_anon()
-            .with_context(|| format!("reserve {bytes} bytes of host memory"))?;
+            .map_err(|error| refused(&error))?;
         // A kernel without huge pages serves small ones.
         let _ = map.advise(Advice::HugePage);
         let start = map.as_ptr().align_offset(HUGE_PAGE_BYTES);
@@ -92,9 +102,9 @@ impl HostBuffer {
             return touch(memory);
         }
         std::thread::scope(|scope| {
-            for part in memory.chunks_mut(share) {
-                scope.spawn(move || touch(part));
-            }
+            let mut parts = memory.chunks_mut(share);
+            // Where the system refuses a thread, pages come later, with the first write.
+            parts.all(|part| threads::start(scope, move || touch(part)).is_ok());
         });
     }
 
@@ -128,5 +138,13 @@ mod tests {
         assert_eq!(buffer.as_slice().as_ptr() as usize % HUGE_PAGE_BYTES, 0);
         assert!(buffer.as_slice().iter().all(|b| *b == 0));
         buffer.as_mut_slice()[12_287] = 1;
+    }
+
+    #[test]
+    fn what_can_not_be_reserved_is_said_with_its_size() {
+        for bytes in [u64::MAX, i64::MAX as u64, 1 << 60] {
+            let refused = HostBuffer::new(bytes).err().unwrap();
+            assert_eq!(refused.needed_bytes, bytes, "{refused}");
+        }
     }
 }

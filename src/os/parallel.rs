@@ -4,10 +4,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::os::cancel::{Cancel, Interrupted};
+use crate::os::threads;
 
 /// Calls `work` once with each number below `count`, in order but side by side, on at most `threads` threads. Each thread
 /// has a state of its own, from `start`. The first error ends all work and is returned; so does `cancel`, between two
-/// numbers. A panic goes on in the caller.
+/// numbers. A panic goes on in the caller. Where the system refuses threads, those that it gave do the work, or the caller.
 pub fn for_each<S, E: From<Interrupted> + Send>(
     count: usize,
     threads: usize,
@@ -36,7 +37,11 @@ pub fn for_each<S, E: From<Interrupted> + Send>(
         }
     };
     std::thread::scope(|scope| {
-        let started: Vec<_> = (0..threads.max(1).min(count)).map(|_| scope.spawn(run)).collect();
+        let wanted = threads.max(1).min(count);
+        let started: Vec<_> = (0..wanted).map_while(|_| threads::start(scope, run).ok()).collect();
+        if started.is_empty() {
+            run();
+        }
         for thread in started {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
@@ -82,6 +87,7 @@ mod tests {
     use anyhow::{Result, bail};
 
     use super::*;
+    use crate::os::threads::tests::with_threads;
 
     fn no_state() -> Result<()> {
         Ok(())
@@ -104,6 +110,19 @@ mod tests {
             };
             for_each(count, threads, &Cancel::new(), no_state, work).unwrap();
             assert!(seen.iter().all(|n| n.load(Ordering::Relaxed) == 1), "{count} with {threads} threads");
+        }
+    }
+
+    #[test]
+    fn fewer_threads_than_were_wanted_do_all_of_the_work() {
+        for most in [0, 1, 3] {
+            let seen = AtomicU64::new(0);
+            let work = |_: &mut (), _| -> Result<()> {
+                seen.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            };
+            with_threads(most, || for_each(100, 5, &Cancel::new(), no_state, work)).unwrap();
+            assert_eq!(seen.into_inner(), 100);
         }
     }
 

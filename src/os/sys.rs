@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use crate::os::numa::run_near;
 
@@ -23,12 +23,37 @@ pub fn align_up(value: u64, align: u64) -> u64 {
     value.saturating_add(align - 1) & !(align - 1)
 }
 
+/// What the system said of a path. Its text is the system's alone: who adds context names the path.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct AtPath {
+    pub path: PathBuf,
+    /// `errno`, where it was that.
+    pub code: Option<i32>,
+    text: String,
+}
+
+/// Keeps the path with what the system said of it.
+pub fn at(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| {
+        let (path, code, text) = (path.to_path_buf(), error.raw_os_error(), error.to_string());
+        io::Error::new(error.kind(), AtPath { path, code, text })
+    }
+}
+
+/// `errno`, also of an error that [`at`] has kept a path with.
+pub fn code_of(error: &io::Error) -> Option<i32> {
+    let within = || error.get_ref()?.downcast_ref::<AtPath>()?.code;
+    error.raw_os_error().or_else(within)
+}
+
 /// Opens a regular file for reading. Anything else is refused unopened: opening a FIFO would wait for a writer.
 pub fn open_regular(path: &Path) -> io::Result<File> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    File::open(path)
+    let open = || match std::fs::metadata(path)?.is_file() {
+        true => File::open(path),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    };
+    open().map_err(at(path))
 }
 
 /// Opens for reading past the page cache. `EINVAL` means that the file system has no `O_DIRECT`.

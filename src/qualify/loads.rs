@@ -75,7 +75,7 @@ impl<'a> Loads<'a> {
             cancel,
             &Progress::silent(),
         )?;
-        let manifest = Checkpoint::open(&dir)?.manifest.context("the checkpoint has no manifest")?;
+        let manifest = Checkpoint::read(&dir)?.manifest.context("the checkpoint has no manifest")?;
         let mut options = options.clone();
         options.poison = true;
         let model = input.default_name.clone();

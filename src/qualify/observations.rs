@@ -46,8 +46,9 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(kind: Kind, of: &str, error: &anyhow::Error) -> Failure {
-        let broken =
-            |e: &std::io::Error| matches!(e.raw_os_error(), Some(libc::EIO | libc::ENODEV | libc::EILSEQ));
+        let broken = |e: &std::io::Error| {
+            matches!(crate::os::sys::code_of(e), Some(libc::EIO | libc::ENODEV | libc::EILSEQ))
+        };
         let is_hardware = error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(broken));
         Failure { kind, of: of.to_string(), error: format!("{error:#}"), is_hardware }
     }

@@ -84,7 +84,7 @@ pub fn read(
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => (File::open(&file.path).with_context(at)?, false),
         Err(e) => return Err(e).with_context(at),
     };
-    let buffers = (0..threads).map(|_| HostBuffer::new(chunk_bytes)).collect::<Result<Vec<_>>>()?;
+    let buffers = (0..threads).map(|_| HostBuffer::new(chunk_bytes)).collect::<Result<Vec<_>, _>>()?;
     let mut pass = Pass { file, handle: &handle, buffers, until: Instant::now().checked_add(share), cancel };
     let mut resident = Vec::new();
     let mut rounds = repeat(1, share, cancel, || {
@@ -180,7 +180,7 @@ mod tests {
         let cancel = Cancel::new();
         let file = lay_out(dir.path(), 64 << 20, &cancel).unwrap();
         assert_eq!(file.path.metadata().unwrap().len(), 64 << 20);
-        let checkpoint = Checkpoint::open(&file.checkpoint).unwrap();
+        let checkpoint = Checkpoint::read(&file.checkpoint).unwrap();
         assert_eq!((checkpoint.files.len(), checkpoint.tensor_bytes()), (1, 64 << 20));
         // No time left: one chunk a thread at most, and no pass again.
         let (rounds, how) = read(&file, 3, 5 << 20, Duration::ZERO, &cancel).unwrap();

@@ -72,7 +72,7 @@ pub fn write_files(
         tensor_sums: tensor_bytes.iter().map(|_| AtomicU64::new(0)).collect(),
         meter,
     };
-    let buffer = || HostBuffer::new(CHUNK_BYTES);
+    let buffer = || Ok(HostBuffer::new(CHUNK_BYTES)?);
     parallel::for_each(jobs.len(), writer_threads(), cancel, buffer, |buffer, job| work.write(buffer, job))?;
     source.check_unchanged()?;
     for ((handle, path), file) in handles.iter().zip(files) {

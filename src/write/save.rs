@@ -241,7 +241,7 @@ fn manifest(input: &Input, layout: &Layout, written: Written) -> Manifest {
 
 /// What is written must open: better no checkpoint than one that nobody can read.
 pub(super) fn check_opens(written: &Path, tensors: usize) -> Result<()> {
-    let found = Checkpoint::open(written).context("what was written does not open, and is removed again")?;
+    let found = Checkpoint::read(written).context("what was written does not open, and is removed again")?;
     if found.tensors.len() != tensors {
         bail!(
             "{} of {tensors} tensors can be read back; what was written is removed again",

@@ -228,7 +228,7 @@ fn clear_remains(parent: &Path) -> Result<Vec<String>> {
 /// Puts an old checkpoint back, or removes it where the new one stands; says what could not be done.
 fn restore(aside: &Path, target: &Path) -> Option<String> {
     let restored = match fs::rename(aside, target) {
-        Err(e) if is_taken(&e) && crate::checkpoint::Checkpoint::open(target).is_ok() => {
+        Err(e) if is_taken(&e) && crate::checkpoint::Checkpoint::read(target).is_ok() => {
             // Under another name first: half removed, it must not be put back.
             let gone = parent_of(target).join(remains::hidden_name(MARK, OsStr::new("old")));
             fs::rename(aside, &gone).and_then(|()| fs::remove_dir_all(gone))

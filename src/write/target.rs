@@ -117,7 +117,7 @@ fn one_model(target: &Path) -> Result<(Vec<String>, Vec<String>)> {
             target.canonicalize()?.display()
         )));
     }
-    let found = match Checkpoint::open(target) {
+    let found = match Checkpoint::read(target) {
         Ok(found) => found,
         Err(why) => return Err(keep(format!("holds other things than one checkpoint ({why:#})"))),
     };

@@ -169,7 +169,7 @@ fn a_part_of_a_model_goes_to_a_gpu_and_a_failure_leaves_the_loader_good() {
     let Some(session) = session() else { return };
     let (_dir, fixture) = fixture();
     let loader = Loader::builder().build().unwrap();
-    let checkpoint = Checkpoint::open(&fixture.safetensors()).unwrap();
+    let checkpoint = Checkpoint::open(fixture.safetensors()).unwrap();
     let layer = Request::to(To::gpu(0)).select(Select::Prefix("model.layers.2.".into())).verify(true);
     let part = |(name, _): &(&String, &Vec<u8>)| name.starts_with("model.layers.2.");
     let pristine: Pristine =
@@ -179,7 +179,7 @@ fn a_part_of_a_model_goes_to_a_gpu_and_a_failure_leaves_the_loader_good() {
     assert_right(&model, &pristine, &[0]);
     drop(model);
     let hogs = session.hog();
-    let refused = loader.load(&Checkpoint::open(&fixture.ours()).unwrap(), &Request::to(To::gpu(0)));
+    let refused = loader.load(&Checkpoint::open(fixture.ours()).unwrap(), &Request::to(To::gpu(0)));
     if let Err(error) = refused {
         assert!(matches!(error, Error::OutOfMemory { .. } | Error::Cuda(_)), "{error:?}");
     }
@@ -330,7 +330,7 @@ fn memory_that_no_gpu_has_is_refused() {
     let Some(session) = session() else { return };
     let (_dir, fixture) = fixture();
     let loader = Loader::builder().build().unwrap();
-    let checkpoint = Checkpoint::open(&fixture.ours()).unwrap();
+    let checkpoint = Checkpoint::open(fixture.ours()).unwrap();
     let room = DeviceBuffer::new(&session.gpu, 4 << 20).unwrap();
     let load = |address: u64, bytes: u64| {
         // SAFETY: what is no memory is to be refused; the rest is the room, which outlives the load.
@@ -381,7 +381,7 @@ fn a_lost_context_ends_the_loader_and_says_so() {
     }
     let (_dir, fixture) = fixture();
     let loader = Loader::builder().build().unwrap();
-    let checkpoint = Checkpoint::open(&fixture.ours()).unwrap();
+    let checkpoint = Checkpoint::open(fixture.ours()).unwrap();
     let load = || loader.load(&checkpoint, &Request::to(To::gpu(0)));
     let model = load().unwrap();
     assert_right(&model, &fixture.pristine, &[0]);

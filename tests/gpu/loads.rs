@@ -62,7 +62,7 @@ fn assert_path(report: &LoadReport, io: IoChoice) {
             report.path,
             report.path_reason
         ),
-        IoChoice::Auto => assert!(report.path.starts_with("pinned-"), "{}", report.path),
+        _ => assert!(report.path.starts_with("pinned-"), "{}", report.path),
     }
 }
 

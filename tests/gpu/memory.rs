@@ -211,7 +211,7 @@ fn a_ring_that_memory_cannot_hold_is_an_error() {
     session.keeps_memory(|| {
         let lanes = vec![vec![session.gpu.clone()], vec![session.gpu.clone()]];
         let ring = Ring::new(lanes, &options(1 << 30, 1024, 65_536));
-        ring.fill();
+        std::thread::scope(|scope| ring.fill(scope)).unwrap();
         let error = ring.wait_for_first().unwrap_err().to_string();
         for part in ["GPU 0", "bytes of host memory", "smaller ring"] {
             assert!(error.contains(part), "{error}");

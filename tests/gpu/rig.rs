@@ -231,7 +231,7 @@ impl Parts {
     /// A ring with all its kits.
     pub fn ring(&self) -> Ring {
         let ring = Ring::new(vec![vec![self.gpu.clone()]], &self.options);
-        ring.fill();
+        std::thread::scope(|scope| ring.fill(scope)).unwrap();
         ring
     }
 

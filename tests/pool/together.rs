@@ -99,7 +99,7 @@ fn run_alone(
     cancel: &Cancel,
 ) -> anyhow::Result<()> {
     let engine = FillEngine::new(storage, host);
-    transfer_from(&host.checkpoint.files, &[attempt], &engine, 1, cancel, &|_| {})
+    transfer_from(&host.checkpoint.files, &[attempt], &engine, 1, cancel, &|_| {}).map(drop)
 }
 
 /// How a load whose first read hangs comes to its end.
@@ -230,7 +230,7 @@ fn whoever_waits_for_memory_makes_it_itself_if_the_other_load_can_not() {
                 }
                 anyhow::bail!("no memory");
             }
-            (0..count).map(|_| HostBuffer::new(bytes)).collect()
+            (0..count).map(|_| Ok(HostBuffer::new(bytes)?)).collect()
         };
         let pool = Pool::new(12 * CHUNK_BYTES, CHUNK_BYTES, Box::new(make)).unwrap();
         let checkpoint = world.open(4);

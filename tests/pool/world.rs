@@ -109,7 +109,7 @@ impl World {
     }
 
     pub fn open(&self, m: usize) -> Checkpoint {
-        Checkpoint::open(&self.dir(m)).unwrap()
+        Checkpoint::open(self.dir(m)).unwrap()
     }
 
     /// Writes the model with other values and the same sizes: as new files, or over the old bytes.

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::Scope;
 
 use anyhow::{Context, Result};
 
@@ -24,6 +25,7 @@ use crate::load::settings::{IoChoice, OnError, Register};
 use crate::load::shape::Shape;
 use crate::load::source::Sources;
 use crate::os::sys;
+use crate::os::threads::{self, NoThread};
 
 /// How to load by cuFile.
 #[derive(Debug, Clone)]
@@ -194,13 +196,10 @@ impl<'a> GdsEngine<'a> {
         slabs::map_first(&self.slabs).map_err(NoStart::of)
     }
 
-    /// Maps slabs ahead of the readers until all is mapped or [`GdsEngine::stop`] is called: for a thread of its own.
-    pub fn map_ahead(&self) {
-        std::thread::scope(|scope| {
-            for slabs in self.slabs.iter().filter(|s| s.waits()) {
-                scope.spawn(|| slabs.map_ahead());
-            }
-        });
+    /// Maps slabs ahead of the readers until all is mapped or [`GdsEngine::stop`] is called: on threads of `scope`.
+    pub fn map_ahead<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> Result<(), NoThread> {
+        let mut waiting = self.slabs.iter().filter(|slabs| slabs.waits());
+        waiting.try_for_each(|slabs| threads::start(scope, || slabs.map_ahead()).map(drop))
     }
 
     /// The handle for a range, and whether it goes past the page cache.

@@ -70,10 +70,10 @@ fn run(
     engine.register(gds, &jobs, !gds.allow_compat)?;
     phases.register_s = clock.lap();
     let meter = task.meter(plan.bytes());
-    std::thread::scope(|scope| {
+    let ran = std::thread::scope(|scope| {
         let engine = &engine;
         let _stop = Stop(engine);
-        scope.spawn(|| engine.map_ahead());
+        engine.map_ahead(scope)?;
         transfer_telling(&checkpoint.files, jobs, engine, options.threads, cancel, &meter)
     })?;
     for file in &checkpoint.files {
@@ -86,7 +86,8 @@ fn run(
     engine.settle(gds.prove(&checkpoint, &gpus));
     let taken = engine.outcome();
     drop(engine);
-    let report = LoadReport::new(&checkpoint, &plan, options, phases, elapsed_s, taken);
+    let mut report = LoadReport::new(&checkpoint, &plan, options, phases, elapsed_s, taken);
+    report.threads = ran;
     Ok((task.loaded(checkpoint, plan, buffers), report))
 }
 

@@ -9,6 +9,7 @@ use crate::gpu::direct::{Registered, Span};
 use crate::load::engine::Job;
 use crate::load::gds::bar1::WINDOW;
 use crate::load::gds::memory::Memory;
+use crate::os::threads;
 
 /// The slabs of one lane, in the order of its jobs. `M` is what a mapping is: registered memory but in tests.
 pub struct Slabs<'a, M = Registered<'a>> {
@@ -191,9 +192,17 @@ impl<'a, M> Slabs<'a, M> {
 /// Maps the first slab of each lane, side by side.
 pub fn map_first<M: Send + Sync>(lanes: &[Slabs<'_, M>]) -> anyhow::Result<()> {
     std::thread::scope(|scope| {
-        let started: Vec<_> = lanes.iter().map(|slabs| scope.spawn(|| slabs.map_first())).collect();
-        let join = |h: std::thread::ScopedJoinHandle<'_, _>| {
-            h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let mut started = Vec::new();
+        for slabs in lanes {
+            started.push(match threads::start(scope, || slabs.map_first()) {
+                Ok(thread) => (Some(thread), Ok(())),
+                // Where there is no thread to be had, here and now.
+                Err(_) => (None, slabs.map_first()),
+            });
+        }
+        let join = |(started, here): (Option<std::thread::ScopedJoinHandle<'_, _>>, _)| match started {
+            Some(started) => started.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            None => here,
         };
         // All are waited for, and the first error is kept.
         started.into_iter().map(join).fold(Ok(()), Result::and)

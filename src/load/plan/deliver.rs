@@ -151,18 +151,20 @@ fn check(files: &[DataFile], deliveries: &[Wanted], destined: &[Destined]) -> Re
             bail!("range {number}: rows of {row_bytes} bytes that begin {stride_bytes} apart overlap");
         }
         if bytes.is_none_or(|bytes| bytes > 0 && delivery.piece().from_end().is_none_or(|last| last > end)) {
-            bail!(
-                "range {number}: {rows} rows of {row_bytes} bytes from byte {from} on, and the checkpoint has {end} bytes"
-            );
+            let what = match rows {
+                1 => format!("{row_bytes} bytes"),
+                _ => format!("{rows} rows of {row_bytes} bytes"),
+            };
+            bail!("range {number}: {what} from byte {from} on, and the checkpoint has {end} bytes");
         }
         let Some(room) = destined.get(destination) else {
-            bail!("range {number}: it goes to destination {destination}, and there are {}", destined.len())
+            bail!("range {number}: it goes to memory {destination}, and there are {}", destined.len())
         };
         let bytes = bytes.unwrap_or_default();
         match to.checked_add(bytes) {
             Some(last) if last <= room.bytes => written.push((destination, to, last)),
             _ => bail!(
-                "range {number}: its {bytes} bytes go to byte {to} of destination {destination}, which has {} bytes",
+                "range {number}: its {bytes} bytes go to byte {to} of memory {destination}, which has {} bytes",
                 room.bytes
             ),
         }
@@ -172,7 +174,7 @@ fn check(files: &[DataFile], deliveries: &[Wanted], destined: &[Destined]) -> Re
     match written.windows(2).find(|pair| pair[0].0 == pair[1].0 && pair[0].2 > pair[1].1) {
         Some(pair) => {
             bail!(
-                "two ranges go to byte {} of destination {}: one would overwrite the other",
+                "two ranges go to byte {} of memory {}: one would overwrite the other",
                 pair[1].1,
                 pair[1].0
             )
@@ -288,7 +290,10 @@ mod tests {
         let why = |deliveries: &[Wanted]| {
             Plan::deliver(&files(&[5000]), deliveries, &destined).unwrap_err().to_string()
         };
-        assert!(why(&[range(4500, 501, 0, 0)]).contains("the checkpoint has 5000 bytes"));
+        assert!(
+            why(&[range(4500, 501, 0, 0)])
+                .contains("range 0: 501 bytes from byte 4500 on, and the checkpoint has 5000 bytes")
+        );
         assert!(why(&[range(0, 10, 0, 991)]).contains("which has 1000 bytes"));
         assert!(why(&[range(0, 10, 1, 0)]).contains("there are 1"));
         assert!(why(&[range(0, 10, 0, 0), range(100, 10, 0, 9)]).contains("overwrite"));

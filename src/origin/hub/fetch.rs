@@ -153,7 +153,7 @@ fn check_total(
     const HEADER_BYTES: u64 = 1 << 20;
     let others: Vec<&String> = weights.left_out.iter().chain(&weights.below).collect();
     let Some(index) = &weights.index else { return Ok(()) };
-    let opened = Checkpoint::open(snapshot)?;
+    let opened = Checkpoint::read(snapshot)?;
     let came_bytes: u64 = opened.tensors.iter().map(|tensor| tensor.bytes).sum();
     // The hub's listing tells of files that the snapshot does not have.
     index.check_whole(came_bytes).map_err(|why| anyhow!("{} of {} {why}", index.file, model.id))?;
