@@ -459,3 +459,38 @@ fn weights_that_another_program_saved_over_ours_are_not_replaced() {
     run(dir.path(), &again).expect(2).one_error(&["tensor_index.json", "changed since they were saved"]);
     assert!(dir.path().join("models/m/tensor.data_0").exists());
 }
+
+#[test]
+fn weights_by_another_name_are_named_and_one_that_is_named_comes_back() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    model(&m, &["ae.safetensors"]);
+    fs::copy(m.join("ae.safetensors"), m.join("flux1-dev.sft")).unwrap();
+    let ran = run(dir.path(), &["load", "m", "--gpus", "none"]);
+    assert!(ran.expect(0).stderr.contains("not part of the model: flux1-dev.sft"));
+    run(dir.path(), &["save", "--model", "m/flux1-dev.sft", "--name", "one"]).expect(0);
+    run(dir.path(), &["export", "one", "--to", "back"]).expect(0);
+    assert_eq!(names_in(&dir.path().join("back")), ["model.safetensors"]);
+}
+
+#[test]
+fn a_total_below_what_the_index_names_is_said() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    let set = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    model(&m, &set);
+    let map: Value = set
+        .iter()
+        .map(|file| (file.to_string(), Value::from(*file)))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let index = |total: u64| {
+        serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map }).to_string()
+    };
+    let path = m.join("model.safetensors.index.json");
+    for (total, words) in [(1, true), (1 << 40, false)] {
+        fs::write(&path, index(total)).unwrap();
+        let ran = run(dir.path(), &["load", "m", "--gpus", "none"]);
+        assert_eq!(ran.expect(0).stderr.contains("may be of another save"), words, "{total}");
+    }
+}

@@ -17,7 +17,7 @@ pub struct Beside {
 }
 
 /// Weights in other formats, indices of those, remains of downloads, and films.
-const LEFT_OUT_ENDS: [&str; 33] = [
+const LEFT_OUT_ENDS: [&str; 34] = [
     ".bin",
     ".pt",
     ".pth",
@@ -26,6 +26,7 @@ const LEFT_OUT_ENDS: [&str; 33] = [
     ".pickle",
     ".joblib",
     ".gguf",
+    ".sft",
     ".ggml",
     ".msgpack",
     ".h5",

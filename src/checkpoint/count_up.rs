@@ -67,7 +67,7 @@ fn check_kind(texts: &[&str], files: &Kind) -> Result<()> {
     if let [(place, column)] = columns.as_slice() {
         let low = column.first().copied().unwrap_or(0);
         let gap = column.iter().zip(column.iter().skip(1)).find(|(low, high)| *high - *low > 1);
-        let remedy = "fetch it, or put an index beside that says which files are the model";
+        let remedy = "fetch it, put an index beside that says which files are the model, or name one file";
         if let Some((before, _)) = gap {
             let around = files.iter().skip_while(|(numbers, _)| numbers[*place] != *before);
             let [one, two] = [0, 1].map(|i| around.clone().nth(i).map_or("", |(_, name)| name));

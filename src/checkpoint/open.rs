@@ -150,6 +150,7 @@ impl Checkpoint {
             )
         };
         notes.extend(self.chosen.may_be_part.as_ref().map(may_be));
+        notes.extend(self.chosen.odd_index.clone());
         notes.extend(self.note_of_place());
         notes.extend(self.note_of_hole());
         notes

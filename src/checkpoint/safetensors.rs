@@ -132,6 +132,13 @@ fn open_shards(
                 false => Ok(()),
             })
             .map_err(|why| malformed(&dir.join(&index.file), why))?;
+        chosen.odd_index = index.total_bytes.filter(|total| *total < bytes).map(|total| {
+            format!(
+                "{}: its total_size is {total}, and the tensors that it names have {bytes} bytes: some files may be of \
+                 another save",
+                index.file
+            )
+        });
         chosen.index = Some((index.file, index.text));
     }
     let checkpoint = Checkpoint {

@@ -69,7 +69,10 @@ pub fn weights(
         None => Weights { files: families::choose(&top)?, ..Weights::default() },
     };
     let not_chosen = |name: &&str| !chosen.files.iter().any(|file| file == name);
-    let left_out = top.iter().copied().filter(not_chosen).map(str::to_string).collect();
+    // Some programs name safetensors files so.
+    let is_sft = |name: &str| name.to_ascii_lowercase().ends_with(".sft");
+    let more = at_top(&is_sft);
+    let left_out = top.iter().chain(&more).copied().filter(not_chosen).map(str::to_string).collect();
     let is_below = |name: &&str| name.contains('/') && is_weights(name) && !is_hidden(name);
     let below: BTreeSet<&str> =
         names.iter().map(String::as_str).filter(is_below).filter(not_chosen).collect();

@@ -59,7 +59,9 @@ pub fn is_numbered(name: &str) -> bool {
 /// The name of a shard that stands alone: `model-2.safetensors`, which nobody misses others of.
 pub fn alone(name: &str) -> String {
     if !is_numbered(name) {
-        return if is_surely_rest(name) { format!("model{SUFFIX}") } else { name.to_string() };
+        // As one that was named itself may be called, too: `model.sft`, or a blob's hash.
+        let is_refused = is_surely_rest(name) || weights_stem(name).is_none() || name.starts_with('.');
+        return if is_refused { format!("model{SUFFIX}") } else { name.to_string() };
     }
     numbered(name).map_or(name.to_string(), |(set, number)| {
         let named = |stem: &str| format!("{stem}-{number}{SUFFIX}");
