@@ -494,3 +494,23 @@ fn a_total_below_what_the_index_names_is_said() {
         assert_eq!(ran.expect(0).stderr.contains("may be of another save"), words, "{total}");
     }
 }
+
+#[test]
+fn files_that_nothing_joins_are_taken_together_with_a_word() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    for files in [&["clip_l", "t5xxl_fp16"][..], &["layer_1", "layer_2"], &["pytorch_model", "optimizer"]] {
+        let files: Vec<String> = files.iter().map(|stem| format!("{stem}.safetensors")).collect();
+        model(&m, &files.iter().map(String::as_str).collect::<Vec<_>>());
+        let ran = run(dir.path(), &["load", "m", "--gpus", "none"]);
+        assert!(ran.expect(0).stderr.contains("taken together"), "{files:?}");
+    }
+    for files in [&["model.safetensors"][..], &["model-1-of-2.safetensors", "model-2-of-2.safetensors"]] {
+        model(&m, files);
+        let ran = run(dir.path(), &["load", "m", "--gpus", "none"]);
+        assert!(!ran.expect(0).stderr.contains("taken together"), "{files:?}");
+    }
+    model(&m, &["adapters.safetensors", "0000100_adapters.safetensors", "0000200_adapters.safetensors"]);
+    let ran = run(dir.path(), &["load", "m", "--gpus", "none"]);
+    assert!(ran.expect(0).stderr.contains("not part of the model: 0000100_adapters.safetensors"));
+}

@@ -36,7 +36,11 @@ pub fn choose(top: &[&str]) -> Result<Vec<String>> {
         }
         return Ok(chosen);
     }
-    let others: Vec<&str> = top.iter().copied().filter(|name| !is_adapter(name)).collect();
+    // What MLX saves while it trains an adapter goes beside the finished one.
+    let is_interim =
+        |name: &str| name.ends_with("_adapters.safetensors") && top.contains(&"adapters.safetensors");
+    let is_model = |name: &&str| !is_adapter(name) && !is_interim(name);
+    let others: Vec<&str> = top.iter().copied().filter(is_model).collect();
     if others.is_empty() { pick(top, None) } else { pick(&others, None) }
 }
 

@@ -151,6 +151,12 @@ impl Checkpoint {
         };
         notes.extend(self.chosen.may_be_part.as_ref().map(may_be));
         notes.extend(self.chosen.odd_index.clone());
+        if !self.chosen.taken_together.is_empty() {
+            let names = beside::summary(&self.chosen.taken_together);
+            notes.push(format!(
+                "taken together, though no index says that they are one model, and all of it: {names}"
+            ));
+        }
         notes.extend(self.note_of_place());
         notes.extend(self.note_of_hole());
         notes

@@ -68,9 +68,9 @@ pub(super) fn open_dir(dir: &Path, storage_path: Option<&Path>) -> Result<Checkp
         .with_context(|| format!("choose the model's files in {}", dir.display()))?;
     let shards: Vec<PathBuf> = weights.files.iter().map(|name| dir.join(name)).collect();
     shards.iter().try_for_each(|path| bounds.check(path))?;
-    let may_be_part = weights.may_be_part();
-    let chosen =
-        Chosen { left_out: weights.left_out, below: weights.below, may_be_part, ..Chosen::default() };
+    let (may_be_part, taken_together) = (weights.may_be_part(), weights.taken_together());
+    let (left_out, below) = (weights.left_out, weights.below);
+    let chosen = Chosen { left_out, below, may_be_part, taken_together, ..Chosen::default() };
     open_shards(dir, shards, weights.index, chosen, storage_path)
 }
 

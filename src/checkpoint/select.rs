@@ -41,6 +41,16 @@ impl Weights {
         }
     }
 
+    /// The files, where there are several and neither an index nor a total in their names says that they are one model.
+    pub fn taken_together(&self) -> Vec<String> {
+        let is_told = self.index.is_some() || self.files.len() < 2;
+        if is_told || self.files.iter().all(|file| numbered(file).is_some()) {
+            Vec::new()
+        } else {
+            self.files.clone()
+        }
+    }
+
     /// Whether the names alone tell that nothing is missing: an index, a whole set, or transformers' single file.
     pub fn is_surely_whole(&self) -> bool {
         let is_set = !self.files.is_empty() && self.files.iter().all(|file| numbered(file).is_some());

@@ -157,6 +157,8 @@ pub struct Chosen {
     pub single_file: bool,
     /// The only file, whose name or header says that it may be one of several.
     pub may_be_part: Option<String>,
+    /// Several files that nothing says to be one model, or all of it.
+    pub taken_together: Vec<String>,
     /// What speaks against the index being of these files, though all that it names is there.
     pub odd_index: Option<String>,
 }
