@@ -514,3 +514,19 @@ fn files_that_nothing_joins_are_taken_together_with_a_word() {
     let ran = run(dir.path(), &["load", "m", "--gpus", "none"]);
     assert!(ran.expect(0).stderr.contains("not part of the model: 0000100_adapters.safetensors"));
 }
+
+#[test]
+fn a_model_in_another_form_beside_a_stray_file_is_said() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    for other in ["pytorch_model.bin", "model.gguf", "__0_0.distcp"] {
+        model(&m, &["value_head.safetensors"]);
+        put(&m.join(other), "other bytes");
+        let ran = run(dir.path(), &["load", "m", "--gpus", "none"]);
+        assert!(ran.expect(0).stderr.contains(&format!("not part of the model: {other}")), "{other}");
+    }
+    model(&m, &["model.safetensors"]);
+    put(&m.join("pytorch_model.bin"), "other bytes");
+    let ran = run(dir.path(), &["load", "m", "--gpus", "none"]);
+    assert!(!ran.expect(0).stderr.contains("not part"), "the single file of that name is the model");
+}

@@ -79,9 +79,13 @@ pub fn weights(
         None => Weights { files: families::choose(&top)?, ..Weights::default() },
     };
     let not_chosen = |name: &&str| !chosen.files.iter().any(|file| file == name);
-    // Some programs name safetensors files so.
-    let is_sft = |name: &str| name.to_ascii_lowercase().ends_with(".sft");
-    let more = at_top(&is_sft);
+    // Some programs name safetensors files `.sft`; the model itself may be there in another form.
+    const OTHER_FORMS: [&str; 6] = [".bin", ".pt", ".pth", ".ckpt", ".gguf", ".distcp"];
+    let may_be_other = !chosen.files.is_empty() && !chosen.is_surely_whole();
+    let more = at_top(&|name: &str| {
+        let lower = name.to_ascii_lowercase();
+        lower.ends_with(".sft") || (may_be_other && OTHER_FORMS.iter().any(|end| lower.ends_with(end)))
+    });
     let left_out = top.iter().chain(&more).copied().filter(not_chosen).map(str::to_string).collect();
     let is_below = |name: &&str| name.contains('/') && is_weights(name) && !is_hidden(name);
     let below: BTreeSet<&str> =
