@@ -134,8 +134,8 @@ fn open_shards(
             .map_err(|why| malformed(&dir.join(&index.file), why))?;
         chosen.odd_index = index.total_bytes.filter(|total| *total < bytes).map(|total| {
             format!(
-                "{}: its total_size is {total}, and the tensors that it names have {bytes} bytes: some files may be of \
-                 another save",
+                "{}: its total_size is {total}, and the tensors that it names have {bytes} bytes: some files may be older \
+                 or newer than it",
                 index.file
             )
         });
