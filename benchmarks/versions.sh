@@ -32,7 +32,7 @@ row() { # row COUNT NAME cold|warm FILES… -- ARGUMENTS…
     [ $((turn % 2)) = 0 ] || order=(after before)
     for which in "${order[@]}"; do
       local binary=$program
-      [ $which = after ] || binary=$before
+      [ "$which" = after ] || binary=$before
       [ "$state" = warm ] || evict "${files[@]}"
       "$binary" load "$@" --json 2>>"$log" | tr -d '\n' |
         sed "s/^{/{\"row\": \"$name\", \"turn\": $turn, \"build\": \"$which\", /" >>"$out/turns.jsonl"
@@ -61,7 +61,7 @@ for turn in 1 2 3 4 5; do
   [ $((turn % 2)) = 0 ] || order=(after before)
   for which in "${order[@]}"; do
     binary=$program
-    [ $which = after ] || binary=$before
+    [ "$which" = after ] || binary=$before
     "$binary" bench --model $model --storage-path $fast --gpus 0 --mode cached --formats sllm --replicas 3 --mem-pool-size 20GB \
       --prefault --no-verify --results "$out/pool-$which-$turn" >>"$log" 2>&1
   done
