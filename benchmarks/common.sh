@@ -38,3 +38,6 @@ tell_udev() {
     printf 'E:ID_FS_USAGE=filesystem\nE:ID_FS_TYPE=ext4\n' >"/run/udev/data/b$(cat /sys/block/zram0/dev)"
   fi
 }
+
+# Out of the page cache.
+evict() { for f in "$@"; do dd if="$f" iflag=nocache count=0 status=none; done; }

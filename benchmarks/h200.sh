@@ -17,7 +17,6 @@ mount_fast
 nvcc -O3 -std=c++17 -o "$out/ceilings" "$here/ceilings.cu"
 nvcc -O3 -std=c++17 -o "$out/cufile" "$here/cufile.cu" -lcufile -lcuda
 tell_udev
-evict() { for f in "$@"; do dd if="$f" iflag=nocache count=0 status=none; done; }
 bench() { # bench RESULTS ARGUMENTS…
   local results=$1
   shift

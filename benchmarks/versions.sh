@@ -18,7 +18,6 @@ m=$fast/synthetic/meta-llama/Meta-Llama-3-8B_0
 "$before" save --model synthetic:facebook/opt-125m --storage-path $fast --name small >>"$log"
 say "saved"
 warm() { cat "$@" >/dev/null; }
-evict() { for f in "$@"; do dd if="$f" iflag=nocache count=0 status=none; done; }
 
 # A turn of a row: both builds load once, the second first in every other turn.
 row() { # row COUNT NAME cold|warm FILES… -- ARGUMENTS…

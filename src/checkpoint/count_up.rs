@@ -26,6 +26,9 @@ fn pieces(name: &str) -> (Vec<&str>, Vec<&str>) {
     (texts, numbers)
 }
 
+/// Higher numbers are of steps of a training.
+const MOST_FILES: u64 = 499;
+
 /// Files of one kind, by their numbers.
 type Kind<'a> = BTreeMap<Vec<u64>, &'a str>;
 
@@ -164,8 +167,7 @@ pub fn is_surely_rest(name: &str) -> bool {
         let is_mp = texts[place].trim_end_matches(is_between).to_ascii_lowercase().replace(is_between, "")
             == "mprank";
         let of_rank = word == "rank" && (is_mp || word_before(texts[place + 1]) == "part");
-        // Steps of a training count higher than files.
-        let is_high = digits[place].parse().is_ok_and(|number: u64| number >= 500);
+        let is_high = digits[place].parse().is_ok_and(|number: u64| number > MOST_FILES);
         is_later(&texts, &digits, place) && !is_high && (of_files || of_rank)
     };
     has_open_total || (0..digits.len()).any(is_sure)
@@ -173,18 +175,18 @@ pub fn is_surely_rest(name: &str) -> bool {
 
 /// Whether a name may be that of one of several files: it has a number that counts them, or may do so.
 pub fn may_be_rest(name: &str) -> bool {
-    const COUNTED: [&str; 5] = ["tp", "pp", "fsdp", "rank", "split"];
+    const COUNTED: [&str; 4] = ["tp", "pp", "fsdp", "rank"];
     let (texts, digits) = pieces(name);
     let lower = name.to_ascii_lowercase();
     let may = |place: usize| {
         let word = word_before(texts[place]);
         let number: u64 = digits[place].parse().unwrap_or(0);
-        let is_padded = digits[place].len() > 1 && digits[place].starts_with('0');
         let counts_files = FILES[2..].contains(&word.as_str()) || COUNTED.contains(&word.as_str());
         let is_of_adapter = word == "rank" && lower.contains("lora");
         number > 0
             && !is_of_adapter
-            && ((counts_files && number < 500) || (is_padded && is_apart(&texts, &digits, place)))
+            && ((counts_files && number <= MOST_FILES)
+                || (is_padded(digits[place]) && is_apart(&texts, &digits, place)))
     };
     (0..digits.len()).any(may)
 }
@@ -198,7 +200,7 @@ fn is_open_total(text: &str) -> bool {
     after.len() < rest.len() && (after.is_empty() || after.starts_with(is_between))
 }
 
-/// As [`is_rest`], by the first `count` numbers alone.
+/// Whether one of a name's first `count` numbers counts files, and others come before.
 fn is_rest_before(name: &str, count: usize) -> bool {
     let (texts, digits) = pieces(name);
     (0..count).any(|place| is_later(&texts, &digits, place))
@@ -234,7 +236,11 @@ fn is_later(texts: &[&str], digits: &[&str], place: usize) -> bool {
     if word == "rank" || (word == "part" && counts_from_0(texts)) {
         return true;
     }
-    number.len() > 1 && number.starts_with('0') && is_apart(texts, digits, place)
+    is_padded(number) && is_apart(texts, digits, place)
+}
+
+fn is_padded(number: &str) -> bool {
+    number.len() > 1 && number.starts_with('0')
 }
 
 /// Whether a number stands for itself, and is none of a version, of a step of a training, of a date, or behind a point.

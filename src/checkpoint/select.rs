@@ -43,12 +43,7 @@ impl Weights {
 
     /// The files, where there are several and neither an index nor a total in their names says that they are one model.
     pub fn taken_together(&self) -> Vec<String> {
-        let is_told = self.index.is_some() || self.files.len() < 2;
-        if is_told || self.files.iter().all(|file| numbered(file).is_some()) {
-            Vec::new()
-        } else {
-            self.files.clone()
-        }
+        if self.files.len() > 1 && !self.is_surely_whole() { self.files.clone() } else { Vec::new() }
     }
 
     /// Whether the names alone tell that nothing is missing: an index, a whole set, or transformers' single file.
