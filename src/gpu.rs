@@ -7,15 +7,21 @@ mod device;
 pub mod direct;
 /// Kernels over device memory.
 pub mod kernels;
+/// One GPU's link to the host.
+pub mod link;
 /// Device memory and pinned host memory.
 pub mod memory;
 mod module;
+/// What one GPU can do with the memory of another.
+pub mod peers;
+mod relay;
 /// Copies of rows that lie apart.
 pub mod rows;
 /// Where the bytes of a buffer land.
 pub mod scatter;
 /// Buffers of the ring.
 pub mod slot;
+mod staging;
 mod sticky;
 mod stream;
 

@@ -53,8 +53,8 @@
 pub use checkpoint::{Checkpoint, DType, Layout, Tensor};
 #[doc(inline)]
 pub use load::{
-    Builder, ByteRange, Device, EngineChoice, IoChoice, LoadReport, Loader, Memory, Model, Phases, Request,
-    Select, Slice, Target, To, Weight,
+    Builder, ByteRange, Device, EngineChoice, IoChoice, LinkReport, Links, LoadReport, Loader, Memory, Model,
+    Phases, Request, Select, Slice, Target, To, Weight,
 };
 #[doc(inline)]
 pub use os::cancel::Cancel;

@@ -30,6 +30,11 @@ pub mod jobs;
 /// Where the bytes of file ranges land.
 #[doc(hidden)]
 pub mod landings;
+/// One link's share of the ring.
+mod lane;
+/// Over which links bytes come.
+#[doc(hidden)]
+pub mod links;
 /// A checkpoint in memory.
 #[doc(hidden)]
 pub mod loaded;
@@ -74,6 +79,9 @@ mod run;
 pub mod settings;
 /// How large copies and the ring are.
 mod shape;
+/// Work that several links share.
+#[doc(hidden)]
+pub mod shared;
 /// Files read through or past the page cache.
 #[doc(hidden)]
 pub mod source;
@@ -83,6 +91,8 @@ pub mod stored;
 /// What a load is to do.
 #[doc(hidden)]
 pub mod task;
+/// Ranges of the pool on their way to devices.
+mod to_devices;
 /// The one loop that moves bytes.
 #[doc(hidden)]
 pub mod transfer;
@@ -98,8 +108,8 @@ pub use options::Options;
 pub(crate) use options::default_threads;
 pub use parts::Slice;
 pub use phases::Phases;
-pub use report::{Clock, LoadReport};
+pub use report::{Clock, LinkReport, LoadReport};
 pub use request::{ByteRange, Memory, Request, Select, Target, To};
 pub use run::load;
-pub use settings::{EngineChoice, IoChoice, OnError, Register, Settings};
+pub use settings::{EngineChoice, IoChoice, Links, OnError, Register, Settings};
 pub use transfer::{transfer, transfer_from};

@@ -12,7 +12,7 @@ use sllm_gds::load::plan::{Plan, Spacing};
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::verify;
 use sllm_gds::load::verify::Digests;
-use sllm_gds::load::{Buffer, Options, in_place, transfer};
+use sllm_gds::load::{Buffer, Destination, Options, Settings, in_place, transfer};
 use sllm_gds::os::cancel::Cancel;
 use sllm_gds::os::digest::digest;
 use sllm_gds::os::memory::HostBuffer;
@@ -52,17 +52,14 @@ impl Setup {
             2 => faults.push([Fault::InputOutput, Fault::Truncated][one_of(2)]),
             _ => faults = Fault::ALL.to_vec(),
         }
-        let options = Options {
+        let settings = Settings {
             // Direct reads wait for the disk: one load in five is enough.
             io: if one_of(5) == 0 { IoChoice::Direct } else { IoChoice::Buffered },
-            chunk_bytes: [4096, 8192, 12_288, 65_536][one_of(4)],
-            threads: 1 + one_of(8),
-            copy_bytes: 0,
-            slots: 0,
-            gds: Err(None),
-            poison: false,
-            storage_path: None,
+            chunk_bytes: Some([4096, 8192, 12_288, 65_536][one_of(4)]),
+            threads: Some(1 + one_of(8)),
+            ..Settings::default()
         };
+        let options = Options::new(&settings, &Destination::Host, Err(None)).unwrap();
         Setup {
             case: one_of(cases),
             destinations: 1 + one_of(3),

@@ -13,7 +13,7 @@ use sllm_gds::load::IoChoice;
 use sllm_gds::load::host::HostEngine;
 use sllm_gds::load::plan::{Plan, Spacing};
 use sllm_gds::load::source::Sources;
-use sllm_gds::load::{Buffer, Destination, Loaded, Options, in_place, load, transfer};
+use sllm_gds::load::{Buffer, Destination, Loaded, Options, Settings, in_place, load, transfer};
 use sllm_gds::os::cancel::Cancel;
 use sllm_gds::os::memory::HostBuffer;
 
@@ -22,16 +22,8 @@ mod fixture;
 use fixture::Fixture;
 
 fn options(io: IoChoice) -> Options {
-    Options {
-        io,
-        chunk_bytes: 4096,
-        threads: 2,
-        copy_bytes: 0,
-        slots: 0,
-        gds: Err(None),
-        poison: false,
-        storage_path: None,
-    }
+    let settings = Settings { io, chunk_bytes: Some(4096), threads: Some(2), ..Settings::default() };
+    Options::new(&settings, &Destination::Host, Err(None)).unwrap()
 }
 
 /// The three layouts with a file of weights in each.

@@ -16,6 +16,8 @@ mod faults;
 mod gds;
 #[path = "gpu/kernels.rs"]
 mod kernels;
+#[path = "gpu/links.rs"]
+mod links;
 #[path = "gpu/loader.rs"]
 mod loader;
 #[path = "gpu/loads.rs"]

@@ -11,7 +11,7 @@ use sllm_gds::checkpoint::reader::{TensorReader, TensorSource};
 use sllm_gds::cli::{CheckpointArg, InspectArgs, VerifyArgs, inspect, verify};
 use sllm_gds::load::IoChoice;
 use sllm_gds::load::plan::{Plan, Spacing};
-use sllm_gds::load::{Destination, Options, load};
+use sllm_gds::load::{Destination, Options, Settings, load};
 use sllm_gds::os::cancel::Cancel;
 use sllm_gds::os::progress::Progress;
 use sllm_gds::os::sys;
@@ -117,16 +117,9 @@ fn open_and_use(path: &Path) -> bool {
     let cancel = Cancel::new();
     #[cfg(feature = "cli")]
     inspect_and_verify(path, &cancel);
-    let options = Options {
-        io: IoChoice::Buffered,
-        chunk_bytes: 8192,
-        threads: 2,
-        copy_bytes: 0,
-        slots: 0,
-        gds: Err(None),
-        poison: false,
-        storage_path: None,
-    };
+    let settings =
+        Settings { io: IoChoice::Buffered, chunk_bytes: Some(8192), threads: Some(2), ..Settings::default() };
+    let options = Options::new(&settings, &Destination::Host, Err(None)).unwrap();
     let (loaded, _) = load(path, &Destination::Host, &options, &cancel).unwrap();
     let reader = TensorReader::new(checkpoint.clone()).unwrap();
     for (i, tensor) in checkpoint.tensors.iter().enumerate() {
@@ -269,16 +262,9 @@ fn files_that_claim_exabytes() {
     fs::remove_file(dir.join("b.safetensors")).unwrap();
     assert!(shard("a.safetensors", "a", 1 << 61));
     let checkpoint = open(&dir).expect("2 EiB can be");
-    let options = Options {
-        io: IoChoice::Buffered,
-        chunk_bytes: 4096,
-        threads: 1,
-        copy_bytes: 0,
-        slots: 0,
-        gds: Err(None),
-        poison: false,
-        storage_path: None,
-    };
+    let settings =
+        Settings { io: IoChoice::Buffered, chunk_bytes: Some(4096), threads: Some(1), ..Settings::default() };
+    let options = Options::new(&settings, &Destination::Host, Err(None)).unwrap();
     let refused = |e: anyhow::Error| format!("{e:#}");
     let text =
         load(&dir, &Destination::Host, &options, &Cancel::new()).map(|_| ()).map_err(refused).unwrap_err();

@@ -12,7 +12,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use sllm_gds::checkpoint::Checkpoint;
 use sllm_gds::load::IoChoice;
-use sllm_gds::load::{Destination, Options, load};
+use sllm_gds::load::{Destination, Options, Settings, load};
 use sllm_gds::origin::input;
 use sllm_gds::os::cancel::Cancel;
 use sllm_gds::os::progress::Progress;
@@ -126,16 +126,9 @@ fn difference(found: &Tensors, wanted: &Tensors) -> String {
 }
 
 fn loaded(path: &Path) -> Result<Tensors, String> {
-    let options = Options {
-        io: IoChoice::Auto,
-        chunk_bytes: 4096,
-        threads: 1,
-        copy_bytes: 0,
-        slots: 0,
-        gds: Err(None),
-        poison: false,
-        storage_path: None,
-    };
+    let settings =
+        Settings { io: IoChoice::Auto, chunk_bytes: Some(4096), threads: Some(1), ..Settings::default() };
+    let options = Options::new(&settings, &Destination::Host, Err(None)).unwrap();
     let (loaded, _) =
         load(path, &Destination::Host, &options, &Cancel::new()).map_err(|e| format!("{e:#}"))?;
     let tensors = loaded.checkpoint.tensors.iter().enumerate().map(|(i, t)| {

@@ -5,8 +5,9 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
 use crate::cli::parse_size;
+use crate::cli::words::parse_links;
 pub use crate::load::{EngineChoice, IoChoice};
-use crate::load::{OnError, Placement, Register, Settings};
+use crate::load::{Links, OnError, Placement, Register, Settings};
 
 /// The knobs of the loader, the same wherever something is loaded.
 #[derive(Debug, Clone, Args)]
@@ -16,16 +17,20 @@ pub struct EngineArgs {
     /// `auto` asks the page cache range by range; the others force one way, to measure what the choice buys
     #[arg(long, value_enum, default_value_t = IoChoice::Auto)]
     pub io: IoChoice,
-    /// Bytes of one read [default: 16MB to host memory, 2MB through the pinned ring, 8MB by cuFile]
+    /// Over which links bytes come to GPUs: `own`, each GPU's; `all`, of every GPU that is there, passed on by NVLink; a list (0,1 or
+    /// UUIDs) of those whose links to use; `auto`, its own for one GPU, and for several those of all of them together
+    #[arg(long, value_parser = parse_links, default_value = "auto", value_name = "LINKS")]
+    pub links: Links,
+    /// Bytes of one read [default: 16MB to host memory, 2MB through the pinned ring, 1MB of it for several links, 8MB by cuFile]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub chunk_size: Option<u64>,
-    /// Reader threads of each destination [default: 4 to 16, by cores]
+    /// Reader threads of each link to a GPU, or in all to host memory [default: 4 to 16, by cores]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub num_threads: Option<u32>,
-    /// Bytes of one copy to a GPU, rounded up to whole chunks: several threads fill it [default: 16MB]
+    /// Bytes of one copy to a GPU, rounded up to whole chunks: several threads fill it [default: 16MB, 4MB for several links]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub copy_size: Option<u64>,
-    /// Pinned memory that the threads of a destination share: as many copies as fit [default: 64MB, or two copies]
+    /// Pinned memory that the threads of a link share: as many copies as fit [default: 64MB over all links, or two copies]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub ring_size: Option<u64>,
     /// How several GPUs share a checkpoint
@@ -48,6 +53,7 @@ impl EngineArgs {
         Settings {
             engine: self.engine,
             io: self.io,
+            links: self.links.clone(),
             chunk_bytes: self.chunk_size,
             threads: self.num_threads.map(|threads| threads as usize),
             copy_bytes: self.copy_size,

@@ -11,8 +11,9 @@ use crate::cli::Outcome;
 use crate::cli::words::parse_gpus;
 use crate::cli::{EngineArgs, EngineChoice, Gpus, print};
 use crate::gpu;
-use crate::load::{Clock, Destination, LoadReport, Options, gds, load, verify};
+use crate::load::{Clock, Destination, LinkReport, Links, LoadReport, Options, gds, links, load, verify};
 use crate::os::cancel::Cancel;
+use crate::os::error::Error;
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -65,6 +66,9 @@ pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
             print::say(note);
         }
         print::say_page(&in_words(&report));
+        if report.links.len() > 1 {
+            print::say(format_args!("links     {}", links_in_words(&report.links)));
+        }
         if let Destination::Gpus(gpus, placement) = &to {
             print::say(format_args!(
                 "to        {gpus:?}, {placement:?}; contexts up in {context_s:.2} s, not counted above"
@@ -114,8 +118,13 @@ pub fn prepare(gpus: Option<&Gpus>, args: &EngineArgs, path: &Path) -> Result<Re
         Destination::Host => Err(None),
         Destination::Gpus(..) => choice?,
     };
+    if matches!(to, Destination::Host) && settings.links != Links::Auto {
+        bail!("--links is for loads to GPUs, and this one goes to host memory: leave it out");
+    }
+    let open = |labels: &[String]| gpu::open(labels).map_err(Error::NotFound);
+    let helpers = links::helpers(&settings.links, &to, open)?;
     let context_s = clock.lap();
-    let options = Options::new(&settings, &to, choice)?;
+    let options = Options { helpers, ..Options::new(&settings, &to, choice)? };
     Ok(Ready { to, note, options, context_s })
 }
 
@@ -150,6 +159,19 @@ fn destination(gpus: Option<&Gpus>, args: &EngineArgs) -> Result<(Destination, O
             Ok((Destination::Gpus(gpus, args.placement), None))
         }
     }
+}
+
+fn links_in_words(links: &[LinkReport]) -> String {
+    let link = |link: &LinkReport| {
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        let passed_on = match link.passed_on_bytes {
+            0 => String::new(),
+            bytes => format!(", {:.2} GB of them passed on", gb(bytes)),
+        };
+        let gpus = link.gpus.join(" and ");
+        format!("GPU {gpus}: {:.2} GB at {:.2} GB/s{passed_on}", gb(link.bytes), link.gb_per_s)
+    };
+    links.iter().map(link).collect::<Vec<_>>().join("; ")
 }
 
 fn in_words(r: &LoadReport) -> String {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::load::Links;
 use anyhow::{Result, anyhow, bail};
 
 /// Which GPUs to load to, as given.
@@ -76,6 +77,21 @@ pub fn parse_gpus(text: &str) -> Result<Gpus> {
     }
 }
 
+/// `auto`, `own`, `all`, or GPUs as [`parse_gpus`] takes them.
+pub fn parse_links(text: &str) -> Result<Links> {
+    match text {
+        "auto" => Ok(Links::Auto),
+        "own" => Ok(Links::Own),
+        "all" => Ok(Links::All),
+        list => match parse_gpus(list) {
+            Ok(Gpus::List(labels)) => Ok(Links::Gpus(labels)),
+            _ => bail!(
+                "'{list}' names no links; write auto, own, all, or the GPUs whose links these are (0,1 or UUIDs)"
+            ),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +131,13 @@ mod tests {
         assert_eq!(parse_gpus("0,0").unwrap(), Gpus::List(vec!["0".into(), "0".into()]));
         assert!(parse_gpus("0,,1").is_err());
         assert!(parse_gpus("gpu0").is_err());
+    }
+
+    #[test]
+    fn links_are_words_or_gpus() {
+        assert_eq!(parse_links("own").unwrap(), Links::Own);
+        assert_eq!(parse_links("0,1").unwrap(), Links::Gpus(vec!["0".into(), "1".into()]));
+        let why = parse_links("none").unwrap_err().to_string();
+        assert!(why.contains("'none'") && why.contains("auto, own, all"), "{why}");
     }
 }

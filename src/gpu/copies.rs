@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::result;
 
 use crate::gpu::memory::{DeviceSlice, Pinned};
-use crate::gpu::stream::Queue;
+use crate::gpu::stream::{Event, Queue};
 use crate::gpu::{Gpu, GpuError};
 
 /// A stream of one GPU.
@@ -31,6 +31,11 @@ impl Stream {
         // their users.
         unsafe { result::memcpy_dtod_async(to.address, from.address, from.bytes as usize, self.queue.raw()) }
             .map_err(self.gpu.fail("queue a copy"))
+    }
+
+    /// Lets what is queued from now on wait for an event, on the device.
+    pub(super) fn wait_for(&self, event: &Event) -> Result<(), GpuError> {
+        self.queue.wait_for(event)
     }
 
     /// Waits for all that was queued.

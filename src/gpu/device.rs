@@ -54,6 +54,8 @@ pub struct Gpu {
     pub uuid: String,
     pub name: String,
     pub memory_bytes: u64,
+    /// As sysfs spells it: `0000:1b:00.0`.
+    pub pci_address: Option<String>,
     /// NUMA node of its PCIe slot, where the system tells.
     pub numa_node: Option<u32>,
     /// Before the context: fields go in this order, and a module must not outlive its context.
@@ -77,7 +79,8 @@ impl Gpu {
         let context = CudaContext::new(ordinal).map_err(fail("make a context"))?;
         let name = context.name().map_err(fail("ask for its name"))?;
         let memory_bytes = context.total_mem().map_err(fail("ask for its memory"))? as u64;
-        let numa_node = numa_node(&context);
+        let pci_address = pci_address(&context);
+        let numa_node = pci_address.as_deref().and_then(numa_node);
         let module = OnceLock::new();
         Ok(Gpu {
             label: label.to_string(),
@@ -85,6 +88,7 @@ impl Gpu {
             uuid,
             name,
             memory_bytes,
+            pci_address,
             numa_node,
             context,
             module,
@@ -232,12 +236,16 @@ fn index_of(label: &str, devices: &[Device]) -> Result<usize, String> {
     })
 }
 
-/// The NUMA node that sysfs gives for the device's PCIe address.
-fn numa_node(context: &CudaContext) -> Option<u32> {
+/// Its PCIe address, as sysfs spells it.
+fn pci_address(context: &CudaContext) -> Option<String> {
     use sys::CUdevice_attribute_enum as A;
     let domain = context.attribute(A::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID).ok()?;
     let bus = context.attribute(A::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID).ok()?;
     let slot = context.attribute(A::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID).ok()?;
-    let path = format!("/sys/bus/pci/devices/{domain:04x}:{bus:02x}:{slot:02x}.0/numa_node");
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    Some(format!("{domain:04x}:{bus:02x}:{slot:02x}.0"))
+}
+
+/// The NUMA node that sysfs gives for a PCIe address.
+fn numa_node(address: &str) -> Option<u32> {
+    std::fs::read_to_string(format!("/sys/bus/pci/devices/{address}/numa_node")).ok()?.trim().parse().ok()
 }

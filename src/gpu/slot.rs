@@ -6,14 +6,12 @@
 use std::sync::Arc;
 
 use crate::gpu::copies::Stream;
-use crate::gpu::kernels::{self, Move};
-use crate::gpu::memory::{DeviceBuffer, DeviceSlice, Pinned, pin};
+use crate::gpu::link::Link;
+use crate::gpu::memory::{DeviceSlice, Pinned};
 use crate::gpu::scatter::{Piece, Targets};
+use crate::gpu::staging::{Staging, are_few};
 use crate::gpu::stream::Event;
 use crate::gpu::{Gpu, GpuError};
-
-/// Each copy costs some 3 µs beside its bytes: more pieces than this go to the device as one, and to their places there.
-const FEW_PIECES: usize = 4;
 
 /// One buffer of the ring.
 pub struct Slot {
@@ -32,13 +30,6 @@ struct End {
     pending: bool,
     /// Made at first use.
     staging: Option<Staging>,
-}
-
-/// Where copies of many pieces pass through.
-struct Staging {
-    bytes: DeviceBuffer,
-    table: Pinned,
-    table_on_device: DeviceBuffer,
 }
 
 impl Slot {
@@ -84,11 +75,11 @@ impl Slot {
         self.pinned.arena.gpu.error("use a slot of the ring", &format!("{what}; please report this"))
     }
 
-    /// Queues copies of pieces of its first `bytes` bytes to their targets, which are freed only when these have ended;
-    /// `streams` are one for each of its GPUs, in their order.
+    /// Queues copies of pieces of its first `bytes` bytes to their targets, which are freed only when these have ended. The
+    /// link is that of the slot's GPUs.
     pub(crate) fn copy_to(
         &mut self,
-        streams: &[Stream],
+        link: &Link,
         targets: &Targets<'_>,
         pieces: &[Piece],
         bytes: usize,
@@ -99,17 +90,37 @@ impl Slot {
         }
         // Copies that were queued before still read the bytes and the tables; giving out has waited for them already.
         self.wait()?;
-        for (i, stream) in streams.iter().enumerate() {
-            let mut landing: Vec<(&Piece, DeviceSlice<'_>)> = Vec::new();
+        if link.passes_on() {
+            return self.copy_through(link, targets, pieces, bytes);
+        }
+        for (i, stream) in link.direct.iter().enumerate() {
+            let mut landing: Vec<(Piece, DeviceSlice<'_>)> = Vec::new();
             for piece in pieces {
                 let here = targets.of(piece)?.filter(|(gpu, _)| gpu.index == stream.gpu.index);
-                landing.extend(here.map(|(_, slice)| (piece, slice)));
+                landing.extend(here.map(|(_, slice)| (*piece, slice)));
             }
             if !landing.is_empty() {
+                link.count_sent(landing.iter().map(|(piece, _)| piece.bytes * piece.rows).sum());
                 self.copy_on(i, stream, &landing, bytes)?;
             }
         }
         Ok(())
+    }
+
+    /// Queues all of it over one link, which passes on what is meant for others.
+    fn copy_through(
+        &mut self,
+        link: &Link,
+        targets: &Targets<'_>,
+        pieces: &[Piece],
+        bytes: usize,
+    ) -> Result<(), GpuError> {
+        let (Some(stream), Some(end)) = (link.direct.first(), self.ends.first_mut()) else { return Ok(()) };
+        end.pending = true;
+        // SAFETY: none of the bytes is out. The slot gives them out again, and drops them, only after `wait`, which waits for
+        // the event recorded behind this copy. All pieces lie within `bytes`: `copy_to` has looked.
+        let queued = unsafe { link.queue(&self.pinned.as_slice()[..bytes], targets, pieces) };
+        end.recorded(stream, queued)
     }
 
     /// Queues what lands on one GPU.
@@ -117,67 +128,17 @@ impl Slot {
         &mut self,
         i: usize,
         stream: &Stream,
-        landing: &[(&Piece, DeviceSlice<'_>)],
+        landing: &[(Piece, DeviceSlice<'_>)],
         bytes: usize,
     ) -> Result<(), GpuError> {
-        let allocations = landing.chunk_by(|(_, a), (_, b)| std::ptr::eq(a.users, b.users));
-        allocations.filter_map(<[_]>::first).for_each(|(_, slice)| slice.users.add(&stream.queue));
-        let queued = match landing.len() <= FEW_PIECES && landing.iter().all(|(piece, _)| piece.rows == 1) {
-            true => self.copy_each(i, stream, landing),
-            false => self.copy_through_staging(i, stream, landing, bytes),
-        };
-        let end = &mut self.ends[i];
-        match queued.and_then(|()| end.event.record(&stream.queue)) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                // No event stands for what was queued: end it here.
-                let _ = stream.synchronize();
-                Err(error)
-            }
-        }
-    }
-
-    fn copy_each(
-        &mut self,
-        i: usize,
-        stream: &Stream,
-        landing: &[(&Piece, DeviceSlice<'_>)],
-    ) -> Result<(), GpuError> {
-        self.ends[i].pending = true;
-        for (piece, slice) in landing {
-            let source = &self.pinned.as_slice()[piece.from as usize..][..piece.bytes as usize];
-            // SAFETY: none of the bytes is out. The slot gives them out again, and drops them, only after `wait`,
-            // which waits for the event recorded behind this copy. The piece fits its target (`Targets::of`), which is
-            // freed only after this stream has come past the copy: `copy_on` has put it among its users.
-            unsafe { stream.queue_at(slice.address, source) }?;
-        }
-        Ok(())
-    }
-
-    /// One copy for all pieces, and a kernel that takes them apart on the device.
-    fn copy_through_staging(
-        &mut self,
-        i: usize,
-        stream: &Stream,
-        landing: &[(&Piece, DeviceSlice<'_>)],
-        bytes: usize,
-    ) -> Result<(), GpuError> {
-        let moves: Vec<Move> =
-            landing.iter().flat_map(|(piece, slice)| Move::all_of(piece, slice.address)).collect();
-        let table = kernels::move_bytes(&moves);
-        let slot_bytes = (self.pinned.bytes + self.out_bytes) as u64;
-        let (pinned, End { pending, staging, event }) = (&self.pinned, &mut self.ends[i]);
+        let (pinned, end) = (&self.pinned, &mut self.ends[i]);
+        let slot_bytes = (pinned.bytes + self.out_bytes) as u64;
         // `copy_to` has waited: nothing reads the last table or staging any more.
-        let staging = Staging::large_enough(staging, event.gpu(), slot_bytes, table.len())?;
-        staging.table.as_mut_slice()[..table.len()].copy_from_slice(table);
-        *pending = true;
-        // SAFETY: as in `copy_each`; table and staging live as long as the slot, whose Drop waits for the event, too.
-        unsafe {
-            stream.queue_at(staging.bytes.address(), &pinned.as_slice()[..bytes])?;
-            stream.queue_at(staging.table_on_device.address(), &staging.table.as_slice()[..table.len()])?;
-            // Each move reads within the first `bytes` bytes (`copy_to` has looked), and writes within its target.
-            kernels::scatter(stream, &staging.bytes, &staging.table_on_device, moves.len())
-        }
+        let queued = match are_few(landing) {
+            true => end.copy_each(pinned, stream, landing),
+            false => end.copy_through_staging(&pinned.as_slice()[..bytes], slot_bytes, stream, landing),
+        };
+        end.recorded(stream, queued)
     }
 
     /// Whether copies were queued since the bytes were last out; they may have ended.
@@ -191,39 +152,59 @@ impl Slot {
 }
 
 impl End {
+    fn copy_each(
+        &mut self,
+        pinned: &Pinned,
+        stream: &Stream,
+        landing: &[(Piece, DeviceSlice<'_>)],
+    ) -> Result<(), GpuError> {
+        self.pending = true;
+        for (piece, slice) in landing {
+            slice.users.add(&stream.queue);
+            let source = &pinned.as_slice()[piece.from as usize..][..piece.bytes as usize];
+            // SAFETY: none of the bytes is out. The slot gives them out again, and drops them, only after `wait`,
+            // which waits for the event recorded behind this copy. The piece fits its target (`Targets::of`), which is
+            // freed only after this stream has come past the copy, as it is among its users.
+            unsafe { stream.queue_at(slice.address, source) }?;
+        }
+        Ok(())
+    }
+
+    /// One copy for all pieces, and a kernel that takes them apart on the device.
+    fn copy_through_staging(
+        &mut self,
+        source: &[u8],
+        slot_bytes: u64,
+        stream: &Stream,
+        landing: &[(Piece, DeviceSlice<'_>)],
+    ) -> Result<(), GpuError> {
+        let staging = match &mut self.staging {
+            Some(staging) => staging,
+            none => none.insert(Staging::new(self.event.gpu(), slot_bytes)?),
+        };
+        self.pending = true;
+        // SAFETY: as in `copy_each`; the staging lives as long as the slot, whose Drop waits for the event, too. Each piece lies
+        // within the source (`copy_to` has looked), and nothing reads the last table any more.
+        unsafe {
+            staging.fill(stream, source)?;
+            staging.deliver(stream, landing)
+        }
+    }
+
+    /// Records the end of what was queued.
+    fn recorded(&self, stream: &Stream, queued: Result<(), GpuError>) -> Result<(), GpuError> {
+        queued.and_then(|()| self.event.record(&stream.queue)).inspect_err(|_| {
+            // No event stands for what was queued: end it here.
+            let _ = stream.synchronize();
+        })
+    }
+
     fn wait(&mut self) -> Result<(), GpuError> {
         if self.pending {
             self.event.synchronize()?;
             self.pending = false;
         }
         Ok(())
-    }
-}
-
-impl Staging {
-    /// What there is where it is large enough for the slot's bytes and a table of so many; else new. Nothing uses the old.
-    fn large_enough<'s>(
-        made: &'s mut Option<Staging>,
-        gpu: &Arc<Gpu>,
-        slot_bytes: u64,
-        table_bytes: usize,
-    ) -> Result<&'s mut Staging, GpuError> {
-        let staging = match made.take() {
-            Some(staging) if staging.table.bytes >= table_bytes => staging,
-            // Twice what is needed: the next copy has about as many pieces.
-            _ => Staging::new(gpu, slot_bytes, 2 * table_bytes as u64)?,
-        };
-        Ok(made.insert(staging))
-    }
-
-    fn new(gpu: &Arc<Gpu>, slot_bytes: u64, table_bytes: u64) -> Result<Staging, GpuError> {
-        let table = pin(gpu, table_bytes, 1, 1)?.pop();
-        let none = || gpu.error("use a slot of the ring", "no memory came for its table; please report this");
-        Ok(Staging {
-            table: table.ok_or_else(none)?,
-            bytes: DeviceBuffer::new(gpu, slot_bytes)?,
-            table_on_device: DeviceBuffer::new(gpu, table_bytes)?,
-        })
     }
 }
 

@@ -35,6 +35,15 @@ impl Queue {
         self.raw
     }
 
+    /// Lets what is queued from now on wait for an event, on the device. One that was never recorded has come.
+    pub(super) fn wait_for(&self, event: &Event) -> Result<(), GpuError> {
+        self.gpu.make_current()?;
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: both live: each is destroyed only by its own `drop`.
+        unsafe { result::stream::wait_event(self.raw, event.raw, flags) }
+            .map_err(self.gpu.fail("wait for an event"))
+    }
+
     /// Waits for all that was queued.
     pub(super) fn synchronize(&self) -> Result<(), GpuError> {
         self.gpu.make_current()?;

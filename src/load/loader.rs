@@ -13,6 +13,7 @@ use crate::gpu::{self, Gpu};
 use crate::load::error::breaks_context;
 use crate::load::gds::choose::{self, Choice};
 use crate::load::into;
+use crate::load::links;
 use crate::load::loaded::{Destination, Loaded, Placement};
 use crate::load::model::Model;
 use crate::load::options::Options;
@@ -63,26 +64,27 @@ impl Builder {
         self
     }
 
-    /// Reader threads of each destination, 1 to 1024 [default: 4 to 16, by cores]. Where the system gives fewer, the load goes
+    /// Reader threads of each link to a GPU, or in all to host memory, 1 to 1024 [default: 4 to 16, by cores]. Where the system gives fewer, the load goes
     /// on with those.
     pub fn threads(mut self, threads: usize) -> Builder {
         self.settings.threads = Some(threads);
         self
     }
 
-    /// Bytes of one read [default: 16 MiB to host memory, 2 MiB through the pinned ring, 8 MiB by cuFile].
+    /// Bytes of one read [default: 16 MiB to host memory, 2 MiB through the pinned ring, 1 MiB where several links share it,
+    /// 8 MiB by cuFile].
     pub fn chunk_bytes(mut self, bytes: u64) -> Builder {
         self.settings.chunk_bytes = Some(bytes);
         self
     }
 
-    /// Bytes of one copy to a GPU [default: 16 MiB].
+    /// Bytes of one copy to a GPU [default: 16 MiB, 4 MiB where several links share a load].
     pub fn copy_bytes(mut self, bytes: u64) -> Builder {
         self.settings.copy_bytes = Some(bytes);
         self
     }
 
-    /// Pinned memory of each destination of a load [default: 64 MiB].
+    /// Pinned memory of each link of a load [default: 64 MiB, of all links together].
     pub fn ring_bytes(mut self, bytes: u64) -> Builder {
         self.settings.ring_bytes = Some(bytes);
         self
@@ -220,18 +222,21 @@ impl Loader {
         } else if request.select.has_slices() {
             task.planned = Some(into::plan_slices(chosen, &request.select, task.lanes.len())?);
         }
+        let settings = Settings { links: request.links.clone(), ..self.settings.clone() };
+        let helpers = links::helpers(&request.links, to, |labels| self.open(labels))?;
         let mut why_past = None;
         if !task.lanes.is_empty() {
-            let options = Options::new(&self.settings, to, Err(None))?;
+            let options = Options { helpers: helpers.clone(), ..Options::new(&settings, to, Err(None))? };
             if let Some(pool) = self.pool.get(options.threads)? {
-                let attempted = pooled::attempt(&pool, &task, &options, cancel).with_context(what);
+                let attempted =
+                    pooled::attempt(&pool, &task, &options, &self.rings, cancel).with_context(what);
                 match attempted.map_err(|error| self.failed(error))? {
                     Attempted::Loaded(done) => return Ok(*done),
                     Attempted::Past(why) => why_past = Some(why),
                 }
             }
         }
-        let options = Options::new(&self.settings, to, self.gds(to, &chosen.dir)?)?;
+        let options = Options { helpers, ..Options::new(&settings, to, self.gds(to, &chosen.dir)?)? };
         let done = load_task(&task, &options, &self.rings, cancel).with_context(what);
         let done = done.map_err(|error| self.failed(error))?;
         Ok(match why_past {

@@ -1,13 +1,15 @@
 //! How to load: what was asked for, and the defaults.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
+use crate::gpu::Gpu;
 use crate::load::gds::choose::Choice;
 use crate::load::gds::engine::Gds;
 use crate::load::loaded::Destination;
-use crate::load::settings::{IoChoice, Settings};
+use crate::load::settings::{IoChoice, Links, Settings};
 use crate::load::shape::{self, Shape};
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
@@ -17,18 +19,23 @@ pub struct Options {
     pub io: IoChoice,
     /// Bytes of one read: a multiple of 4 KiB.
     pub chunk_bytes: u64,
-    /// Reader threads of each lane (destination).
+    /// Reader threads of each link; to host memory, in all.
     pub threads: usize,
     /// Bytes of one copy to a GPU: whole chunks. GPU loads only.
     pub copy_bytes: u64,
-    /// Pinned slots that the threads of a lane share, one for each copy that is filled or under way. GPU loads only.
+    /// Pinned slots that the threads of a link share, one for each copy that is filled or under way. GPU loads only.
     pub slots: usize,
+    /// Over which links bytes come to GPUs, and those GPUs that are no destinations and may help.
+    pub links: Links,
+    pub helpers: Vec<Arc<Gpu>>,
     /// By cuFile, where that was chosen; else why not, when the user may want to know.
     pub gds: Choice,
     /// Poison device memory before the transfer, so that what is never written can't pass. Not on the clock.
     pub poison: bool,
     /// Links inside a checkpoint may lead anywhere below this.
     pub storage_path: Option<PathBuf>,
+    /// What was asked for: sizes that were not fit the number of links.
+    pub asked: Settings,
 }
 
 /// Host loads ask the kernel for much at once. Reads into the ring are short, so that what is being filled fits the
@@ -63,9 +70,26 @@ impl Options {
             copy_bytes,
             slots,
             gds,
+            links: settings.links.clone(),
+            helpers: Vec::new(),
             poison: false,
             storage_path: None,
+            asked: settings.clone(),
         })
+    }
+
+    /// The same load through the ring over so many links: what is in flight over all of them together must fit the processor's
+    /// cache, and reader threads leave cores to the driver and the kernel.
+    pub fn over_links(&self, links: usize) -> Options {
+        let cores = std::thread::available_parallelism().map_or(4, |n| n.get());
+        let Shape { chunk_bytes, threads, copy_bytes, slots } =
+            shape::over_links(&self.asked, links, cores).unwrap_or(self.shape());
+        Options { chunk_bytes, threads, copy_bytes, slots, ..self.clone() }
+    }
+
+    fn shape(&self) -> Shape {
+        let Options { chunk_bytes, threads, copy_bytes, slots, .. } = *self;
+        Shape { chunk_bytes, threads, copy_bytes, slots }
     }
 
     /// The same load through the ring, where cuFile does not take it.

@@ -10,20 +10,26 @@
 use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::Scope;
 
-use crate::gpu::copies::Stream;
-use crate::gpu::memory::{Pinned, check_room, pin};
+use anyhow::Result;
+
+use crate::gpu::GpuError;
+use crate::gpu::link::Link;
+use crate::gpu::memory::Pinned;
 use crate::gpu::scatter::{Piece, Targets};
-use crate::gpu::slot::Slot;
-use crate::gpu::{Gpu, GpuError};
 use crate::load::batch::{self, Buffers};
 use crate::load::engine::{Engine, Job, PathTaken, Worker};
 use crate::load::jobs::Landing;
+use crate::load::lane::{Acquired, Lane};
+use crate::load::links::Carrier;
 use crate::load::options::Options;
-use crate::load::prepare::each_once;
+use crate::load::report::LinkReport;
+use crate::load::shared::Shared;
 use crate::load::source::Storage;
+use crate::load::transfer::JobSource;
+use crate::os::cancel::Cancel;
 use crate::os::sys;
 use crate::os::threads::{self, NoThread};
 
@@ -34,65 +40,23 @@ pub struct Ring {
     options: Options,
 }
 
-struct Lane {
-    /// Those that its copies may go to, each once; memory is pinned near the first.
-    gpus: Vec<Arc<Gpu>>,
-    state: Mutex<LaneState>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct LaneState {
-    /// Never used, or given back by a read that queued nothing. The last one in is the warmest.
-    free: Vec<Slot>,
-    /// Their copies were queued in this order.
-    copying: VecDeque<Slot>,
-    /// One for each GPU of the lane, which all threads queue their copies on. Absent until pinning begins.
-    streams: Option<Arc<[Stream]>>,
-    failed: Option<GpuError>,
-    filling: Filling,
-}
-
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum Filling {
-    #[default]
-    Goes,
-    /// Stands still after the first batch.
-    Held,
-    Ended,
-}
-
-/// Batches that a lane's slots are pinned in.
-const BATCHES: usize = 4;
-
 impl Ring {
-    /// An empty ring for these lanes, each the GPUs that get the same bytes.
-    pub fn new(lanes: Vec<Vec<Arc<Gpu>>>, options: &Options) -> Ring {
-        let lane = |gpus: Vec<Arc<Gpu>>| Lane {
-            gpus: each_once(&gpus),
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        };
-        Ring { lanes: lanes.into_iter().map(lane).collect(), options: options.clone() }
+    /// An empty ring for these links.
+    pub fn new(carriers: &[Carrier], options: &Options) -> Ring {
+        Ring { lanes: carriers.iter().cloned().map(Lane::new).collect(), options: options.clone() }
     }
 
-    /// Whether it serves a load to these lanes as it is.
-    pub fn fits(&self, lanes: &[Vec<Arc<Gpu>>], options: &Options) -> bool {
-        let same = |(lane, gpus): (&Lane, &Vec<Arc<Gpu>>)| {
-            lane.gpus.iter().map(|gpu| gpu.index).eq(each_once(gpus).iter().map(|gpu| gpu.index))
-        };
+    /// Whether it serves a load over these links as it is.
+    pub fn fits(&self, carriers: &[Carrier], options: &Options) -> bool {
         let sizes = |o: &Options| (o.chunk_bytes, o.copy_bytes, o.slots);
-        self.lanes.len() == lanes.len()
-            && self.lanes.iter().zip(lanes).all(same)
+        self.lanes.len() == carriers.len()
+            && self.lanes.iter().zip(carriers).all(|(lane, carrier)| lane.carrier == *carrier)
             && sizes(&self.options) == sizes(options)
     }
 
     /// Whether all its memory is pinned, and nothing went wrong with it.
     pub fn is_filled(&self) -> bool {
-        self.lanes.iter().all(|lane| {
-            let state = lane.lock();
-            state.filling == Filling::Ended && state.failed.is_none()
-        })
+        self.lanes.iter().all(Lane::is_filled)
     }
 
     /// Begins to pin everything: on the NUMA node of each lane's GPU, a thread of `scope` for each lane. A failure is told to
@@ -112,12 +76,7 @@ impl Ring {
     /// Lets pinning stand still after the first batch, until what is returned drops. For what is not on a load's clock:
     /// it must not hide a part of what is.
     pub fn hold(&self) -> Hold<'_> {
-        for lane in &self.lanes {
-            let mut state = lane.lock();
-            if state.filling == Filling::Goes {
-                state.filling = Filling::Held;
-            }
-        }
+        self.lanes.iter().for_each(Lane::hold);
         Hold(self)
     }
 
@@ -126,6 +85,23 @@ impl Ring {
         let slots = self.lanes.len() * self.options.slots;
         (slots as u64).saturating_mul(self.options.copy_bytes)
     }
+
+    /// What each link carried since this was last asked.
+    pub fn take_reports(&self, transfer_s: f64) -> Result<Vec<LinkReport>, GpuError> {
+        let report = |lane: &Lane| Ok(lane.carrier.report(&*lane.link()?, transfer_s));
+        self.lanes.iter().map(report).collect()
+    }
+
+    /// Gives the copies of a plan's lanes out to its links, each to the one that has room first.
+    pub fn share<'s, 'a>(&'a self, shared: &'s Shared<Job<Landing<'a>>>) -> Vec<SharedCopies<'s, 'a>> {
+        let source = |lane| SharedCopies { shared, lane, ring: self, begun: Mutex::default() };
+        self.lanes.iter().map(source).collect()
+    }
+
+    /// Cuts the copy of up to a slot's bytes into parts of a chunk each, which any threads of a link may read.
+    pub fn cut<'a>(&'a self, link: usize, copy: Job<Landing<'a>>) -> Vec<Job<SubChunk<'a>>> {
+        sub_chunks_of(copy, &self.lanes[link], self.options.chunk_bytes)
+    }
 }
 
 /// Pinning stands still.
@@ -133,142 +109,7 @@ pub struct Hold<'a>(&'a Ring);
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        for lane in &self.0.lanes {
-            let mut state = lane.lock();
-            if state.filling == Filling::Held {
-                state.filling = Filling::Goes;
-            }
-            drop(state);
-            lane.changed.notify_all();
-        }
-    }
-}
-
-impl Lane {
-    fn fill(&self, options: &Options, ring_bytes: u64) {
-        let _ended = Ended(self);
-        let result = check_room(&self.gpus[0], ring_bytes).and_then(|()| self.fill_batches(options));
-        if let Err(error) = result {
-            self.lock().failed = Some(error);
-        }
-    }
-
-    fn fill_batches(&self, options: &Options) -> Result<(), GpuError> {
-        sys::run_near(self.gpus[0].numa_node);
-        let streams = self.gpus.iter().map(Stream::new).collect::<Result<Arc<[_]>, _>>()?;
-        self.lock().streams = Some(streams);
-        self.changed.notify_all();
-        let mut slots_left = options.slots;
-        for batches_left in (1..=BATCHES).rev() {
-            let slots = slots_left.div_ceil(batches_left);
-            slots_left -= slots;
-            self.fill_batch(options, slots)?;
-            let mut state = self.lock();
-            while state.filling == Filling::Held {
-                state = self.wait(state);
-            }
-        }
-        Ok(())
-    }
-
-    fn fill_batch(&self, options: &Options, slots: usize) -> Result<(), GpuError> {
-        // A thread a chunk brings the pages in.
-        let threads = slots.saturating_mul((options.copy_bytes / options.chunk_bytes.max(1)) as usize);
-        let pieces = match slots {
-            0 => Vec::new(),
-            _ => pin(&self.gpus[0], options.copy_bytes, slots, threads)?,
-        };
-        let slots = pieces.into_iter().map(|p| Slot::new(&self.gpus, p)).collect::<Result<Vec<_>, _>>()?;
-        self.lock().free.extend(slots);
-        self.changed.notify_all();
-        Ok(())
-    }
-
-    /// A slot for one copy: a free one, else the one whose copy was queued first. That may not have ended yet:
-    /// [`Slot::acquire`] waits for it, outside the lock.
-    fn take_slot(&self) -> Result<Acquired<'_>, GpuError> {
-        let mut state = self.lock();
-        loop {
-            // Also where there are slots: whether a load fails must not hang on who comes first.
-            if let Some(error) = state.failed.clone() {
-                return Err(error);
-            }
-            if let Some(slot) = state.free.pop().or_else(|| state.copying.pop_front()) {
-                return Ok(Acquired { lane: self, slot: Some(slot) });
-            }
-            state = self.wait(state);
-        }
-    }
-
-    fn streams(&self) -> Result<Arc<[Stream]>, GpuError> {
-        let mut state = self.lock();
-        loop {
-            if let Some(streams) = &state.streams {
-                return Ok(streams.clone());
-            }
-            if state.filling == Filling::Ended {
-                let none = || self.gpus[0].error("make a stream", "none was made; please report this");
-                return Err(state.failed.clone().unwrap_or_else(none));
-            }
-            state = self.wait(state);
-        }
-    }
-
-    fn wait<'a>(&self, state: MutexGuard<'a, LaneState>) -> MutexGuard<'a, LaneState> {
-        self.changed.wait(state).unwrap_or_else(|e| e.into_inner())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LaneState> {
-        self.state.lock().unwrap_or_else(|e| e.into_inner())
-    }
-}
-
-/// A slot in use. It goes back by itself, whatever happens to the reads: others may wait for it.
-pub struct Acquired<'a> {
-    lane: &'a Lane,
-    /// Gone only after Drop.
-    slot: Option<Slot>,
-}
-
-impl Acquired<'_> {
-    fn slot(&mut self) -> io::Result<&mut Slot> {
-        self.slot
-            .as_mut()
-            .ok_or_else(|| io::Error::other("a slot was used after it went back; please report this"))
-    }
-}
-
-impl Drop for Acquired<'_> {
-    fn drop(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            let mut state = self.lane.lock();
-            match (slot.is_out(), slot.is_copying()) {
-                // Who waits for it must not wait for ever.
-                (true, _) => {
-                    state.failed =
-                        Some(self.lane.gpus[0].error("use the ring", "a slot was lost; please report this"))
-                }
-                (false, true) => state.copying.push_back(slot),
-                (false, false) => state.free.push(slot),
-            }
-            drop(state);
-            self.lane.changed.notify_all();
-        }
-    }
-}
-
-/// Tells those who wait that no more slots come, also when the thread that makes them panics.
-struct Ended<'a>(&'a Lane);
-
-impl Drop for Ended<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.filling = Filling::Ended;
-        if std::thread::panicking() {
-            state.failed = Some(self.0.gpus[0].error("pin memory", "a panic; please report this"));
-        }
-        drop(state);
-        self.0.changed.notify_all();
+        self.0.lanes.iter().for_each(Lane::go_on);
     }
 }
 
@@ -296,14 +137,47 @@ impl<'a> Buffers for Copying<'a> {
     }
 }
 
-/// Cuts jobs of up to a copy's bytes into parts of a chunk each, which any threads of the lane may read. There are as many
-/// lanes as the ring has.
-pub fn in_sub_chunks<'a>(ring: &'a Ring, lanes: Vec<Vec<Job<Landing<'a>>>>) -> Vec<Vec<Job<SubChunk<'a>>>> {
-    let chunk_bytes = ring.options.chunk_bytes;
-    let cut = |(lane, jobs): (&'a Lane, Vec<Job<Landing<'a>>>)| -> Vec<Job<SubChunk<'a>>> {
-        jobs.into_iter().flat_map(|job| sub_chunks_of(job, lane, chunk_bytes)).collect()
-    };
-    ring.lanes.iter().zip(lanes).map(cut).collect()
+/// Where the threads of one link get what they read: part by part of a copy that the link has begun, then of the next copy that
+/// nobody has taken. So a link whose slots are all under way takes nothing on, and leaves it to those that have room.
+pub struct SharedCopies<'s, 'a> {
+    shared: &'s Shared<Job<Landing<'a>>>,
+    lane: &'a Lane,
+    ring: &'a Ring,
+    /// Parts of one copy, in their order.
+    begun: Mutex<VecDeque<Job<SubChunk<'a>>>>,
+}
+
+impl<'a> SharedCopies<'_, 'a> {
+    fn begun(&self) -> MutexGuard<'_, VecDeque<Job<SubChunk<'a>>>> {
+        self.begun.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl<'a> JobSource<SubChunk<'a>> for SharedCopies<'_, 'a> {
+    fn count(&self) -> usize {
+        let parts = self.ring.options.copy_bytes.div_ceil(self.ring.options.chunk_bytes.max(1)) as usize;
+        let Carrier { own, helps, .. } = &self.lane.carrier;
+        self.shared.left(own, helps).saturating_mul(parts)
+    }
+
+    fn next(&self, _cancel: &Cancel) -> Result<Option<Job<SubChunk<'a>>>> {
+        let mut begun = self.begun();
+        if begun.is_empty() {
+            let Carrier { own, helps, .. } = &self.lane.carrier;
+            let copy = self.shared.take(own, helps);
+            begun.extend(
+                copy.into_iter()
+                    .flat_map(|copy| sub_chunks_of(copy, self.lane, self.ring.options.chunk_bytes)),
+            );
+        }
+        Ok(begun.pop_front())
+    }
+
+    fn stop(&self) {
+        self.shared.clear();
+        let rest = std::mem::take(&mut *self.begun());
+        drop(rest);
+    }
 }
 
 /// What a reader of the ring fills.
@@ -325,7 +199,7 @@ fn sub_chunks_of<'a>(job: Job<Landing<'a>>, lane: &'a Lane, chunk_bytes: u64) ->
     starts().zip(parts).map(job_of).collect()
 }
 
-/// Reads jobs that [`in_sub_chunks`] has cut.
+/// Reads what [`SharedCopies`] gives out.
 pub struct PinnedEngine<'r, 'a> {
     storage: &'r dyn Storage,
     ring: &'r Ring,
@@ -343,9 +217,9 @@ impl<'a> Engine for PinnedEngine<'_, 'a> {
 
     fn worker(&self, lane: usize) -> io::Result<Box<dyn Worker<SubChunk<'a>> + '_>> {
         let lane = &self.ring.lanes[lane];
-        sys::run_near(lane.gpus[0].numa_node);
-        let streams = lane.streams().map_err(io::Error::other)?;
-        Ok(Box::new(PinnedWorker { storage: self.storage, streams }))
+        sys::run_near(lane.gpu().numa_node);
+        let link = lane.link().map_err(io::Error::other)?;
+        Ok(Box::new(PinnedWorker { storage: self.storage, link }))
     }
 
     fn outcome(&self) -> PathTaken {
@@ -355,7 +229,7 @@ impl<'a> Engine for PinnedEngine<'_, 'a> {
 
 struct PinnedWorker<'a> {
     storage: &'a dyn Storage,
-    streams: Arc<[Stream]>,
+    link: Arc<Link>,
 }
 
 impl<'a> Worker<SubChunk<'a>> for PinnedWorker<'_> {
@@ -368,24 +242,19 @@ impl<'a> Worker<SubChunk<'a>> for PinnedWorker<'_> {
             && let Some(mut whole) = chunk.complete()?
         {
             let Copying { targets, pieces, bytes, .. } = chunk.buffers();
-            whole
-                .slot()?
-                .copy_to(&self.streams, targets, pieces, *bytes as usize)
-                .map_err(io::Error::other)?;
+            whole.slot()?.copy_to(&self.link, targets, pieces, *bytes as usize).map_err(io::Error::other)?;
         }
         Ok(n)
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.streams.iter().try_for_each(Stream::synchronize).map_err(io::Error::other)
+        self.link.synchronize().map_err(io::Error::other)
     }
 }
 
 impl Drop for PinnedWorker<'_> {
     /// After a failure copies may still be under way; they end here, while their targets are borrowed.
     fn drop(&mut self) {
-        for stream in self.streams.iter() {
-            let _ = stream.synchronize();
-        }
+        let _ = self.link.synchronize();
     }
 }

@@ -1,33 +1,30 @@
 //! Loads through the pool: what it holds is copied at the link's rate; what it lacks is read into it, each range copied on
 //! as soon as it is full; what another load reads is waited for, and read once.
 
-use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
 
 use crate::checkpoint::Checkpoint;
-use crate::gpu::copies::{PieceCopy, Stream};
+use crate::gpu::Gpu;
 use crate::gpu::memory::Pinned;
-use crate::gpu::rows::RowsCopy;
-use crate::gpu::scatter::{Piece, Targets};
-use crate::gpu::{Gpu, GpuError};
 use crate::load::engine::{Engine, PathTaken};
 use crate::load::jobs::targets;
 use crate::load::landings::landings;
+use crate::load::links::{self, Carriers};
 use crate::load::loaded::{Destination, Loaded, Placement};
 use crate::load::options::Options;
 use crate::load::phases::Phases;
 use crate::load::pool::files::changed;
-use crate::load::pool::{Attempt, Chunk, Deliver, Delivery, Files, FillEngine, Full, Lookup, Pool};
-use crate::load::prepare::{each_once, poison_all};
+use crate::load::pool::{Attempt, Chunk, Files, FillEngine, Full, Lookup, Pool};
+use crate::load::prepare::poison_all;
 use crate::load::report::{Clock, LoadReport};
 use crate::load::rings::Rings;
 use crate::load::run::load_to_gpus;
 use crate::load::source::Sources;
 use crate::load::task::Task;
+use crate::load::to_devices::ToDevices;
 use crate::load::transfer::{JobSource, transfer_from};
 use crate::os::cancel::Cancel;
 use crate::os::threads;
@@ -52,9 +49,10 @@ pub fn load(
 ) -> Result<(Loaded, LoadReport)> {
     let open = || Ok(Arc::new(Checkpoint::open_whole(path)?));
     let task = Task::whole(&open, &Destination::Gpus(gpus.to_vec(), placement));
-    match attempt(pool, &task, options, cancel)? {
+    let rings = Rings::default();
+    match attempt(pool, &task, options, &rings, cancel)? {
         Attempted::Loaded(done) => Ok(*done),
-        Attempted::Past(why) => Ok(past(load_to_gpus(&task, options, &Rings::default(), cancel)?, &why)),
+        Attempted::Past(why) => Ok(past(load_to_gpus(&task, options, &rings, cancel)?, &why)),
     }
 }
 
@@ -76,6 +74,7 @@ pub(super) fn attempt(
     pool: &Pool<Pinned>,
     task: &Task<'_>,
     options: &Options,
+    rings: &Rings,
     cancel: &Cancel,
 ) -> Result<Attempted> {
     let (mut clock, mut phases) = (Clock::start(), Phases::default());
@@ -93,30 +92,39 @@ pub(super) fn attempt(
         Lookup::Past(why) => return Ok(Attempted::Past(why)),
     };
     phases.register_s = clock.lap();
+    let chosen = links::carriers(&task.lanes, &options.links, &options.helpers)?;
+    let options = &options.over_links(chosen.links());
+    let Carriers { all: carriers, why_not } = chosen;
     let held = attempt.take_full();
     // Nothing is opened for what memory has.
     let sources = (attempt.left() > 0).then(|| open_unchanged(&checkpoint, options)).transpose()?;
     phases.open_s += clock.lap();
     let mut buffers = task.memory(&plan)?;
+    let links = rings.take_links(&carriers)?;
     phases.allocate_s = clock.lap();
     poison_all(&mut buffers, options, &mut clock)?;
     let held_bytes = held.iter().map(|full| full.spot().bytes).sum();
-    let to = ToDevices { lanes: &task.lanes, landings: &landings, targets: targets(&plan, &mut buffers) };
+    let targets = targets(&plan, &mut buffers);
+    let to = ToDevices { carriers: &carriers, lanes: &task.lanes, landings: &landings, targets, links };
     let wanted_bytes = landings.keys().map(|range| ranges.spot(*range).bytes).sum();
     let meter = task.meter(wanted_bytes);
     let taken =
         deliver(&checkpoint, &attempt, held, sources.as_ref(), &to, (options.threads, cancel, &meter))?;
     meter(held_bytes);
-    drop(to);
     let joined_bytes = attempt.joined_bytes();
     attempt.complete()?;
     phases.transfer_s = clock.lap();
+    let reports = to.reports(phases.transfer_s);
+    let links = to.links;
+    rings.keep_links(carriers, links);
     let (taken, ran) = taken.unzip();
     let taken = path_taken(taken, held_bytes, joined_bytes);
     let read_bytes = taken.direct_bytes + taken.buffered_bytes;
     let mut report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), taken);
     (report.read_bytes, report.chunk_bytes) = (read_bytes, pool.chunk_bytes);
     report.threads = ran.unwrap_or(0);
+    report.links = reports;
+    why_not.iter().for_each(|why| report.path_reason.push_str(&format!("; {why}")));
     task.count_plan(&mut report, &plan);
     Ok(Attempted::Loaded(Box::new((task.loaded(checkpoint, plan, buffers), report))))
 }
@@ -139,12 +147,13 @@ fn deliver(
     (threads, cancel, meter): (usize, &Cancel, &(dyn Fn(u64) + Sync)),
 ) -> Result<Option<(PathTaken, usize)>> {
     cancel.check()?;
-    std::thread::scope(|scope| {
+    let shared = to.share(&held)?;
+    let delivered = std::thread::scope(|scope| {
         let mut copiers = Vec::new();
-        for gpu in each_once(to.lanes.iter().flatten()).into_iter().filter(|_| !held.is_empty()) {
-            let held = &held;
+        for sender in to.senders().into_iter().filter(|_| !held.is_empty()) {
+            let (held, shared) = (&held, &shared);
             let copy = move || {
-                let copied = Stream::new(&gpu).and_then(|stream| to.copy(&gpu, &stream, held));
+                let copied = to.send(&sender, held, shared, &|| !cancel.is_set());
                 // What is still being read would be read in vain.
                 copied.inspect_err(|_| attempt.stop())
             };
@@ -156,7 +165,7 @@ fn deliver(
         }
         let filled = sources.map(|sources| -> Result<(PathTaken, usize)> {
             let engine = FillEngine::new(sources, to);
-            let lanes: Vec<&dyn JobSource<_>> = to.lanes.iter().map(|_| attempt as _).collect();
+            let lanes: Vec<&dyn JobSource<_>> = to.carriers.iter().map(|_| attempt as _).collect();
             let ran = transfer_from(&checkpoint.files, &lanes, &engine, threads, cancel, meter)?;
             Ok((engine.outcome(), ran))
         });
@@ -164,7 +173,10 @@ fn deliver(
             copier.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
         filled.transpose()
-    })
+    })?;
+    cancel.check()?;
+    to.synchronize()?;
+    Ok(delivered)
 }
 
 /// What the report says of the path.
@@ -187,88 +199,6 @@ fn path_taken(read: Option<PathTaken>, held_bytes: u64, joined_bytes: u64) -> Pa
             let path = read.path.replacen("pool-fill", "pool-part", 1);
             PathTaken { path, reason: format!("{reason}; for the rest, {}", read.reason), ..read }
         }
-    }
-}
-
-/// Ranges to the places of a plan on its devices.
-struct ToDevices<'l, 'a> {
-    lanes: &'l [Vec<Arc<Gpu>>],
-    landings: &'l BTreeMap<usize, Vec<Piece>>,
-    targets: Targets<'a>,
-}
-
-impl ToDevices<'_, '_> {
-    fn pieces(&self, full: &Full<'_, Pinned>) -> &[Piece] {
-        self.landings.get(&full.range).map(Vec::as_slice).unwrap_or_default()
-    }
-
-    /// Copies all that lands on one GPU, and waits for it.
-    fn copy(&self, gpu: &Arc<Gpu>, stream: &Stream, ranges: &[Full<'_, Pinned>]) -> Result<(), GpuError> {
-        let (mut copies, mut rows) = (Vec::new(), Vec::new());
-        for full in ranges {
-            let source = full.chunk();
-            for piece in self.pieces(full) {
-                let here = self.targets.of(piece)?.filter(|(other, _)| other.index == gpu.index);
-                let (from, bytes) = (piece.from as usize, piece.bytes as usize);
-                match piece.rows {
-                    1 => copies.extend(here.map(|(_, target)| PieceCopy { target, source, from, bytes })),
-                    _ => rows.extend(here.map(|(_, target)| RowsCopy { target, source, piece: *piece })),
-                }
-            }
-        }
-        if !copies.is_empty() {
-            stream.copy_pieces(&copies)?;
-        }
-        match rows.is_empty() {
-            true => Ok(()),
-            false => stream.copy_rows(&rows),
-        }
-    }
-}
-
-impl Delivery<Pinned> for ToDevices<'_, '_> {
-    fn worker(&self, lane: usize) -> io::Result<Box<dyn Deliver<Pinned> + '_>> {
-        crate::os::sys::run_near(self.lanes.get(lane).and_then(|gpus| gpus.first()?.numa_node));
-        Ok(Box::new(Copier { to: self, streams: Vec::new() }))
-    }
-}
-
-/// A thread's streams: made when the first range for a GPU comes, since most go to few of many.
-struct Copier<'t, 'l, 'a> {
-    to: &'t ToDevices<'l, 'a>,
-    streams: Vec<(usize, Stream)>,
-}
-
-impl Copier<'_, '_, '_> {
-    fn stream(&mut self, gpu: &Arc<Gpu>) -> Result<&Stream, GpuError> {
-        let at = match self.streams.iter().position(|(index, _)| *index == gpu.index) {
-            Some(at) => at,
-            None => {
-                self.streams.push((gpu.index, Stream::new(gpu)?));
-                self.streams.len() - 1
-            }
-        };
-        Ok(&self.streams[at].1)
-    }
-
-    fn deliver(&mut self, full: &Full<'_, Pinned>) -> Result<(), GpuError> {
-        let to = self.to;
-        let mut gpus: Vec<&Arc<Gpu>> = Vec::new();
-        for piece in to.pieces(full) {
-            gpus.extend(to.targets.of(piece)?.map(|(gpu, _)| gpu));
-        }
-        gpus.sort_by_key(|gpu| gpu.index);
-        gpus.dedup_by_key(|gpu| gpu.index);
-        for gpu in gpus {
-            to.copy(gpu, self.stream(gpu)?, std::slice::from_ref(full))?;
-        }
-        Ok(())
-    }
-}
-
-impl Deliver<Pinned> for Copier<'_, '_, '_> {
-    fn deliver(&mut self, full: &Full<'_, Pinned>) -> io::Result<()> {
-        Copier::deliver(self, full).map_err(io::Error::other)
     }
 }
 

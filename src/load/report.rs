@@ -43,6 +43,32 @@ pub struct LoadReport {
     pub threads: usize,
     /// Pinned host memory that the ring took; 0 for host loads.
     pub staging_bytes: u64,
+    /// What each link to a GPU carried. Empty for host loads, and by cuFile.
+    pub links: Vec<LinkReport>,
+}
+
+/// What one link carried, or the links of GPUs that each got the same over their own.
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub struct LinkReport {
+    /// The GPUs whose links these are.
+    pub gpus: Vec<String>,
+    /// Bytes from host memory; padding between tensors counts.
+    pub bytes: u64,
+    /// Those of them that were for other GPUs, and were passed on.
+    pub passed_on_bytes: u64,
+    /// `bytes` over the time of the transfer, in 10^9 bytes a second.
+    pub gb_per_s: f64,
+}
+
+impl LinkReport {
+    pub(super) fn new(
+        gpus: Vec<String>,
+        (bytes, passed_on_bytes): (u64, u64),
+        transfer_s: f64,
+    ) -> LinkReport {
+        LinkReport { gpus, bytes, passed_on_bytes, gb_per_s: bytes as f64 / transfer_s / 1e9 }
+    }
 }
 
 impl LoadReport {
@@ -69,6 +95,7 @@ impl LoadReport {
             copy_bytes: 0,
             threads: options.threads,
             staging_bytes: 0,
+            links: Vec::new(),
         }
     }
 
@@ -145,6 +172,7 @@ mod tests {
             copy_bytes: 16 << 20,
             threads: 4,
             staging_bytes: 64 << 20,
+            links: Vec::new(),
         };
         report.add_lost(0.5);
         assert_eq!((report.elapsed_s, report.gb_per_s), (1.5, 4.0));

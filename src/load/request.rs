@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::load::model::Device;
 use crate::load::parts::{Part, Slice};
+use crate::load::settings::Links;
 use crate::os::cancel::Cancel;
 use crate::os::error::Error;
 use crate::os::memory::CallerMemory;
@@ -211,6 +212,7 @@ impl Select {
 pub struct Request {
     pub(super) to: To,
     pub(super) select: Select,
+    pub(super) links: Links,
     pub(super) cancel: Cancel,
     pub(super) verify: bool,
     pub(super) progress: Option<Arc<Progress>>,
@@ -218,9 +220,10 @@ pub struct Request {
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Request { to, select, cancel, verify, progress } = self;
+        let Request { to, select, links, cancel, verify, progress } = self;
         let mut shown = f.debug_struct("Request");
-        shown.field("to", to).field("select", select).field("cancel", cancel).field("verify", verify);
+        shown.field("to", to).field("select", select).field("links", links);
+        shown.field("cancel", cancel).field("verify", verify);
         shown.field("progress", &progress.is_some()).finish()
     }
 }
@@ -231,12 +234,19 @@ type Progress = dyn Fn(u64, u64) + Send + Sync;
 impl Request {
     /// All tensors to there, unverified, for as long as it takes.
     pub fn to(to: To) -> Request {
-        Request { to, select: Select::All, cancel: Cancel::new(), verify: false, progress: None }
+        let (select, links, cancel) = (Select::All, Links::Auto, Cancel::new());
+        Request { to, select, links, cancel, verify: false, progress: None }
     }
 
     /// Loads these tensors only.
     pub fn select(self, select: Select) -> Request {
         Request { select, ..self }
+    }
+
+    /// Brings the bytes over these links. GPUs that have no NVLink to pass bytes on by are fed over their own, which the report
+    /// says. By cuFile, bytes come as they do.
+    pub fn links(self, links: Links) -> Request {
+        Request { links, ..self }
     }
 
     /// Ends the load with [`Error::Interrupted`] soon after the flag is set, from any thread.

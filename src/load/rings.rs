@@ -1,26 +1,33 @@
 //! Rings that are kept from one load to the next: pinning their memory, and making streams, takes longer than a small
 //! model's bytes. Loads side by side have a ring each, so that one with a hung mount under it holds up no other.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
-use crate::gpu::Gpu;
+use crate::gpu::GpuError;
+use crate::gpu::link::Link;
+use crate::load::lane::links_of;
+use crate::load::links::Carrier;
 use crate::load::options::Options;
 use crate::load::pinned::Ring;
 
-/// Most rings that wait for their next load; further ones are given up.
+/// Most of each kind that wait for their next load; further ones are given up.
 const KEPT: usize = 4;
 
-/// Those that no load uses.
+/// What no load uses at the moment.
 #[derive(Default)]
-pub struct Rings(Mutex<Vec<Ring>>);
+pub struct Rings {
+    rings: Mutex<Vec<Ring>>,
+    /// Links that pass on what comes from the pool.
+    links: Mutex<Vec<(Vec<Carrier>, Vec<Link>)>>,
+}
 
 impl Rings {
-    /// A kept ring for these lanes, or a new one, which is still to be filled.
-    pub fn take(&self, lanes: &[Vec<Arc<Gpu>>], options: &Options) -> Ring {
-        let mut kept = self.lock();
-        match kept.iter().position(|ring| ring.fits(lanes, options)) {
+    /// A kept ring for these links, or a new one, which is still to be filled.
+    pub fn take(&self, carriers: &[Carrier], options: &Options) -> Ring {
+        let mut kept = lock(&self.rings);
+        match kept.iter().position(|ring| ring.fits(carriers, options)) {
             Some(found) => kept.swap_remove(found),
-            None => Ring::new(lanes.to_vec(), options),
+            None => Ring::new(carriers, options),
         }
     }
 
@@ -29,15 +36,39 @@ impl Rings {
         if !ring.is_filled() {
             return;
         }
-        let mut kept = self.lock();
-        kept.push(ring);
-        let given_up = (kept.len() > KEPT).then(|| kept.remove(0));
-        drop(kept);
-        // Unpinning takes a while: not under the lock.
-        drop(given_up);
+        keep(&self.rings, ring);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Ring>> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    /// Kept links of these carriers, or new ones; none where they pass nothing on.
+    pub fn take_links(&self, carriers: &[Carrier]) -> Result<Vec<Link>, GpuError> {
+        let mut kept = lock(&self.links);
+        match kept.iter().position(|(known, _)| known == carriers) {
+            Some(found) => Ok(kept.swap_remove(found).1),
+            None => {
+                drop(kept);
+                links_of(carriers)
+            }
+        }
     }
+
+    /// Keeps links for the next load, if all went well with them.
+    pub fn keep_links(&self, carriers: Vec<Carrier>, links: Vec<Link>) {
+        if !links.is_empty() {
+            keep(&self.links, (carriers, links));
+        }
+    }
+}
+
+/// The oldest goes where there are too many.
+fn keep<T>(all: &Mutex<Vec<T>>, one: T) {
+    let mut kept = lock(all);
+    kept.push(one);
+    let given_up = (kept.len() > KEPT).then(|| kept.remove(0));
+    drop(kept);
+    // Unpinning takes a while: not under the lock.
+    drop(given_up);
+}
+
+fn lock<T>(all: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
+    all.lock().unwrap_or_else(|e| e.into_inner())
 }

@@ -10,6 +10,7 @@ use crate::load::digesting::Digesting;
 use crate::load::engine::Engine;
 use crate::load::gds::load::Attempt;
 use crate::load::jobs::{in_place, scattered, targets, to_devices};
+use crate::load::links;
 use crate::load::loaded::{Destination, Loaded};
 use crate::load::options::Options;
 use crate::load::phases::Phases;
@@ -17,9 +18,10 @@ use crate::load::pinned::Ring;
 use crate::load::prepare::poison_all;
 use crate::load::report::{Clock, LoadReport};
 use crate::load::rings::Rings;
+use crate::load::shared::Shared;
 use crate::load::source::Storage;
 use crate::load::task::Task;
-use crate::load::transfer::transfer_telling;
+use crate::load::transfer::{JobSource, transfer_from, transfer_telling};
 use crate::load::{gds, host, pinned, source};
 use crate::os::cancel::Cancel;
 
@@ -67,13 +69,14 @@ pub(super) fn load_to_gpus(
         },
         Err(why) => (why.clone(), 0.0),
     };
-    let options = &options.by_ring();
-    let ring = rings.take(&task.lanes, options);
+    let carriers = links::carriers(&task.lanes, &options.links, &options.helpers)?;
+    let options = &options.by_ring().over_links(carriers.links());
+    let ring = rings.take(&carriers.all, options);
     let (loaded, mut report) = load_by_ring(task, options, &ring, cancel)?;
     // After a failure it is dropped instead: what went wrong may lie in it.
     rings.keep(ring);
     report.add_lost(lost_s);
-    if let Some(why) = why_not {
+    for why in [why_not, carriers.why_not].into_iter().flatten() {
         report.path_reason.push_str(&format!("; {why}"));
     }
     Ok((loaded, report))
@@ -144,16 +147,13 @@ fn load_by_ring(
         let digesting = task.digest.then(|| Digesting::new(&sources, &checkpoint));
         let storage: &dyn Storage = digesting.as_ref().map_or(&sources, |digesting| digesting);
         let engine = pinned::PinnedEngine::new(storage, ring);
-        let jobs = to_devices(&plan, targets(&plan, &mut buffers), options.copy_bytes);
-        let jobs = pinned::in_sub_chunks(ring, jobs);
-        let ran = transfer_telling(
-            &checkpoint.files,
-            jobs,
-            &engine,
-            options.threads,
-            cancel,
-            &task.meter(plan.bytes()),
-        )?;
+        let (threads, meter) = (options.threads, task.meter(plan.bytes()));
+        let ran = {
+            let copies = Shared::new(to_devices(&plan, targets(&plan, &mut buffers), options.copy_bytes));
+            let links = ring.share(&copies);
+            let links: Vec<&dyn JobSource<_>> = links.iter().map(|link| link as _).collect();
+            transfer_from(&checkpoint.files, &links, &engine, threads, cancel, &meter)?
+        };
         let taken = engine.outcome();
         let read = digesting.map(Digesting::finish);
         sources.check_unchanged(&checkpoint)?;
@@ -161,6 +161,7 @@ fn load_by_ring(
         let mut report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), taken);
         (report.copy_bytes, report.staging_bytes) = (options.copy_bytes, ring.bytes());
         report.threads = ran;
+        report.links = ring.take_reports(phases.transfer_s)?;
         Ok((Loaded { read, ..task.loaded(checkpoint, plan, buffers) }, report))
     })
 }

@@ -9,13 +9,15 @@ pub struct Settings {
     pub engine: EngineChoice,
     /// Through the page cache or past it.
     pub io: IoChoice,
+    /// Over which links bytes come to GPUs.
+    pub links: Links,
     /// Bytes of one read.
     pub chunk_bytes: Option<u64>,
-    /// Reader threads of each destination.
+    /// Reader threads of each link; to host memory, in all.
     pub threads: Option<usize>,
     /// Bytes of one copy to a GPU, rounded up to whole chunks.
     pub copy_bytes: Option<u64>,
-    /// Pinned memory of each destination: as many copies as fit.
+    /// Pinned memory of each link: as many copies as fit.
     pub ring_bytes: Option<u64>,
     /// With [`EngineChoice::Gds`]: take cuFile's compatibility mode where nothing direct is possible.
     pub allow_compat: bool,
@@ -89,4 +91,22 @@ pub enum OnError {
     Fail,
     /// Read that chunk through host memory.
     Retry,
+}
+
+/// Over which PCIe links the bytes of a load to GPUs come. Bytes that come over another GPU's link than their destination's
+/// are passed on by NVLink; where GPUs do not have that, each is fed over its own link, and the report says why.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Links {
+    /// For one GPU its own; for several those of all of them, so that each byte comes over one link once, by whichever has room.
+    #[default]
+    Auto,
+    /// Each GPU over its own link alone: no byte crosses NVLink, and no GPU's memory is opened to another. What goes to several
+    /// GPUs comes over each one's link.
+    Own,
+    /// Those of all GPUs that this process sees. One that is no destination helps with its link: it takes a context there (some
+    /// 500 MB) and up to 64 MiB of its memory, and what else it does may become slower.
+    All,
+    /// Those of these GPUs, named as in [`To`](crate::To).
+    Gpus(Vec<String>),
 }

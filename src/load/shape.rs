@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::load::settings::Settings;
+use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// How a load goes through the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,9 +20,32 @@ const COPY_BYTES: u64 = 16 << 20;
 /// up to 6 %.
 const RING_BYTES: u64 = 64 << 20;
 
+/// With several links: of threads, chunk, copy and ring sizes those that were fastest on two H200s (`benchmarks/links.sh`).
+const LINKS_CHUNK_BYTES: u64 = 1 << 20;
+const LINKS_COPY_BYTES: u64 = 4 << 20;
+
 /// One request to the kernel or the driver; 1 GiB is already far past where it matters.
 pub const MOST_BYTES_AT_ONCE: u64 = 1 << 30;
 const MOST_SLOTS: u64 = 65_536;
+
+/// The shape of each link's share where several feed one load, for what was not asked for: `None` for a single link, whose
+/// defaults are others.
+pub fn over_links(asked: &Settings, links: usize, cores: usize) -> Option<Shape> {
+    if links < 2 {
+        return None;
+    }
+    let chunk_bytes = align_up(asked.chunk_bytes.unwrap_or(LINKS_CHUNK_BYTES), DIRECT_ALIGN);
+    let copy_bytes = asked.copy_bytes.unwrap_or(LINKS_COPY_BYTES);
+    let share_bytes = (RING_BYTES / links as u64).max(2 * copy_bytes.next_multiple_of(chunk_bytes));
+    let sized = Settings {
+        copy_bytes: Some(copy_bytes),
+        ring_bytes: asked.ring_bytes.or(Some(share_bytes)),
+        ..Settings::default()
+    };
+    let (copy_bytes, slots) = ring(&sized, chunk_bytes).ok()?;
+    let threads = asked.threads.unwrap_or((cores * 3 / 4 / links).clamp(2, 16));
+    Some(Shape { chunk_bytes, threads, copy_bytes, slots })
+}
 
 /// Bytes of a copy, and how many of them the ring holds. `chunk_bytes` is a multiple of 4 KiB, up to a GiB.
 pub fn ring(settings: &Settings, chunk_bytes: u64) -> Result<(u64, usize)> {
@@ -67,6 +91,29 @@ mod tests {
         assert_eq!(shape(4 * MIB, Some(9 * MIB), Some(50 * MIB)), Ok((12 * MIB, 4)));
         assert_eq!(shape(1 << 30, None, None), Ok((1 << 30, 2)), "large chunks, and no more was said");
         assert_eq!(shape(4096, Some(1), Some(4096)), Ok((4096, 1)));
+    }
+
+    #[test]
+    fn links_share_one_rings_budget_and_leave_what_was_asked() {
+        let shape = |asked: &Settings, links, cores| over_links(asked, links, cores).unwrap();
+        assert_eq!(over_links(&Settings::default(), 1, 32), None, "one link has its own defaults");
+        for links in 2..=8usize {
+            let shape = shape(&Settings::default(), links, 128);
+            assert!(shape.slots as u64 * shape.copy_bytes * links as u64 <= RING_BYTES, "{shape:?}");
+            assert!(shape.slots >= 2 && shape.copy_bytes.is_multiple_of(shape.chunk_bytes), "{shape:?}");
+        }
+        assert!((2..=16).contains(&shape(&Settings::default(), 8, 4).threads), "few cores");
+        let asked = Settings {
+            chunk_bytes: Some(4 * MIB),
+            copy_bytes: Some(16 * MIB),
+            ring_bytes: Some(32 * MIB),
+            threads: Some(5),
+            ..Settings::default()
+        };
+        let expected = Shape { chunk_bytes: 4 * MIB, threads: 5, copy_bytes: 16 * MIB, slots: 2 };
+        assert_eq!(shape(&asked, 2, 32), expected);
+        let only_chunk = Settings { chunk_bytes: Some(64 * MIB), ..Settings::default() };
+        assert_eq!(shape(&only_chunk, 8, 32).slots, 2, "one copy filled, another under way");
     }
 
     #[test]

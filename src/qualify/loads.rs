@@ -171,21 +171,13 @@ pub fn rounds(records: &[Record]) -> (Rounds, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::IoChoice;
+    use crate::load::Settings;
 
     #[test]
     fn a_lost_file_is_an_error_and_no_wrong_bytes() {
         let dir = tempfile::tempdir().unwrap();
-        let options = Options {
-            io: IoChoice::Auto,
-            chunk_bytes: 1 << 20,
-            threads: 1,
-            copy_bytes: 0,
-            slots: 0,
-            gds: Err(None),
-            poison: false,
-            storage_path: None,
-        };
+        let settings = Settings { chunk_bytes: Some(1 << 20), threads: Some(1), ..Settings::default() };
+        let options = Options::new(&settings, &Destination::Host, Err(None)).unwrap();
         let loads = Loads {
             model: "m".into(),
             dir: dir.path().join("lost"),

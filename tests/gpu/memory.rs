@@ -8,10 +8,10 @@ use sllm_gds::gpu::copies::{PieceCopy, Stream};
 use sllm_gds::gpu::kernels;
 use sllm_gds::gpu::memory::{DeviceBuffer, pin};
 use sllm_gds::load::pinned::Ring;
-use sllm_gds::load::{Placement, load};
+use sllm_gds::load::{Options, Placement, load};
 use sllm_gds::os::cancel::Cancel;
 
-use crate::rig::{assert_right, both, fixture, large, options, scratch, session};
+use crate::rig::{assert_right, both, fixture, large, options, own_link, scratch, session};
 
 #[test]
 fn more_than_the_gpu_has_is_refused_with_both_figures() {
@@ -209,8 +209,10 @@ fn reads_and_writes_past_the_end_are_refused() {
 fn a_ring_that_memory_cannot_hold_is_an_error() {
     let Some(session) = session() else { return };
     session.keeps_memory(|| {
-        let lanes = vec![vec![session.gpu.clone()], vec![session.gpu.clone()]];
-        let ring = Ring::new(lanes, &options(1 << 30, 1024, 65_536));
+        let links = [own_link(&session.gpu), own_link(&session.gpu)];
+        let sizes =
+            Options { chunk_bytes: 1 << 30, copy_bytes: 3 << 30, slots: 65_536, ..options(1 << 20, 8, 1) };
+        let ring = Ring::new(&links, &sizes);
         std::thread::scope(|scope| ring.fill(scope)).unwrap();
         let error = ring.wait_for_first().unwrap_err().to_string();
         for part in ["GPU 0", "bytes of host memory", "smaller ring"] {

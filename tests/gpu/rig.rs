@@ -8,15 +8,15 @@ use sllm_gds::checkpoint::{Checkpoint, DType, Tensor};
 use sllm_gds::gpu;
 use sllm_gds::gpu::memory::DeviceBuffer;
 use sllm_gds::gpu::{Gpu, kernels};
-use sllm_gds::load::IoChoice;
 use sllm_gds::load::engine::{Engine, Job};
 use sllm_gds::load::jobs::{targets, to_devices};
-use sllm_gds::load::pinned::{Ring, SubChunk, in_sub_chunks};
+use sllm_gds::load::links::Carrier;
+use sllm_gds::load::pinned::{Ring, SubChunk};
 use sllm_gds::load::plan::{Plan, Spacing, TENSOR_ALIGN};
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::verify;
 use sllm_gds::load::verify::Digests;
-use sllm_gds::load::{Buffer, Destination, Loaded, Options, Placement, transfer};
+use sllm_gds::load::{Buffer, Destination, Loaded, Options, Placement, Settings, transfer};
 use sllm_gds::os::digest::digest;
 use tempfile::TempDir;
 
@@ -146,16 +146,20 @@ pub fn many_small(dir: &Path) -> (PathBuf, Pristine) {
 
 /// Three chunks to a copy, so that several threads fill one wherever something is loaded.
 pub fn options(chunk_bytes: u64, threads: usize, slots: usize) -> Options {
-    Options {
-        io: IoChoice::Auto,
-        chunk_bytes,
-        threads,
-        copy_bytes: 3 * chunk_bytes,
-        slots,
-        gds: Err(None),
-        poison: true,
-        storage_path: None,
-    }
+    let settings = Settings {
+        chunk_bytes: Some(chunk_bytes),
+        threads: Some(threads),
+        copy_bytes: Some(3 * chunk_bytes),
+        ring_bytes: Some(slots as u64 * 3 * chunk_bytes),
+        ..Settings::default()
+    };
+    let to = Destination::Gpus(Vec::new(), Placement::Balanced);
+    Options { poison: true, ..Options::new(&settings, &to, Err(None)).unwrap() }
+}
+
+/// A link that copies to its own GPU alone.
+pub fn own_link(gpu: &Arc<Gpu>) -> Carrier {
+    Carrier { direct: vec![gpu.clone()], passes_on: false, own: vec![0], helps: Vec::new() }
 }
 
 /// The tensors that verification finds wrong.
@@ -230,7 +234,7 @@ impl Parts {
 
     /// A ring with all its kits.
     pub fn ring(&self) -> Ring {
-        let ring = Ring::new(vec![vec![self.gpu.clone()]], &self.options);
+        let ring = Ring::new(&[own_link(&self.gpu)], &self.options);
         std::thread::scope(|scope| ring.fill(scope)).unwrap();
         ring
     }
@@ -249,9 +253,10 @@ impl Parts {
         choose: impl FnOnce(&mut Vec<Job<SubChunk<'a>>>),
     ) -> anyhow::Result<()> {
         let targets = targets(&self.plan, &mut self.buffers);
-        let mut jobs = in_sub_chunks(ring, to_devices(&self.plan, targets, self.options.copy_bytes));
-        choose(&mut jobs[0]);
-        transfer(&self.checkpoint.files, jobs, engine, self.options.threads, cancel)
+        let copies = to_devices(&self.plan, targets, self.options.copy_bytes).into_iter().flatten();
+        let mut jobs = copies.flat_map(|copy| ring.cut(0, copy)).collect();
+        choose(&mut jobs);
+        transfer(&self.checkpoint.files, vec![jobs], engine, self.options.threads, cancel)
     }
 
     pub fn loaded(self) -> Loaded {

@@ -95,6 +95,7 @@ fn in_full(ways: &Ways) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::Links;
     use crate::load::gds::ways::Reason;
 
     const AUTO: Settings = settings(EngineChoice::Auto);
@@ -104,6 +105,7 @@ mod tests {
         Settings {
             engine,
             io: IoChoice::Auto,
+            links: Links::Auto,
             chunk_bytes: None,
             threads: None,
             copy_bytes: None,
