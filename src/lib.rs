@@ -69,6 +69,10 @@ pub mod analyze;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod bench;
+/// The C ABI.
+#[cfg(feature = "capi")]
+#[doc(hidden)]
+pub mod capi;
 /// What a checkpoint is: layouts, manifest, types, and which files are the model.
 #[cfg_attr(doc, doc(hidden))]
 pub mod checkpoint;

@@ -51,6 +51,11 @@ fn the_command_line_needs_no_hub_and_no_analyzer() {
 }
 
 #[test]
+fn the_c_abi_needs_nothing_more() {
+    assert_eq!(built_of("capi"), built_of(""));
+}
+
+#[test]
 fn the_hub_needs_no_command_line() {
     check("hub", &[&OF_HUB], &[&OF_CLI, &OF_ANALYZE]);
 }
