@@ -5,6 +5,8 @@
 pub mod acs;
 /// Errors that PCIe devices count.
 pub mod aer;
+/// The device by which the host of a virtual machine takes memory back.
+pub mod balloon;
 /// Block devices, down to drives.
 pub mod block;
 /// Control groups: where their limits stand, and what one leaves of memory.

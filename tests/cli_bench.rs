@@ -42,6 +42,7 @@ fn assert_complete(record: &Value, format: &str, mode: &str) {
     assert_eq!(record["gpus"], json!(["host"]));
     let resident = number("resident_before");
     assert!((0.0..=1.0).contains(&resident));
+    assert!(record["ready_memory_bytes"].as_f64().unwrap() >= number("bytes"), "{record}");
     assert_eq!(text("cache_state"), if resident > 0.01 { "warm" } else { "cold" });
     let (engine, path) = match format {
         "safetensors" => ("baseline-rust", "mmap-copy"),
@@ -92,6 +93,7 @@ fn cached_loads_take_turns_and_leave_complete_files() {
     for key in ["program", "command", "kernel", "cpu", "memory_bytes", "gpus", "storage"] {
         assert!(!run[key].is_null(), "{key}: {run}");
     }
+    assert!(run.get("balloon").is_some(), "null where there is none: {run}");
     assert_eq!(names_in(&dir.path().join("models")), ["odd_0", "odd_safetensors_0"]);
 }
 
@@ -143,13 +145,18 @@ fn random_loads_are_cold_and_their_order_follows_the_seed() {
 fn knobs_are_recorded_and_the_check_can_be_left_out() {
     let dir = with_model();
     let knobs = ["--chunk-size", "5000", "--num-threads", "1", "--io", "buffered", "--engine", "host"];
-    bench(dir.path(), &[&["--replicas", "1", "--no-verify", "--cold"], &knobs[..]].concat()).expect(0);
+    bench(
+        dir.path(),
+        &[&["--replicas", "1", "--no-verify", "--no-ready-memory", "--cold"], &knobs[..]].concat(),
+    )
+    .expect(0);
     let results = dir.path().join("results");
     let record = &records(&results, "sllm", 1, "cold")[0];
     assert_eq!((&record["chunk_bytes"], &record["threads"]), (&json!(8192), &json!(1)));
     assert_eq!((&record["path"], &record["engine"]), (&json!("host-buffered"), &json!("host")));
     assert_eq!((&record["mode"], &record["meant_cold"]), (&json!("cached"), &json!(true)));
     assert_eq!((record.get("verified"), record.get("verify_s")), (None, None));
+    assert_eq!(record.get("ready_memory_bytes"), None);
     assert_eq!(records(&results, "safetensors", 1, "cold")[0].get("verified"), None);
 }
 

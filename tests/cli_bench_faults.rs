@@ -115,7 +115,8 @@ fn an_interrupted_preparation_leaves_no_half_checkpoint() {
     let below = dir.path().join("models/synthetic/facebook");
     run.wait_until("a checkpoint in the making", || !names_in(&below).is_empty());
     run.signal("INT");
-    run.finish().expect(130);
+    let ran = run.finish().expect(130);
+    assert!(ran.stderr.contains("stopping after the read or write under way"), "{}", ran.stderr);
     assert_eq!(names_in(&below).iter().find(|n| n.starts_with('.')), None);
     for name in names_in(&below) {
         common::run(&below, &["verify", &name]).expect(0);
@@ -211,15 +212,15 @@ fn a_python_that_dies_is_a_row_a_load_and_the_run_goes_on() {
 }
 
 #[test]
-fn ctrl_c_reaches_bench_and_not_its_python() {
+fn ctrl_c_waits_for_no_python() {
     let dir = with_model();
-    // Answers the first load, which warms up; the second one lasts until the file `go` is there.
+    // Answers the first load, which warms up, and the first measured one; the next never ends.
     let python = stand_in(
         dir.path(),
         "echo '{\"python\": \"0\", \"torch\": \"0\"}'; n=0
         while read -r line; do
             n=$((n + 1))
-            if [ $n -gt 1 ]; then : > loading; while [ ! -e go ]; do :; done; fi
+            if [ $n -gt 2 ]; then echo $$ > loading; while :; do :; done; fi
             echo '{\"elapsed_s\": 0.5, \"bytes\": 1}'
         done",
     );
@@ -227,11 +228,13 @@ fn ctrl_c_reaches_bench_and_not_its_python() {
     let mut command = with_python(dir.path(), python.to_str().unwrap(), &args);
     command.process_group(0);
     let mut run = start(command);
-    run.wait_until("a load", || dir.path().join("loading").exists());
+    let pid = || fs::read_to_string(dir.path().join("loading")).ok().filter(|text| text.ends_with('\n'));
+    run.wait_until("a load", || pid().is_some());
     run.signal_group("INT");
-    fs::write(dir.path().join("go"), "").unwrap();
     let ran = run.finish().expect(130);
     let records = records(&dir.path().join("results"), "safetensors", 9, "cached");
-    assert_eq!(records.len(), 1, "the load under way was finished, and no more begun: {ran:?}");
+    assert_eq!(records.len(), 1, "the load that had ended, and nothing of the other: {ran:?}");
     assert_eq!(records[0].get("error"), None);
+    assert!(ran.stderr.contains("interrupted (loads): stopping after the read"), "{}", ran.stderr);
+    assert!(!std::path::Path::new("/proc").join(pid().unwrap().trim()).exists(), "Python still runs");
 }

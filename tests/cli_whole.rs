@@ -68,7 +68,8 @@ fn an_interrupted_save_says_so_and_leaves_nothing() {
         let mut save = save_under_way(dir.path(), &[]);
         save.signal(signal);
         let ran = save.finish().expect(130);
-        assert!(ran.stderr.contains("interrupted"), "{ran:?}");
+        let answer = "interrupted (save ./models/x): stopping after the read or write under way";
+        assert!(ran.stderr.contains(answer), "{ran:?}");
         assert_eq!(names_in(&dir.path().join("models")), [""; 0]);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sllm_gds::checkpoint::Checkpoint;
 use sllm_gds::load::IoChoice;
 use sllm_gds::load::fault::{Fault, FaultStorage, Injected};
-use sllm_gds::load::host::HostEngine;
+use sllm_gds::load::host::{HostEngine, PageIns};
 use sllm_gds::load::plan::{Plan, Spacing};
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::verify;
@@ -94,7 +94,8 @@ fn run(
     }
     let sources = Sources::open(checkpoint, setup.options.io).unwrap();
     let storage = FaultStorage::new(&sources, seed, setup.one_in, &setup.faults);
-    let engine = HostEngine::new(&storage);
+    let page_ins = PageIns::default();
+    let engine = HostEngine::new(&storage, &page_ins);
     let result = transfer(
         &checkpoint.files,
         in_place(plan, buffers, setup.options.chunk_bytes),

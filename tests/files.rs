@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sllm_gds::checkpoint::Checkpoint;
 use sllm_gds::load::IoChoice;
-use sllm_gds::load::host::HostEngine;
+use sllm_gds::load::host::{HostEngine, PageIns};
 use sllm_gds::load::plan::{Plan, Spacing};
 use sllm_gds::load::source::Sources;
 use sllm_gds::load::{Buffer, Destination, Loaded, Options, Settings, in_place, load, transfer};
@@ -39,7 +39,8 @@ fn layouts(fixture: &Fixture) -> [(PathBuf, PathBuf); 3] {
 fn load_while(dir: &Path, io: IoChoice, meddle: impl FnOnce()) -> Result<Loaded, String> {
     let checkpoint = Checkpoint::open(dir).unwrap();
     let sources = Sources::open(&checkpoint, io).unwrap();
-    let engine = HostEngine::new(&sources);
+    let page_ins = PageIns::default();
+    let engine = HostEngine::new(&sources, &page_ins);
     let plan = Plan::new(&checkpoint, 1, Spacing::AsInFile).unwrap();
     let mut buffers: Vec<Buffer> =
         plan.destination_bytes.iter().map(|b| Buffer::Host(HostBuffer::new(*b).unwrap())).collect();

@@ -19,7 +19,7 @@ use crate::os::cancel::Cancel;
 
 /// Loads every tensor of these safetensors files into memory of its own. Several GPUs are filled one after
 /// the other, with nearly equal bytes.
-pub(super) fn load(shards: &[PathBuf], to: &Destination) -> Result<Done> {
+pub(super) fn load(shards: &[PathBuf], to: &Destination, cancel: &Cancel) -> Result<Done> {
     let mut clock = Clock::start();
     let mut tensors = Vec::new();
     let mut phases = Phases::default();
@@ -30,6 +30,7 @@ pub(super) fn load(shards: &[PathBuf], to: &Destination) -> Result<Done> {
         let parsed = SafeTensors::deserialize(map).with_context(|| format!("parse {}", shard.display()))?;
         phases.open_s += clock.lap();
         for (name, view) in parsed.iter() {
+            cancel.check()?;
             let data = view.data();
             let copied = match to {
                 Destination::Host => Bytes::Host(data.to_vec()),
@@ -63,7 +64,11 @@ pub(super) fn load(shards: &[PathBuf], to: &Destination) -> Result<Done> {
 }
 
 /// The tensors that are wrong or missing.
-pub(super) fn mismatches(tensors: &[(String, Bytes)], expected: &Digests) -> Result<Vec<String>> {
+pub(super) fn mismatches(
+    tensors: &[(String, Bytes)],
+    expected: &Digests,
+    cancel: &Cancel,
+) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     let mut on_host: (Vec<&str>, Vec<&[u8]>) = (Vec::new(), Vec::new());
     for (name, bytes) in tensors {
@@ -73,12 +78,13 @@ pub(super) fn mismatches(tensors: &[(String, Bytes)], expected: &Digests) -> Res
                 on_host.1.push(bytes);
             }
             Bytes::Device(buffer) => {
+                cancel.check()?;
                 let found = kernels::digests(buffer, &[(0, buffer.bytes())])?.0;
                 wrong.extend(found.into_iter().filter_map(|found| verify::differs(name, found, expected)));
             }
         }
     }
-    wrong.extend(verify::mismatches(&on_host.0, &on_host.1, expected, &Cancel::new())?);
+    wrong.extend(verify::mismatches(&on_host.0, &on_host.1, expected, cancel)?);
     let names: HashSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
     let missing = expected.keys().filter(|name| !names.contains(name.as_str()));
     wrong.extend(missing.map(|name| format!("tensor '{name}' is missing")));

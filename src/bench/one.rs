@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::bench::conditions::begin;
+use crate::bench::conditions::{Conditions, begin};
 use crate::bench::done::{Done, InPlace};
 use crate::os::text;
 use crate::record::result::Record;
@@ -21,8 +21,13 @@ pub trait Load {
 
 /// Makes one load of a checkpoint. The record tells of wrong bytes; the error is that of a load that could not be made, or
 /// not be verified.
-pub fn one(record: Record, checkpoint: &Path, cold: bool, load: &mut impl Load) -> (Record, Result<()>) {
-    let (mut record, ready) = begin(record, checkpoint, cold);
+pub fn one(
+    record: Record,
+    checkpoint: &Path,
+    conditions: &Conditions,
+    load: &mut impl Load,
+) -> (Record, Result<()>) {
+    let (mut record, ready) = begin(record, checkpoint, conditions);
     let done = ready.and_then(|()| load.load()).and_then(|done| fill_in(&mut record, done, load));
     if let Err(error) = &done {
         record.error = Some(format!("{error:#}"));
@@ -58,6 +63,7 @@ mod tests {
 
     use super::*;
     use crate::load::Phases;
+    use crate::os::cancel::Cancel;
 
     /// A load whose verification says this.
     struct Fake(Option<Result<Option<Vec<String>>>>);
@@ -91,7 +97,8 @@ mod tests {
         let file = [&(header.len() as u64).to_le_bytes()[..], header, &[1]].concat();
         std::fs::write(dir.path().join("model.safetensors"), file).unwrap();
         let one = |says| {
-            let (record, done) = one(Record::default(), dir.path(), false, &mut Fake(says));
+            let conditions = Conditions { cold: false, ready_memory: false, cancel: Cancel::new() };
+            let (record, done) = one(Record::default(), dir.path(), &conditions, &mut Fake(says));
             (record.verified, record.error, record.loading_time, done.is_ok())
         };
         assert_eq!(one(Some(Ok(Some(vec![])))), (Some(true), None, Some(2.0), true));

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use thiserror::Error;
 
 use crate::bench::baseline;
-use crate::bench::conditions::make_ready;
+use crate::bench::conditions::{Conditions, make_ready};
 use crate::bench::done::{Done, InPlace};
 use crate::bench::format::{Baseline, Format, Mode};
 use crate::bench::one::{Load, one};
@@ -21,7 +21,7 @@ use crate::gpu::memory::{Pinned, pin_for};
 use crate::load;
 use crate::load::pool::Pool;
 use crate::load::{Clock, Destination, Options, verify};
-use crate::os::cancel::Cancel;
+use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::progress::{Progress, Unit};
 use crate::record::environment;
 use crate::record::result::{Record, result_path, write_records};
@@ -37,6 +37,8 @@ pub struct Settings {
     pub baseline: Baseline,
     /// Evict before every load, in cached mode too.
     pub cold: bool,
+    /// Make the memory that a load will need present before each measured one.
+    pub ready_memory: bool,
     /// Of the random order.
     pub seed: u64,
     /// Check the bytes after each load.
@@ -87,7 +89,7 @@ pub struct Bench {
 
 impl Bench {
     /// Starts the Python processes of the formats that need one.
-    pub fn start(settings: Settings, to: Destination, options: Options) -> Result<Bench> {
+    pub fn start(settings: Settings, to: Destination, options: Options, cancel: &Cancel) -> Result<Bench> {
         let formats = &settings.formats;
         if let Some(i) = (1..formats.len()).find(|i| formats[..*i].contains(&formats[*i])) {
             bail!(NamedTwice(formats[i].name()));
@@ -97,7 +99,7 @@ impl Bench {
             _ => !format.is_ours(),
         };
         let in_python: Vec<Format> = formats.iter().copied().filter(in_python).collect();
-        let pythons = python::start(&in_python, &to)?;
+        let pythons = python::start(&in_python, &to, cancel)?;
         Ok(Bench { settings, to, options, pythons })
     }
 
@@ -207,7 +209,7 @@ impl Run {
                 return Ok(());
             }
             // What goes wrong here goes wrong in the measured loads too, and is recorded there.
-            let _ = make_ready(&self.prepared.dir(format, 0), self.meant_cold());
+            let _ = make_ready(&self.prepared.dir(format, 0), self.meant_cold(), cancel);
             let _ = self.load(format, 0, false, cancel);
         }
         let loads = u64::from(self.settings.count) * self.settings.formats.len() as u64;
@@ -220,7 +222,10 @@ impl Run {
                 if cancel.is_set() {
                     return Ok(());
                 }
-                let record = self.one(self.settings.formats[f], replica, iteration as u64)?;
+                let Some(record) = self.one(self.settings.formats[f], replica, iteration as u64, cancel)
+                else {
+                    return Ok(());
+                };
                 let (path, records) = &mut self.files[f];
                 records.push(record);
                 write_records(path, records)?;
@@ -230,8 +235,8 @@ impl Run {
         Ok(())
     }
 
-    /// One measured load, as a record whatever comes of it.
-    fn one(&mut self, format: Format, replica: usize, iteration: u64) -> Result<Record> {
+    /// One measured load, as a record whatever comes of it; `None` when it was interrupted.
+    fn one(&mut self, format: Format, replica: usize, iteration: u64, cancel: &Cancel) -> Option<Record> {
         let dir = self.prepared.dir(format, replica);
         let record = Record {
             model_name: format!("{}_{replica}", self.prepared.model),
@@ -244,9 +249,12 @@ impl Run {
             run_id: self.run_id.clone(),
             ..Record::default()
         };
-        // A load under way is finished: Ctrl-C ends the run between loads.
-        let cold = self.meant_cold();
-        Ok(one(record, &dir, cold, &mut OneOf { run: self, format, replica }).0)
+        let (cold, ready_memory) = (self.meant_cold(), self.settings.ready_memory);
+        let conditions = Conditions { cold, ready_memory, cancel: cancel.clone() };
+        let (record, done) =
+            one(record, &dir, &conditions, &mut OneOf { run: self, format, replica, cancel });
+        let interrupted = done.is_err_and(|error| error.root_cause().is::<Interrupted>());
+        (!interrupted).then_some(record)
     }
 
     fn meant_cold(&self) -> bool {
@@ -272,10 +280,10 @@ impl Run {
         let (dir, cold) = (self.prepared.dir(format, replica), self.meant_cold());
         let shards = self.prepared.shards(replica);
         if let Some(python) = self.python(format) {
-            return python.load(&shards, cold, keep);
+            return python.load(&shards, cold, keep, cancel);
         }
         if !format.is_ours() {
-            return baseline::load(&shards, &self.to);
+            return baseline::load(&shards, &self.to, cancel);
         }
         let loaded = match (&self.pool, &self.to) {
             (Some(pool), Destination::Gpus(gpus, placement)) => {
@@ -286,13 +294,18 @@ impl Run {
         Ok(Done::ours(loaded))
     }
 
-    fn mismatches(&mut self, format: Format, bytes_in_place: InPlace) -> Result<Vec<String>> {
+    fn mismatches(
+        &mut self,
+        format: Format,
+        bytes_in_place: InPlace,
+        cancel: &Cancel,
+    ) -> Result<Vec<String>> {
         let expected = &self.prepared.expected;
         match bytes_in_place {
-            InPlace::Ours(loaded) => Ok(verify::check(&loaded, expected, &Cancel::new())?.wrong),
-            InPlace::Baseline(tensors) => baseline::mismatches(&tensors, expected),
+            InPlace::Ours(loaded) => Ok(verify::check(&loaded, expected, cancel)?.wrong),
+            InPlace::Baseline(tensors) => baseline::mismatches(&tensors, expected, cancel),
             InPlace::Python => match self.pythons.iter_mut().find(|python| python.format == format) {
-                Some(python) => python.mismatches(expected),
+                Some(python) => python.mismatches(expected, cancel),
                 None => bail!("the Python process is gone"),
             },
         }
@@ -304,16 +317,17 @@ struct OneOf<'r> {
     run: &'r mut Run,
     format: Format,
     replica: usize,
+    cancel: &'r Cancel,
 }
 
 impl Load for OneOf<'_> {
     fn load(&mut self) -> Result<Done> {
-        self.run.load(self.format, self.replica, self.run.settings.verify, &Cancel::new())
+        self.run.load(self.format, self.replica, self.run.settings.verify, self.cancel)
     }
 
     fn mismatches(&mut self, bytes_in_place: InPlace) -> Result<Option<Vec<String>>> {
         match self.run.settings.verify {
-            true => self.run.mismatches(self.format, bytes_in_place).map(Some),
+            true => self.run.mismatches(self.format, bytes_in_place, self.cancel).map(Some),
             false => Ok(None),
         }
     }

@@ -57,6 +57,9 @@ pub struct BenchArgs {
     /// Evict before every load, in cached mode too
     #[arg(long)]
     pub cold: bool,
+    /// Do not make the memory that a load will need present before it, off the clock
+    #[arg(long)]
+    pub no_ready_memory: bool,
     /// Seed of the random order and of synthetic values
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -121,7 +124,7 @@ pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
     notes.iter().for_each(print::tell);
     let settings = settings(args, &options);
     let count = settings.count;
-    let bench = Bench::start(settings, to, options).map_err(name_switch)?;
+    let bench = Bench::start(settings, to, options, cancel).map_err(name_switch)?;
     let at_results = || format!("--results {}", args.results.display());
     let claim = result::claim(&args.results).with_context(at_results)?;
     print::tell_notes(claim.note.as_slice());
@@ -157,6 +160,7 @@ fn settings(args: &BenchArgs, options: &Options) -> Settings {
         formats: args.formats.clone(),
         baseline: args.baseline,
         cold: args.cold,
+        ready_memory: !args.no_ready_memory,
         seed: args.seed,
         verify: !args.no_verify,
         engine: args.engine.engine.name(),

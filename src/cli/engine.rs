@@ -21,7 +21,7 @@ pub struct EngineArgs {
     /// UUIDs) of those whose links to use; `auto`, its own for one GPU, and for several those of all of them together
     #[arg(long, value_parser = parse_links, default_value = "auto", value_name = "LINKS")]
     pub links: Links,
-    /// Bytes of one read [default: 16MB to host memory, 2MB through the pinned ring, 1MB of it for several links, 8MB by cuFile]
+    /// Bytes of one read [default: 2MB, 1MB through the ring of several links, 8MB by cuFile]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub chunk_size: Option<u64>,
     /// Reader threads of each link to a GPU, or in all to host memory [default: 4 to 16, by cores]

@@ -1,6 +1,7 @@
 //! Everything that is printed goes through here, cleaned: names, paths, headers and a hub's answers are others' text.
 
 use std::fmt::Display;
+use std::io::{self, Write};
 
 use crate::checkpoint::beside;
 use crate::os::text;
@@ -25,9 +26,9 @@ pub fn say_json(json: &str) {
 }
 
 /// A line for standard error.
-#[allow(clippy::print_stderr, reason = "the one place that prints errors and notes")]
 pub fn tell(line: impl Display) {
-    eprintln!("{}", text::line(&line.to_string()));
+    // Where nobody hears there is nothing to be done about it.
+    let _ = writeln!(io::stderr(), "{}", text::line(&line.to_string()));
 }
 
 /// The first of many findings to standard error, and how many more there are.

@@ -1,10 +1,9 @@
 //! What the program changes of its process: a library changes nothing of it.
 
 use std::io;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::cli::print;
+use crate::cli::{print, progress};
 use crate::os::cancel::Cancel;
 use crate::os::{child, sys};
 
@@ -31,25 +30,54 @@ fn say_when_output_fails() {
     }));
 }
 
-/// A flag that Ctrl-C, SIGTERM and SIGHUP set: the first asks for a clean end, another after a second ends at once.
+/// A flag that Ctrl-C, SIGTERM and SIGHUP set: the first asks for a clean end and is answered at once, the second ends at once.
 pub fn cancel_on_signal() -> Cancel {
     let cancel = Cancel::new();
     let flag = cancel.clone();
-    let first = Mutex::new(None);
-    let handler = move || {
-        let mut first = first.lock().unwrap_or_else(|e| e.into_inner());
-        // `timeout` and shells may signal process and group at once: that is one wish.
-        let asked: Instant = *first.get_or_insert_with(Instant::now);
-        if flag.is_set() && asked.elapsed() > Duration::from_secs(1) {
-            std::process::exit(130);
+    let mut first = None;
+    let handler = move || match wish(&mut first, Instant::now()) {
+        Wish::Stop => {
+            flag.set();
+            progress::tell(stopping);
         }
-        flag.set();
+        Wish::Same => {}
+        Wish::EndNow => sys::end_now(130),
     };
     // Without a handler Ctrl-C simply ends the process, which every command survives.
     if let Err(e) = ctrlc::set_handler(handler) {
         print::tell(format_args!("warning: no signal handler, Ctrl-C will end at once: {e}"));
     }
     cancel
+}
+
+/// What a signal asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wish {
+    Stop,
+    /// What another one has just asked for: `timeout` and shells signal process and group.
+    Same,
+    EndNow,
+}
+
+/// Faster than anybody presses a key twice.
+const SAME_WISH: Duration = Duration::from_millis(100);
+
+/// Of a signal that comes now, where the first one came then.
+fn wish(first: &mut Option<Instant>, now: Instant) -> Wish {
+    match *first {
+        None => {
+            *first = Some(now);
+            Wish::Stop
+        }
+        Some(first) if now.duration_since(first) < SAME_WISH => Wish::Same,
+        Some(_) => Wish::EndNow,
+    }
+}
+
+/// The answer to the first signal, where the program is at this.
+fn stopping(what: Option<&str>) -> String {
+    let what = what.map(|what| format!(" ({what})")).unwrap_or_default();
+    format!("interrupted{what}: stopping after the read or write under way; Ctrl-C again ends at once")
 }
 
 /// In a hidden subcommand: ends this process when the one that started it is gone, which closes our standard input.
@@ -59,5 +87,27 @@ pub fn end_with_parent() {
             let _ = io::copy(&mut io::stdin(), &mut io::sink());
             std::process::exit(2);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_signal_ends_at_once_unless_it_is_the_first_ones_echo() {
+        let (mut first, began) = (None, Instant::now());
+        let after = |ms| began + Duration::from_millis(ms);
+        assert_eq!(wish(&mut first, began), Wish::Stop);
+        assert_eq!(wish(&mut first, after(1)), Wish::Same);
+        assert_eq!(wish(&mut first, after(99)), Wish::Same);
+        assert_eq!(wish(&mut first, after(100)), Wish::EndNow);
+    }
+
+    #[test]
+    fn the_answer_names_what_is_under_way() {
+        let text = stopping(Some("save models/x"));
+        assert!(text.starts_with("interrupted (save models/x): stopping after the read or write"), "{text}");
+        assert!(stopping(None).starts_with("interrupted: stopping"));
     }
 }

@@ -51,6 +51,7 @@ pub enum CheckId {
     HealthDriveTemperature,
     HealthSmart,
     HealthGone,
+    FreePageReporting,
 }
 
 impl CheckId {
@@ -99,6 +100,7 @@ impl CheckId {
             CheckId::HealthDriveTemperature => "health.drive-temperature",
             CheckId::HealthSmart => "health.smart",
             CheckId::HealthGone => "health.gone",
+            CheckId::FreePageReporting => "machine.free-page-reporting",
         }
     }
 }

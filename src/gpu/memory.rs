@@ -10,6 +10,7 @@ use cudarc::driver::{result, sys};
 use crate::gpu::stream::Users;
 use crate::gpu::{Gpu, GpuError};
 use crate::node::memory::available_bytes;
+use crate::os::cancel::Cancel;
 use crate::os::memory::{CallerMemory, HostBuffer};
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 use crate::os::threads;
@@ -349,7 +350,7 @@ fn pin_arena(
     let total = piece_bytes.saturating_mul(count as u64);
     let mut buffer = HostBuffer::new(total).map_err(|e| no_memory(format!("{e:#}")).lacking(total, None))?;
     buffer.place(nodes);
-    buffer.prefault(threads);
+    buffer.prefault(threads, &Cancel::new());
     gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
     let memory = buffer.as_mut_slice();
     let first = NonNull::from(&mut *memory).cast::<u8>();

@@ -71,8 +71,7 @@ impl Builder {
         self
     }
 
-    /// Bytes of one read [default: 16 MiB to host memory, 2 MiB through the pinned ring, 1 MiB where several links share it,
-    /// 8 MiB by cuFile].
+    /// Bytes of one read [default: 2 MiB, 1 MiB where several links share the pinned ring, 8 MiB by cuFile].
     pub fn chunk_bytes(mut self, bytes: u64) -> Builder {
         self.settings.chunk_bytes = Some(bytes);
         self

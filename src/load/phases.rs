@@ -11,7 +11,8 @@ pub struct Phases {
     pub open_s: f64,
     /// Settling which bytes go where.
     pub plan_s: f64,
-    /// Allocating the destinations' memory.
+    /// Allocating the destinations' memory. New host memory comes in page by page, each thread before it reads into it, while
+    /// others read: of the time from the first read to the last byte, the share that the threads spent on that counts here.
     pub allocate_s: f64,
     /// What the transfer waited for pinned memory; pinning goes on beside the phases around it.
     pub register_s: f64,

@@ -95,15 +95,17 @@ fn load_to_host(task: &Task<'_>, options: &Options, cancel: &Cancel) -> Result<(
     let digesting = task.digest.then(|| Digesting::new(&sources, &checkpoint));
     let storage: &dyn Storage = digesting.as_ref().map_or(&sources, |digesting| digesting);
     let (files, threads, meter) = (&checkpoint.files, options.threads, task.meter(plan.bytes()));
+    let page_ins = host::PageIns::default();
     let (taken, ran) = match task.is_in_place() {
         true => {
-            let engine = host::HostEngine::new(storage);
+            let engine = host::HostEngine::new(storage, &page_ins);
             let jobs = in_place(&plan, &mut buffers, options.chunk_bytes);
             let ran = transfer_telling(files, jobs, &engine, threads, cancel, &meter)?;
             (engine.outcome(), ran)
         }
         false => {
-            let engine = host::ScatterEngine::new(storage, options.chunk_bytes);
+            let own = task.owns_memory().then_some(&page_ins);
+            let engine = host::ScatterEngine::new(storage, options.chunk_bytes, own);
             let jobs = scattered(&plan, &mut buffers, options.chunk_bytes);
             let ran = transfer_telling(files, jobs, &engine, threads, cancel, &meter)?;
             (engine.outcome(), ran)
@@ -111,7 +113,10 @@ fn load_to_host(task: &Task<'_>, options: &Options, cancel: &Cancel) -> Result<(
     };
     let read = digesting.map(Digesting::finish);
     sources.check_unchanged(&checkpoint)?;
-    phases.transfer_s = clock.lap();
+    let moved_s = clock.lap();
+    let page_ins_s = moved_s * page_ins.share();
+    phases.allocate_s += page_ins_s;
+    phases.transfer_s = moved_s - page_ins_s;
     let mut report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), taken);
     report.threads = ran;
     Ok((Loaded { read, ..task.loaded(checkpoint, plan, buffers) }, report))

@@ -69,6 +69,11 @@ impl<'t> Task<'t> {
         self.planned.is_none()
     }
 
+    /// Whether it goes into new memory, not into the caller's.
+    pub fn owns_memory(&self) -> bool {
+        self.planned.as_ref().is_none_or(|planned| planned.into.is_none())
+    }
+
     /// Memory for a plan: one buffer for each destination, or each GPU of a lane that all get the same.
     pub fn memory(&self, plan: &Plan) -> Result<Vec<Buffer>> {
         if let Some(into) = self.planned.as_ref().and_then(|planned| planned.into.as_ref()) {

@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 
 use memmap2::{Advice, MmapMut, MmapOptions};
 
+use crate::os::cancel::Cancel;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 use crate::os::{numa, threads};
 
@@ -92,12 +93,17 @@ impl HostBuffer {
         numa::place(self.as_mut_slice(), nodes);
     }
 
-    /// Brings every page in now, with this many threads: page faults are what pinning waits for.
-    pub fn prefault(&mut self, threads: usize) {
+    /// Brings every page in now, with this many threads, unless `cancel` is set meanwhile: page faults are what pinning and
+    /// reading wait for. The caller's memory stays as it is.
+    pub fn prefault(&mut self, threads: usize, cancel: &Cancel) {
+        if matches!(self.memory, Memory::Caller(_)) {
+            return;
+        }
         let memory = self.as_mut_slice();
         let share = memory.len().div_ceil(threads.max(1)).next_multiple_of(HUGE_PAGE_BYTES);
-        let touch =
-            |part: &mut [u8]| part.iter_mut().step_by(DIRECT_ALIGN as usize).for_each(|byte| *byte = 0);
+        let touch = |part: &mut [u8]| {
+            part.chunks_mut(HUGE_PAGE_BYTES).take_while(|_| !cancel.is_set()).for_each(bring_in);
+        };
         if memory.len() <= share {
             return touch(memory);
         }
@@ -125,9 +131,23 @@ impl HostBuffer {
     }
 }
 
+/// Brings in the pages of memory that will be overwritten: a byte of each becomes 0.
+pub fn bring_in(memory: &mut [u8]) {
+    memory.iter_mut().step_by(DIRECT_ALIGN as usize).for_each(|byte| *byte = 0);
+    // The last page, where the memory begins within one.
+    memory.last_mut().into_iter().for_each(|byte| *byte = 0);
+}
+
+/// Takes so much host memory, every page of it, and gives it back: whoever takes memory next finds it present. The host of a
+/// virtual machine may have taken back what lay free (`node::balloon`), and the first touch of that is slow.
+pub fn make_present(bytes: u64, threads: usize, cancel: &Cancel) -> Result<(), NoHostMemory> {
+    HostBuffer::new(bytes).map(|mut buffer| buffer.prefault(threads, cancel))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::sys;
 
     #[test]
     fn aligned_zeroed_and_writable_to_the_last_byte() {
@@ -138,6 +158,40 @@ mod tests {
         assert_eq!(buffer.as_slice().as_ptr() as usize % HUGE_PAGE_BYTES, 0);
         assert!(buffer.as_slice().iter().all(|b| *b == 0));
         buffer.as_mut_slice()[12_287] = 1;
+    }
+
+    /// Pages of a range that lie in memory.
+    fn pages_present(memory: &[u8]) -> usize {
+        let mut pages = vec![0u8; memory.len() / sys::page_bytes() as usize];
+        // SAFETY: the range is mapped, begins at a page, and `pages` has a byte for each of its pages.
+        let rc = unsafe { libc::mincore(memory.as_ptr() as *mut _, memory.len(), pages.as_mut_ptr()) };
+        assert_eq!(rc, 0);
+        pages.iter().filter(|page| **page & 1 == 1).count()
+    }
+
+    #[test]
+    fn pages_come_in_when_asked_for_and_not_once_cancelled() {
+        let bytes = 3 * HUGE_PAGE_BYTES;
+        let all = bytes / sys::page_bytes() as usize;
+        for threads in [1, 2, 8] {
+            let mut buffer = HostBuffer::new(bytes as u64).unwrap();
+            assert_eq!(pages_present(buffer.as_slice()), 0);
+            let cancel = Cancel::new();
+            cancel.set();
+            buffer.prefault(threads, &cancel);
+            assert_eq!(pages_present(buffer.as_slice()), 0);
+            buffer.prefault(threads, &Cancel::new());
+            assert_eq!(pages_present(buffer.as_slice()), all);
+        }
+    }
+
+    #[test]
+    fn the_callers_memory_is_not_touched() {
+        let mut own = vec![7u8; 3 * DIRECT_ALIGN as usize];
+        // SAFETY: the range is `own`'s, which outlives the buffer, and nobody else uses it meanwhile.
+        let memory = unsafe { CallerMemory::new(own.as_mut_ptr() as u64, own.len() as u64) };
+        HostBuffer::of_caller(&memory).prefault(2, &Cancel::new());
+        assert!(own.iter().all(|byte| *byte == 7));
     }
 
     #[test]

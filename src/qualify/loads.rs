@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::bench::conditions::make_ready;
+use crate::bench::conditions::{Conditions, make_ready};
 use crate::bench::done::{Done, InPlace};
 use crate::bench::one::{Load, one};
 use crate::checkpoint::Checkpoint;
@@ -34,7 +34,7 @@ pub fn storage_to_gpus(
 ) -> Result<(Rounds, String)> {
     let (mut path, mut resident) = (String::new(), Vec::new());
     let mut rounds = repeat(ROUNDS_MIN, share, cancel, || {
-        resident.push(make_ready(checkpoint, true)?);
+        resident.push(make_ready(checkpoint, true, cancel)?);
         let (_, report) = load::load(checkpoint, to, options, cancel)?;
         path = format!("{} ({})", report.path, report.path_reason);
         Ok((report.read_bytes, report.phases.transfer_s))
@@ -96,7 +96,7 @@ impl<'a> Loads<'a> {
     pub fn run(&self, cold: bool, share: Duration, cancel: &Cancel) -> (Vec<Record>, Option<anyhow::Error>) {
         // The first read into the page cache takes as long as many warm loads. What fails here fails below, too.
         if !cold {
-            let _ = make_ready(&self.dir, cold);
+            let _ = make_ready(&self.dir, cold, cancel);
         }
         let started = Instant::now();
         let mut records: Vec<Record> = Vec::new();
@@ -130,7 +130,8 @@ impl<'a> Loads<'a> {
             run_id: self.run_id.clone(),
             ..Record::default()
         };
-        let (record, loaded) = one(record, &self.dir, cold, &mut OneOf { loads: self, cancel });
+        let conditions = Conditions { cold, ready_memory: true, cancel: cancel.clone() };
+        let (record, loaded) = one(record, &self.dir, &conditions, &mut OneOf { loads: self, cancel });
         let interrupted = loaded.as_ref().is_err_and(|error| error.root_cause().is::<Interrupted>());
         (!interrupted).then_some((record, loaded))
     }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use crate::gpu;
+use crate::node::balloon;
 use crate::node::block;
 use crate::node::cpu;
 use crate::node::kernel;
@@ -46,6 +47,7 @@ pub fn describe(path: &Path) -> Value {
         "os": os_name(&source),
         "cpu": { "model": cpu::model(&source), "threads": threads() },
         "virtual_machine": cpu::is_virtual(&source),
+        "balloon": balloon::balloon(&source).ok().flatten(),
         "memory_bytes": memory::total_bytes(&source),
         "transparent_hugepage": source.text(memory::HUGE_PAGES).ok(),
         "gpus": gpus,

@@ -56,6 +56,10 @@ pub struct Record {
     pub cache_state: String,
     /// Whether this load was meant to find the page cache empty.
     pub meant_cold: bool,
+    /// Host memory that was made present, and given back, just before the load: its first touch is then as fast as memory is,
+    /// whatever the host took back meanwhile. Absent when it was left out, or memory had no room for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_memory_bytes: Option<u64>,
     /// True when every tensor's digest was right; absent when it was not checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<bool>,

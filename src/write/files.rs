@@ -43,6 +43,9 @@ pub struct Written {
     pub tensors: Vec<Digest>,
 }
 
+/// So much of a file is written between two syncs: the last one, during which nothing can be interrupted, finds no more.
+const SYNC_BYTES: u64 = 256 << 20;
+
 /// Reader and writer threads: enough to keep a drive busy, few enough to stay under 1 GiB of chunks.
 fn writer_threads() -> usize {
     (4 * std::thread::available_parallelism().map_or(2, |n| n.get())).clamp(8, 16)
@@ -70,12 +73,15 @@ pub fn write_files(
         jobs: &jobs,
         chunk_sums: jobs.iter().map(|_| AtomicU64::new(0)).collect(),
         tensor_sums: tensor_bytes.iter().map(|_| AtomicU64::new(0)).collect(),
+        written_bytes: files.iter().map(|_| AtomicU64::new(0)).collect(),
+        cancel,
         meter,
     };
     let buffer = || Ok(HostBuffer::new(CHUNK_BYTES)?);
     parallel::for_each(jobs.len(), writer_threads(), cancel, buffer, |buffer, job| work.write(buffer, job))?;
     source.check_unchanged()?;
     for ((handle, path), file) in handles.iter().zip(files) {
+        cancel.check()?;
         let sync = || handle.set_len(file.bytes).and_then(|()| handle.sync_all());
         sync().with_context(|| format!("sync {}", path.display()))?;
     }
@@ -120,6 +126,9 @@ struct Work<'a> {
     jobs: &'a [(usize, u64)],
     chunk_sums: Vec<AtomicU64>,
     tensor_sums: Vec<AtomicU64>,
+    /// Of each file so far.
+    written_bytes: Vec<AtomicU64>,
+    cancel: &'a Cancel,
     meter: &'a Meter,
 }
 
@@ -131,11 +140,23 @@ impl Work<'_> {
         let chunk = &mut buffer.as_mut_slice()[..align_up(bytes, DIRECT_ALIGN) as usize];
         self.fill(file, offset, chunk)?;
         self.chunk_sums[job].store(digest::partial(&chunk[..bytes as usize], 0), Ordering::Relaxed);
+        // As many chunks as there are threads may be made at once: none of them need be written any more.
+        self.cancel.check()?;
         let (handle, path) = &self.handles[file];
         write_chunk(handle, chunk, offset)
             .with_context(|| format!("write {} bytes at {offset} of {}", chunk.len(), path.display()))?;
         self.meter.advance(bytes);
-        Ok(())
+        self.sync_some(file, bytes)
+    }
+
+    /// Syncs a file each time that so much more of it was written, while the other threads write on.
+    fn sync_some(&self, file: usize, more_bytes: u64) -> Result<()> {
+        let before_bytes = self.written_bytes[file].fetch_add(more_bytes, Ordering::Relaxed);
+        if before_bytes / SYNC_BYTES == (before_bytes + more_bytes) / SYNC_BYTES {
+            return Ok(());
+        }
+        let (handle, path) = &self.handles[file];
+        handle.sync_data().with_context(|| format!("sync {}", path.display()))
     }
 
     /// Fills one chunk from the pieces that meet it, zeros between.
@@ -192,6 +213,8 @@ mod tests {
     use anyhow::bail;
 
     use super::*;
+    use crate::os::cancel::Interrupted;
+    use crate::os::threads::tests::with_threads;
 
     struct Ramp;
 
@@ -229,6 +252,47 @@ mod tests {
         assert_eq!(written.chunks, [chunks]);
         assert_eq!(written.tensors[0], digest::digest(&wanted[259..][..CHUNK_BYTES as usize]));
         assert_eq!(written.tensors[1], digest::digest(&wanted[CHUNK_BYTES as usize + 512..][..13]));
+    }
+
+    #[test]
+    fn a_wish_to_stop_is_heard_between_two_chunks() {
+        use std::sync::Arc;
+        use std::sync::atomic::AtomicUsize;
+
+        use crate::os::progress::{Listener, Progress, Show, Unit};
+
+        /// Sets the flag when it is asked for the second time, and counts.
+        struct Stopping<'c>(&'c Cancel, &'c AtomicUsize);
+        impl TensorSource for Stopping<'_> {
+            fn fill(&self, _: usize, _: u64, out: &mut [u8]) -> Result<()> {
+                if self.1.fetch_add(1, Ordering::Relaxed) == 1 {
+                    self.0.set();
+                }
+                out.fill(1);
+                Ok(())
+            }
+        }
+        struct Told(Arc<AtomicU64>);
+        impl Listener for Told {
+            fn begin(&self, _: &str, _: u64, _: Unit) -> Show {
+                let written = self.0.clone();
+                Box::new(move |bytes| written.store(bytes, Ordering::Relaxed))
+            }
+            fn note(&self, _: &str) {}
+        }
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let bytes = 4 * CHUNK_BYTES;
+        let pieces = vec![Piece { offset: 0, bytes, content: Content::Tensor(0) }];
+        let file = NewFile { name: "x".into(), bytes, pieces };
+        let (cancel, asked) = (Cancel::new(), AtomicUsize::new(0));
+        let source = Stopping(&cancel, &asked);
+        let written = Arc::new(AtomicU64::new(0));
+        let meter = Progress::to(Told(written.clone())).begin("", bytes, Unit::Bytes);
+        let stopped =
+            with_threads(1, || write_files(dir.path(), &[file], &source, &[bytes], &cancel, &meter));
+        assert!(stopped.err().unwrap().is::<Interrupted>());
+        assert_eq!(asked.into_inner(), 2, "chunks begun");
+        assert_eq!(written.load(Ordering::Relaxed), CHUNK_BYTES, "the second one is not written any more");
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::origin::hub::client::{Client, Failure, header};
 use crate::os::progress::Meter;
 
 const BUFFER_BYTES: usize = 1 << 20;
+/// So much is written between two syncs: the last one, during which nothing can be interrupted, finds no more.
+const SYNC_BYTES: u64 = 256 << 20;
 /// A try that brought so much was a good one, and the count of failures starts anew.
 const GOOD_TRY_BYTES: u64 = 16 << 20;
 
@@ -31,7 +33,8 @@ pub(super) fn fetch(
     if fs::metadata(&blob).is_ok_and(|meta| meta.len() == remote.bytes) {
         return Ok(());
     }
-    let mut partial = Partial::open(blob.with_file_name(format!("{}.incomplete", remote.etag)), remote)?;
+    let mut partial =
+        Partial::open(blob.with_file_name(format!("{}.incomplete", remote.etag)), remote, client)?;
     let mut tries = client.tries();
     // Only new ground counts as progress: a server that starts over again and again must not keep us for ever.
     let mut reached_bytes = partial.bytes;
@@ -124,7 +127,7 @@ struct Partial {
 
 impl Partial {
     /// Takes up what an earlier run left. The blob's lock is held.
-    fn open(path: PathBuf, remote: &Remote) -> Result<Partial> {
+    fn open(path: PathBuf, remote: &Remote, client: &Client) -> Result<Partial> {
         let is_sha256 = remote.etag.len() == 64 && remote.etag.bytes().all(|b| b.is_ascii_hexdigit());
         let open = || -> io::Result<File> {
             fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
@@ -132,17 +135,24 @@ impl Partial {
         };
         let file = open().with_context(|| format!("open {}", path.display()))?;
         let mut partial = Partial { path, file, bytes: 0, sha256: is_sha256.then(Sha256::new) };
-        partial.take_up(remote).with_context(|| format!("read {}", partial.path.display()))?;
+        partial.take_up(remote, client).with_context(|| format!("read {}", partial.path.display()))?;
         Ok(partial)
     }
 
-    fn take_up(&mut self, remote: &Remote) -> Result<()> {
+    fn take_up(&mut self, remote: &Remote, client: &Client) -> Result<()> {
         let bytes = self.file.metadata()?.len();
         if bytes > remote.bytes {
             return self.restart();
         }
         if let Some(sha256) = &mut self.sha256 {
-            io::copy(&mut self.file, sha256)?;
+            let mut buffer = vec![0u8; BUFFER_BYTES];
+            loop {
+                client.check_cancel()?;
+                match self.file.read(&mut buffer)? {
+                    0 => break,
+                    read => sha256.update(&buffer[..read]),
+                }
+            }
         }
         self.bytes = self.file.seek(SeekFrom::End(0))?;
         Ok(())
@@ -159,11 +169,19 @@ impl Partial {
         self.file.write_all(bytes).with_context(|| {
             format!("write {} at byte {}; is the disk full?", self.path.display(), self.bytes)
         })?;
+        let before_bytes = self.bytes;
         self.bytes += bytes.len() as u64;
+        if before_bytes / SYNC_BYTES != self.bytes / SYNC_BYTES {
+            self.sync()?;
+        }
         if let Some(sha256) = &mut self.sha256 {
             sha256.update(bytes);
         }
         Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync_data().with_context(|| format!("sync {}", self.path.display()))
     }
 
     /// Checks the digest and gives the bytes their place. Synced first: after a crash a blob is whole or absent.
@@ -179,7 +197,7 @@ impl Partial {
                 );
             }
         }
-        self.file.sync_data().with_context(|| format!("sync {}", self.path.display()))?;
+        self.sync()?;
         fs::rename(&self.path, blob)
             .with_context(|| format!("rename {} to {}", self.path.display(), blob.display()))
     }
