@@ -9,22 +9,28 @@ pub mod causes;
 mod copies;
 /// A criterion, judged.
 pub mod criterion;
+/// Numbers with as many digits as it takes.
+mod digits;
 /// Which drives served the reads.
 mod drives;
+/// What a run will take.
+pub mod estimate;
 /// Facts that a machine may tell or not.
 mod fact;
 /// What a run leaves.
 pub mod files;
 /// Reads by fio.
-mod fio;
+pub mod fio;
 /// The GPUs under test.
 pub mod gpus;
 /// Health over the run.
 mod health;
 /// The page for a browser.
 mod html;
+/// How far a figure may be off.
+mod interval;
 /// What PCIe links allow.
-mod limits;
+pub mod limits;
 /// Loads by the loader.
 mod loads;
 /// Figures and rounds.
@@ -43,6 +49,8 @@ pub mod records;
 pub mod report;
 /// One run, step by step.
 pub mod run;
+/// What is measured, in what order, for how long.
+pub mod schedule;
 /// The directory that all is written in.
 pub mod scratch;
 /// What a run measures.

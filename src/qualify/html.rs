@@ -59,7 +59,7 @@ fn criteria(html: &mut String, report: &Report<'_>) {
     let columns = ["criterion", "verdict", "of", "measured >", "limit", "share >"];
     heading(html, "Criteria", &columns);
     for criterion in &report.criteria {
-        let share = criterion.share().map_or(String::new(), |share| format!("{share:.2}"));
+        let share = criterion.share_in_words();
         let told = if criterion.causes.is_empty() { "" } else { " class=\"told\"" };
         let judged = format!("w {}", class(criterion.judged));
         let cells = [

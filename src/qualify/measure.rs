@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::os::cancel::{Cancel, Interrupted};
+use crate::qualify::interval::{Interval, Rate};
 use crate::qualify::limits::Allowed;
 use crate::record::result::COLD_RESIDENT_MAX;
 
@@ -102,6 +103,17 @@ impl Measured {
             not_cold: rounds.not_cold,
         }
     }
+
+    /// Its median, and how far that may be off.
+    pub fn rate(&self) -> Rate {
+        Rate { gb_per_s: self.gb_per_s, interval: Interval::of(&self.rounds_gb_per_s) }
+    }
+
+    /// Seconds of a round, as far as is known.
+    pub fn round_s(&self) -> Option<f64> {
+        let rounds = self.rounds_gb_per_s.len();
+        (rounds > 0).then(|| self.elapsed_s / rounds as f64)
+    }
 }
 
 /// What repeated rounds came to.
@@ -144,9 +156,10 @@ pub fn links_below(limit: f64, allowed_gb_per_s: Option<f64>) -> Option<f64> {
     allowed_gb_per_s.filter(|allowed| limit > *allowed)
 }
 
-/// The least number of rounds, however short the time: a median of fewer says little. Raw reads are the exception: one
-/// stops when its time is over, and further ones would be cut to almost nothing.
-pub const ROUNDS_MIN: usize = 3;
+/// The least number of rounds, however short the time: fewer tell next to nothing of how far they spread.
+pub const ROUNDS_MIN: usize = 5;
+/// So many should fit into the time: from there on the spread is told by the rounds alone.
+pub const ROUNDS_WANTED: usize = 10;
 
 /// Runs `round` (bytes moved, seconds) `least` times, then again while another is likely to end in time.
 pub fn repeat(
@@ -177,34 +190,6 @@ pub fn repeat(
 /// 0 of nothing.
 pub fn median(values: &[f64]) -> f64 {
     crate::record::median::median(values).unwrap_or(0.0)
-}
-
-/// The time of a run, shared out by weight.
-pub struct Budget {
-    total: Duration,
-    weights: u32,
-}
-
-/// How much of the time each gets; of those for single GPUs, each GPU its part.
-pub fn weight(kind: Kind) -> u32 {
-    match kind {
-        Kind::LoadCold => 4,
-        Kind::RawRead | Kind::StorageGpu => 3,
-        Kind::FioRead | Kind::StorageGpuAll | Kind::LoadWarm | Kind::GpuCopy => 2,
-        Kind::GpuCopyAll => 1,
-    }
-}
-
-impl Budget {
-    pub fn new(total: Duration, kinds: &[Kind]) -> Budget {
-        Budget { total, weights: kinds.iter().map(|kind| weight(*kind)).sum::<u32>().max(1) }
-    }
-
-    pub fn share(&self, kind: Kind) -> Duration {
-        // By seconds: a total of up to u64::MAX seconds must not overflow when multiplied.
-        let share_s = self.total.as_secs_f64() * f64::from(weight(kind)) / f64::from(self.weights);
-        Duration::try_from_secs_f64(share_s).unwrap_or(self.total)
-    }
 }
 
 #[cfg(test)]
@@ -244,15 +229,5 @@ mod tests {
         cancel.set();
         let stopped = repeat(1, Duration::ZERO, &cancel, || Ok((1, 1.0))).unwrap_err();
         assert!(stopped.is::<Interrupted>());
-    }
-
-    #[test]
-    fn shares_add_up_to_the_whole() {
-        let kinds = [Kind::RawRead, Kind::LoadCold, Kind::LoadWarm];
-        let budget = Budget::new(Duration::from_secs(9), &kinds);
-        assert_eq!(budget.share(Kind::RawRead), Duration::from_secs(3));
-        assert_eq!(kinds.iter().map(|kind| budget.share(*kind)).sum::<Duration>(), Duration::from_secs(9));
-        let endless = Budget::new(Duration::MAX, &kinds).share(Kind::LoadCold);
-        assert!(endless > Duration::from_secs(u64::MAX / 3) && endless < Duration::MAX);
     }
 }

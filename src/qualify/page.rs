@@ -48,8 +48,8 @@ fn table(text: &mut String, report: &Report<'_>) {
         .into_iter()
         .map(|(criterion, alike)| {
             let more = if alike > 1 { format!(", worst of {alike}") } else { String::new() };
-            let share = criterion.share().map_or(String::new(), |share| format!("{share:.2}"));
             let what = format!("{}{more}", name(criterion));
+            let share = criterion.share_in_words();
             [what, criterion.measured.clone(), criterion.limit.clone(), share, criterion.word().into()]
         })
         .collect();

@@ -72,8 +72,9 @@ fn beyond_links(measured: &Measured, limit: f64) -> Option<String> {
 
 /// Which parts can be to blame. Where a part alone is already below the limit, that is said first.
 fn blame(seen: &Observations, measured: &Measured, limit: f64, causes: &mut Vec<String>) -> Vec<Part> {
-    let raw = seen.lowest(Kind::RawRead).filter(|rate| *rate < limit);
-    let copy = seen.copy_to(&measured.of).filter(|rate| *rate < limit);
+    let below = |part: Option<&Measured>| part.map(|part| part.gb_per_s).filter(|rate| *rate < limit);
+    let raw = below(seen.slowest(Kind::RawRead));
+    let copy = below(seen.copy_to(&measured.of));
     let says = |what: &str, rate: f64| format!("{what} alone reach {rate:.2} GB/s");
     match measured.kind {
         Kind::RawRead | Kind::FioRead => vec![Part::Storage],
