@@ -3,6 +3,8 @@
 //! Doctor's checks, ceilings measured here and now, real loads, health over all of it, and a verdict. Everything that
 //! is seen is gathered in [`observations`]; the [`verdict`] and its [`causes`] are worked out from that alone.
 
+/// What several GPUs' links reach at once.
+pub mod at_once;
 /// Why a rate is too low.
 pub mod causes;
 /// Pinned copies, and the link under them.
@@ -39,6 +41,8 @@ mod measure;
 pub mod observations;
 /// The page for a terminal.
 pub mod page;
+/// From one GPU to another.
+mod peers;
 /// What a machine is held to.
 pub mod profile;
 /// Raw reads.

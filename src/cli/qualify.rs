@@ -10,13 +10,17 @@ use crate::cli::words::{parse_duration, parse_gpus, parse_size, parse_tolerance}
 use crate::cli::{EngineChoice, Gpus, Outcome, print};
 use crate::doctor;
 use crate::gpu;
+use crate::gpu::link_facts;
 use crate::load::{Destination, Options};
 use crate::node::block::drives_below;
+use crate::node::gpu_links::GpuLinks;
+use crate::node::nvml::GpuFacts;
 use crate::node::source::Source;
 use crate::os::cancel::Cancel;
+use crate::qualify::at_once::{Group, groups};
 use crate::qualify::criterion::Judged;
 use crate::qualify::estimate::{Estimate, probe};
-use crate::qualify::gpus::qualified;
+use crate::qualify::gpus::{QualifiedGpu, qualified};
 use crate::qualify::limits::gpus_gb_per_s;
 use crate::qualify::profile::{Rule, Setting, SettingDifference};
 use crate::qualify::report::Report;
@@ -144,7 +148,9 @@ fn settings(
     };
     let names: Vec<String> = gpus.iter().map(|gpu| gpu.name.clone()).collect();
     let fio = fio::program();
-    let schedule = Schedule::new(args.duration, &names, fio.is_some())?;
+    let (gpu_links, groups) = between(&source, &gpus, &names);
+    let shared: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
+    let schedule = Schedule::new(args.duration, &names, &shared, fio.is_some())?;
     let free = Free::now(&path, &gpus)?;
     if let Some(size_bytes) = args.size {
         check_space(&path, size_bytes).context("name another --path or a smaller --size")?;
@@ -185,6 +191,8 @@ fn settings(
         options,
         engine: args.engine.engine.name(),
         gpus,
+        gpu_links,
+        groups,
         without_gpus: args.gpus == Some(Gpus::None),
         size_bytes,
         schedule,
@@ -192,6 +200,19 @@ fn settings(
         drives,
     };
     Ok((settings, estimate))
+}
+
+/// What lies between the GPUs, and those that share a root port.
+fn between(source: &Source, gpus: &[QualifiedGpu], names: &[String]) -> (Option<GpuLinks>, Vec<Group>) {
+    if gpus.len() < 2 {
+        return (None, Vec::new());
+    }
+    let facts: Vec<GpuFacts> = gpus.iter().filter_map(|gpu| gpu.facts.clone()).collect();
+    let indices: Vec<Option<u32>> =
+        gpus.iter().map(|gpu| gpu.facts.as_ref().map(|facts| facts.index)).collect();
+    let links = link_facts::links(source, &facts);
+    let groups = groups(&links, names, &indices);
+    (Some(links), groups)
 }
 
 /// Settles where to load to: all GPUs where there are any and nothing else was asked for.

@@ -76,7 +76,7 @@ impl Speeds {
         let gb = bytes as f64 / 1e9;
         match kind {
             // They stop when their time is over.
-            Kind::RawRead | Kind::GpuCopy | Kind::GpuCopyAll => 0.0,
+            Kind::RawRead | Kind::GpuCopy | Kind::GpuCopyShared | Kind::GpuCopyAll | Kind::PeerCopy => 0.0,
             Kind::FioRead => 1.0,
             Kind::StorageGpu | Kind::StorageGpuAll => gb / self.read.min(self.memory),
             Kind::LoadCold => gb / self.read.min(self.memory) + gb / self.verify,
@@ -152,7 +152,7 @@ mod tests {
 
     fn schedule(seconds: u64, gpus: usize) -> Schedule {
         let names: Vec<String> = (0..gpus).map(|i| format!("GPU {i}")).collect();
-        Schedule::new(Duration::from_secs(seconds), &names, false).unwrap()
+        Schedule::new(Duration::from_secs(seconds), &names, &[], false).unwrap()
     }
 
     #[test]

@@ -20,7 +20,9 @@ pub enum Kind {
     RawRead,
     FioRead,
     GpuCopy,
+    GpuCopyShared,
     GpuCopyAll,
+    PeerCopy,
     StorageGpu,
     StorageGpuAll,
     LoadCold,
@@ -33,7 +35,9 @@ impl Kind {
             Kind::RawRead => "raw reads",
             Kind::FioRead => "fio reads",
             Kind::GpuCopy => "pinned host to GPU",
+            Kind::GpuCopyShared => "pinned host to the GPUs below",
             Kind::GpuCopyAll => "pinned host to all GPUs",
+            Kind::PeerCopy => "GPU to GPU",
             Kind::StorageGpu => "storage to GPU",
             Kind::StorageGpuAll => "storage to all GPUs",
             Kind::LoadCold => "cold load",
@@ -47,7 +51,9 @@ impl Kind {
             Kind::RawRead => "raw-read",
             Kind::FioRead => "fio-read",
             Kind::GpuCopy => "gpu-copy",
+            Kind::GpuCopyShared => "gpu-copy-shared",
             Kind::GpuCopyAll => "gpu-copy-all",
+            Kind::PeerCopy => "peer-copy",
             Kind::StorageGpu => "storage-gpu",
             Kind::StorageGpuAll => "storage-gpu-all",
             Kind::LoadCold => "load-cold",
@@ -57,7 +63,16 @@ impl Kind {
 
     /// Whether it takes a GPU.
     pub fn is_gpu(self) -> bool {
-        matches!(self, Kind::GpuCopy | Kind::GpuCopyAll | Kind::StorageGpu | Kind::StorageGpuAll)
+        self != Kind::RawRead && self != Kind::FioRead && !self.is_load()
+    }
+
+    pub fn is_load(self) -> bool {
+        matches!(self, Kind::LoadCold | Kind::LoadWarm)
+    }
+
+    /// Whether it takes more than one.
+    pub fn is_of_many(self) -> bool {
+        matches!(self, Kind::GpuCopyShared | Kind::GpuCopyAll | Kind::PeerCopy | Kind::StorageGpuAll)
     }
 }
 
@@ -198,7 +213,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_files() {
-        for kind in [Kind::RawRead, Kind::GpuCopyAll, Kind::LoadWarm] {
+        for kind in [Kind::RawRead, Kind::GpuCopyAll, Kind::GpuCopyShared, Kind::PeerCopy, Kind::LoadWarm] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
     }

@@ -5,7 +5,9 @@ use serde::Serialize;
 use crate::doctor::check::{Check, Status};
 use crate::doctor::check_id::CheckId;
 use crate::node::block::Drive;
+use crate::node::gpu_links::GpuLinks;
 use crate::node::link_watch::LinkSeen;
+use crate::qualify::at_once::AtOnce;
 use crate::qualify::drives::{DriveWay, Served};
 use crate::qualify::gpus::QualifiedGpu;
 use crate::qualify::measure::{Kind, Measured};
@@ -26,6 +28,12 @@ pub struct Observations {
     pub drive_links: Vec<DriveWay>,
     pub gpus: Vec<String>,
     pub links: Vec<WatchedLink>,
+    /// What lies between the GPUs, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_links: Option<GpuLinks>,
+    /// What they reach at once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub at_once: Vec<AtOnce>,
     /// Loads meant to find the page cache empty, and full.
     #[serde(skip)]
     pub cold: Vec<Record>,

@@ -26,6 +26,9 @@ pub fn text(report: &Report<'_>, results: &Path) -> String {
     table(&mut text, report);
     causes(&mut text, &report.criteria);
     figures(&mut text, report);
+    for at_once in &report.seen.at_once {
+        wrap(&mut text, &at_once.in_words(), 6);
+    }
     for line in health::in_words(report.seen) {
         wrap(&mut text, &line, 6);
     }

@@ -12,6 +12,7 @@ use crate::node::link_watch::LinkSeen;
 use crate::node::nvml::GpuFacts;
 use crate::node::source::Unread;
 use crate::os::cancel::{Cancel, Interrupted};
+use crate::qualify::at_once::AtOnce;
 use crate::qualify::copies;
 use crate::qualify::drives::{read_bytes, served, ways};
 use crate::qualify::fio;
@@ -22,9 +23,10 @@ use crate::qualify::loads;
 use crate::qualify::loads::Loads;
 use crate::qualify::measure::{Kind, Measured, Rounds};
 use crate::qualify::observations::{Failure, Observations, WatchedLink};
+use crate::qualify::peers;
 use crate::qualify::raw;
 use crate::qualify::raw::RawFile;
-use crate::qualify::schedule::{ALL_GPUS, STORAGE, Stage, destination};
+use crate::qualify::schedule::{ALL_GPUS, STORAGE, Stage, destination, pair, pairs};
 use crate::qualify::scratch::ScratchDirectory;
 use crate::qualify::settings::Settings;
 use crate::qualify::throttle;
@@ -53,6 +55,7 @@ impl<'a> Run<'a> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
         let mut seen = Observations::new(&settings.drives, &settings.gpus, notes);
         seen.checks = settings.checks.clone();
+        seen.gpu_links = settings.gpu_links.clone();
         seen.checks.push(throttle::check(&settings.source, &settings.storage));
         Ok(Run {
             settings,
@@ -170,12 +173,45 @@ impl<'a> Run<'a> {
             });
             self.keep(Kind::GpuCopy, &gpu.name, copied, &allowed)?;
         }
-        if gpus.len() > 1 {
-            self.begin(Kind::GpuCopyAll, ALL_GPUS);
-            let facts: Vec<Option<&GpuFacts>> = gpus.iter().map(|gpu| gpu.facts.as_ref()).collect();
-            let allowed = limits::gpus(source, &facts);
-            let copied = copies::together(gpus, schedule.share(Kind::GpuCopyAll), cancel);
-            self.keep(Kind::GpuCopyAll, ALL_GPUS, copied.map(|rounds| (rounds, copies::how())), &allowed)?;
+        if gpus.len() < 2 {
+            return Ok(());
+        }
+        for group in &self.settings.groups {
+            let members: Vec<&QualifiedGpu> = group.members.iter().map(|i| &gpus[*i]).collect();
+            self.copies_together(Kind::GpuCopyShared, &group.name, &members, cancel)?;
+        }
+        let all: Vec<&QualifiedGpu> = gpus.iter().collect();
+        self.copies_together(Kind::GpuCopyAll, ALL_GPUS, &all, cancel)?;
+        self.seen.at_once = AtOnce::of(&self.seen.measured, &self.seen.gpus, &self.settings.groups);
+        self.peer_copies(cancel)
+    }
+
+    fn copies_together(
+        &mut self,
+        kind: Kind,
+        of: &str,
+        gpus: &[&QualifiedGpu],
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let Settings { schedule, source, .. } = self.settings;
+        self.begin(kind, of);
+        let facts: Vec<Option<&GpuFacts>> = gpus.iter().map(|gpu| gpu.facts.as_ref()).collect();
+        let allowed = limits::gpus(source, &facts);
+        let copied = copies::together(gpus, schedule.share(kind), cancel);
+        self.keep(kind, of, copied.map(|rounds| (rounds, copies::how())), &allowed)
+    }
+
+    /// From each GPU to each other one.
+    fn peer_copies(&mut self, cancel: &Cancel) -> Result<()> {
+        let Settings { gpus, gpu_links, schedule, .. } = self.settings;
+        let allowed = Err("what lies between GPUs is not told as a rate".to_string());
+        for (from, to) in pairs(gpus) {
+            let name = pair(&from.name, &to.name);
+            self.begin(Kind::PeerCopy, &name);
+            let index = |gpu: &QualifiedGpu| Some(gpu.facts.as_ref()?.index);
+            let told = index(from).zip(index(to)).and_then(|(a, b)| gpu_links.as_ref()?.pair(a, b));
+            let copied = peers::copies(from, to, told, schedule.share(Kind::PeerCopy), cancel);
+            self.keep(Kind::PeerCopy, &name, copied, &allowed)?;
         }
         Ok(())
     }

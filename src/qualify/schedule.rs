@@ -56,14 +56,20 @@ fn weight(kind: Kind) -> u32 {
         Kind::LoadCold => 4,
         Kind::RawRead | Kind::StorageGpu => 3,
         Kind::FioRead | Kind::StorageGpuAll | Kind::LoadWarm | Kind::GpuCopy => 2,
-        Kind::GpuCopyAll => 1,
+        Kind::PeerCopy => 2,
+        Kind::GpuCopyAll | Kind::GpuCopyShared => 1,
     }
 }
 
 impl Schedule {
-    /// Of these GPUs, by name; `fio`: whether it can be run.
-    pub fn new(duration: Duration, gpus: &[String], fio: bool) -> Result<Schedule, TooShort> {
-        let stages = stages(gpus, fio);
+    /// Of these GPUs, by name; `shared`: those below one root port, where not all are. `fio`: whether it can be run.
+    pub fn new(
+        duration: Duration,
+        gpus: &[String],
+        shared: &[String],
+        fio: bool,
+    ) -> Result<Schedule, TooShort> {
+        let stages = stages(gpus, shared, fio);
         let measurements = stages.iter().filter(|stage| matches!(stage, Stage::Measure(..))).count();
         let needed = MEASUREMENT_MIN.saturating_mul(measurements as u32);
         if duration < needed {
@@ -108,23 +114,38 @@ impl Stage {
 }
 
 /// In the order in which a run takes them.
-fn stages(gpus: &[String], fio: bool) -> Vec<Stage> {
+fn stages(gpus: &[String], shared: &[String], fio: bool) -> Vec<Stage> {
     let mut stages = vec![Stage::LayOut];
     let mut measure = |kind, of: &str| stages.push(Stage::Measure(kind, of.to_string()));
     measure(Kind::RawRead, STORAGE);
     if fio {
         measure(Kind::FioRead, STORAGE);
     }
-    for (one, all) in [(Kind::GpuCopy, Kind::GpuCopyAll), (Kind::StorageGpu, Kind::StorageGpuAll)] {
-        gpus.iter().for_each(|gpu| measure(one, gpu));
-        if gpus.len() > 1 {
-            measure(all, ALL_GPUS);
-        }
+    gpus.iter().for_each(|gpu| measure(Kind::GpuCopy, gpu));
+    shared.iter().for_each(|gpus| measure(Kind::GpuCopyShared, gpus));
+    if gpus.len() > 1 {
+        measure(Kind::GpuCopyAll, ALL_GPUS);
+        pairs(gpus).into_iter().for_each(|(from, to)| measure(Kind::PeerCopy, &pair(from, to)));
+    }
+    gpus.iter().for_each(|gpu| measure(Kind::StorageGpu, gpu));
+    if gpus.len() > 1 {
+        measure(Kind::StorageGpuAll, ALL_GPUS);
     }
     let to = destination(gpus);
     stages.push(Stage::Save);
     stages.extend([Kind::LoadCold, Kind::LoadWarm].map(|kind| Stage::Measure(kind, to.to_string())));
     stages
+}
+
+/// Each pair in both directions.
+pub fn pairs<T>(all: &[T]) -> Vec<(&T, &T)> {
+    let others = |from: &T| all.iter().filter(move |to| !std::ptr::eq(from, *to)).collect::<Vec<_>>();
+    all.iter().flat_map(|from| others(from).into_iter().map(move |to| (from, to))).collect()
+}
+
+/// `GPU 0 to GPU 1`
+pub fn pair(from: &str, to: &str) -> String {
+    format!("{from} to {to}")
 }
 
 pub const STORAGE: &str = "storage";
@@ -150,21 +171,21 @@ mod tests {
     #[test]
     fn shares_add_up_to_the_whole() {
         for (gpus, fio) in [(0, false), (0, true), (1, true), (2, false), (8, true)] {
-            let schedule = Schedule::new(Duration::from_secs(60), &names(gpus), fio).unwrap();
+            let schedule = Schedule::new(Duration::from_secs(60), &names(gpus), &[], fio).unwrap();
             let kinds = schedule.stages().iter().filter_map(Stage::kind);
             let sum_s: f64 = kinds.map(|kind| schedule.share(kind).as_secs_f64()).sum();
             assert!((sum_s - 60.0).abs() < 1e-3, "{gpus} GPUs: {sum_s}");
         }
-        let schedule = Schedule::new(Duration::from_secs(9), &[], false).unwrap();
+        let schedule = Schedule::new(Duration::from_secs(9), &[], &[], false).unwrap();
         assert_eq!(schedule.share(Kind::RawRead), Duration::from_secs(3));
-        let endless = Schedule::new(Duration::MAX, &[], false).unwrap().share(Kind::LoadCold);
+        let endless = Schedule::new(Duration::MAX, &[], &[], false).unwrap().share(Kind::LoadCold);
         assert!(endless > Duration::from_secs(u64::MAX / 3) && endless < Duration::MAX);
     }
 
     #[test]
     fn each_gpu_has_its_stages_and_two_have_those_of_both() {
         let words = |gpus| -> Vec<String> {
-            let schedule = Schedule::new(Duration::from_secs(60), &names(gpus), false).unwrap();
+            let schedule = Schedule::new(Duration::from_secs(60), &names(gpus), &[], false).unwrap();
             schedule.stages().iter().map(Stage::to_string).collect()
         };
         assert_eq!(
@@ -180,18 +201,19 @@ mod tests {
         assert!(words(1).contains(&"pinned host to GPU, GPU 0".to_string()));
         assert!(words(1).iter().all(|words| !words.contains("all GPUs")));
         assert!(words(2).contains(&"storage to all GPUs".to_string()));
-        assert_eq!(words(2).len(), 5 + 2 * 3);
+        assert!(words(2).contains(&"GPU to GPU, GPU 1 to GPU 0".to_string()));
+        assert_eq!((words(2).len(), words(8).len()), (5 + 2 * 3 + 2, 5 + 2 * 9 + 56));
     }
 
     #[test]
     fn what_is_too_short_says_what_it_takes() {
-        let error = Schedule::new(Duration::from_millis(1), &[], false).unwrap_err();
+        let error = Schedule::new(Duration::from_millis(1), &[], &[], false).unwrap_err();
         assert_eq!(error.needed, Duration::from_millis(750));
         assert_eq!(
             error.to_string(),
             "a duration of 0.001 s is too short: 3 measurements need at least 0.75 s"
         );
-        assert!(Schedule::new(error.needed, &[], false).is_ok());
-        assert!(Schedule::new(error.needed, &[], true).is_err(), "fio wants its part, too");
+        assert!(Schedule::new(error.needed, &[], &[], false).is_ok());
+        assert!(Schedule::new(error.needed, &[], &[], true).is_err(), "fio wants its part, too");
     }
 }

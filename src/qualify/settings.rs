@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use crate::doctor::check::Check;
 use crate::load::{Destination, Options};
 use crate::node::block::Drive;
+use crate::node::gpu_links::GpuLinks;
 use crate::node::source::Source;
+use crate::qualify::at_once::Group;
 use crate::qualify::gpus::QualifiedGpu;
 use crate::qualify::schedule::Schedule;
 
@@ -19,6 +21,9 @@ pub struct Settings {
     /// What the loader was asked for, as records name it.
     pub engine: &'static str,
     pub gpus: Vec<QualifiedGpu>,
+    /// What lies between them, where there are several, and those that are measured together since they share a port.
+    pub gpu_links: Option<GpuLinks>,
+    pub groups: Vec<Group>,
     /// GPUs were left out on purpose: no criterion asks for them.
     pub without_gpus: bool,
     pub size_bytes: u64,

@@ -48,14 +48,13 @@ pub fn judge(rule: &Rule, seen: &Observations, without_gpus: bool) -> Vec<Criter
 
 /// All that the rule asks of a GPU, as one row, where there is none.
 fn no_gpu(rule: &Rule, seen: &Observations) -> Option<Criterion> {
-    let is_for_many = |kind: &Kind| matches!(kind, Kind::GpuCopyAll | Kind::StorageGpuAll);
     let kinds: Vec<Kind> = match rule {
         Rule::Profile(profile) => profile.limits.keys().copied().filter(|kind| kind.is_gpu()).collect(),
         Rule::Against(earlier, _) => {
             earlier.measured.iter().filter(|then| takes_gpu(then)).map(|then| then.kind).collect()
         }
     };
-    let kinds = kinds.into_iter().filter(|kind| !is_for_many(kind));
+    let kinds = kinds.into_iter().filter(|kind| !kind.is_of_many());
     let mut asked: Vec<&str> = kinds.map(Kind::words).chain(state::asked_of_gpus(rule)).collect();
     asked.dedup();
     if !seen.gpus.is_empty() || asked.is_empty() {
@@ -86,9 +85,9 @@ fn by_threshold(seen: &Observations, kind: Kind, threshold: &Threshold) -> Vec<C
     if !measured.is_empty() {
         return measured.into_iter().filter_map(|m| against_threshold(seen, m, threshold)).collect();
     }
-    let is_all = matches!(kind, Kind::GpuCopyAll | Kind::StorageGpuAll);
     let told_already = seen.failures.iter().any(|failure| failure.kind == kind);
-    let only_one = is_all && seen.gpus.len() < 2;
+    // No root port may be shared, whatever the number of GPUs.
+    let only_one = kind.is_of_many() && (seen.gpus.len() < 2 || kind == Kind::GpuCopyShared);
     if told_already || only_one || (kind.is_gpu() && seen.gpus.is_empty()) {
         return Vec::new();
     }
