@@ -31,6 +31,8 @@ mod health;
 mod html;
 /// How far a figure may be off.
 mod interval;
+/// How something was judged.
+pub mod judged;
 /// What PCIe links allow.
 pub mod limits;
 /// Loads by the loader.

@@ -4,16 +4,8 @@ use serde::Serialize;
 
 use crate::qualify::digits::apart;
 use crate::qualify::interval::Comparison;
+use crate::qualify::judged::Judged;
 use crate::qualify::measure::links_below;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Judged {
-    Passed,
-    /// What it takes to judge was not there.
-    Unknown,
-    Failed,
-}
 
 /// What a machine is held to in one respect, and how that came out.
 #[derive(Debug, Clone, PartialEq, Serialize)]

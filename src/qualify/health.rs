@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use crate::doctor::check::{Check, Status};
 use crate::doctor::check_id::CheckId;
 use crate::qualify::causes;
-use crate::qualify::criterion::{Criterion, Judged};
+use crate::qualify::criterion::Criterion;
 use crate::qualify::fact::Fact;
+use crate::qualify::judged::Judged;
 use crate::qualify::observations::Observations;
 use crate::qualify::profile::Rule;
 

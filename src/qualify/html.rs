@@ -6,8 +6,8 @@ use crate::doctor::check::Check;
 use crate::node::gpu_links::{LEGEND, LinkedGpu};
 use crate::page::document::{document, list};
 use crate::page::escape::escape;
-use crate::qualify::criterion::Judged;
 use crate::qualify::health;
+use crate::qualify::judged::Judged;
 use crate::qualify::report::Report;
 
 const STYLE: &str = "\

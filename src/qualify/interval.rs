@@ -4,7 +4,7 @@
 //! median lies below the k-th lowest round with a chance that only k and the number of rounds decide. Whoever is judged
 //! passes where the whole interval is above the limit, and fails where it is wholly below; between them nobody can say.
 
-use crate::qualify::criterion::Judged;
+use crate::qualify::judged::Judged;
 
 /// The chance, on either side, that the true median lies beyond the interval.
 const ODDS: f64 = 0.001;

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::qualify::criterion::{Criterion, Judged};
+use crate::qualify::criterion::Criterion;
 use crate::qualify::health;
+use crate::qualify::judged::Judged;
 use crate::qualify::measure::Kind;
 use crate::qualify::report::Report;
 use crate::record::names::{QUALIFY_FILE, QUALIFY_PAGE};

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::qualify::criterion::{Criterion, Judged};
+use crate::qualify::criterion::Criterion;
+use crate::qualify::judged::Judged;
 use crate::qualify::observations::Observations;
 use crate::qualify::profile::Rule;
 use crate::qualify::run::Run;

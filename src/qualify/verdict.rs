@@ -1,9 +1,10 @@
 //! The criteria, one by one, and what they come to.
 
 use crate::qualify::causes;
-use crate::qualify::criterion::{Criterion, Judged};
+use crate::qualify::criterion::Criterion;
 use crate::qualify::digits::apart;
 use crate::qualify::interval::{Comparison, Rate, compare};
+use crate::qualify::judged::Judged;
 use crate::qualify::measure::{Kind, Measured};
 use crate::qualify::observations::Observations;
 use crate::qualify::profile::{Rule, Threshold};
