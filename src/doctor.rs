@@ -9,6 +9,8 @@ mod direct;
 mod examine;
 /// A check, and what of GDS it decides.
 pub mod finding;
+/// The links between GPUs as a table.
+mod gpu_map;
 /// GPUs, drives, buses, memory, limits.
 pub mod hardware;
 /// Counters before and after a run.

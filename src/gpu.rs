@@ -9,6 +9,8 @@ pub mod direct;
 pub mod kernels;
 /// One GPU's link to the host.
 pub mod link;
+/// Facts of the links between all GPUs.
+pub mod link_facts;
 /// Device memory and pinned host memory.
 pub mod memory;
 mod module;

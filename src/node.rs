@@ -13,6 +13,8 @@ pub mod block;
 pub mod cgroup;
 /// Processors.
 pub mod cpu;
+/// What links GPUs to each other.
+pub mod gpu_links;
 /// Counters of GPUs, drives and bridges at one moment.
 pub mod health;
 /// Address translation between devices.

@@ -3,28 +3,38 @@
 //! Doctor's checks, ceilings measured here and now, real loads, health over all of it, and a verdict. Everything that
 //! is seen is gathered in [`observations`]; the [`verdict`] and its [`causes`] are worked out from that alone.
 
+/// What several GPUs' links reach at once.
+pub mod at_once;
 /// Why a rate is too low.
 pub mod causes;
 /// Pinned copies, and the link under them.
 mod copies;
 /// A criterion, judged.
 pub mod criterion;
+/// Numbers with as many digits as it takes.
+mod digits;
 /// Which drives served the reads.
 mod drives;
+/// What a run will take.
+pub mod estimate;
 /// Facts that a machine may tell or not.
 mod fact;
 /// What a run leaves.
 pub mod files;
 /// Reads by fio.
-mod fio;
+pub mod fio;
 /// The GPUs under test.
 pub mod gpus;
 /// Health over the run.
 mod health;
 /// The page for a browser.
 mod html;
+/// How far a figure may be off.
+mod interval;
+/// How something was judged.
+pub mod judged;
 /// What PCIe links allow.
-mod limits;
+pub mod limits;
 /// Loads by the loader.
 mod loads;
 /// Figures and rounds.
@@ -33,6 +43,8 @@ mod measure;
 pub mod observations;
 /// The page for a terminal.
 pub mod page;
+/// From one GPU to another.
+mod peers;
 /// What a machine is held to.
 pub mod profile;
 /// Raw reads.
@@ -43,6 +55,8 @@ pub mod records;
 pub mod report;
 /// One run, step by step.
 pub mod run;
+/// What is measured, in what order, for how long.
+pub mod schedule;
 /// The directory that all is written in.
 pub mod scratch;
 /// What a run measures.

@@ -26,6 +26,9 @@ mod loads;
 mod memory;
 #[path = "gpu/pool.rs"]
 mod pool;
+#[cfg(feature = "cli")]
+#[path = "gpu/qualify.rs"]
+mod qualify;
 #[path = "gpu/rig.rs"]
 mod rig;
 #[path = "cufile/standin.rs"]

@@ -1,6 +1,5 @@
 //! `sllm-gds qualify`: a hardware engineer's acceptance run.
 
-use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -11,19 +10,26 @@ use crate::cli::words::{parse_duration, parse_gpus, parse_size, parse_tolerance}
 use crate::cli::{EngineChoice, Gpus, Outcome, print};
 use crate::doctor;
 use crate::gpu;
+use crate::gpu::link_facts;
 use crate::load::{Destination, Options};
 use crate::node::block::drives_below;
+use crate::node::gpu_links::GpuLinks;
+use crate::node::nvml::GpuFacts;
 use crate::node::source::Source;
 use crate::os::cancel::Cancel;
-use crate::qualify::criterion::Judged;
+use crate::qualify::at_once::{Group, groups};
+use crate::qualify::estimate::{Estimate, probe};
 use crate::qualify::gpus::{QualifiedGpu, qualified};
+use crate::qualify::judged::Judged;
+use crate::qualify::limits::gpus_gb_per_s;
 use crate::qualify::profile::{Rule, Setting, SettingDifference};
 use crate::qualify::report::Report;
 use crate::qualify::run::Run;
+use crate::qualify::schedule::Schedule;
 use crate::qualify::scratch::{NotADirectory, ScratchDirectory};
 use crate::qualify::settings::Settings;
-use crate::qualify::size::{Free, is_enough};
-use crate::qualify::{files, page, records, workload};
+use crate::qualify::size::{Free, shrunk};
+use crate::qualify::{files, fio, page, records};
 use crate::record::names::QUALIFY_FILE;
 use crate::record::{environment, result};
 use crate::write::save::check_space;
@@ -48,12 +54,11 @@ pub struct QualifyArgs {
     /// With --against: how much less than the earlier node is still good
     #[arg(long, default_value = "10%", value_parser = parse_tolerance, value_name = "PERCENT", requires = "against")]
     pub tolerance: f64,
-    /// Measuring time in all, shared out; each measurement is made at least three times, but raw reads, which stop when
-    /// their share of it is over, once
+    /// Measuring time in all, shared out; each measurement is made at least five times, however long that takes
     #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
     pub duration: Duration,
     /// Bytes of the file and of the checkpoint to measure with, one after the other [default: 8GB, at most a quarter
-    /// of the free space and of the memory to load into]
+    /// of the free space and of the memory to load into, and less where ten cold loads would not fit into the time]
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub size: Option<u64>,
     /// Where qualify.json, qualify.html and the records of the loads go
@@ -76,8 +81,9 @@ pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
     }
     environment::read(&args.results)?;
     let mut notes = Vec::new();
-    let settings = settings(args, &mut notes)?;
-    let mut run = Run::new(&settings, notes, &tell_step)?;
+    let (settings, estimate) = settings(args, &scratch, &mut notes, cancel)?;
+    let tell_stage = |stage: &_| print::tell(format_args!("… {}", estimate.stage_in_words(stage)));
+    let mut run = Run::new(&settings, notes, &tell_stage)?;
     let interrupted = run.measure(scratch, cancel)?;
     let is_kept = interrupted && run.has_measured_nothing() && args.results.join(QUALIFY_FILE).exists();
     run.seen.notes.extend(last_notes(args, &run, &rule, is_kept)?);
@@ -95,13 +101,6 @@ pub fn run(args: &QualifyArgs, cancel: &Cancel) -> Result<Outcome> {
         (_, Judged::Failed) => Outcome::No,
         (_, Judged::Unknown) => Outcome::Unknown,
     })
-}
-
-/// Says on a terminal what goes on.
-fn tell_step(step: &str) {
-    if std::io::stderr().is_terminal() {
-        print::tell(format_args!("… {step}"));
-    }
 }
 
 /// What the arguments name; before any work, so that a slip costs none.
@@ -133,8 +132,13 @@ fn scratch(path: &Path) -> Result<ScratchDirectory> {
     Ok(scratch)
 }
 
-/// Opens the GPUs, chooses the size, and has doctor examine path and GPUs.
-fn settings(args: &QualifyArgs, notes: &mut Vec<String>) -> Result<Settings> {
+/// Opens the GPUs, refuses what can't be measured, says what it will take, and has doctor examine path and GPUs.
+fn settings(
+    args: &QualifyArgs,
+    scratch: &ScratchDirectory,
+    notes: &mut Vec<String>,
+    cancel: &Cancel,
+) -> Result<(Settings, Estimate)> {
     let path = args.path.canonicalize().with_context(|| format!("resolve {}", args.path.display()))?;
     let source = Source::live(false);
     let (to, options) = open(args, &path, notes)?;
@@ -142,15 +146,42 @@ fn settings(args: &QualifyArgs, notes: &mut Vec<String>) -> Result<Settings> {
         Destination::Host => Vec::new(),
         Destination::Gpus(gpus, _) => qualified(&source, gpus).context("--gpus")?,
     };
-    let size_bytes = size(args, &path, &gpus)?;
+    let names: Vec<String> = gpus.iter().map(|gpu| gpu.name.clone()).collect();
+    let fio = fio::program();
+    let (gpu_links, groups) = between(&source, &gpus, &names);
+    let shared: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
+    let schedule = Schedule::new(args.duration, &names, &shared, fio.is_some())?;
+    let free = Free::now(&path, &gpus)?;
+    if let Some(size_bytes) = args.size {
+        check_space(&path, size_bytes).context("name another --path or a smaller --size")?;
+    }
+    let size_bytes = free.size(args.size)?;
+    let memory = gpus_gb_per_s(&source, &gpus);
+    let speeds = probe(scratch, &options, memory, cancel)?;
+    let fitting = shrunk(size_bytes, speeds.fitting_bytes(&schedule));
+    let size_bytes = match args.size {
+        None if fitting < size_bytes => {
+            notes.push(format!(
+                "the size is {} MiB, not {}: what fits into a duration of {} s here",
+                fitting >> 20,
+                size_bytes >> 20,
+                args.duration.as_secs_f64()
+            ));
+            fitting
+        }
+        _ => size_bytes,
+    };
+    let estimate = Estimate::new(&schedule, &speeds, size_bytes);
+    notes.iter().for_each(|note| print::tell(format_args!("note: {note}")));
+    print::tell(format_args!("estimate: {}", estimate.in_words()));
     let drives = drives_below(&source, &path);
-    tell_step("checks");
+    print::tell("… checks of the path and the GPUs");
     let uuids: Vec<String> =
         gpus.iter().filter_map(|gpu| gpu.facts.as_ref()).map(|facts| facts.uuid.clone()).collect();
     let name = path.to_str().unwrap_or_default().to_string();
     let examined = doctor::examine(&source, &[name], Some(&uuids))?;
     let of_path = examined.paths.first();
-    Ok(Settings {
+    let settings = Settings {
         storage: of_path.map(|path| path.storage.clone()).unwrap_or_default(),
         gds: of_path.map(|path| path.verdict(examined.has_gpu)).unwrap_or_default(),
         checks: examined.findings.into_iter().map(|finding| finding.check).collect(),
@@ -160,11 +191,28 @@ fn settings(args: &QualifyArgs, notes: &mut Vec<String>) -> Result<Settings> {
         options,
         engine: args.engine.engine.name(),
         gpus,
+        gpu_links,
+        groups,
         without_gpus: args.gpus == Some(Gpus::None),
         size_bytes,
-        duration: args.duration,
+        schedule,
+        fio,
         drives,
-    })
+    };
+    Ok((settings, estimate))
+}
+
+/// What lies between the GPUs, and those that share a root port.
+fn between(source: &Source, gpus: &[QualifiedGpu], names: &[String]) -> (Option<GpuLinks>, Vec<Group>) {
+    if gpus.len() < 2 {
+        return (None, Vec::new());
+    }
+    let facts: Vec<GpuFacts> = gpus.iter().filter_map(|gpu| gpu.facts.clone()).collect();
+    let indices: Vec<Option<u32>> =
+        gpus.iter().map(|gpu| gpu.facts.as_ref().map(|facts| facts.index)).collect();
+    let links = link_facts::links(source, &facts);
+    let groups = groups(&links, names, &indices);
+    (Some(links), groups)
 }
 
 /// Settles where to load to: all GPUs where there are any and nothing else was asked for.
@@ -183,35 +231,6 @@ fn open(args: &QualifyArgs, path: &Path, notes: &mut Vec<String>) -> Result<(Des
     let Ready { to, note, options, .. } = prepare(asked, &args.engine, path)?;
     notes.extend(note);
     Ok((to, options))
-}
-
-/// Bytes to measure with: as asked for, or what fits.
-fn size(args: &QualifyArgs, path: &Path, gpus: &[QualifiedGpu]) -> Result<u64> {
-    let free = Free::now(path, gpus)?;
-    let size = args.size.unwrap_or_else(|| free.default_bytes());
-    if !is_enough(size) {
-        let why = match args.size {
-            Some(size) => format!("--size {size}"),
-            None => format!(
-                "a quarter of what is free ({} bytes at {}, {} of memory)",
-                free.disk_bytes,
-                path.display(),
-                free.memory_bytes
-            ),
-        };
-        bail!(
-            "{why} is too little to measure with: make room, or name at least --size {}MB",
-            workload::least_mib()?
-        );
-    }
-    check_space(path, size).context("name another --path or a smaller --size")?;
-    if size > free.memory_bytes {
-        bail!(
-            "--size {size} does not fit into the memory to load to, which has {} bytes free: name less",
-            free.memory_bytes
-        );
-    }
-    Ok(size)
 }
 
 /// What is to be said of the rule and the files once all is measured. `is_kept`: the earlier run's files stay.

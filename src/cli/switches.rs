@@ -1,7 +1,7 @@
 //! The loader names things, not switches: here an error gets those that its remedy means.
 
 /// What a message calls a setting, and the switch that sets it.
-const SWITCHES: [(&str, &str); 17] = [
+const SWITCHES: [(&str, &str); 19] = [
     ("chunk size", "--chunk-size"),
     ("copy size", "--copy-size"),
     ("ring size", "--ring-size"),
@@ -19,6 +19,8 @@ const SWITCHES: [(&str, &str); 17] = [
     ("name another place", "--storage-path, --name or --to"),
     ("hub token", "--hf-token"),
     ("the model synthetic:", "--model"),
+    ("a duration of ", "--duration"),
+    ("a size of ", "--size"),
 ];
 
 /// The message, and behind it the switches of what it names.

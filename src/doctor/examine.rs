@@ -13,9 +13,11 @@ use crate::doctor::check_id::CheckId;
 use crate::doctor::finding::{Finding, excuse};
 use crate::doctor::report::{PathReport, Report};
 use crate::doctor::{direct, hardware, libcufile, nvidia_fs, storage};
+use crate::gpu::link_facts;
 use crate::load::gds::ways;
 use crate::load::gds::ways::Assessment;
 use crate::node::block::Drive;
+use crate::node::gpu_links::GpuLinks;
 use crate::node::nvidia::Driver;
 use crate::node::nvml;
 use crate::node::nvml::GpuFacts;
@@ -54,7 +56,8 @@ pub fn examine(source: &Source, paths: &[String], gpus: Option<&[String]>) -> Re
     let mut findings = base;
     findings.extend(of_paths);
     findings.extend(software);
-    findings.extend(hardware_checks(source, gpus, drives)?.into_iter().map(Finding::beside));
+    let (hardware, gpu_links) = hardware_checks(source, gpus, drives)?;
+    findings.extend(hardware.into_iter().map(Finding::beside));
     // Two paths may share a file system.
     let mut unique: Vec<Finding> = Vec::new();
     findings.into_iter().for_each(|f| {
@@ -67,7 +70,7 @@ pub fn examine(source: &Source, paths: &[String], gpus: Option<&[String]>) -> Re
         Err(Unread::Missing) => Some(false),
         Err(_) => None,
     };
-    Ok(Report { has_gpu, paths: reports, findings: unique })
+    Ok(Report { has_gpu, paths: reports, findings: unique, gpu_links })
 }
 
 fn of(assessments: Vec<Assessment>) -> Vec<Finding> {
@@ -98,8 +101,12 @@ fn of_path(source: &Source, path: &str) -> (Vec<Finding>, String, Vec<Drive>) {
     (findings, format!("{} on {on}", below.mount.fs_type), below.stack.drives(source))
 }
 
-/// Speed and health: none of it decides whether GDS is possible.
-fn hardware_checks(source: &Source, gpus: Option<&[String]>, mut drives: Vec<Drive>) -> Result<Vec<Check>> {
+/// Speed and health: none of it decides whether GDS is possible. And what lies between GPUs, where there are several.
+fn hardware_checks(
+    source: &Source,
+    gpus: Option<&[String]>,
+    mut drives: Vec<Drive>,
+) -> Result<(Vec<Check>, Option<GpuLinks>)> {
     drives.sort_by(|a, b| a.name.cmp(&b.name));
     drives.dedup();
     let mut checks = Vec::new();
@@ -114,7 +121,8 @@ fn hardware_checks(source: &Source, gpus: Option<&[String]>, mut drives: Vec<Dri
     checks.extend(hardware::checks(source, &gpus));
     checks.extend(hardware::drives(source, &drives));
     checks.extend(hardware::pairs(source, &gpus, &drives));
-    Ok(checks)
+    let links = (gpus.len() > 1).then(|| link_facts::links(source, &gpus));
+    Ok((checks, links))
 }
 
 /// Those of these indices or UUIDs.

@@ -6,7 +6,9 @@ use serde::Serialize;
 
 use crate::doctor::check::{Check, Status};
 use crate::doctor::finding::Finding;
+use crate::doctor::gpu_map;
 use crate::load::gds::ways::{Assessment, Need, Way, Ways, surely_shut};
+use crate::node::gpu_links::GpuLinks;
 
 const COLUMNS: usize = 100;
 /// With the verdict and what is read of each path, a screen.
@@ -83,6 +85,8 @@ pub struct Report {
     pub has_gpu: Option<bool>,
     pub paths: Vec<PathReport>,
     pub findings: Vec<Finding>,
+    /// Where there are several GPUs.
+    pub gpu_links: Option<GpuLinks>,
 }
 
 #[derive(Serialize)]
@@ -91,6 +95,8 @@ struct Json<'a> {
     gds: Answer,
     paths: &'a [PathReport],
     checks: Vec<&'a Check>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu_links: Option<&'a GpuLinks>,
 }
 
 impl Report {
@@ -115,7 +121,8 @@ impl Report {
 
     pub fn json(&self) -> serde_json::Result<String> {
         let checks = self.sorted().into_iter().map(|f| &f.check).collect();
-        let json = Json { verdict: self.verdicts().join("\n"), gds: self.gds(), paths: &self.paths, checks };
+        let (verdict, gpu_links) = (self.verdicts().join("\n"), self.gpu_links.as_ref());
+        let json = Json { verdict, gds: self.gds(), paths: &self.paths, checks, gpu_links };
         serde_json::to_string_pretty(&json)
     }
 
@@ -142,12 +149,14 @@ impl Report {
             wrap(&mut text, "", &format!("{}: {}", path.path, path.storage));
         }
         let sorted = self.sorted();
+        let map = self.gpu_links.as_ref().map(gpu_map::table).unwrap_or_default();
         if all {
             text.push('\n');
             sorted.iter().for_each(|f| text.push_str(&full_block(&f.check)));
         } else {
-            self.one_screen(&mut text, &sorted);
+            self.one_screen(&mut text, &sorted, map.lines().count());
         }
+        text.push_str(&map);
         let count = |status| sorted.iter().filter(|f| f.check.status == status).count();
         let counts = [Status::Fail, Status::Warn, Status::Unknown, Status::Pass].map(count);
         let [fail, warn, unknown, pass] = counts;
@@ -156,8 +165,9 @@ impl Report {
         text
     }
 
-    /// What does not pass, alike ones together, until the screen is full; the rest by name.
-    fn one_screen(&self, text: &mut String, sorted: &[&Finding]) {
+    /// What does not pass, alike ones together, until the screen is full but for the lines that are to follow; the rest by
+    /// name.
+    fn one_screen(&self, text: &mut String, sorted: &[&Finding], follow: usize) {
         let groups = groups(sorted);
         let of = |status| groups.iter().filter(move |g| g[0].check.status == status);
         let (other_way, fails): (Vec<_>, Vec<_>) =
@@ -165,7 +175,7 @@ impl Report {
         let mut left = Vec::new();
         let mut show = |text: &mut String, group: &[&Finding]| {
             let block = short_block(group);
-            let full = text.lines().count() + block.lines().count() + LINES_KEPT > LINES_MAX;
+            let full = text.lines().count() + block.lines().count() + LINES_KEPT + follow > LINES_MAX;
             match full || !left.is_empty() {
                 true => left.push(group[0].check.id.name()),
                 false => text.push_str(&block),

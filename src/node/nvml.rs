@@ -4,6 +4,7 @@ use nvml_wrapper::enum_wrappers::device::{
     Clock, ComputeMode, EccCounter, MemoryError, TemperatureSensor, TemperatureThreshold,
 };
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::struct_wrappers::device::PciInfo;
 use nvml_wrapper::{Device, Nvml};
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +95,43 @@ fn probe() -> Result<Vec<GpuFacts>, Unread> {
         .collect()
 }
 
+/// More than any GPU so far has.
+const NVLINKS_MAX: u32 = 18;
+
+/// A GPU's active NVLinks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NvLinks {
+    pub uuid: String,
+    /// The PCI address at the other end of each: another GPU's, or a switch's. Empty where NVML does not tell it.
+    pub far_ends: Vec<String>,
+}
+
+/// The NVLinks of every GPU. Recorded as the fact `nvlink`.
+pub fn nvlinks(source: &Source) -> Result<Vec<NvLinks>, Unread> {
+    source.fact("nvlink", probe_nvlinks)
+}
+
+fn probe_nvlinks() -> Result<Vec<NvLinks>, Unread> {
+    let nvml = open()?;
+    let count = nvml.device_count().map_err(|e| unread("count GPUs", &e))?;
+    let of = |index: u32| -> Result<NvLinks, NvmlError> {
+        let device = nvml.device_by_index(index)?;
+        // A link that the GPU does not have is an error, which says no more than that.
+        let active = (0..NVLINKS_MAX).map(|link| device.link_wrapper_for(link));
+        let active = active.filter(|link| link.is_active().unwrap_or(false));
+        let far_ends = active.map(|link| link.remote_pci_info().map_or(String::new(), |pci| address(&pci)));
+        Ok(NvLinks { uuid: device.uuid()?, far_ends: far_ends.collect() })
+    };
+    (0..count)
+        .map(|index| of(index).map_err(|e| unread(&format!("ask GPU {index} for NVLinks"), &e)))
+        .collect()
+}
+
+/// As sysfs writes it.
+fn address(pci: &PciInfo) -> String {
+    format!("{:04x}:{:02x}:{:02x}.0", pci.domain, pci.bus, pci.device)
+}
+
 /// Whether [`gpus`] gave this answer because the GPU of this index is lost.
 pub fn is_lost(why: &str, index: u32) -> bool {
     ["open", "identify"].iter().any(|step| why == format!("{step} GPU {index}: {}", NvmlError::GpuLost))
@@ -142,7 +180,7 @@ fn facts(device: &Device, index: u32, driver_version: Option<String>) -> Result<
         index,
         uuid: device.uuid()?,
         name: device.name()?,
-        pci_address: format!("{:04x}:{:02x}:{:02x}.0", pci.domain, pci.bus, pci.device),
+        pci_address: address(&pci),
         driver_version,
         link_generation_now: device.current_pcie_link_gen().ok(),
         link_generation_max: device.max_pcie_link_gen().ok(),

@@ -83,13 +83,13 @@ pub fn alone(
 }
 
 /// All GPUs at once: a round is a batch on each, begun together, and lasts until the slowest is done.
-pub fn together(gpus: &[QualifiedGpu], share: Duration, cancel: &Cancel) -> Result<Rounds> {
+pub fn together(gpus: &[&QualifiedGpu], share: Duration, cancel: &Cancel) -> Result<Rounds> {
     let ready = set_up(gpus)?;
     let mut all: Vec<Copies> = ready;
     repeat(ROUNDS_MIN, share, cancel, || {
         let start = Barrier::new(all.len());
         let elapsed: Vec<Result<f64>> = std::thread::scope(|scope| {
-            let run = |(copies, gpu): (_, &QualifiedGpu)| {
+            let run = |(copies, gpu): (_, &&QualifiedGpu)| {
                 let (copies, start): (&mut Copies, &Barrier) = (copies, &start);
                 let node = gpu.gpu.numa_node;
                 scope.spawn(move || {
@@ -112,12 +112,12 @@ pub fn together(gpus: &[QualifiedGpu], share: Duration, cancel: &Cancel) -> Resu
 }
 
 /// Each GPU's memory, made side by side on threads near it, and its first batch.
-fn set_up(gpus: &[QualifiedGpu]) -> Result<Vec<Copies>> {
+fn set_up(gpus: &[&QualifiedGpu]) -> Result<Vec<Copies>> {
     if gpus.is_empty() {
         bail!("there is no GPU to copy to");
     }
     std::thread::scope(|scope| {
-        let make = |gpu: &QualifiedGpu| {
+        let make = |gpu: &&QualifiedGpu| {
             let gpu = gpu.gpu.clone();
             scope.spawn(move || -> Result<Copies> {
                 let mut copies = Copies::new(&gpu)?;

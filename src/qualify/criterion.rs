@@ -2,16 +2,10 @@
 
 use serde::Serialize;
 
+use crate::qualify::digits::apart;
+use crate::qualify::interval::Comparison;
+use crate::qualify::judged::Judged;
 use crate::qualify::measure::links_below;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Judged {
-    Passed,
-    /// What it takes to judge was not there.
-    Unknown,
-    Failed,
-}
 
 /// What a machine is held to in one respect, and how that came out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -29,6 +23,12 @@ pub struct Criterion {
     /// What the links on its way allow at most, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_gb_per_s: Option<f64>,
+    /// How far the figure is from its limit, and how far both may be off, as shares: where the spread is the larger, nobody
+    /// can say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<f64>,
     pub judged: Judged,
     /// Whether the verdict goes by it. Not so where the machine did not tell enough to judge it, and the rule does not
     /// insist on it.
@@ -49,6 +49,8 @@ impl Criterion {
             measured_gb_per_s: None,
             limit_gb_per_s: None,
             allowed_gb_per_s: None,
+            margin: None,
+            spread: None,
             judged,
             decides: true,
             causes: Vec::new(),
@@ -70,14 +72,30 @@ impl Criterion {
         self
     }
 
+    pub fn compared(mut self, comparison: Comparison) -> Criterion {
+        (self.margin, self.spread) = (Some(comparison.margin), Some(comparison.spread));
+        self
+    }
+
     /// Measured over limit.
     pub fn share(&self) -> Option<f64> {
         Some(self.measured_gb_per_s? / self.limit_gb_per_s?)
     }
 
+    /// The same with enough digits that what misses its limit does not read as meeting it. Empty where there is none.
+    pub fn share_in_words(&self) -> String {
+        self.share().map_or(String::new(), |share| apart(share, 1.0).0)
+    }
+
+    /// Whether it was compared, and nobody can say on which side of its limit it is.
+    pub fn is_noisy(&self) -> bool {
+        self.judged == Judged::Unknown && self.spread.is_some()
+    }
+
     /// How it came out. What could not be judged and decides is told from what is only shown.
     pub fn word(&self) -> &'static str {
         match (self.judged, self.decides) {
+            _ if self.is_noisy() => "not judged: too noisy",
             (Judged::Passed, _) => "ok",
             (Judged::Failed, _) => "FAILED",
             (Judged::Unknown, true) => "can't be judged",

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::os::cancel::{Cancel, Interrupted};
-use crate::qualify::measure::Rounds;
+use crate::qualify::measure::{ROUNDS_MIN, Rounds, repeat};
 use crate::qualify::raw::RawFile;
 
 /// As it lies at the top of the source tree: `fio fio-config.ini` works as it is.
@@ -32,14 +32,17 @@ fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
-/// Runs fio over the file for that time (whole seconds, at least one), and says how in words.
+/// Runs fio over the file a few times, each for its part of that time (whole seconds, at least one), and says how in words.
 pub fn read(program: &Path, file: &RawFile, share: Duration, cancel: &Cancel) -> Result<(Rounds, String)> {
-    let runtime_s = share.as_secs().max(1);
+    let runtime_s = (share / ROUNDS_MIN as u32).as_secs().max(1);
     let job = job_file(file, runtime_s)?;
-    let text = run(program, &file.checkpoint, &job, runtime_s, cancel)?;
-    let (version, bytes, elapsed_s) = parse(&text)?;
-    let mut rounds = Rounds::default();
-    rounds.add(bytes, elapsed_s);
+    let mut version = String::new();
+    let rounds = repeat(ROUNDS_MIN, Duration::ZERO, cancel, || {
+        let text = run(program, &file.checkpoint, &job, runtime_s, cancel)?;
+        let (said, bytes, elapsed_s) = parse(&text)?;
+        version = said;
+        Ok((bytes, elapsed_s))
+    })?;
     Ok((rounds, format!("{version}, fio-config.ini: libaio, 4 jobs, 16 reads of 1 MiB each")))
 }
 

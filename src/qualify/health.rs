@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use crate::doctor::check::{Check, Status};
 use crate::doctor::check_id::CheckId;
 use crate::qualify::causes;
-use crate::qualify::criterion::{Criterion, Judged};
+use crate::qualify::criterion::Criterion;
 use crate::qualify::fact::Fact;
+use crate::qualify::judged::Judged;
 use crate::qualify::observations::Observations;
 use crate::qualify::profile::Rule;
 
@@ -76,7 +77,7 @@ const KINDS: [Kind; 6] = [
 /// One criterion for each kind that can be asked for here, and one for whatever else went wrong.
 pub fn judge(rule: &Rule, seen: &Observations) -> Vec<Criterion> {
     let mut rows: Vec<Criterion> =
-        KINDS.iter().filter(|kind| applies(kind, rule, seen)).map(|kind| row(kind, rule, seen)).collect();
+        KINDS.iter().filter(|kind| applies(kind, seen)).map(|kind| row(kind, rule, seen)).collect();
     let known = |check: &&Check| KINDS.iter().any(|kind| kind.checks.contains(&check.id));
     let others = seen.health.iter().filter(|check| !known(check) && fails(rule, check));
     rows.extend(others.map(|check| {
@@ -87,9 +88,15 @@ pub fn judge(rule: &Rule, seen: &Observations) -> Vec<Criterion> {
     rows
 }
 
-/// A run without GPUs asks nothing of them, unless the profile does.
-fn applies(kind: &Kind, rule: &Rule, seen: &Observations) -> bool {
-    kind.of != Of::Gpus || !seen.gpus.is_empty() || rule.must_be_told(kind.fact)
+/// What the profile asks of GPUs where there is none has a row elsewhere.
+fn applies(kind: &Kind, seen: &Observations) -> bool {
+    kind.of != Of::Gpus || !seen.gpus.is_empty()
+}
+
+/// What the profile insists on being told of GPUs' health.
+pub fn asked_of_gpus(rule: &Rule) -> impl Iterator<Item = &'static str> {
+    let is_asked = |kind: &&Kind| kind.of == Of::Gpus && rule.must_be_told(kind.fact);
+    KINDS.iter().filter(is_asked).map(|kind| kind.what)
 }
 
 fn fails(rule: &Rule, check: &Check) -> bool {
@@ -175,7 +182,7 @@ pub fn in_words(seen: &Observations) -> Vec<String> {
         .filter(|check| matches!(check.status, Status::Fail | Status::Warn))
         .map(|check| format!("{}: {}", check.subject, check.value))
         .collect();
-    let kinds = || KINDS.iter().filter(|kind| kind.of != Of::Gpus || !seen.gpus.is_empty());
+    let kinds = || KINDS.iter().filter(|kind| applies(kind, seen));
     let of: Vec<(&str, Told<'_>)> = kinds().map(|kind| (kind.what, Told::of(kind, seen))).collect();
     let told: Vec<&str> =
         of.iter().filter(|(_, told)| !told.checks.is_empty()).map(|(what, _)| *what).collect();
@@ -268,8 +275,8 @@ mod tests {
         assert!(in_words(&seen)[0].ends_with("not judged: nothing was told"));
         seen.gpus.clear();
         assert!(judge(&rule(""), &seen).iter().all(|row| row.id != "health-ecc"), "no GPU, no question");
-        let wanted = judge(&rule("health.must_be_told = ['ecc']"), &seen);
-        assert!(by_id(&wanted, "health-ecc").causes[0].contains("no GPU under test"));
+        let wanted: Vec<&str> = asked_of_gpus(&rule("health.must_be_told = ['ecc', 'smart']")).collect();
+        assert_eq!(wanted, ["ECC counters"], "in the row that GPUs have then");
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use crate::doctor::check::Check;
+use crate::node::gpu_links::{LEGEND, LinkedGpu};
 use crate::page::document::{document, list};
 use crate::page::escape::escape;
-use crate::qualify::criterion::Judged;
 use crate::qualify::health;
+use crate::qualify::judged::Judged;
 use crate::qualify::report::Report;
 
 const STYLE: &str = "\
@@ -59,7 +60,7 @@ fn criteria(html: &mut String, report: &Report<'_>) {
     let columns = ["criterion", "verdict", "of", "measured >", "limit", "share >"];
     heading(html, "Criteria", &columns);
     for criterion in &report.criteria {
-        let share = criterion.share().map_or(String::new(), |share| format!("{share:.2}"));
+        let share = criterion.share_in_words();
         let told = if criterion.causes.is_empty() { "" } else { " class=\"told\"" };
         let judged = format!("w {}", class(criterion.judged));
         let cells = [
@@ -109,6 +110,35 @@ fn measured(html: &mut String, report: &Report<'_>) {
     if !served.is_empty() {
         titled_list(html, "Which drives served the raw reads", &served);
     }
+    gpu_links(html, report);
+}
+
+/// What lies between the GPUs, and what they reach at once.
+fn gpu_links(html: &mut String, report: &Report<'_>) {
+    let Some(links) = &report.seen.gpu_links else { return };
+    let columns = ["from", "to", "link", "peer access", "NVLinks >"];
+    heading(html, "Between GPUs", &columns);
+    let told = |access: Option<bool>| access.map_or("not told", |access| if access { "yes" } else { "no" });
+    for pair in &links.pairs {
+        let nvlinks = pair.nvlinks.map_or("not told".to_string(), |links| links.to_string());
+        let (from, to) = (format!("GPU {}", pair.from), format!("GPU {}", pair.to));
+        let cells = [
+            ("w", from.as_str()),
+            ("w", &to),
+            ("w", &pair.short()),
+            ("w", told(pair.peer_access)),
+            ("n", &nvlinks),
+        ];
+        row(html, "", &columns, &cells);
+    }
+    html.push_str("</table></div>\n");
+    let mut lines = vec![LEGEND.to_string()];
+    let root_port = |gpu: &LinkedGpu| {
+        format!("GPU {}: root port {}", gpu.index, gpu.root_port.as_deref().unwrap_or("not told"))
+    };
+    lines.extend(links.gpus.iter().map(root_port));
+    lines.extend(report.seen.at_once.iter().map(|at_once| at_once.in_words()));
+    html.push_str(&list(&lines));
 }
 
 fn loads(html: &mut String, report: &Report<'_>) {

@@ -12,6 +12,7 @@ use crate::node::pci::{Place, Rate};
 use crate::node::source::Source;
 use crate::node::virtualization::is_virtual;
 use crate::qualify::drives;
+use crate::qualify::gpus::QualifiedGpu;
 
 /// The share of a link that payload can take: packets of 256 bytes come with 26 of headers and their acknowledgement.
 /// A pinned copy was measured at 0.98 of what this gives for generation 5, width 16.
@@ -81,6 +82,14 @@ pub fn gpu(source: &Source, gpu: Option<&GpuFacts>) -> Allowed {
 pub fn gpus(source: &Source, gpus: &[Option<&GpuFacts>]) -> Allowed {
     let ways = gpus.iter().map(|gpu| gpu_way(source, *gpu)).collect::<Result<Vec<_>, _>>()?;
     Ok(together(&ways))
+}
+
+/// What may be expected of all of them at once, in GB/s; `None` without GPUs. Where no link is told, a usual one.
+pub fn gpus_gb_per_s(source: &Source, all: &[QualifiedGpu]) -> Option<f64> {
+    const USUAL: f64 = 12.0;
+    let facts: Vec<Option<&GpuFacts>> = all.iter().map(|gpu| gpu.facts.as_ref()).collect();
+    let allowed = gpus(source, &facts).map_or(USUAL, |limit| limit.gb_per_s);
+    (!all.is_empty()).then_some(allowed)
 }
 
 /// A GPU's own link as NVML gives it (what GPU and slot can both do), then the links above.

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::os::cancel::{Cancel, Interrupted};
+use crate::qualify::interval::{Interval, Rate};
 use crate::qualify::limits::Allowed;
 use crate::record::result::COLD_RESIDENT_MAX;
 
@@ -19,7 +20,9 @@ pub enum Kind {
     RawRead,
     FioRead,
     GpuCopy,
+    GpuCopyShared,
     GpuCopyAll,
+    PeerCopy,
     StorageGpu,
     StorageGpuAll,
     LoadCold,
@@ -32,7 +35,9 @@ impl Kind {
             Kind::RawRead => "raw reads",
             Kind::FioRead => "fio reads",
             Kind::GpuCopy => "pinned host to GPU",
+            Kind::GpuCopyShared => "pinned host to the GPUs below",
             Kind::GpuCopyAll => "pinned host to all GPUs",
+            Kind::PeerCopy => "GPU to GPU",
             Kind::StorageGpu => "storage to GPU",
             Kind::StorageGpuAll => "storage to all GPUs",
             Kind::LoadCold => "cold load",
@@ -46,7 +51,9 @@ impl Kind {
             Kind::RawRead => "raw-read",
             Kind::FioRead => "fio-read",
             Kind::GpuCopy => "gpu-copy",
+            Kind::GpuCopyShared => "gpu-copy-shared",
             Kind::GpuCopyAll => "gpu-copy-all",
+            Kind::PeerCopy => "peer-copy",
             Kind::StorageGpu => "storage-gpu",
             Kind::StorageGpuAll => "storage-gpu-all",
             Kind::LoadCold => "load-cold",
@@ -56,7 +63,16 @@ impl Kind {
 
     /// Whether it takes a GPU.
     pub fn is_gpu(self) -> bool {
-        matches!(self, Kind::GpuCopy | Kind::GpuCopyAll | Kind::StorageGpu | Kind::StorageGpuAll)
+        self != Kind::RawRead && self != Kind::FioRead && !self.is_load()
+    }
+
+    pub fn is_load(self) -> bool {
+        matches!(self, Kind::LoadCold | Kind::LoadWarm)
+    }
+
+    /// Whether it takes more than one.
+    pub fn is_of_many(self) -> bool {
+        matches!(self, Kind::GpuCopyShared | Kind::GpuCopyAll | Kind::PeerCopy | Kind::StorageGpuAll)
     }
 }
 
@@ -102,6 +118,17 @@ impl Measured {
             not_cold: rounds.not_cold,
         }
     }
+
+    /// Its median, and how far that may be off.
+    pub fn rate(&self) -> Rate {
+        Rate { gb_per_s: self.gb_per_s, interval: Interval::of(&self.rounds_gb_per_s) }
+    }
+
+    /// Seconds of a round, as far as is known.
+    pub fn round_s(&self) -> Option<f64> {
+        let rounds = self.rounds_gb_per_s.len();
+        (rounds > 0).then(|| self.elapsed_s / rounds as f64)
+    }
 }
 
 /// What repeated rounds came to.
@@ -144,9 +171,10 @@ pub fn links_below(limit: f64, allowed_gb_per_s: Option<f64>) -> Option<f64> {
     allowed_gb_per_s.filter(|allowed| limit > *allowed)
 }
 
-/// The least number of rounds, however short the time: a median of fewer says little. Raw reads are the exception: one
-/// stops when its time is over, and further ones would be cut to almost nothing.
-pub const ROUNDS_MIN: usize = 3;
+/// The least number of rounds, however short the time: fewer tell next to nothing of how far they spread.
+pub const ROUNDS_MIN: usize = 5;
+/// So many should fit into the time: from there on the spread is told by the rounds alone.
+pub const ROUNDS_WANTED: usize = 10;
 
 /// Runs `round` (bytes moved, seconds) `least` times, then again while another is likely to end in time.
 pub fn repeat(
@@ -179,41 +207,13 @@ pub fn median(values: &[f64]) -> f64 {
     crate::record::median::median(values).unwrap_or(0.0)
 }
 
-/// The time of a run, shared out by weight.
-pub struct Budget {
-    total: Duration,
-    weights: u32,
-}
-
-/// How much of the time each gets; of those for single GPUs, each GPU its part.
-pub fn weight(kind: Kind) -> u32 {
-    match kind {
-        Kind::LoadCold => 4,
-        Kind::RawRead | Kind::StorageGpu => 3,
-        Kind::FioRead | Kind::StorageGpuAll | Kind::LoadWarm | Kind::GpuCopy => 2,
-        Kind::GpuCopyAll => 1,
-    }
-}
-
-impl Budget {
-    pub fn new(total: Duration, kinds: &[Kind]) -> Budget {
-        Budget { total, weights: kinds.iter().map(|kind| weight(*kind)).sum::<u32>().max(1) }
-    }
-
-    pub fn share(&self, kind: Kind) -> Duration {
-        // By seconds: a total of up to u64::MAX seconds must not overflow when multiplied.
-        let share_s = self.total.as_secs_f64() * f64::from(weight(kind)) / f64::from(self.weights);
-        Duration::try_from_secs_f64(share_s).unwrap_or(self.total)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_are_those_of_files() {
-        for kind in [Kind::RawRead, Kind::GpuCopyAll, Kind::LoadWarm] {
+        for kind in [Kind::RawRead, Kind::GpuCopyAll, Kind::GpuCopyShared, Kind::PeerCopy, Kind::LoadWarm] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
     }
@@ -244,15 +244,5 @@ mod tests {
         cancel.set();
         let stopped = repeat(1, Duration::ZERO, &cancel, || Ok((1, 1.0))).unwrap_err();
         assert!(stopped.is::<Interrupted>());
-    }
-
-    #[test]
-    fn shares_add_up_to_the_whole() {
-        let kinds = [Kind::RawRead, Kind::LoadCold, Kind::LoadWarm];
-        let budget = Budget::new(Duration::from_secs(9), &kinds);
-        assert_eq!(budget.share(Kind::RawRead), Duration::from_secs(3));
-        assert_eq!(kinds.iter().map(|kind| budget.share(*kind)).sum::<Duration>(), Duration::from_secs(9));
-        let endless = Budget::new(Duration::MAX, &kinds).share(Kind::LoadCold);
-        assert!(endless > Duration::from_secs(u64::MAX / 3) && endless < Duration::MAX);
     }
 }

@@ -5,7 +5,9 @@ use serde::Serialize;
 use crate::doctor::check::{Check, Status};
 use crate::doctor::check_id::CheckId;
 use crate::node::block::Drive;
+use crate::node::gpu_links::GpuLinks;
 use crate::node::link_watch::LinkSeen;
+use crate::qualify::at_once::AtOnce;
 use crate::qualify::drives::{DriveWay, Served};
 use crate::qualify::gpus::QualifiedGpu;
 use crate::qualify::measure::{Kind, Measured};
@@ -26,6 +28,12 @@ pub struct Observations {
     pub drive_links: Vec<DriveWay>,
     pub gpus: Vec<String>,
     pub links: Vec<WatchedLink>,
+    /// What lies between the GPUs, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_links: Option<GpuLinks>,
+    /// What they reach at once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub at_once: Vec<AtOnce>,
     /// Loads meant to find the page cache empty, and full.
     #[serde(skip)]
     pub cold: Vec<Record>,
@@ -85,20 +93,20 @@ impl Observations {
         self.measured.iter().filter(move |measured| measured.kind == kind)
     }
 
-    /// The lowest of a kind.
-    pub fn lowest(&self, kind: Kind) -> Option<f64> {
-        self.of(kind).map(|measured| measured.gb_per_s).min_by(f64::total_cmp)
+    /// The slowest of a kind.
+    pub fn slowest(&self, kind: Kind) -> Option<&Measured> {
+        self.of(kind).min_by(|a, b| a.gb_per_s.total_cmp(&b.gb_per_s))
     }
 
     /// The copy to this GPU, or, of several at once, to all of them.
-    pub fn copy_to(&self, of: &str) -> Option<f64> {
+    pub fn copy_to(&self, of: &str) -> Option<&Measured> {
         if let Some(one) = self.of(Kind::GpuCopy).find(|measured| measured.of == of) {
-            return Some(one.gb_per_s);
+            return Some(one);
         }
         match self.gpus.len() {
             0 => None,
-            1 => self.lowest(Kind::GpuCopy),
-            _ => self.lowest(Kind::GpuCopyAll),
+            1 => self.slowest(Kind::GpuCopy),
+            _ => self.slowest(Kind::GpuCopyAll),
         }
     }
 
@@ -132,7 +140,9 @@ pub mod sample {
 
     pub fn measured(kind: Kind, of: &str, gb_per_s: f64, allowed: Option<f64>) -> Measured {
         let mut rounds = Rounds::default();
-        rounds.add((gb_per_s * 1e9) as u64, 1.0);
+        for _ in 0..10 {
+            rounds.add((gb_per_s * 1e9) as u64, 1.0);
+        }
         let mut measured = Measured::new(kind, of, rounds, "how".into(), &Err("not told".into()));
         measured.allowed_gb_per_s = allowed;
         measured
@@ -215,6 +225,17 @@ pub mod sample {
     pub fn set(seen: &mut Observations, kind: Kind, gb_per_s: f64) {
         for measured in seen.measured.iter_mut().filter(|measured| measured.kind == kind) {
             measured.gb_per_s = gb_per_s;
+            measured.rounds_gb_per_s.fill(gb_per_s);
+        }
+    }
+
+    /// Makes the rounds of a kind spread by this share around its figure.
+    pub fn spread(seen: &mut Observations, kind: Kind, share: f64) {
+        for measured in seen.measured.iter_mut().filter(|measured| measured.kind == kind) {
+            let middle = measured.gb_per_s;
+            for (i, round) in measured.rounds_gb_per_s.iter_mut().enumerate() {
+                *round = middle * (1.0 + share * [-1.0, 0.0, 0.0, 0.0, 1.0][i % 5]);
+            }
         }
     }
 

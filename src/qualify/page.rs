@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::qualify::criterion::{Criterion, Judged};
+use crate::qualify::criterion::Criterion;
 use crate::qualify::health;
+use crate::qualify::judged::Judged;
 use crate::qualify::measure::Kind;
 use crate::qualify::report::Report;
 use crate::record::names::{QUALIFY_FILE, QUALIFY_PAGE};
@@ -26,6 +27,9 @@ pub fn text(report: &Report<'_>, results: &Path) -> String {
     table(&mut text, report);
     causes(&mut text, &report.criteria);
     figures(&mut text, report);
+    for at_once in &report.seen.at_once {
+        wrap(&mut text, &at_once.in_words(), 6);
+    }
     for line in health::in_words(report.seen) {
         wrap(&mut text, &line, 6);
     }
@@ -48,8 +52,8 @@ fn table(text: &mut String, report: &Report<'_>) {
         .into_iter()
         .map(|(criterion, alike)| {
             let more = if alike > 1 { format!(", worst of {alike}") } else { String::new() };
-            let share = criterion.share().map_or(String::new(), |share| format!("{share:.2}"));
             let what = format!("{}{more}", name(criterion));
+            let share = criterion.share_in_words();
             [what, criterion.measured.clone(), criterion.limit.clone(), share, criterion.word().into()]
         })
         .collect();

@@ -20,16 +20,18 @@ use crate::os::memory::HostBuffer;
 use crate::os::progress::Progress;
 use crate::os::residency;
 use crate::os::sys;
-use crate::qualify::measure::{Rounds, not_cold, repeat};
+use crate::qualify::measure::{ROUNDS_MIN, ROUNDS_WANTED, Rounds, not_cold, repeat};
 use crate::write::save::{Layout, save};
 
 /// Tensors of the file: enough to share out to many GPUs evenly.
 const TENSORS: u64 = 64;
 const TENSOR_ALIGN_BYTES: u64 = 1 << 20;
+/// The least that the file can have.
+pub const FILE_BYTES_MIN: u64 = TENSORS * TENSOR_ALIGN_BYTES;
 
 /// The largest size of up to `bytes` that the file can have, 0 where there is none.
 pub fn file_bytes(bytes: u64) -> u64 {
-    bytes - bytes % (TENSORS * TENSOR_ALIGN_BYTES)
+    bytes - bytes % FILE_BYTES_MIN
 }
 
 /// A file of random bytes, and the checkpoint that it is the only partition of.
@@ -70,7 +72,7 @@ impl TensorSource for Random {
     }
 }
 
-/// Rounds of the whole file, and how it was read.
+/// Rounds of the whole file, or of as much as comes in a part of the time, and how it was read.
 pub fn read(
     file: &RawFile,
     threads: usize,
@@ -85,9 +87,10 @@ pub fn read(
         Err(e) => return Err(e).with_context(at),
     };
     let buffers = (0..threads).map(|_| HostBuffer::new(chunk_bytes)).collect::<Result<Vec<_>, _>>()?;
-    let mut pass = Pass { file, handle: &handle, buffers, until: Instant::now().checked_add(share), cancel };
+    let longest = share / ROUNDS_WANTED as u32;
+    let mut pass = Pass { file, handle: &handle, buffers, position: 0, longest, cancel };
     let mut resident = Vec::new();
-    let mut rounds = repeat(1, share, cancel, || {
+    let mut rounds = repeat(ROUNDS_MIN, share, cancel, || {
         handle.sync_all().and_then(|()| residency::evict(&handle)).context("empty the page cache")?;
         resident
             .push(residency::resident_bytes(&handle, 0, file.bytes).map(|n| n as f64 / file.bytes as f64));
@@ -104,35 +107,44 @@ struct Pass<'a> {
     file: &'a RawFile,
     handle: &'a File,
     buffers: Vec<HostBuffer>,
-    /// A pass under way stops then: on a slow drive a whole one would take too long.
-    /// `None`: so late that no clock tells it.
-    until: Option<Instant>,
+    /// The chunk of the file that comes next: where the pass before stopped.
+    position: u64,
+    /// A pass stops then: on a slow drive a whole one would take too long.
+    longest: Duration,
     cancel: &'a Cancel,
 }
 
 impl Pass<'_> {
-    /// Reads the file once; says how many bytes it came to, and the seconds.
+    /// Reads the file once, or as much as comes; says how many bytes those were, and the seconds.
     fn run(&mut self) -> Result<(u64, f64)> {
         let (next, done, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
         let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
-        let (file, handle, until, cancel) = (self.file, self.handle, self.until, self.cancel);
+        let (file, handle, cancel) = (self.file, self.handle, self.cancel);
+        let chunk_bytes = self.buffers.first().map_or(1, |buffer| buffer.as_slice().len() as u64);
+        let (chunks, first) = (file.bytes.div_ceil(chunk_bytes), self.position);
         let started = Instant::now();
+        // `None`: so late that no clock tells it.
+        let until = started.checked_add(self.longest);
         std::thread::scope(|scope| {
             for buffer in &mut self.buffers {
                 let (next, done, stop, failure) = (&next, &done, &stop, &failure);
                 let mut work = move || -> Result<()> {
                     let buffer = buffer.as_mut_slice();
                     loop {
-                        let offset = next.fetch_add(buffer.len() as u64, Ordering::Relaxed);
                         let late = done.load(Ordering::Relaxed) > 0
                             && until.is_some_and(|until| Instant::now() >= until);
-                        if offset >= file.bytes || late || stop.load(Ordering::Relaxed) {
+                        if late || stop.load(Ordering::Relaxed) {
+                            return Ok(());
+                        }
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= chunks {
                             return Ok(());
                         }
                         if cancel.is_set() {
                             bail!(Interrupted);
                         }
-                        let bytes = (file.bytes - offset).min(buffer.len() as u64);
+                        let offset = (first + number) % chunks * chunk_bytes;
+                        let bytes = (file.bytes - offset).min(chunk_bytes);
                         read_whole(handle, &mut buffer[..bytes as usize], offset)
                             .with_context(|| format!("read at {offset} of {}", file.path.display()))?;
                         done.fetch_add(bytes, Ordering::Relaxed);
@@ -147,6 +159,7 @@ impl Pass<'_> {
             }
         });
         let elapsed_s = started.elapsed().as_secs_f64();
+        self.position = (first + next.into_inner().min(chunks)) % chunks;
         match failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
             Some(error) => Err(error),
             None => Ok((done.into_inner(), elapsed_s)),
@@ -182,10 +195,17 @@ mod tests {
         assert_eq!(file.path.metadata().unwrap().len(), 64 << 20);
         let checkpoint = Checkpoint::read(&file.checkpoint).unwrap();
         assert_eq!((checkpoint.files.len(), checkpoint.tensor_bytes()), (1, 64 << 20));
-        // No time left: one chunk a thread at most, and no pass again.
+        // No time left: one chunk a thread at most, and no more passes than it takes.
         let (rounds, how) = read(&file, 3, 5 << 20, Duration::ZERO, &cancel).unwrap();
-        assert_eq!(rounds.gb_per_s.len(), 1);
-        assert!(rounds.bytes >= 5 << 20 && rounds.bytes < file.bytes, "{} {how}", rounds.bytes);
+        assert_eq!(rounds.gb_per_s.len(), ROUNDS_MIN);
+        let chunks = rounds.bytes.div_ceil(5 << 20) as usize;
+        assert!((ROUNDS_MIN..=3 * ROUNDS_MIN).contains(&chunks), "{chunks} {how}");
+        // All the time there is: each pass is the whole file, wherever it begins.
+        let handle = File::open(&file.path).unwrap();
+        let buffers = vec![HostBuffer::new(5 << 20).unwrap(), HostBuffer::new(5 << 20).unwrap()];
+        let longest = Duration::MAX;
+        let mut pass = Pass { file: &file, handle: &handle, buffers, position: 7, longest, cancel: &cancel };
+        assert_eq!((pass.run().unwrap().0, pass.position), (64 << 20, 7));
         cancel.set();
         assert!(read(&file, 3, 5 << 20, Duration::ZERO, &cancel).err().unwrap().is::<Interrupted>());
     }

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::qualify::criterion::{Criterion, Judged};
+use crate::qualify::criterion::Criterion;
+use crate::qualify::judged::Judged;
 use crate::qualify::observations::Observations;
 use crate::qualify::profile::Rule;
 use crate::qualify::run::Run;
@@ -32,6 +33,8 @@ pub struct Report<'a> {
     pub raw_file_bytes: u64,
     pub checkpoint_bytes: u64,
     pub duration_s: f64,
+    /// What all of it took.
+    pub elapsed_s: f64,
     pub started_at_s: f64,
     pub run_id: &'a str,
     pub criteria: Vec<Criterion>,
@@ -79,7 +82,8 @@ impl<'a> Report<'a> {
             size_bytes: settings.size_bytes,
             raw_file_bytes: run.raw_file_bytes,
             checkpoint_bytes: run.checkpoint_bytes,
-            duration_s: settings.duration.as_secs_f64(),
+            duration_s: settings.schedule.duration.as_secs_f64(),
+            elapsed_s: run.elapsed_s,
             started_at_s: run.started_at_s,
             run_id: &run.run_id,
             criteria,
@@ -104,14 +108,20 @@ impl<'a> Report<'a> {
     }
 }
 
-/// The verdict in a sentence: how many criteria, and the foremost of those that decide.
+/// The verdict in a sentence: how many of the criteria that are shown, and the foremost of those that decide.
 fn why(criteria: &[Criterion], interrupted: bool) -> String {
     let of = |judged| criteria.iter().filter(move |c| c.judged == judged && c.decides);
+    let shown = criteria.len();
     let mut untold: Vec<&str> = criteria.iter().filter(|c| !c.decides).map(|c| c.what).collect();
+    let more = match untold.len() {
+        0 => String::new(),
+        count => format!(" (of {count} more nothing was told)"),
+    };
+    let met = shown - untold.len();
     untold.dedup();
     let (failed, unknown) = (of(Judged::Failed).count(), of(Judged::Unknown).count());
     if interrupted {
-        return format!("{} criteria could be judged so far, {failed} failed", criteria.len());
+        return format!("{shown} criteria could be judged so far, {failed} failed");
     }
     let foremost = |judged| {
         of(judged).find(|c| c.is_beyond_links()).or_else(|| of(judged).next()).map_or(
@@ -122,16 +132,13 @@ fn why(criteria: &[Criterion], interrupted: bool) -> String {
             },
         )
     };
-    let deciding = criteria.iter().filter(|c| c.decides).count();
     match (failed, unknown) {
-        (0, 0) if untold.is_empty() => format!("all {deciding} criteria are met"),
-        (0, 0) => {
-            format!("all {deciding} criteria that could be judged are met; not told: {}", untold.join(", "))
-        }
+        (0, 0) if untold.is_empty() => format!("all {shown} criteria are met"),
+        (0, 0) => format!("{met} of {shown} criteria are met; not told: {}", untold.join(", ")),
         (0, n) => {
-            format!("{n} of {deciding} criteria can't be judged, foremost {}", foremost(Judged::Unknown))
+            format!("{n} of {shown} criteria can't be judged{more}, foremost {}", foremost(Judged::Unknown))
         }
-        (n, _) => format!("{n} of {deciding} criteria failed, foremost {}", foremost(Judged::Failed)),
+        (n, _) => format!("{n} of {shown} criteria failed{more}, foremost {}", foremost(Judged::Failed)),
     }
 }
 
@@ -153,6 +160,7 @@ pub fn sample<'a>(seen: &'a Observations, criteria: Vec<Criterion>) -> Report<'a
         raw_file_bytes: 8 << 30,
         checkpoint_bytes: 8 << 29,
         duration_s: 60.0,
+        elapsed_s: 75.0,
         started_at_s: 0.0,
         run_id: "1-2",
         criteria,
@@ -185,5 +193,27 @@ mod tests {
         );
         let within = sentence(&[slow(), copy(56.0)]);
         assert_eq!(within, "2 of 2 criteria failed, foremost raw-read: the host may hold it back");
+    }
+
+    #[test]
+    fn the_sentence_counts_what_is_shown() {
+        let row = |judged, decides| {
+            let mut row = Criterion::new("x", "", "x", judged).because("why");
+            row.decides = decides;
+            row
+        };
+        let (met, untold) = (row(Judged::Passed, true), row(Judged::Unknown, false));
+        let sentence =
+            |rows: &[&Criterion]| why(&rows.iter().map(|row| (*row).clone()).collect::<Vec<_>>(), false);
+        assert_eq!(sentence(&[&met, &met]), "all 2 criteria are met");
+        assert_eq!(sentence(&[&met, &untold, &untold]), "1 of 3 criteria are met; not told: x");
+        let failed = row(Judged::Failed, true);
+        assert_eq!(sentence(&[&failed, &met]), "1 of 2 criteria failed, foremost x: why");
+        assert_eq!(
+            sentence(&[&failed, &met, &untold]),
+            "1 of 3 criteria failed (of 1 more nothing was told), foremost x: why"
+        );
+        let open = row(Judged::Unknown, true);
+        assert_eq!(sentence(&[&met, &open]), "1 of 2 criteria can't be judged, foremost x: why");
     }
 }

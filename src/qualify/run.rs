@@ -1,6 +1,6 @@
 //! One run, step by step: ceilings, loads, health.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
@@ -12,6 +12,7 @@ use crate::node::link_watch::LinkSeen;
 use crate::node::nvml::GpuFacts;
 use crate::node::source::Unread;
 use crate::os::cancel::{Cancel, Interrupted};
+use crate::qualify::at_once::AtOnce;
 use crate::qualify::copies;
 use crate::qualify::drives::{read_bytes, served, ways};
 use crate::qualify::fio;
@@ -20,10 +21,12 @@ use crate::qualify::limits;
 use crate::qualify::limits::Allowed;
 use crate::qualify::loads;
 use crate::qualify::loads::Loads;
-use crate::qualify::measure::{Budget, Kind, Measured, Rounds};
+use crate::qualify::measure::{Kind, Measured, Rounds};
 use crate::qualify::observations::{Failure, Observations, WatchedLink};
+use crate::qualify::peers;
 use crate::qualify::raw;
 use crate::qualify::raw::RawFile;
+use crate::qualify::schedule::{ALL_GPUS, STORAGE, Stage, destination, pair, pairs};
 use crate::qualify::scratch::ScratchDirectory;
 use crate::qualify::settings::Settings;
 use crate::qualify::throttle;
@@ -39,17 +42,20 @@ pub struct Run<'a> {
     /// Of the size asked for, what the raw file and the checkpoint really have; 0 where the run did not come to them.
     pub raw_file_bytes: u64,
     pub checkpoint_bytes: u64,
+    /// Of all that was measured and written.
+    pub elapsed_s: f64,
     pub seen: Observations,
     /// Hears what goes on.
-    step: &'a dyn Fn(&str),
+    step: &'a dyn Fn(&Stage),
 }
 
 impl<'a> Run<'a> {
-    /// Nothing is measured yet. `step` is called with each step before it is made.
-    pub fn new(settings: &'a Settings, notes: Vec<String>, step: &'a dyn Fn(&str)) -> Result<Run<'a>> {
+    /// Nothing is measured yet. `step` is called with each stage before it begins.
+    pub fn new(settings: &'a Settings, notes: Vec<String>, step: &'a dyn Fn(&Stage)) -> Result<Run<'a>> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
         let mut seen = Observations::new(&settings.drives, &settings.gpus, notes);
         seen.checks = settings.checks.clone();
+        seen.gpu_links = settings.gpu_links.clone();
         seen.checks.push(throttle::check(&settings.source, &settings.storage));
         Ok(Run {
             settings,
@@ -58,6 +64,7 @@ impl<'a> Run<'a> {
             model: String::new(),
             raw_file_bytes: 0,
             checkpoint_bytes: 0,
+            elapsed_s: 0.0,
             seen,
             step,
         })
@@ -67,7 +74,9 @@ impl<'a> Run<'a> {
     /// stays in [`Run::seen`].
     pub fn measure(&mut self, scratch: ScratchDirectory, cancel: &Cancel) -> Result<bool> {
         let before = self.health();
+        let started = Instant::now();
         let ended = self.ceilings_and_loads(&scratch, cancel);
+        self.elapsed_s = started.elapsed().as_secs_f64();
         self.seen.health = doctor::health::deltas(&before, &self.health());
         scratch.remove()?;
         match ended {
@@ -87,42 +96,32 @@ impl<'a> Run<'a> {
     }
 
     fn ceilings_and_loads(&mut self, scratch: &ScratchDirectory, cancel: &Cancel) -> Result<()> {
-        let Settings { drives, duration, gpus, size_bytes, source, .. } = self.settings;
-        let fio = fio::program();
+        let Settings { drives, fio, gpus, schedule, size_bytes, source, .. } = self.settings;
         if fio.is_none() {
             self.seen.notes.push("fio is not installed: raw reads are by our own reader alone".into());
         }
-        let budget = Budget::new(*duration, &self.kinds(fio.is_some()));
         let raw_dir = scratch.subdirectory("raw")?;
-        (self.step)(&format!("lay out {} MiB of random bytes", raw::file_bytes(*size_bytes) >> 20));
+        (self.step)(&Stage::LayOut);
         let file = raw::lay_out(&raw_dir, raw::file_bytes(*size_bytes), cancel)?;
         self.raw_file_bytes = file.bytes;
-        self.raw_reads(&file, budget.share(Kind::RawRead), cancel)?;
-        if let Some(program) = &fio {
-            (self.step)("fio reads");
-            let read = fio::read(program, &file, budget.share(Kind::FioRead), cancel);
-            self.keep(Kind::FioRead, "storage", read, &limits::storage(source, drives))?;
+        self.raw_reads(&file, cancel)?;
+        if let Some(program) = fio {
+            self.begin(Kind::FioRead, STORAGE);
+            let read = fio::read(program, &file, schedule.share(Kind::FioRead), cancel);
+            self.keep(Kind::FioRead, STORAGE, read, &limits::storage(source, drives))?;
             self.excuse_fio();
         }
         if !gpus.is_empty() {
-            self.copies(&budget, cancel)?;
-            self.storage_to_gpus(&file, &budget, cancel)?;
+            self.copies(cancel)?;
+            self.storage_to_gpus(&file, cancel)?;
         }
         scratch.clear(&raw_dir)?;
-        self.loads(scratch, &budget, cancel)
+        self.loads(scratch, cancel)
     }
 
-    fn kinds(&self, fio: bool) -> Vec<Kind> {
-        let Settings { gpus, .. } = self.settings;
-        let mut kinds = vec![Kind::RawRead, Kind::LoadCold, Kind::LoadWarm];
-        kinds.extend(fio.then_some(Kind::FioRead));
-        if !gpus.is_empty() {
-            kinds.extend([Kind::GpuCopy, Kind::StorageGpu]);
-        }
-        if gpus.len() > 1 {
-            kinds.extend([Kind::GpuCopyAll, Kind::StorageGpuAll]);
-        }
-        kinds
+    /// Says that a measurement begins.
+    fn begin(&self, kind: Kind, of: &str) {
+        (self.step)(&Stage::Measure(kind, of.to_string()));
     }
 
     /// Keeps a figure, or why there is none; only an interruption ends the run.
@@ -151,35 +150,68 @@ impl<'a> Run<'a> {
         self.seen.failures.retain(|failure| !is_excused(failure));
     }
 
-    fn raw_reads(&mut self, file: &RawFile, share: Duration, cancel: &Cancel) -> Result<()> {
-        let Settings { drives, options, source, .. } = self.settings;
-        (self.step)("raw reads");
+    fn raw_reads(&mut self, file: &RawFile, cancel: &Cancel) -> Result<()> {
+        let Settings { drives, options, schedule, source, .. } = self.settings;
+        self.begin(Kind::RawRead, STORAGE);
         let before = read_bytes(source, drives);
+        let share = schedule.share(Kind::RawRead);
         let read = raw::read(file, options.threads, options.chunk_bytes, share, cancel);
         let after = read_bytes(source, drives);
         self.seen.served = served(drives, &before, &after);
         self.seen.drive_links = ways(source, drives);
-        self.keep(Kind::RawRead, "storage", read, &limits::storage(source, drives))
+        self.keep(Kind::RawRead, STORAGE, read, &limits::storage(source, drives))
     }
 
-    fn copies(&mut self, budget: &Budget, cancel: &Cancel) -> Result<()> {
-        let Settings { gpus, source, .. } = self.settings;
-        let share = budget.share(Kind::GpuCopy) / gpus.len().max(1) as u32;
+    fn copies(&mut self, cancel: &Cancel) -> Result<()> {
+        let Settings { gpus, schedule, source, .. } = self.settings;
         for gpu in gpus {
-            (self.step)(&format!("pinned host to {}", gpu.name));
+            self.begin(Kind::GpuCopy, &gpu.name);
             let allowed = limits::gpu(source, gpu.facts.as_ref());
-            let copied = copies::alone(gpu, share, cancel).map(|(rounds, link)| {
+            let copied = copies::alone(gpu, schedule.share(Kind::GpuCopy), cancel).map(|(rounds, link)| {
                 self.watched(gpu, link);
                 (rounds, copies::how())
             });
             self.keep(Kind::GpuCopy, &gpu.name, copied, &allowed)?;
         }
-        if gpus.len() > 1 {
-            (self.step)("pinned host to all GPUs");
-            let facts: Vec<Option<&GpuFacts>> = gpus.iter().map(|gpu| gpu.facts.as_ref()).collect();
-            let allowed = limits::gpus(source, &facts);
-            let copied = copies::together(gpus, budget.share(Kind::GpuCopyAll), cancel);
-            self.keep(Kind::GpuCopyAll, "all GPUs", copied.map(|rounds| (rounds, copies::how())), &allowed)?;
+        if gpus.len() < 2 {
+            return Ok(());
+        }
+        for group in &self.settings.groups {
+            let members: Vec<&QualifiedGpu> = group.members.iter().map(|i| &gpus[*i]).collect();
+            self.copies_together(Kind::GpuCopyShared, &group.name, &members, cancel)?;
+        }
+        let all: Vec<&QualifiedGpu> = gpus.iter().collect();
+        self.copies_together(Kind::GpuCopyAll, ALL_GPUS, &all, cancel)?;
+        self.seen.at_once = AtOnce::of(&self.seen.measured, &self.seen.gpus, &self.settings.groups);
+        self.peer_copies(cancel)
+    }
+
+    fn copies_together(
+        &mut self,
+        kind: Kind,
+        of: &str,
+        gpus: &[&QualifiedGpu],
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let Settings { schedule, source, .. } = self.settings;
+        self.begin(kind, of);
+        let facts: Vec<Option<&GpuFacts>> = gpus.iter().map(|gpu| gpu.facts.as_ref()).collect();
+        let allowed = limits::gpus(source, &facts);
+        let copied = copies::together(gpus, schedule.share(kind), cancel);
+        self.keep(kind, of, copied.map(|rounds| (rounds, copies::how())), &allowed)
+    }
+
+    /// From each GPU to each other one.
+    fn peer_copies(&mut self, cancel: &Cancel) -> Result<()> {
+        let Settings { gpus, gpu_links, schedule, .. } = self.settings;
+        let allowed = Err("what lies between GPUs is not told as a rate".to_string());
+        for (from, to) in pairs(gpus) {
+            let name = pair(&from.name, &to.name);
+            self.begin(Kind::PeerCopy, &name);
+            let index = |gpu: &QualifiedGpu| Some(gpu.facts.as_ref()?.index);
+            let told = index(from).zip(index(to)).and_then(|(a, b)| gpu_links.as_ref()?.pair(a, b));
+            let copied = peers::copies(from, to, told, schedule.share(Kind::PeerCopy), cancel);
+            self.keep(Kind::PeerCopy, &name, copied, &allowed)?;
         }
         Ok(())
     }
@@ -202,41 +234,41 @@ impl<'a> Run<'a> {
         });
     }
 
-    fn storage_to_gpus(&mut self, file: &RawFile, budget: &Budget, cancel: &Cancel) -> Result<()> {
-        let Settings { drives, gpus, options, source, .. } = self.settings;
+    fn storage_to_gpus(&mut self, file: &RawFile, cancel: &Cancel) -> Result<()> {
+        let Settings { drives, gpus, options, schedule, source, .. } = self.settings;
         let storage = limits::storage(source, drives);
-        let share = budget.share(Kind::StorageGpu) / gpus.len().max(1) as u32;
         for gpu in gpus {
-            (self.step)(&format!("storage to {}", gpu.name));
+            self.begin(Kind::StorageGpu, &gpu.name);
             let to = Destination::Gpus(vec![gpu.gpu.clone()], Placement::Balanced);
             let allowed = slower(&storage, &limits::gpu(source, gpu.facts.as_ref()));
+            let share = schedule.share(Kind::StorageGpu);
             let figure = loads::storage_to_gpus(&file.checkpoint, &to, options, share, cancel);
             self.keep(Kind::StorageGpu, &gpu.name, figure, &allowed)?;
         }
         if gpus.len() > 1 {
-            (self.step)("storage to all GPUs");
+            self.begin(Kind::StorageGpuAll, ALL_GPUS);
             let all = gpus.iter().map(|gpu| gpu.gpu.clone()).collect();
             let to = Destination::Gpus(all, Placement::Balanced);
             let facts: Vec<Option<&GpuFacts>> = gpus.iter().map(|gpu| gpu.facts.as_ref()).collect();
             let allowed = slower(&storage, &limits::gpus(source, &facts));
-            let share = budget.share(Kind::StorageGpuAll);
+            let share = schedule.share(Kind::StorageGpuAll);
             let figure = loads::storage_to_gpus(&file.checkpoint, &to, options, share, cancel);
-            self.keep(Kind::StorageGpuAll, "all GPUs", figure, &allowed)?;
+            self.keep(Kind::StorageGpuAll, ALL_GPUS, figure, &allowed)?;
         }
         Ok(())
     }
 
     /// A real checkpoint, cold and warm, each load verified.
-    fn loads(&mut self, scratch: &ScratchDirectory, budget: &Budget, cancel: &Cancel) -> Result<()> {
-        let Settings { engine, options, size_bytes, to, .. } = self.settings;
+    fn loads(&mut self, scratch: &ScratchDirectory, cancel: &Cancel) -> Result<()> {
+        let Settings { engine, options, schedule, size_bytes, to, .. } = self.settings;
         let load_dir = scratch.subdirectory("load")?;
         let workload = workload::of(*size_bytes)?;
-        (self.step)(&format!("save a checkpoint of {} MiB", workload.bytes >> 20));
+        (self.step)(&Stage::Save);
         let loads = Loads::prepare(&load_dir, &workload, to, options, engine, &self.run_id, cancel)?;
         (self.model, self.checkpoint_bytes) = (loads.model.clone(), workload.bytes);
         for (kind, cold) in [(Kind::LoadCold, true), (Kind::LoadWarm, false)] {
-            (self.step)(kind.words());
-            let (records, error) = loads.run(cold, budget.share(kind), cancel);
+            self.begin(kind, destination(&self.seen.gpus));
+            let (records, error) = loads.run(cold, schedule.share(kind), cancel);
             self.loaded(kind, &records, error);
             match cold {
                 true => self.seen.cold = records,
@@ -256,14 +288,13 @@ impl<'a> Run<'a> {
         let links = limits::gpus(source, &facts);
         let storage = limits::storage(source, drives);
         let no_link = || Err("host memory: no link".to_string());
-        let (of, allowed) = match (gpus.as_slice(), kind) {
-            ([], Kind::LoadCold) => ("host memory", storage),
-            ([], _) => ("host memory", no_link()),
-            ([one], Kind::LoadCold) => (one.name.as_str(), slower(&storage, &links)),
-            ([one], _) => (one.name.as_str(), links),
-            (_, Kind::LoadCold) => ("all GPUs", slower(&storage, &links)),
-            (_, _) => ("all GPUs", links),
+        let allowed = match (gpus.is_empty(), kind) {
+            (true, Kind::LoadCold) => storage,
+            (true, _) => no_link(),
+            (false, Kind::LoadCold) => slower(&storage, &links),
+            (false, _) => links,
         };
+        let of = &destination(&self.seen.gpus).to_string();
         self.seen.failures.extend(error.map(|error| Failure::new(kind, of, &error)));
         let (rounds, path) = loads::rounds(records);
         if !rounds.gb_per_s.is_empty() {

@@ -4,10 +4,12 @@ use crate::doctor::check_id::CheckId;
 use crate::doctor::hardware::link_check;
 use crate::node::pci::Link;
 use crate::qualify::causes;
-use crate::qualify::criterion::{Criterion, Judged};
+use crate::qualify::criterion::Criterion;
+use crate::qualify::digits::apart;
 use crate::qualify::drives::{DriveWay, balance};
 use crate::qualify::fact::Fact;
 use crate::qualify::health;
+use crate::qualify::judged::Judged;
 use crate::qualify::measure::Kind;
 use crate::qualify::observations::{Failure, Observations, WatchedLink};
 use crate::qualify::profile::Rule;
@@ -70,13 +72,13 @@ fn drives(rule: &Rule, seen: &Observations) -> Vec<Criterion> {
     }
     if let (Some(least), true) = (rule.drives().balance, seen.drives.len() > 1) {
         let row = |judged| Criterion::new("drive-balance", "storage", "reads spread over drives", judged);
+        let numbers = |row: Criterion, found: f64| {
+            let (found, least) = apart(found, least);
+            row.saying(found, format!("≥ {least}"))
+        };
         rows.push(match balance(&seen.served) {
-            Some(found) if found >= least => {
-                row(Judged::Passed).saying(format!("{found:.2}"), format!("≥ {least:.2}"))
-            }
-            Some(found) => row(Judged::Failed)
-                .saying(format!("{found:.2}"), format!("≥ {least:.2}"))
-                .because(causes::spread(&seen.served)),
+            Some(found) if found >= least => numbers(row(Judged::Passed), found),
+            Some(found) => numbers(row(Judged::Failed), found).because(causes::spread(&seen.served)),
             None => row(Judged::Unknown)
                 .saying("-", format!("≥ {least:.2}"))
                 .because("the kernel does not tell what each drive read"),
@@ -92,14 +94,17 @@ fn untold(id: &'static str, of: &str, what: &'static str, is_required: bool, why
     row.because(format!("not told: {why}"))
 }
 
-/// What the profile insists on, and nothing here has: dropped, it would count as met.
+/// What the profile insists on being told of GPUs.
+pub fn asked_of_gpus(rule: &Rule) -> Vec<&'static str> {
+    let link = rule.must_be_told(Fact::GpuLink).then_some(GPU_LINK);
+    link.into_iter().chain(health::asked_of_gpus(rule)).collect()
+}
+
+/// What the profile insists on, and nothing here has: dropped, it would count as met. GPUs have a row of their own then.
 fn no_links(rule: &Rule, seen: &Observations) -> Vec<Criterion> {
     let mut rows = Vec::new();
     if seen.drive_links.is_empty() && rule.must_be_told(Fact::DriveLink) {
         rows.push(untold("drive-link", "drives", DRIVE_LINK, true, "no drive is seen below this path"));
-    }
-    if seen.gpus.is_empty() && rule.must_be_told(Fact::GpuLink) {
-        rows.push(untold("gpu-link", "GPUs", GPU_LINK, true, "there is no GPU under test"));
     }
     rows
 }
@@ -268,11 +273,18 @@ mod tests {
         let mut seen = good();
         (seen.drives, seen.drive_links, seen.served) = Default::default();
         (seen.gpus, seen.links) = Default::default();
-        for (id, why) in [("drive-link", "no drive is seen"), ("gpu-link", "no GPU under test")] {
-            let rows = judge(&rule(&format!("health.must_be_told = ['{id}']")), &seen);
-            let found: Vec<_> = rows.iter().filter(|row| row.id.ends_with("-link")).collect();
-            assert_eq!((found.len(), found[0].id), (1, id), "{rows:#?}");
-            assert!(found[0].causes[0].contains(why), "{rows:#?}");
+        for (insisted, id, why) in [
+            ("drive-link", "drive-link", "no drive is seen"),
+            ("gpu-link", "gpu", "no GPU under test: link under load"),
+            ("throttle", "gpu", "no GPU under test: throttle reasons at the end"),
+        ] {
+            let rows = crate::qualify::verdict::judge(
+                &rule(&format!("health.must_be_told = ['{insisted}']")),
+                &seen,
+                true,
+            );
+            let found = rows.iter().find(|row| row.id == id).unwrap_or_else(|| panic!("{rows:#?}"));
+            assert!(found.causes[0].contains(why), "{rows:#?}");
             assert_eq!(verdict(&rows), Judged::Unknown);
         }
         assert!(judge(&rule(""), &seen).iter().all(|row| !row.id.ends_with("-link")), "no question");

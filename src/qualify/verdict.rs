@@ -1,11 +1,17 @@
 //! The criteria, one by one, and what they come to.
 
 use crate::qualify::causes;
-use crate::qualify::criterion::{Criterion, Judged};
+use crate::qualify::criterion::Criterion;
+use crate::qualify::digits::apart;
+use crate::qualify::interval::{Comparison, Rate, compare};
+use crate::qualify::judged::Judged;
 use crate::qualify::measure::{Kind, Measured};
 use crate::qualify::observations::Observations;
 use crate::qualify::profile::{Rule, Threshold};
 use crate::qualify::state;
+
+/// A round that ends sooner is more of starting threads and asking the clock than of moving bytes.
+const ROUND_MIN_S: f64 = 0.002;
 
 /// The worst of those that decide; nothing judged is nothing known.
 pub fn verdict(criteria: &[Criterion]) -> Judged {
@@ -18,16 +24,20 @@ pub fn judge(rule: &Rule, seen: &Observations, without_gpus: bool) -> Vec<Criter
     let mut criteria = failures(seen);
     match rule {
         Rule::Profile(profile) => {
-            let left_out = without_gpus && rule.is_default();
             for (kind, threshold) in &profile.limits {
-                criteria.extend(by_threshold(seen, *kind, threshold, left_out));
+                criteria.extend(by_threshold(seen, *kind, threshold));
             }
         }
         Rule::Against(earlier, tolerance) => {
-            for then in earlier.measured.iter().filter(|m| m.kind != Kind::FioRead) {
+            let is_asked =
+                |then: &&Measured| then.kind != Kind::FioRead && !(takes_gpu(then) && seen.gpus.is_empty());
+            for then in earlier.measured.iter().filter(is_asked) {
                 criteria.push(by_earlier(seen, then, &earlier.host, *tolerance));
             }
         }
+    }
+    if !(without_gpus && rule.is_default()) {
+        criteria.extend(no_gpu(rule, seen));
     }
     if criteria.is_empty() {
         let row = Criterion::new("rates", "", "rates", Judged::Unknown).saying("-", "-");
@@ -35,6 +45,29 @@ pub fn judge(rule: &Rule, seen: &Observations, without_gpus: bool) -> Vec<Criter
     }
     criteria.extend(state::judge(rule, seen));
     criteria
+}
+
+/// All that the rule asks of a GPU, as one row, where there is none.
+fn no_gpu(rule: &Rule, seen: &Observations) -> Option<Criterion> {
+    let kinds: Vec<Kind> = match rule {
+        Rule::Profile(profile) => profile.limits.keys().copied().filter(|kind| kind.is_gpu()).collect(),
+        Rule::Against(earlier, _) => {
+            earlier.measured.iter().filter(|then| takes_gpu(then)).map(|then| then.kind).collect()
+        }
+    };
+    let kinds = kinds.into_iter().filter(|kind| !kind.is_of_many());
+    let mut asked: Vec<&str> = kinds.map(Kind::words).chain(state::asked_of_gpus(rule)).collect();
+    asked.dedup();
+    if !seen.gpus.is_empty() || asked.is_empty() {
+        return None;
+    }
+    let row = Criterion::new("gpu", "", "what takes a GPU", Judged::Unknown).saying("-", "-");
+    Some(row.because(format!("there is no GPU under test: {}", asked.join(", "))))
+}
+
+/// Whether an earlier node's figure is of a GPU.
+fn takes_gpu(then: &Measured) -> bool {
+    then.kind.is_gpu() || then.of.contains("GPU")
 }
 
 /// Measurements that could not be made.
@@ -48,20 +81,19 @@ fn failures(seen: &Observations) -> Vec<Criterion> {
     seen.failures.iter().map(row).collect()
 }
 
-fn by_threshold(seen: &Observations, kind: Kind, threshold: &Threshold, left_out: bool) -> Vec<Criterion> {
+fn by_threshold(seen: &Observations, kind: Kind, threshold: &Threshold) -> Vec<Criterion> {
     let measured: Vec<&Measured> = seen.of(kind).collect();
     if !measured.is_empty() {
         return measured.into_iter().filter_map(|m| against_threshold(seen, m, threshold)).collect();
     }
-    let is_all = matches!(kind, Kind::GpuCopyAll | Kind::StorageGpuAll);
     let told_already = seen.failures.iter().any(|failure| failure.kind == kind);
-    let only_one = is_all && seen.gpus.len() < 2;
-    if told_already || only_one || (kind.is_gpu() && left_out) {
+    // No root port may be shared, whatever the number of GPUs.
+    let only_one = kind.is_of_many() && (seen.gpus.len() < 2 || kind == Kind::GpuCopyShared);
+    if told_already || only_one || (kind.is_gpu() && seen.gpus.is_empty()) {
         return Vec::new();
     }
     let why = match kind {
         Kind::FioRead => "fio gave no figure",
-        _ if kind.is_gpu() && seen.gpus.is_empty() => "there is no GPU under test",
         _ => "it was not measured",
     };
     vec![Criterion::new(kind.name(), "", kind.words(), Judged::Unknown).saying("-", "-").because(why)]
@@ -70,38 +102,52 @@ fn by_threshold(seen: &Observations, kind: Kind, threshold: &Threshold, left_out
 /// The highest bound that can be told. `None` where the threshold does not apply: the warm load into host memory has no
 /// part to be held against.
 fn against_threshold(seen: &Observations, measured: &Measured, threshold: &Threshold) -> Option<Criterion> {
-    if let Some(why) = &measured.not_cold {
-        return Some(unjudged(measured, why.clone()));
-    }
-    let mut bounds: Vec<(f64, String)> = Vec::new();
+    let mut bounds: Vec<(Rate, String)> = Vec::new();
     let mut untold: Vec<String> = Vec::new();
     if let Some(floor) = threshold.floor_gb_per_s {
-        bounds.push((floor, "floor".into()));
+        bounds.push((Rate::exact(floor), "floor".into()));
     }
     if let Some(share) = threshold.share_of_links {
         match measured.allowed_gb_per_s {
             Some(allowed) => {
-                bounds.push((share * allowed, format!("{share:.2} of {allowed:.1}: {}", measured.links)))
+                let words = format!("{share:.2} of {allowed:.1}: {}", measured.links);
+                bounds.push((Rate::exact(allowed).times(share), words));
             }
             None => untold.push(format!("what its links allow can't be told: {}", measured.links)),
         }
     }
     if let Some(share) = threshold.share_of_parts {
         match slowest_part(seen, measured) {
-            Some((part, rate)) => bounds.push((share * rate, format!("{share:.2} of {part}"))),
+            Some((part, rate)) => bounds.push((rate.times(share), format!("{share:.2} of {part}"))),
             None if bounds.is_empty() && measured.kind == Kind::LoadWarm && seen.gpus.is_empty() => {
                 return None;
             }
             None => untold.push("no part of its way was measured".into()),
         }
     }
-    match bounds.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)) {
+    if let Some(why) = not_a_rate(measured) {
+        return Some(unjudged(measured, why));
+    }
+    match bounds.into_iter().max_by(|a, b| a.0.gb_per_s.total_cmp(&b.0.gb_per_s)) {
         Some((limit, words)) => Some(rate_row(seen, measured, limit, &words)),
         None => {
             let why = format!("{}; a profile with a floor could judge it", untold.join("; "));
             Some(unjudged(measured, why))
         }
     }
+}
+
+/// Why a figure is none to be judged: it is not of what it should be, or says more of starting than of moving bytes.
+fn not_a_rate(measured: &Measured) -> Option<String> {
+    let too_short = || {
+        let round_s = measured.round_s().filter(|seconds| *seconds < ROUND_MIN_S)?;
+        Some(format!("a round took {:.1} ms, too short to tell a rate: take a larger size", round_s * 1e3))
+    };
+    let untold = || {
+        let one = measured.rounds_gb_per_s.len() < 2;
+        one.then(|| "one round does not tell how far it may be off".to_string())
+    };
+    measured.not_cold.clone().or_else(too_short).or_else(untold)
 }
 
 /// A figure that can't be held against a limit.
@@ -112,51 +158,66 @@ fn unjudged(measured: &Measured, why: String) -> Criterion {
 }
 
 /// Of the parts on the way that were measured alone, the slowest: raw reads, or the copy to the GPU.
-fn slowest_part(seen: &Observations, measured: &Measured) -> Option<(&'static str, f64)> {
-    let raw = || seen.lowest(Kind::RawRead).map(|rate| ("raw reads", rate));
-    let copy = || seen.copy_to(&measured.of).map(|rate| ("the copy to the GPU", rate));
+fn slowest_part(seen: &Observations, measured: &Measured) -> Option<(&'static str, Rate)> {
+    let raw = || Some(("raw reads", seen.slowest(Kind::RawRead)?.rate()));
+    let copy = || Some(("the copy to the GPU", seen.copy_to(&measured.of)?.rate()));
     let parts = match measured.kind {
         Kind::StorageGpu | Kind::StorageGpuAll | Kind::LoadCold => vec![raw(), copy()],
         Kind::LoadWarm => vec![copy()],
         _ => Vec::new(),
     };
-    parts.into_iter().flatten().min_by(|a, b| a.1.total_cmp(&b.1))
+    parts.into_iter().flatten().min_by(|a, b| a.1.gb_per_s.total_cmp(&b.1.gb_per_s))
 }
 
 fn by_earlier(seen: &Observations, then: &Measured, host: &str, tolerance: f64) -> Criterion {
     let (kind, of) = (then.kind, &then.of);
-    let limit = then.gb_per_s * (1.0 - tolerance);
+    let limit = then.rate().times(1.0 - tolerance);
     match seen.of(kind).find(|now| now.of == *of) {
-        Some(now) => {
-            if let Some(why) = &now.not_cold {
-                return unjudged(now, why.clone());
+        Some(now) => match not_a_rate(now) {
+            Some(why) => unjudged(now, why),
+            None => {
+                let words = format!("{:.2} of {host}'s {:.2}", 1.0 - tolerance, then.gb_per_s);
+                rate_row(seen, now, limit, &words)
             }
-            rate_row(seen, now, limit, &format!("{:.2} of {host}'s {:.2}", 1.0 - tolerance, then.gb_per_s))
-        }
+        },
         None => Criterion::new(kind.name(), of, kind.words(), Judged::Unknown)
-            .saying("-", format!("≥ {limit:.2} GB/s"))
+            .saying("-", format!("≥ {:.2} GB/s", limit.gb_per_s))
             .because(format!("{host} has it, and here it was not measured")),
     }
 }
 
-fn rate_row(seen: &Observations, measured: &Measured, limit: f64, words: &str) -> Criterion {
-    let passed = measured.gb_per_s >= limit;
-    let judged = if passed { Judged::Passed } else { Judged::Failed };
-    let mut row = Criterion::new(measured.kind.name(), &measured.of, measured.kind.words(), judged)
-        .saying(format!("{:.2} GB/s", measured.gb_per_s), format!("≥ {limit:.2} ({words})"));
-    (row.measured_gb_per_s, row.limit_gb_per_s) = (Some(measured.gb_per_s), Some(limit));
+fn rate_row(seen: &Observations, measured: &Measured, limit: Rate, words: &str) -> Criterion {
+    let comparison = compare(measured.rate(), limit);
+    let (rate_text, limit_text) = apart(measured.gb_per_s, limit.gb_per_s);
+    let mut row =
+        Criterion::new(measured.kind.name(), &measured.of, measured.kind.words(), comparison.judged)
+            .saying(format!("{rate_text} GB/s"), format!("≥ {limit_text} ({words})"))
+            .compared(comparison);
+    (row.measured_gb_per_s, row.limit_gb_per_s) = (Some(measured.gb_per_s), Some(limit.gb_per_s));
     row.allowed_gb_per_s = measured.allowed_gb_per_s;
-    if !passed {
-        row.causes = causes::of(seen, measured, limit);
-    }
+    row.causes = match comparison.judged {
+        Judged::Passed => Vec::new(),
+        Judged::Failed => causes::of(seen, measured, limit.gb_per_s),
+        Judged::Unknown => vec![too_noisy(measured, comparison)],
+    };
     row
+}
+
+fn too_noisy(measured: &Measured, comparison: Comparison) -> String {
+    let (spread, margin) = apart(comparison.spread * 100.0, comparison.margin * 100.0);
+    let rounds = measured.rounds_gb_per_s.iter().copied();
+    let (least, most) = rounds.fold((f64::MAX, 0.0f64), |(a, b), round| (a.min(round), b.max(round)));
+    format!(
+        "not judged: too noisy: the spread of {spread} % (rounds of {least:.2} to {most:.2} GB/s) is wider than the margin \
+         of {margin} % to the limit; give it more time, or less to do beside"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::qualify::observations::Failure;
-    use crate::qualify::observations::sample::{good, measured};
+    use crate::qualify::observations::sample::{good, measured, set, spread};
     use crate::qualify::profile::{Earlier, Profile};
     use anyhow::anyhow;
 
@@ -215,11 +276,15 @@ mod tests {
         seen.links.clear();
         seen.measured.retain(|m| m.kind == Kind::RawRead || m.kind == Kind::LoadWarm);
         let limits = "limits.raw-read.floor_gb_per_s = 1\nlimits.gpu-copy.floor_gb_per_s = 1\n\
-                      limits.gpu-copy-all.floor_gb_per_s = 1\n\
+                      limits.gpu-copy-all.floor_gb_per_s = 1\nlimits.storage-gpu.floor_gb_per_s = 1\n\
                       limits.load-warm.share_of_parts = 0.5";
         let mut rule = profile(limits);
         let rows = judge(&rule, &seen, true);
-        assert!(row(&rows, "gpu-copy").causes[0].contains("no GPU under test"));
+        assert_eq!(
+            row(&rows, "gpu").causes,
+            ["there is no GPU under test: pinned host to GPU, storage to GPU"]
+        );
+        assert_eq!(rows.iter().filter(|row| row.judged == Judged::Unknown).count(), 1, "one line: {rows:#?}");
         assert_eq!(verdict(&rows), Judged::Unknown);
         let one = judge(&profile("limits.gpu-copy-all.floor_gb_per_s = 1"), &seen, true);
         assert_eq!(row(&one, "rates").judged, Judged::Unknown, "nothing was held to a limit");
@@ -229,6 +294,82 @@ mod tests {
         }
         assert_eq!(verdict(&judge(&rule, &seen, true)), Judged::Passed);
         assert_eq!(verdict(&judge(&rule, &seen, false)), Judged::Unknown, "they were wanted");
+    }
+
+    /// What an earlier node's GPUs reached is one row, too, where there is none.
+    #[test]
+    fn an_earlier_node_with_gpus_and_none_here_is_one_line() {
+        let mut seen = good();
+        seen.gpus.clear();
+        seen.links.clear();
+        seen.measured.retain(|m| m.kind == Kind::RawRead);
+        let then = [(Kind::RawRead, "storage"), (Kind::GpuCopy, "GPU 0"), (Kind::LoadCold, "GPU 0")];
+        let then = then.map(|(kind, of)| measured(kind, of, 1.0, None)).to_vec();
+        let rows = judge(&Rule::Against(Earlier { measured: then, ..Earlier::default() }, 0.1), &seen, true);
+        assert_eq!(row(&rows, "gpu").causes, ["there is no GPU under test: pinned host to GPU, cold load"]);
+        assert!(rows.iter().all(|row| row.id != "load-cold" && row.id != "gpu-copy"), "{rows:#?}");
+    }
+
+    #[test]
+    fn what_spreads_wider_than_its_margin_is_not_judged_on_either_side() {
+        let rule = |floor: f64| profile(&format!("limits.raw-read.floor_gb_per_s = {floor}"));
+        let mut seen = good();
+        spread(&mut seen, Kind::RawRead, 0.2);
+        for (floor, judged) in [
+            (9.0, Judged::Passed),
+            (11.0, Judged::Unknown),
+            (12.0, Judged::Unknown),
+            (13.0, Judged::Unknown),
+            (15.5, Judged::Failed),
+        ] {
+            let rows = judge(&rule(floor), &seen, false);
+            let raw = row(&rows, "raw-read");
+            assert_eq!((raw.judged, verdict(&rows)), (judged, judged), "{floor}");
+            assert!(raw.spread.is_some() && raw.margin.is_some());
+            if judged == Judged::Unknown {
+                assert_eq!(raw.word(), "not judged: too noisy");
+            }
+        }
+        let rows = judge(&rule(13.0), &seen, false);
+        let said = &row(&rows, "raw-read").causes[0];
+        assert!(said.starts_with("not judged: too noisy: the spread of 16.67 %"), "{said}");
+        assert!(said.contains("rounds of 9.60 to 14.40 GB/s") && said.contains("margin of 7.69 %"), "{said}");
+    }
+
+    #[test]
+    fn a_part_that_spreads_leaves_what_is_held_to_it_open() {
+        let rule = profile("limits.load-cold.share_of_parts = 0.85");
+        let mut seen = good();
+        assert_eq!(verdict(&judge(&rule, &seen, false)), Judged::Passed, "11 of 10.2");
+        spread(&mut seen, Kind::RawRead, 0.2);
+        assert_eq!(row(&judge(&rule, &seen, false), "load-cold").word(), "not judged: too noisy");
+    }
+
+    #[test]
+    fn no_row_that_misses_its_limit_reads_as_if_it_met_it() {
+        for below in [0.979, 0.97999, 0.9999, 0.9999999] {
+            let mut seen = good();
+            set(&mut seen, Kind::RawRead, 12.0 * below);
+            let rows = judge(&profile("limits.raw-read.floor_gb_per_s = 12"), &seen, false);
+            let raw = row(&rows, "raw-read");
+            let measured = raw.measured.strip_suffix(" GB/s").unwrap();
+            let limit = raw.limit.strip_prefix("≥ ").unwrap().split(' ').next().unwrap();
+            let (measured, limit): (f64, f64) = (measured.parse().unwrap(), limit.parse().unwrap());
+            assert!(measured < limit, "{} {}", raw.measured, raw.limit);
+            assert!(raw.share_in_words().parse::<f64>().unwrap() < 1.0, "{}", raw.share_in_words());
+            assert_ne!(raw.judged, Judged::Passed);
+        }
+    }
+
+    #[test]
+    fn rounds_that_end_at_once_and_single_ones_tell_no_rate() {
+        let rule = profile("limits.raw-read.floor_gb_per_s = 1");
+        let mut seen = good();
+        seen.measured[0].elapsed_s = 0.01;
+        assert!(row(&judge(&rule, &seen, false), "raw-read").causes[0].contains("a round took 1.0 ms"));
+        let mut seen = good();
+        seen.measured[0].rounds_gb_per_s.truncate(1);
+        assert!(row(&judge(&rule, &seen, false), "raw-read").causes[0].starts_with("one round"));
     }
 
     #[test]

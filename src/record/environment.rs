@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use crate::gpu;
+use crate::gpu::link_facts;
 use crate::node::balloon;
 use crate::node::block;
 use crate::node::cpu;
@@ -15,6 +16,7 @@ use crate::node::memory;
 use crate::node::mounts::Mount;
 use crate::node::nvidia;
 use crate::node::nvml;
+use crate::node::nvml::GpuFacts;
 use crate::node::source::Source;
 use crate::record::result::write_json;
 
@@ -51,10 +53,19 @@ pub fn describe(path: &Path) -> Value {
         "memory_bytes": memory::total_bytes(&source),
         "transparent_hugepage": source.text(memory::HUGE_PAGES).ok(),
         "gpus": gpus,
+        "gpu_links": links_between(&source, &facts),
         "kernels": crate::gpu::MADE_BY,
         "nvidia_driver": nvidia::version_line(&source),
         "storage": storage(&source, path),
     })
+}
+
+/// `GPU 0 to GPU 1: NV18`, for each pair; null with fewer than two.
+fn links_between(source: &Source, facts: &[GpuFacts]) -> Option<Vec<String>> {
+    let links = (facts.len() > 1).then(|| link_facts::links(source, facts))?;
+    let words =
+        links.pairs.iter().map(|pair| format!("GPU {} to GPU {}: {}", pair.from, pair.to, pair.short()));
+    Some(words.collect())
 }
 
 /// Adds a run's environment to the results directory.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::rig::{fixture, session};
 
+#[derive(Debug)]
 pub struct Ran {
     code: Option<i32>,
     stdout: String,
@@ -16,6 +17,10 @@ pub struct Ran {
 impl Ran {
     pub fn code(&self) -> Option<i32> {
         self.code
+    }
+
+    pub fn stdout(&self) -> &str {
+        &self.stdout
     }
 
     #[track_caller]

@@ -18,7 +18,17 @@ fn no_directory_no_room_no_sense() {
     }
     let qualify = |args: &[&str]| bench.run(args).expect(2);
     qualify(&["--size", "900TB"]).one_error(&["bytes free", "are needed", "a smaller --size"]);
-    qualify(&["--size", "1MB"]).one_error(&["--size 1048576", "too little", "at least --size"]);
+    qualify(&["--size", "1MB"]).one_error(&[
+        "a size of 1048576 bytes",
+        "too little",
+        "at least ",
+        "(--size)",
+    ]);
+    qualify(&["--size", "100MB", "--duration", "1ms"]).one_error(&[
+        "a duration of 0.001 s is too short",
+        "3 measurements need at least 0.75 s",
+        "(--duration)",
+    ]);
     qualify(&["--profile", "h300"]).one_error(&["--profile h300", "h200-pcie5", "laptop"]);
     qualify(&["--against", "none.json"])
         .one_error(&["--against none.json", "qualify.json of an earlier run"]);

@@ -115,6 +115,13 @@ pub fn gpu_link(seen: &Observations, measured: &Measured) -> Option<String> {
     )
 }
 
+/// Copies to several at once, held back by what they share.
+pub fn shared_port(seen: &Observations, measured: &Measured) -> Option<String> {
+    let of_many = matches!(measured.kind, Kind::GpuCopyShared | Kind::GpuCopyAll);
+    let found = seen.at_once.iter().find(|at_once| at_once.of == measured.of && at_once.is_held_back())?;
+    of_many.then(|| found.in_words())
+}
+
 pub fn slowed_gpu(seen: &Observations, measured: &Measured) -> Option<String> {
     first(seen, measured, &[CheckId::GpuThrottle, CheckId::HealthThrottle], "the GPU is slowed down")
 }

@@ -25,7 +25,7 @@ struct Cause {
 }
 
 /// The first that are found are told: what certainly limits, then what is broken, then what may slow.
-const TABLE: [Cause; 17] = [
+const TABLE: [Cause; 18] = [
     Cause { part: Part::Storage, find: crate::qualify::causes::evidence::throttled },
     Cause { part: Part::Storage, find: crate::qualify::causes::evidence::mapped },
     Cause { part: Part::Storage, find: crate::qualify::causes::evidence::one_drive_busy },
@@ -35,6 +35,7 @@ const TABLE: [Cause; 17] = [
     Cause { part: Part::Storage, find: crate::qualify::causes::evidence::no_direct },
     Cause { part: Part::Storage, find: crate::qualify::causes::evidence::virtual_machine },
     Cause { part: Part::Link, find: crate::qualify::causes::evidence::gpu_link },
+    Cause { part: Part::Link, find: crate::qualify::causes::evidence::shared_port },
     Cause { part: Part::Link, find: crate::qualify::causes::evidence::slowed_gpu },
     Cause { part: Part::Link, find: crate::qualify::causes::evidence::shared_gpu },
     Cause { part: Part::Between, find: crate::qualify::causes::evidence::cross_socket },
@@ -72,12 +73,13 @@ fn beyond_links(measured: &Measured, limit: f64) -> Option<String> {
 
 /// Which parts can be to blame. Where a part alone is already below the limit, that is said first.
 fn blame(seen: &Observations, measured: &Measured, limit: f64, causes: &mut Vec<String>) -> Vec<Part> {
-    let raw = seen.lowest(Kind::RawRead).filter(|rate| *rate < limit);
-    let copy = seen.copy_to(&measured.of).filter(|rate| *rate < limit);
+    let below = |part: Option<&Measured>| part.map(|part| part.gb_per_s).filter(|rate| *rate < limit);
+    let raw = below(seen.slowest(Kind::RawRead));
+    let copy = below(seen.copy_to(&measured.of));
     let says = |what: &str, rate: f64| format!("{what} alone reach {rate:.2} GB/s");
     match measured.kind {
         Kind::RawRead | Kind::FioRead => vec![Part::Storage],
-        Kind::GpuCopy | Kind::GpuCopyAll => vec![Part::Link],
+        Kind::GpuCopy | Kind::GpuCopyShared | Kind::GpuCopyAll | Kind::PeerCopy => vec![Part::Link],
         Kind::LoadWarm => match copy {
             Some(rate) => {
                 causes.push(says("copies to the GPU", rate));
