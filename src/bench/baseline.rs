@@ -59,6 +59,7 @@ pub(super) fn load(shards: &[PathBuf], to: &Destination, cancel: &Cancel) -> Res
         path_reason: "the safetensors crate: one map a shard, one copy a tensor, one thread".into(),
         chunk_bytes: 0,
         threads: 0,
+        links: Vec::new(),
         bytes_in_place: InPlace::Baseline(tensors),
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::gpu::memory::DeviceBuffer;
 use crate::load::phases::Phases;
-use crate::load::{LoadReport, Loaded};
+use crate::load::{LinkReport, LoadReport, Loaded};
 
 /// A finished load.
 pub struct Done {
@@ -14,6 +14,8 @@ pub struct Done {
     /// Of our own loads; 0 for others.
     pub chunk_bytes: u64,
     pub threads: usize,
+    /// What each link to a GPU carried; of our own loads.
+    pub links: Vec<LinkReport>,
     pub bytes_in_place: InPlace,
 }
 
@@ -28,6 +30,7 @@ impl Done {
             path_reason: report.path_reason,
             chunk_bytes: report.chunk_bytes,
             threads: report.threads,
+            links: report.links,
             bytes_in_place: InPlace::Ours(Box::new(loaded)),
         }
     }

@@ -44,6 +44,7 @@ fn fill_in(record: &mut Record, done: Done, load: &mut impl Load) -> Result<()> 
     record.path = done.path;
     record.path_reason = done.path_reason;
     (record.chunk_bytes, record.threads) = (done.chunk_bytes, done.threads as u64);
+    record.links = done.links;
     let started = Instant::now();
     let checked = load.mismatches(done.bytes_in_place);
     if !matches!(checked, Ok(None)) {
@@ -81,6 +82,7 @@ mod tests {
                 path_reason: String::new(),
                 chunk_bytes: 0,
                 threads: 0,
+                links: Vec::new(),
                 bytes_in_place: InPlace::Python,
             })
         }

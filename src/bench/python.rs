@@ -140,6 +140,7 @@ impl Python {
             path_reason: answer["reason"].as_str().unwrap_or_default().into(),
             chunk_bytes: 0,
             threads: 0,
+            links: Vec::new(),
             bytes_in_place: InPlace::Python,
         })
     }

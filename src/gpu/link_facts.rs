@@ -1,8 +1,9 @@
 //! Facts of the links between all GPUs of a machine: what the driver says, joined with NVML and sysfs. No context is made.
 
-use cudarc::driver::{result, sys};
+use cudarc::driver::sys;
 
 use crate::gpu::device;
+use crate::gpu::peers::attribute;
 use crate::node::gpu_links::{GpuLinks, PeerFact};
 use crate::node::nvml;
 use crate::node::nvml::GpuFacts;
@@ -39,13 +40,4 @@ fn probe() -> Result<Vec<PeerFact>, Unread> {
         }
     }
     Ok(facts)
-}
-
-fn attribute(what: sys::CUdevice_P2PAttribute, from: usize, to: usize) -> Result<i32, result::DriverError> {
-    let from = result::device::get(from as i32)?;
-    let to = result::device::get(to as i32)?;
-    let mut value = 0;
-    // SAFETY: the result is written to this frame, and both devices came from `device::get` of an initialised driver.
-    unsafe { sys::cuDeviceGetP2PAttribute(&mut value, what, from, to) }.result()?;
-    Ok(value)
 }

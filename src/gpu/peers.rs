@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::sys;
+use cudarc::driver::{result, sys};
 
 use crate::gpu::{Gpu, GpuError};
 
@@ -25,13 +25,9 @@ pub fn reach(from: &Gpu, to: &Gpu) -> Result<Reach, GpuError> {
     if from.index == to.index {
         return Ok(Reach::Itself);
     }
-    let ask = |attribute| {
-        let mut value = 0;
-        let (from_device, to_device) = (from.context.cu_device(), to.context.cu_device());
-        // SAFETY: both are devices of an initialised driver, and the answer is written to this frame.
-        let code = unsafe { sys::cuDeviceGetP2PAttribute(&mut value, attribute, from_device, to_device) };
-        code.result().map_err(from.fail(&format!("ask how it reaches GPU {}", to.label)))?;
-        Ok(value != 0)
+    let ask = |what| {
+        let value = attribute(what, from.index, to.index);
+        value.map(|value| value != 0).map_err(from.fail(&format!("ask how it reaches GPU {}", to.label)))
     };
     if !ask(A::CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED)? {
         return Ok(Reach::None);
@@ -41,6 +37,20 @@ pub fn reach(from: &Gpu, to: &Gpu) -> Result<Reach, GpuError> {
         true => Ok(Reach::NvLink),
         false => Ok(Reach::Pcie),
     }
+}
+
+/// What the driver says of two CUDA devices, by their indices.
+pub(super) fn attribute(
+    what: sys::CUdevice_P2PAttribute,
+    from: usize,
+    to: usize,
+) -> Result<i32, result::DriverError> {
+    let from = result::device::get(from as i32)?;
+    let to = result::device::get(to as i32)?;
+    let mut value = 0;
+    // SAFETY: the result is written to this frame, and both devices came from `device::get` of an initialised driver.
+    unsafe { sys::cuDeviceGetP2PAttribute(&mut value, what, from, to) }.result()?;
+    Ok(value)
 }
 
 /// Lets `from` write to the memory of `to`. It holds for the whole process, as long as the context of `from`; there is no harm

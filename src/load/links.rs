@@ -11,7 +11,7 @@ use crate::load::loaded::Destination;
 use crate::load::prepare::each_once;
 use crate::load::report::LinkReport;
 use crate::load::settings::Links;
-use crate::node::pci::Place;
+use crate::node::gpu_links::root_port;
 use crate::node::source::Source;
 use crate::os::error::Error;
 
@@ -102,7 +102,8 @@ pub fn carriers(lanes: &[Vec<Arc<Gpu>>], links: &Links, helpers: &[Arc<Gpu>]) ->
             (*links == Links::All).then(|| "there is no other GPU whose link could help".to_string());
         return Ok(Carriers { all: own(lanes), why_not });
     }
-    let root_ports: Vec<Option<String>> = candidates.iter().map(|gpu| root_port(gpu)).collect();
+    let root_ports: Vec<Option<String>> =
+        candidates.iter().map(|gpu| root_port(&Source::live(false), gpu.pci_address.as_deref()?)).collect();
     let choice = Choice::new(candidates.len(), destinations.len(), |candidate, destination| {
         peers::reach(&candidates[candidate], &destinations[destination])
     })?;
@@ -184,13 +185,6 @@ impl Choice {
         }
         chosen
     }
-}
-
-/// What lies above the GPU in the PCIe tree and is one link to the host; `None` where that can't be told.
-fn root_port(gpu: &Gpu) -> Option<String> {
-    let place = Place::of_address(&Source::live(false), gpu.pci_address.as_deref()?)?;
-    // A lone function hangs on the host bridge itself, as in virtual machines: what it shares can't be told.
-    (place.functions.len() > 1).then(|| place.functions[0].clone())
 }
 
 fn list(labels: impl IntoIterator<Item = String>) -> String {

@@ -87,16 +87,6 @@ impl GpuLinks {
     pub fn pair(&self, from: u32, to: u32) -> Option<&GpuPair> {
         self.pairs.iter().find(|pair| (pair.from, pair.to) == (from, to))
     }
-
-    /// Whose links can help to feed this GPU: they pass on by NVLink, and are not known to share its root port. Peer
-    /// access over PCIe brings nothing: bytes would come in over the same link.
-    pub fn helpers_for(&self, to: u32) -> Vec<u32> {
-        let shares = |a: u32, b: u32| {
-            self.shared_root_ports.iter().any(|port| port.gpus.contains(&a) && port.gpus.contains(&b))
-        };
-        let helps = |pair: &&GpuPair| pair.to == to && pair.is_by_nvlink() && !shares(pair.from, to);
-        self.pairs.iter().filter(helps).map(|pair| pair.from).collect()
-    }
 }
 
 impl GpuPair {
@@ -119,14 +109,18 @@ impl GpuPair {
 pub const LEGEND: &str =
     "NV18: 18 NVLinks; P2P: peer access over PCIe; host: by way of host memory; ?: not told";
 
+/// The PCIe root port above a device; `None` where sysfs shows none, or a virtual machine's, which are made up.
+pub fn root_port(source: &Source, pci_address: &str) -> Option<String> {
+    let place = Place::of_address(source, pci_address).filter(|_| !is_virtual(source))?;
+    place.functions.first().filter(|_| place.functions.len() > 1).cloned()
+}
+
 fn linked(source: &Source, gpu: &GpuFacts) -> LinkedGpu {
-    let place = Place::of_address(source, &gpu.pci_address).filter(|_| !is_virtual(source));
-    let above = place.filter(|place| place.functions.len() > 1);
     LinkedGpu {
         index: gpu.index,
         uuid: gpu.uuid.clone(),
         pci_address: gpu.pci_address.clone(),
-        root_port: above.and_then(|place| place.functions.first().cloned()),
+        root_port: root_port(source, &gpu.pci_address),
     }
 }
 
@@ -235,7 +229,6 @@ mod tests {
         let pair = links.pair(1, 0).unwrap();
         assert_eq!((pair.peer_access, pair.nvlinks, pair.short().as_str()), (None, None, "?"));
         assert_eq!(links.pairs.len(), 2);
-        assert!(links.helpers_for(0).is_empty());
         let denied = GpuLinks::new(&tree.source, &gpus, None, &peers(&gpus, false, false));
         assert_eq!(denied.pair(0, 1).unwrap().short(), "host");
         let none = GpuLinks::new(&tree.source, &[], None, &[]);
@@ -244,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn gpus_below_one_root_port_do_not_help_each_other() {
+    fn root_ports_above_several_gpus_are_named() {
         let (tree, mut gpus) = machine();
         let links = |gpus: &[GpuFacts]| {
             let ends: Vec<&str> = vec!["0000:c1:00.0"; 4];
@@ -254,12 +247,10 @@ mod tests {
         let apart = links(&gpus);
         assert!(apart.gpus.iter().all(|gpu| gpu.root_port.is_some()), "{apart:?}");
         assert!(apart.shared_root_ports.is_empty());
-        assert_eq!((apart.helpers_for(0), apart.helpers_for(1)), (vec![1], vec![0]));
         // A drive's place below the first GPU's switch stands for a second GPU there.
         gpus[1].pci_address = "0000:18:00.0".into();
         let shared = links(&gpus);
         assert_eq!(shared.shared_root_ports.len(), 1, "{shared:?}");
         assert_eq!(shared.shared_root_ports[0].gpus, [0, 1]);
-        assert!(shared.helpers_for(0).is_empty());
     }
 }

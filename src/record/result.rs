@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::load::LinkReport;
 pub use crate::load::phases::Phases;
 use crate::os::sys;
 
@@ -68,6 +69,9 @@ pub struct Record {
     pub verify_s: Option<f64>,
     pub chunk_bytes: u64,
     pub threads: u64,
+    /// What each link to a GPU carried; of our own loads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<LinkReport>,
     /// Names the run; the same in `environment.json`.
     pub run_id: String,
 }
