@@ -1,7 +1,6 @@
 //! Tensors in memory of the loader's own, handed on by DLPack (<https://dmlc.github.io/dlpack/latest/>).
 
 use std::ffi::{CStr, c_void};
-use std::ptr;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyBufferError;
@@ -234,7 +233,6 @@ fn capsule<'py>(
     name: &'static CStr,
     destroy: unsafe extern "C" fn(*mut ffi::PyObject),
 ) -> PyResult<Bound<'py, PyAny>> {
-    debug_assert!(managed != ptr::null_mut());
     // SAFETY: the pointer is not null, the name lives for ever, and the interpreter's lock is held.
     let raw = unsafe { ffi::PyCapsule_New(managed, name.as_ptr(), Some(destroy)) };
     // SAFETY: a new reference, or null with an exception set. What it was to hold leaks where Python has no memory left.
