@@ -10,7 +10,14 @@ use serde_json::{Value, json};
 
 fn analyze(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sllm-gds"));
-    command.arg("analyze").args(args).env_remove("RUST_BACKTRACE").output().unwrap()
+    // Of exit codes, only a regression's is looked at here.
+    command
+        .arg("analyze")
+        .args(args)
+        .args(["--fail-on", "regression"])
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -65,6 +72,20 @@ fn hosts_are_kept_apart_and_the_worst_is_named_with_what_sets_it_apart() {
     let worst = &whole["fleet"]["worst_nodes"];
     assert_eq!(worst.as_array().unwrap().len(), 1);
     assert_eq!((&worst[0]["node"], &worst[0]["findings"][0]["what"]), (&json!("odd"), &json!("slow")));
+}
+
+#[test]
+fn nodes_that_stand_out_give_exit_code_1() {
+    let dir = tempfile::tempdir().unwrap();
+    fleet(dir.path());
+    let code = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sllm-gds"));
+        command.args(["analyze", text(dir.path())]).args(more).output().unwrap().status.code()
+    };
+    assert_eq!([code(&[]), code(&["--fail-on", "outliers"])], [Some(1); 2]);
+    assert_eq!(code(&["--fail-on", "failed-loads,qualify,regression"]), Some(0));
+    fs::remove_dir_all(dir.path().join("odd")).unwrap();
+    assert_eq!(code(&[]), Some(0));
 }
 
 #[test]
@@ -129,7 +150,7 @@ fn one_host_in_several_folders_stays_one() {
     host(&dir.path().join("warm"), "a", "580", &[1.0]);
     host(&dir.path().join("again"), "a", "580", &[3.0]);
     let table = stdout(&analyze(&[text(dir.path())]));
-    assert!(table.contains("m, cached\n  sllm  2    0   2.000"), "{table}");
+    assert!(table.contains("m, cached\n  sllm  2    0     2.000"), "{table}");
     let output = analyze(&[text(dir.path()), "--table", "nodes"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("one host"));
@@ -141,7 +162,8 @@ fn a_host_is_compared_with_itself_in_the_baseline() {
     let (before, now) = (dir.path().join("before"), dir.path().join("now"));
     fleet(&before);
     fleet(&now);
-    host(&now, "b", "580", &[1.5, 1.5]);
+    host(&before, "b", "580", &[1.0; 5]);
+    host(&now, "b", "580", &[1.5; 5]);
     let output = analyze(&[text(&now), "--baseline", text(&before)]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -155,7 +177,7 @@ fn the_faults_of_a_made_up_fleet_are_found() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("fleet");
     let made =
-        Command::new("python3").arg(script).arg(&out).args(["--hosts", "350", "--loads", "40"]).output();
+        Command::new("python3").arg(script).arg(&out).args(["--hosts", "350", "--loads", "20"]).output();
     let Ok(made) = made else {
         eprintln!("skipped: there is no python3");
         return;

@@ -11,7 +11,14 @@ const NAME: &str = "x_sllm_2_cached.json";
 
 fn analyze(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sllm-gds"));
-    command.arg("analyze").args(args).env_remove("RUST_BACKTRACE").output().unwrap()
+    // Of exit codes, only a regression's is looked at here.
+    command
+        .arg("analyze")
+        .args(args)
+        .args(["--fail-on", "regression"])
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .unwrap()
 }
 
 fn text(path: &Path) -> &str {
@@ -183,8 +190,8 @@ fn no_name_escapes_from_what_is_printed() {
 fn a_flat_baseline_is_compared_whatever_folders_are_called() {
     let dir = tempfile::tempdir().unwrap();
     let [flat, deep, other] = ["flat", "deep", "other"].map(|name| dir.path().join(name));
-    loads(&flat, &[1.0, 1.0]);
-    loads(&deep.join("node-1/run"), &[2.0, 2.0]);
+    loads(&flat, &[1.0; 5]);
+    loads(&deep.join("node-1/run"), &[2.0; 5]);
     loads(&other.join("somewhere"), &[1.0]);
     says_host(&other.join("somewhere"), "vm");
     for (now, before, growth) in

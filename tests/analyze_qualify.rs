@@ -11,7 +11,14 @@ const HOSTILE: &str = "<script>alert(1)</script>";
 
 fn analyze(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sllm-gds"));
-    command.arg("analyze").args(args).env_remove("RUST_BACKTRACE").output().unwrap()
+    // Of exit codes, only a regression's is looked at here.
+    command
+        .arg("analyze")
+        .args(args)
+        .args(["--fail-on", "regression"])
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .unwrap()
 }
 
 fn stderr(output: &Output) -> String {
@@ -140,19 +147,32 @@ fn verdicts_are_told_in_every_output() {
 }
 
 #[test]
+fn a_node_that_qualify_failed_gives_exit_code_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let code = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sllm-gds"));
+        command.args(["analyze", text(dir.path())]).output().unwrap().status.code()
+    };
+    for (said, expected) in [("passed", 0), ("not judged", 0), ("failed", 1)] {
+        verdict(dir.path(), "node", "vm", said, "why", 1.0);
+        assert_eq!(code(), Some(expected), "{said}");
+    }
+}
+
+#[test]
 fn one_node_has_a_line_and_its_newest_verdict_counts() {
     let dir = tempfile::tempdir().unwrap();
     loads(dir.path(), "new", "vm", "m", &[Some(1.0)]);
     verdict(dir.path(), "new", "vm", "passed", "all 10 criteria are met", 7.0);
     let line = "\nqualify of /mnt/nvme passed: all 10 criteria are met\n";
     let output = analyze(&[text(&dir.path().join("new"))]);
-    assert!(stdout(&output).ends_with(line) && stderr(&output).is_empty(), "{}", stdout(&output));
+    assert!(stdout(&output).contains(line) && stderr(&output).is_empty(), "{}", stdout(&output));
 
     loads(dir.path(), "old", "vm", "m", &[Some(1.0)]);
     verdict(dir.path(), "old", "vm", "failed", "too slow", 3.0);
     let page = dir.path().join("page.html");
     let output = analyze(&[text(dir.path()), "--html", text(&page)]);
-    assert!(stdout(&output).ends_with(line), "{}", stdout(&output));
+    assert!(stdout(&output).contains(line), "{}", stdout(&output));
     assert!(stderr(&output).contains("vm: 1 older verdicts of qualify are left out"), "{}", stderr(&output));
     assert!(
         fs::read_to_string(page)

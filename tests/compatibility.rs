@@ -49,7 +49,7 @@ fn records_of_bench_and_qualify_are_analyzed_as_before() {
     };
     let groups = loads("results")["groups"].as_array().cloned().unwrap();
     let formats: Vec<&str> = groups.iter().filter_map(|group| group["format"].as_str()).collect();
-    assert_eq!(formats, ["sllm", "safetensors"]);
+    assert_eq!(formats, ["safetensors", "sllm"], "the fastest first");
     assert!(groups.iter().all(|group| group["count"] == 2 && group["errors"] == 0), "{groups:?}");
     let verdicts = loads("qualified")["qualify"].clone();
     assert_eq!((&verdicts[0]["verdict"], &verdicts[0]["host"]), (&"not judged".into(), &"vm".into()));

@@ -1,29 +1,31 @@
 //! Result files to every figure: groups, fleet, comparison, and what has to be said of them. Of a measurement, only its
 //! files are read.
-//!
-//! `find` → `file`, `host` → `read` (files → loads) → `stats` (loads → groups) → `fleet`, `regress`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use polars::prelude::DataFrame;
 
-use crate::analyze::fleet;
-use crate::analyze::fleet::Fleet;
-use crate::analyze::group_key::GroupKey;
-use crate::analyze::host::Hosts;
-use crate::analyze::qualified::Qualified;
-use crate::analyze::read;
-use crate::analyze::read::{Input, SourceFile};
-use crate::analyze::regress;
-use crate::analyze::regress::Comparison;
-use crate::analyze::stats;
-use crate::analyze::stats::Group;
+use crate::analyze::figures::difference::between_runs;
+use crate::analyze::figures::fleet;
+use crate::analyze::figures::fleet::Fleet;
+use crate::analyze::figures::groups;
+use crate::analyze::figures::groups::Group;
+use crate::analyze::figures::regress;
+use crate::analyze::figures::regress::Comparison;
+use crate::analyze::figures::resample::INTERVALS_MAX_LOADS;
+use crate::analyze::frame;
+use crate::analyze::frame::Input;
+use crate::analyze::read::hosts::Hosts;
+use crate::analyze::read::qualified::{Qualified, Verdict};
 
 /// What result files come to.
 #[derive(Debug)]
 pub struct Analysis {
-    /// Sorted: by model, mode, destination, cache state and host, then format with safetensors last.
+    /// A row a load.
+    pub loads: DataFrame,
+    /// Section by section, the fastest first.
     pub groups: Vec<Group>,
     /// Files that were skipped and figures to be careful with, a line each. Of the outputs, JSON and the page have them.
     pub notes: Vec<String>,
@@ -33,10 +35,21 @@ pub struct Analysis {
     pub fleet: Option<Fleet>,
     /// What is known of the machines.
     pub hosts: Hosts,
-    /// The files that hold the loads.
-    pub files: Vec<SourceFile>,
     /// How many of a fleet's worst nodes text, markdown and HTML show.
     pub worst: usize,
+}
+
+/// What may be wrong with results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A load failed, or delivered wrong bytes.
+    FailedLoads,
+    /// `qualify` failed a node.
+    Qualify,
+    /// A node of a fleet is slow, or lacks loads that most have.
+    Outliers,
+    /// A load time regressed against the baseline.
+    Regression,
 }
 
 impl Analysis {
@@ -50,45 +63,54 @@ impl Analysis {
         let hosts = self.hosts.hosts.iter().filter(|host| self.fleet.is_none() && host.is_node);
         hosts.flat_map(|host| &host.verdicts).collect()
     }
+
+    pub fn has(&self, fault: Fault) -> bool {
+        let mut verdicts = self.hosts.hosts.iter().flat_map(|host| &host.verdicts);
+        match fault {
+            Fault::FailedLoads => self.groups.iter().any(|group| group.errors > 0),
+            Fault::Qualify => verdicts.any(|of_path| of_path.verdict == Verdict::Failed),
+            Fault::Outliers => self.fleet.as_ref().is_some_and(Fleet::has_outliers),
+            Fault::Regression => self.comparison.as_ref().is_some_and(Comparison::regressed),
+        }
+    }
 }
 
-/// Reads result files and verdicts of `qualify`, or directories of them, and computes every figure. Loads of several hosts are kept apart.
+/// Reads result files and verdicts of `qualify`, or directories of them, and computes every figure. Loads of several hosts
+/// are kept apart.
 pub fn summarize(results: &[PathBuf]) -> Result<Analysis> {
-    let input = read::read(results)?;
-    let by_host = input.host_count() > 1;
+    let input = frame::read(results)?;
+    let by_host = input.host_count()? > 1;
     figures(input, by_host)
 }
 
 fn figures(mut input: Input, by_host: bool) -> Result<Analysis> {
     if !by_host {
-        input.forget_host();
+        input.forget_host()?;
     }
-    let groups = stats::group(&input.loads, &input.keys)?;
-    let mut notes = std::mem::take(&mut input.notes);
-    if input.loads.len() > stats::INTERVALS_MAX_LOADS {
-        notes.push(format!(
-            "{} loads: no intervals are given for more than {}",
-            input.loads.len(),
-            stats::INTERVALS_MAX_LOADS
-        ));
+    let Input { loads, hosts, mut notes } = input;
+    let groups = groups::group(&loads)?;
+    if loads.height() > INTERVALS_MAX_LOADS {
+        let count = loads.height();
+        notes.push(format!("{count} loads: no intervals are given for more than {INTERVALS_MAX_LOADS}"));
     }
     notes.extend(cautions(&groups));
-    notes.extend(runs_together(&input));
-    notes.extend(input.hosts.identity_warnings(by_host));
-    let fleet = if by_host { Some(fleet::compare(&groups, &input.hosts)?) } else { None };
-    let (hosts, files) = (input.hosts, input.files);
-    Ok(Analysis { groups, notes, comparison: None, fleet, hosts, files, worst: 10 })
+    notes.extend(groups.iter().filter_map(|group| runs_that_differ(group, &hosts)));
+    notes.extend(hosts.identity_warnings(by_host));
+    let fleet = if by_host { Some(fleet::compare(&groups, &hosts)?) } else { None };
+    Ok(Analysis { loads, groups, notes, comparison: None, fleet, hosts, worst: 10 })
 }
 
 /// As [`summarize`], and held against earlier results, host by host where either side has several. `max_regression` is
-/// the share by which a mean load time may grow.
+/// the share by which a median load time may grow.
 pub fn summarize_against(results: &[PathBuf], baseline: &Path, max_regression: f64) -> Result<Analysis> {
-    let now = read::read(results)?;
-    let before = read::read(&[baseline.to_path_buf()]).context("read the baseline")?;
-    let by_host = now.host_count() > 1 || before.host_count() > 1;
-    let unnamed = [(&before, "baseline"), (&now, "new results")];
-    let unnamed =
-        unnamed.into_iter().find(|(input, _)| by_host && input.names_no_host()).map(|(_, side)| side);
+    let now = frame::read(results)?;
+    let before = frame::read(&[baseline.to_path_buf()]).context("read the baseline")?;
+    let by_host = now.host_count()? > 1 || before.host_count()? > 1;
+    let unnamed = match by_host {
+        true if before.names_no_host()? => Some("baseline"),
+        true if now.names_no_host()? => Some("new results"),
+        _ => None,
+    };
     let (mut now, before) = (figures(now, by_host)?, figures(before, by_host)?);
     now.notes.extend(before.notes.iter().map(|note| format!("baseline: {note}")));
     let comparison = regress::compare(&before.groups, &now.groups, max_regression);
@@ -104,47 +126,50 @@ pub fn summarize_against(results: &[PathBuf], baseline: &Path, max_regression: f
 
 /// What a reader of these figures must know.
 fn cautions(groups: &[Group]) -> Vec<String> {
-    let place = |group: &Group| {
-        let key = &group.key;
-        [key.model.clone(), key.mode.clone(), key.host.clone()]
-    };
-    let baselines: HashSet<[String; 3]> =
-        groups.iter().filter(|group| group.key.is_baseline()).map(place).collect();
+    let place = |group: &Group| [group.key.model.clone(), group.key.mode.clone(), group.key.host.clone()];
+    let of_baseline = || groups.iter().filter(|group| group.key.is_baseline());
+    let places: HashSet<[String; 3]> = of_baseline().map(place).collect();
+    let loaded: HashSet<[&str; 5]> =
+        of_baseline().filter(|group| group.figures.is_some()).map(|group| group.key.section()).collect();
     let mut cautions = Vec::new();
     for group in groups {
         let title = group.key.title();
         if group.warm_by_mistake > 0 {
+            let (warm, all) = (group.warm_by_mistake, group.loads());
             cautions.push(format!(
-                "{title}: {} of {} loads were meant to be cold but found the page cache warm",
-                group.warm_by_mistake,
-                group.samples_s.len() + group.errors
+                "{title}: {warm} of {all} loads were meant to be cold but found the page cache warm"
             ));
         }
         let has_figures = group.figures.is_some() && !group.key.is_baseline();
-        if has_figures && group.speedup.is_none() && baselines.contains(&place(group)) {
-            cautions.push(format!(
-                "{title}: no speedup, since no SafeTensors load succeeded with the same destination and cache state"
-            ));
+        if has_figures && group.speedup.is_none() && places.contains(&place(group)) {
+            cautions.push(match loaded.contains(&group.key.section()) {
+                true => format!(
+                    "{title}: no speedup, since no turn of one run has a load of it and one of SafeTensors that both succeeded; \
+                     loads of different runs are not held against each other"
+                ),
+                false => format!(
+                    "{title}: no speedup, since no SafeTensors load succeeded with the same destination and cache state"
+                ),
+            });
         }
     }
     cautions
 }
 
-/// A note for each group whose loads are of several runs.
-fn runs_together(input: &Input) -> Vec<String> {
-    let mut runs: HashMap<u32, Vec<u32>> = HashMap::new();
-    for load in &input.loads {
-        let runs = runs.entry(load.group).or_default();
-        if !runs.contains(&load.run) {
-            runs.push(load.run);
-        }
+/// A note where loads of runs on unlike machines, or by unlike programs, are taken together.
+fn runs_that_differ(group: &Group, hosts: &Hosts) -> Option<String> {
+    if group.runs.len() < 2 {
+        return None;
     }
-    let note = |(group, key): (usize, &GroupKey)| {
-        let count = runs.get(&(group as u32)).map_or(0, Vec::len);
-        let title = key.title();
-        (count > 1).then(|| {
-            format!("{title}: {count} runs are taken together; environment.json tells whether they are alike")
-        })
-    };
-    input.keys.iter().enumerate().filter_map(note).collect()
+    let (title, count) = (group.key.title(), group.runs.len());
+    match between_runs(&hosts.hosts, &group.runs) {
+        None => Some(format!(
+            "{title}: {count} runs are taken together, and no environment.json describes them all"
+        )),
+        Some(differences) if differences.is_empty() => None,
+        Some(differences) => Some(format!(
+            "{title}: {count} runs are taken together that differ in {}",
+            differences.join(", ")
+        )),
+    }
 }

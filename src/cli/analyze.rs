@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
-use crate::analyze::output::Table;
-use crate::analyze::plot::ImageFormat;
-use crate::analyze::{Analysis, summarize, summarize_against};
+use crate::analyze::show::output::Table;
+use crate::analyze::show::plot::ImageFormat;
+use crate::analyze::show::words;
+use crate::analyze::{Analysis, Fault, summarize, summarize_against};
 use crate::cli::Outcome;
 use crate::cli::print;
-use crate::cli::words::parse_percent;
+use crate::cli::words::parse_growth;
 use crate::os::text;
 
 /// More warnings than these are counted on the terminal; JSON has all.
@@ -47,9 +48,44 @@ pub struct AnalyzeArgs {
     /// Earlier results to hold these against
     #[arg(long, value_name = "DIR")]
     pub baseline: Option<PathBuf>,
-    /// With --baseline: exit 1 when a mean load time grew by more
-    #[arg(long, default_value = "10%", value_parser = parse_percent, value_name = "PERCENT", requires = "baseline")]
+    /// With --baseline: by how much a median load time may grow, as 10% or 0.1
+    #[arg(long, default_value = "10%", value_parser = parse_growth, value_name = "PERCENT", requires = "baseline")]
     pub max_regression: f64,
+    /// What makes the exit code 1
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "FAULTS",
+        default_value = "failed-loads,qualify,outliers,regression"
+    )]
+    pub fail_on: Vec<FailOn>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// A load failed, or delivered wrong bytes
+    FailedLoads,
+    /// `qualify` failed a node
+    Qualify,
+    /// A node is slow, or lacks loads that most have
+    Outliers,
+    /// A load time regressed against the baseline, or every load fails now
+    Regression,
+    /// Nothing; goes alone
+    None,
+}
+
+impl FailOn {
+    fn fault(self) -> Option<Fault> {
+        match self {
+            FailOn::FailedLoads => Some(Fault::FailedLoads),
+            FailOn::Qualify => Some(Fault::Qualify),
+            FailOn::Outliers => Some(Fault::Outliers),
+            FailOn::Regression => Some(Fault::Regression),
+            FailOn::None => None,
+        }
+    }
 }
 
 impl ValueEnum for Table {
@@ -67,6 +103,7 @@ impl ValueEnum for Table {
             Table::Comparison => {
                 PossibleValue::new("comparison").help("These results against those of --baseline")
             }
+            Table::Records => PossibleValue::new("records").help("A line for each load"),
         })
     }
 }
@@ -98,11 +135,16 @@ pub fn run(args: &AnalyzeArgs) -> Result<Outcome> {
     if let Some(dir) = &args.summary {
         analysis.summary(dir)?;
     }
-    let Some(comparison) = &analysis.comparison else { return Ok(Outcome::Yes) };
-    for line in comparison.regressions() {
-        print::tell(format_args!("regression: {line}"));
+    if let Some(comparison) = &analysis.comparison {
+        for line in words::regressions(comparison) {
+            print::tell(format_args!("regression: {line}"));
+        }
+        for line in words::inconclusive(comparison) {
+            print::tell(format_args!("inconclusive: {line}"));
+        }
     }
-    Ok(if comparison.regressed() { Outcome::No } else { Outcome::Yes })
+    let mut faults = args.fail_on.iter().filter_map(|on| on.fault());
+    Ok(if faults.any(|fault| analysis.has(fault)) { Outcome::No } else { Outcome::Yes })
 }
 
 /// Refuses what cannot be done, before anything is read.
@@ -112,6 +154,9 @@ fn check(args: &AnalyzeArgs) -> Result<()> {
     }
     if args.json && args.table.is_some() {
         bail!("--json has every table; --table goes with text, --markdown and --csv");
+    }
+    if args.fail_on.contains(&FailOn::None) && args.fail_on.len() > 1 {
+        bail!("--fail-on none goes alone");
     }
     if args.table == Some(Table::Comparison) && args.baseline.is_none() {
         bail!("there is no comparison without --baseline DIR");

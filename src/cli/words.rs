@@ -39,6 +39,16 @@ pub fn parse_percent(text: &str) -> Result<f64> {
     Ok(value / scale)
 }
 
+/// As [`parse_percent`], but a bare number from 1 on is refused: `10` would be 1000 %, which nobody means.
+pub fn parse_growth(text: &str) -> Result<f64> {
+    match parse_percent(text)? {
+        share if share >= 1.0 && !text.contains('%') => {
+            bail!("'{text}' would be {:.0} %; write {text}% or {}", share * 100.0, share / 100.0)
+        }
+        share => Ok(share),
+    }
+}
+
 /// As [`parse_percent`], below 100 %: what may be lost of something.
 pub fn parse_tolerance(text: &str) -> Result<f64> {
     match parse_percent(text)? {
@@ -113,6 +123,9 @@ mod tests {
         for bad in ["", "%", "-1%", "nan", "inf"] {
             assert!(parse_percent(bad).is_err(), "{bad}");
         }
+        assert!((parse_growth("10%").unwrap() - 0.1).abs() < 1e-12 && parse_growth("0.1").is_ok());
+        assert!((parse_growth("150%").unwrap() - 1.5).abs() < 1e-12, "said plainly");
+        assert!(parse_growth("10").unwrap_err().to_string().contains("write 10% or 0.1"));
         assert!(parse_tolerance("99%").is_ok() && parse_tolerance("100%").is_err());
     }
 

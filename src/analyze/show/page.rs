@@ -1,23 +1,27 @@
 //! Everything on one page that needs nothing else: no script, no font, no file beside it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::analyze::Analysis;
-use crate::analyze::fleet::{Fleet, MAX_NODES_SHOWN, Node};
-use crate::analyze::host::{Host, UNNAMED};
-use crate::analyze::html_parts::{Cell, Row, table};
-use crate::analyze::plot;
-use crate::analyze::plot::Subject;
-use crate::analyze::records;
-use crate::analyze::regress::Comparison;
-use crate::analyze::stats::{Group, RESAMPLES};
-use crate::analyze::table;
-use crate::analyze::table::{label, sections};
-use crate::analyze::verdict;
-use crate::analyze::verdict::Mood;
+use crate::analyze::figures::difference::in_words;
+use crate::analyze::figures::fleet::{Fleet, MAX_NODES_SHOWN, Node};
+use crate::analyze::figures::groups::{Group, SLOW_FACTOR, TAIL_MIN_LOADS, sections};
+use crate::analyze::figures::regress::Comparison;
+use crate::analyze::figures::resample::{MIN_TURNS, RESAMPLES};
+use crate::analyze::read::hosts::{Fact, Host, UNNAMED};
+use crate::analyze::show::fleet_table;
+use crate::analyze::show::page_parts::{Cell, Row, table};
+use crate::analyze::show::plot;
+use crate::analyze::show::plot::Subject;
+use crate::analyze::show::records;
+use crate::analyze::show::table;
+use crate::analyze::show::table::{label, only_baseline};
+use crate::analyze::show::words;
+use crate::analyze::show::words::Mood;
 use crate::page::document::{document, list};
 use crate::page::escape::escape;
 
@@ -70,7 +74,7 @@ pub fn page(analysis: &Analysis) -> Result<String> {
 }
 
 fn head(analysis: &Analysis) -> String {
-    let loads: usize = analysis.groups.iter().map(|group| group.samples_s.len() + group.errors).sum();
+    let loads: usize = analysis.groups.iter().map(|group| group.loads()).sum();
     let mut models: Vec<&str> = analysis.groups.iter().map(|group| group.key.model.as_str()).collect();
     models.dedup();
     let more = models.len().saturating_sub(MAX_MODELS);
@@ -82,8 +86,8 @@ fn head(analysis: &Analysis) -> String {
         (None, _) => "one host".into(),
     };
     let title = if analysis.has_loads() { "Load times of " } else { "Verdicts of qualify" };
-    let lines = verdict::lines(analysis);
-    let (mood, words) = verdict::whole(&lines);
+    let lines = words::lines(analysis);
+    let (mood, whole) = words::whole(&lines);
     let items: String = lines
         .iter()
         .map(|line| {
@@ -108,7 +112,7 @@ fn head(analysis: &Analysis) -> String {
         if warnings.is_empty() { String::new() } else { format!("<p>Warnings:</p>{}", list(&warnings)) };
     format!(
         "<h1>{title}{}{more}</h1>\n<p class=\"soft\">{loads} loads, {}; sllm-gds {}.</p>\n\
-         <div class=\"verdict {}\"><strong>{words}</strong><ul>{items}</ul></div>\n{warnings}\n",
+         <div class=\"verdict {}\"><strong>{whole}</strong><ul>{items}</ul></div>\n{warnings}\n",
         escape(&models.join(", ")),
         escape(&hosts),
         env!("CARGO_PKG_VERSION"),
@@ -143,6 +147,7 @@ fn loads(analysis: &Analysis) -> String {
     let shown: Option<Vec<&str>> =
         large.map(|fleet| fleet.worst.iter().take(analysis.worst).map(|node| node.name.as_str()).collect());
     let mut rows = Vec::new();
+    let one = only_baseline(&analysis.groups).is_some();
     for section in sections(&analysis.groups) {
         let Some(first) = section.first() else { continue };
         if shown.as_ref().is_some_and(|names| !names.contains(&first.key.host.as_str())) {
@@ -150,13 +155,11 @@ fn loads(analysis: &Analysis) -> String {
         }
         rows.push(Row::Section(first.key.section_title()));
         for group in section {
-            let row = Row::plain(table::cells(group, label(group, section)), 1);
+            let row = Row::plain(table::cells(group, label(group, section), one), 1);
             rows.push(row.marked((group.errors > 0).then_some("bad")));
         }
     }
-    let mut header = vec!["format"];
-    header.extend(&table::HEADER[1..]);
-    let header: Vec<String> = header.into_iter().map(String::from).collect();
+    let header = [vec!["format".into()], table::header(&analysis.groups)].concat();
     let text = table(&header, 1, rows, true);
     match shown {
         Some(_) => format!("<p class=\"soft\">Of the worst nodes; the CSV and the JSON have all.</p>{text}"),
@@ -200,7 +203,7 @@ fn figure(groups: &[Group], subject: Subject) -> Result<String> {
 
 fn fleet_groups(fleet: &Fleet) -> String {
     let header: Vec<String> =
-        std::iter::once("format").chain(crate::analyze::fleet_table::HEADER).map(String::from).collect();
+        std::iter::once("format").chain(fleet_table::HEADER).map(String::from).collect();
     let mut rows = Vec::new();
     let mut last = None;
     for (title, label, cells) in fleet.rows() {
@@ -253,7 +256,7 @@ fn environment(analysis: &Analysis) -> String {
         let nodes = analysis.fleet.as_ref().map_or([].as_slice(), |fleet| fleet.worst.as_slice());
         nodes.iter().position(|node| node.name == name).unwrap_or(usize::MAX)
     };
-    let known = hosts.hosts.iter().filter(|host| host.is_node && !host.facts.is_empty());
+    let known = hosts.hosts.iter().filter(|host| host.is_node && !host.facts().is_empty());
     let mut shown: Vec<(usize, &Host)> = known.map(|host| (worst(&host.name), host)).collect();
     shown.sort_by_key(|(rank, _)| *rank);
     let count = shown.len();
@@ -261,16 +264,18 @@ fn environment(analysis: &Analysis) -> String {
     if shown.is_empty() {
         return "<p>No environment.json stands beside the results.</p>".into();
     }
-    let mut fields: Vec<u32> = shown.iter().flat_map(|(_, host)| host.facts.keys().copied()).collect();
-    fields.sort_unstable();
-    fields.dedup();
+    let facts: Vec<_> = shown.iter().map(|(_, host)| host.facts()).collect();
+    let fields: BTreeSet<&str> = facts.iter().flat_map(|facts| facts.keys().copied()).collect();
     let header: Vec<String> =
         std::iter::once("".to_string()).chain(shown.iter().map(|(_, host)| host.name.clone())).collect();
-    let row = |field: u32| {
-        let values: Vec<String> = shown.iter().map(|(_, host)| hosts.value(host, field)).collect();
+    let row = |field: &str| {
+        let value = |facts: &BTreeMap<&str, Vec<&Fact>>| {
+            facts.get(field).map_or(String::new(), |values| in_words(values))
+        };
+        let values: Vec<String> = facts.iter().map(value).collect();
         let differs = values.iter().any(|value| Some(value) != values.first());
         let cells = values.into_iter().map(|value| Cell::wide(vec![value]));
-        let name = Cell::text(hosts.fields.get(field).to_string());
+        let name = Cell::text(field.to_string());
         Row::Cells(std::iter::once(name).chain(cells).collect(), differs.then_some("look"))
     };
     let rows = fields.into_iter().map(row).collect();
@@ -284,8 +289,18 @@ fn environment(analysis: &Analysis) -> String {
 
 fn method() -> String {
     let lines = [
-        format!("Intervals in brackets hold 95 %, by a bootstrap of {RESAMPLES} resamples with a fixed seed."),
-        "The speedup is SafeTensors' mean load time over the format's own, under the same conditions.".into(),
+        format!(
+            "Intervals in brackets hold 95 %, by a bootstrap of {RESAMPLES} resamples with a fixed seed, over runs and over \
+             the turns within each; those of medians need {MIN_TURNS} turns."
+        ),
+        "The speedup is the median, over the turns that both came through, of SafeTensors' load time over the format's own, \
+         within a run. Where the interval holds 1, no difference is shown. Loads without turns are compared by their \
+         medians, and marked as not paired."
+            .into(),
+        format!(
+            "A load is slow where it took {SLOW_FACTOR} times the median or more, far outside the usual spread. The 95th and \
+             99th percentile need {TAIL_MIN_LOADS} loads."
+        ),
         "std is the population's; percentiles interpolate; GB/s is all bytes over all seconds, 1 GB = 10^9 bytes.".into(),
         "The clock runs from the call to the last byte in place; checking the bytes is not part of it.".into(),
     ];

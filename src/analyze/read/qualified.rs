@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::analyze::file::bytes_of;
-use crate::analyze::group_key::printable;
+use crate::analyze::key::printable;
+use crate::analyze::read::file::bytes_of;
 
 /// Of a reason, in text and pages. JSON and CSV have it whole.
 const WHY_CHARS: usize = 160;

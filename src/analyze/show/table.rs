@@ -7,12 +7,9 @@ use polars_io::prelude::CsvWriter;
 use serde_json::{Map, Value, json};
 use unicode_width::UnicodeWidthStr;
 
-use crate::analyze::stats::{Estimate, Figures, Group};
-
-/// The groups that may be compared with one another, by section.
-pub fn sections(groups: &[Group]) -> impl Iterator<Item = &[Group]> {
-    groups.chunk_by(|a, b| a.key.section() == b.key.section())
-}
+use crate::analyze::figures::groups::{Figures, Group, Shown, Speedup, sections};
+use crate::analyze::figures::resample::Estimate;
+use crate::analyze::key::baseline_name;
 
 /// A group's name within its section: the format, and the engine where the format alone does not tell.
 pub fn label(group: &Group, section: &[Group]) -> String {
@@ -24,65 +21,92 @@ pub fn label(group: &Group, section: &[Group]) -> String {
     }
 }
 
-pub const HEADER: [&str; 12] = [
-    "",
-    "n",
-    "err",
-    "mean s",
-    "min s",
-    "max s",
-    "std s",
-    "p50 s",
-    "p95 s",
-    "p99 s",
-    "GB/s",
-    "speedup [95 %]",
-];
+const HEADER: [&str; 11] =
+    ["n", "err", "median s", "mean s", "min s", "max s", "std s", "p95 s", "p99 s", "GB/s", "speedup"];
+/// Stands for a percentile of too few loads.
+const NONE: &str = "–";
+
+/// Headings of a table of these groups. The last names the baseline, where there is only one.
+pub fn header(groups: &[Group]) -> Vec<String> {
+    let mut header = HEADER.map(String::from).to_vec();
+    header.truncate(HEADER.len() - 1);
+    header.push(speedup_heading(groups));
+    header
+}
+
+pub fn speedup_heading(groups: &[Group]) -> String {
+    match only_baseline(groups) {
+        Some(baseline) => format!("speedup over {} [95 %]", baseline_name(baseline)),
+        None => "speedup [95 %]".into(),
+    }
+}
+
+/// The engine of the baseline, where every speedup is over the same.
+pub fn only_baseline(groups: &[Group]) -> Option<&str> {
+    let mut baselines = groups.iter().filter_map(|group| Some(group.speedup.as_ref()?.baseline.as_str()));
+    let first = baselines.next()?;
+    baselines.all(|other| other == first).then_some(first)
+}
 
 pub fn text(groups: &[Group]) -> String {
-    let mut lines = vec![Line::Cells(HEADER.map(String::from).into())];
+    let mut lines = vec![Line::Cells([vec![String::new()], header(groups)].concat())];
+    let one = only_baseline(groups).is_some();
     for section in sections(groups) {
         lines.extend(section.first().map(|group| Line::Title(group.key.section_title())));
-        lines.extend(
-            section.iter().map(|group| Line::Cells(cells(group, format!("  {}", label(group, section))))),
-        );
+        let row = |group: &Group| Line::Cells(cells(group, format!("  {}", label(group, section)), one));
+        lines.extend(section.iter().map(row));
     }
     align(&lines)
 }
 
 pub fn markdown(groups: &[Group]) -> String {
-    let mut header = HEADER.map(String::from).to_vec();
-    header[0] = "format".into();
-    header.insert(0, "loads".into());
+    let header = [vec!["loads".into(), "format".into()], header(groups)].concat();
+    let one = only_baseline(groups).is_some();
     let mut rows = Vec::new();
     for section in sections(groups) {
         for group in section {
-            let mut row = cells(group, label(group, section));
-            row.insert(0, group.key.section_title());
-            rows.push(row);
+            rows.push([vec![group.key.section_title()], cells(group, label(group, section), one)].concat());
         }
     }
     pipes(&header, &rows, 2)
 }
 
-pub fn cells(group: &Group, label: String) -> Vec<String> {
+/// `one_baseline`: the heading names it.
+pub fn cells(group: &Group, label: String, one_baseline: bool) -> Vec<String> {
+    let mean_s = group.figures.as_ref().map_or(0.0, |figures| figures.mean.value);
     let figure = |get: fn(&Figures) -> f64| {
-        group.figures.as_ref().map(|f| seconds_beside(get(f), f.mean.value)).unwrap_or_default()
+        group.figures.as_ref().map(|f| seconds_beside(get(f), mean_s)).unwrap_or_default()
+    };
+    let tail = |get: fn(&Figures) -> Option<f64>| {
+        group.figures.as_ref().map(|f| get(f).map_or(NONE.into(), |value| seconds_beside(value, mean_s)))
+    };
+    let speedup = match &group.speedup {
+        Some(speedup) if one_baseline => speedup_in_words(speedup),
+        Some(speedup) => format!("{} over {}", speedup_in_words(speedup), baseline_name(&speedup.baseline)),
+        None if group.key.is_baseline() => "baseline".into(),
+        None => String::new(),
     };
     vec![
         label,
         group.samples_s.len().to_string(),
         group.errors.to_string(),
+        figure(|f| f.median.value),
         figure(|f| f.mean.value),
         figure(|f| f.min_s),
         figure(|f| f.max_s),
         figure(|f| f.std_s),
-        figure(|f| f.p50_s),
-        figure(|f| f.p95_s),
-        figure(|f| f.p99_s),
+        tail(|f| f.p95_s).unwrap_or_default(),
+        tail(|f| f.p99_s).unwrap_or_default(),
         group.gb_per_s.map(rate).unwrap_or_default(),
-        group.speedup.map(times).unwrap_or_default(),
+        speedup,
     ]
+}
+
+/// `9.95× [9.34, 10.51]`, and what is to be known of it.
+pub fn speedup_in_words(speedup: &Speedup) -> String {
+    let paired = if speedup.is_paired { "" } else { ", not paired" };
+    let shown = if speedup.shown() == Shown::NoDifference { ", no difference shown" } else { "" };
+    format!("{}{shown}{paired}", times(speedup.ratio))
 }
 
 /// Seconds without the unit: three decimals, more for less than 0.1 s, fewer where they would say nothing.
@@ -122,6 +146,11 @@ pub fn times(speedup: Estimate) -> String {
         Some((low, high)) => format!("{}× [{}, {}]", number(speedup.value), number(low), number(high)),
         None => format!("{}×", number(speedup.value)),
     }
+}
+
+/// `+20.0 %`.
+pub fn percent(share: f64) -> String {
+    format!("{:+.1} %", share * 100.0)
 }
 
 /// A line of a text table.
@@ -176,63 +205,10 @@ pub fn pipes(header: &[String], rows: &[Vec<String>], left: usize) -> String {
     text
 }
 
-/// One row a group; every column's unit ends its name. What CSV and JSON print.
-fn frame(groups: &[Group]) -> PolarsResult<DataFrame> {
-    let text = |get: fn(&Group) -> &str| -> Vec<Option<&str>> {
-        groups.iter().map(|group| Some(get(group)).filter(|text| !text.is_empty())).collect()
-    };
-    let count =
-        |get: fn(&Group) -> usize| -> Vec<u64> { groups.iter().map(|group| get(group) as u64).collect() };
-    let figure = |get: fn(&Figures) -> f64| -> Vec<Option<f64>> {
-        groups.iter().map(|group| group.figures.as_ref().map(get)).collect()
-    };
-    let mean = |get: fn((f64, f64)) -> f64| -> Vec<Option<f64>> {
-        groups.iter().map(|group| group.figures.as_ref()?.mean.interval.map(get)).collect()
-    };
-    let speedup = |get: fn(Estimate) -> Option<f64>| -> Vec<Option<f64>> {
-        groups.iter().map(|group| group.speedup.and_then(get)).collect()
-    };
-    df![
-        "model" => text(|g| &g.key.model),
-        "mode" => text(|g| &g.key.mode),
-        "destination" => text(|g| &g.key.destination),
-        "cache_state" => text(|g| &g.key.cache_state),
-        "host" => text(|g| &g.key.host),
-        "format" => text(|g| &g.key.format),
-        "engine" => text(|g| &g.key.engine),
-        "count" => count(|g| g.samples_s.len()),
-        "errors" => count(|g| g.errors),
-        "meant_cold_but_warm" => count(|g| g.warm_by_mistake),
-        "verified" => count(|g| g.verified),
-        "slow_loads" => count(|g| g.slow_loads),
-        "mean_s" => figure(|f| f.mean.value),
-        "mean_low_s" => mean(|(low, _)| low),
-        "mean_high_s" => mean(|(_, high)| high),
-        "min_s" => figure(|f| f.min_s),
-        "max_s" => figure(|f| f.max_s),
-        "std_s" => figure(|f| f.std_s),
-        "p50_s" => figure(|f| f.p50_s),
-        "p95_s" => figure(|f| f.p95_s),
-        "p99_s" => figure(|f| f.p99_s),
-        "gb_per_s" => groups.iter().map(|group| group.gb_per_s).collect::<Vec<_>>(),
-        "speedup" => speedup(|s| Some(s.value)),
-        "speedup_low" => speedup(|s| s.interval.map(|(low, _)| low)),
-        "speedup_high" => speedup(|s| s.interval.map(|(_, high)| high)),
-    ]
-}
-
-pub fn csv(groups: &[Group]) -> Result<String> {
-    frame_csv(&mut frame(groups)?)
-}
-
 pub fn frame_csv(frame: &mut DataFrame) -> Result<String> {
     let mut bytes = Vec::new();
     CsvWriter::new(&mut bytes).finish(frame)?;
     String::from_utf8(bytes).context("write CSV")
-}
-
-pub fn json(groups: &[Group]) -> Result<Vec<Map<String, Value>>> {
-    frame_json(&frame(groups)?)
 }
 
 /// An object for each row.
@@ -246,12 +222,29 @@ pub fn frame_json(frame: &DataFrame) -> Result<Vec<Map<String, Value>>> {
     Ok(rows)
 }
 
+/// Headings, and each row's cells as they stand in the frame; empty where there is nothing.
+pub fn frame_cells(frame: &DataFrame) -> Result<(Vec<String>, Vec<Vec<String>>)> {
+    let header = frame.get_column_names().iter().map(|name| name.to_string()).collect();
+    let mut rows = vec![Vec::with_capacity(frame.width()); frame.height()];
+    for column in frame.columns() {
+        for (index, row) in rows.iter_mut().enumerate() {
+            row.push(match json_value(&column.get(index)?) {
+                Value::Null => String::new(),
+                Value::String(text) => text,
+                other => other.to_string(),
+            });
+        }
+    }
+    Ok((header, rows))
+}
+
 fn json_value(value: &AnyValue) -> Value {
     match value {
         AnyValue::String(text) => json!(text),
         // What a frame of one row gives.
         AnyValue::StringOwned(text) => json!(text.as_str()),
         AnyValue::UInt64(count) => json!(count),
+        AnyValue::Boolean(is) => json!(is),
         // Not finite: null.
         AnyValue::Float64(number) => json!(number),
         _ => Value::Null,

@@ -6,15 +6,18 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::analyze::Analysis;
-use crate::analyze::fleet::Fleet;
-use crate::analyze::html;
-use crate::analyze::identity_warnings::shared_name;
-use crate::analyze::plot;
-use crate::analyze::plot::Subject;
-use crate::analyze::regress::Comparison;
-use crate::analyze::stats;
-use crate::analyze::summary;
-use crate::analyze::table;
+use crate::analyze::figures::fleet::Fleet;
+use crate::analyze::figures::groups;
+use crate::analyze::figures::regress::Comparison;
+use crate::analyze::figures::resample;
+use crate::analyze::read::identity::shared_name;
+use crate::analyze::show::page;
+use crate::analyze::show::plot;
+use crate::analyze::show::plot::Subject;
+use crate::analyze::show::summary;
+use crate::analyze::show::table;
+use crate::analyze::show::table::{Line, align, frame_cells, frame_csv, frame_json, pipes};
+use crate::analyze::show::words;
 
 /// One table alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,23 +30,54 @@ pub enum Table {
     Nodes,
     /// These results against earlier ones.
     Comparison,
+    /// A line for each load.
+    Records,
 }
 
 impl Table {
-    pub const ALL: [Table; 4] = [Table::Loads, Table::Fleet, Table::Nodes, Table::Comparison];
+    pub const ALL: [Table; 5] = [Table::Loads, Table::Fleet, Table::Nodes, Table::Comparison, Table::Records];
 }
 
 impl Analysis {
     /// Every table for the terminal, or one.
     pub fn text(&self, only: Option<Table>) -> Result<String> {
-        let (loads, comparison) = (|| table::text(&self.groups), Comparison::text);
-        self.join(only, loads, Fleet::groups_text, |fleet| fleet.nodes_text(self.worst), comparison)
+        if only == Some(Table::Records) {
+            let (header, rows) = frame_cells(&self.records()?)?;
+            let lines = std::iter::once(header).chain(rows).map(Line::Cells);
+            return Ok(align(&lines.collect::<Vec<_>>()));
+        }
+        let tables = self.join(
+            only,
+            || table::text(&self.groups),
+            Fleet::groups_text,
+            |fleet| fleet.nodes_text(self.worst),
+            comparison_text,
+        )?;
+        let (slow, sentences) = (words::slow_loads(self), words::sentences(self));
+        let lines = |lines: &[String]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+        let parts = [tables, lines(&slow), lines(&sentences)];
+        let shown = if only.is_some() { 1 } else { parts.len() };
+        Ok(parts[..shown].iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("\n"))
     }
 
     /// Every table in markdown, or one.
     pub fn markdown(&self, only: Option<Table>) -> Result<String> {
-        let (loads, comparison) = (|| table::markdown(&self.groups), Comparison::markdown);
-        self.join(only, loads, Fleet::groups_markdown, |fleet| fleet.nodes_markdown(self.worst), comparison)
+        if only == Some(Table::Records) {
+            let (header, rows) = frame_cells(&self.records()?)?;
+            return Ok(pipes(&header, &rows, 9));
+        }
+        self.join(
+            only,
+            || table::markdown(&self.groups),
+            Fleet::groups_markdown,
+            |fleet| fleet.nodes_markdown(self.worst),
+            comparison_markdown,
+        )
+    }
+
+    /// The loads as they are exported: without the folder, and with nulls where a record says nothing.
+    fn records(&self) -> Result<polars::prelude::DataFrame> {
+        groups::with_nulls(self.loads.drop("folder")?)
     }
 
     fn join(
@@ -60,6 +94,7 @@ impl Analysis {
                 Table::Fleet => fleet(self.the_fleet()?),
                 Table::Nodes => nodes(self.the_fleet()?),
                 Table::Comparison => comparison(self.the_comparison()?),
+                Table::Records => String::new(),
             });
         }
         let mut parts = Vec::new();
@@ -78,12 +113,14 @@ impl Analysis {
 
     /// One table; the table of loads unless another is named.
     pub fn csv(&self, only: Option<Table>) -> Result<String> {
-        match only.unwrap_or(Table::Loads) {
-            Table::Loads => table::csv(&self.groups),
-            Table::Fleet => self.the_fleet()?.groups_csv(),
-            Table::Nodes => self.the_fleet()?.nodes_csv(),
-            Table::Comparison => self.the_comparison()?.csv(),
-        }
+        let mut frame = match only.unwrap_or(Table::Loads) {
+            Table::Loads => groups::frame(&self.groups)?,
+            Table::Fleet => self.the_fleet()?.group_frame()?,
+            Table::Nodes => self.the_fleet()?.finding_frame()?,
+            Table::Comparison => self.the_comparison()?.frame()?,
+            Table::Records => self.records()?,
+        };
+        frame_csv(&mut frame)
     }
 
     fn the_fleet(&self) -> Result<&Fleet> {
@@ -100,15 +137,17 @@ impl Analysis {
 
     pub fn json(&self) -> Result<String> {
         let mut whole = json!({
-            "groups": table::json(&self.groups)?,
+            "groups": frame_json(&groups::frame(&self.groups)?)?,
+            "sentences": words::sentences(self),
+            "slow_loads": words::slow_loads(self),
             "warnings": self.notes,
             "bootstrap": {
-                "resamples": stats::RESAMPLES, "seed": stats::SEED, "confidence": 0.95,
-                "max_loads": stats::INTERVALS_MAX_LOADS,
+                "resamples": resample::RESAMPLES, "seed": resample::SEED, "confidence": 0.95,
+                "min_turns": resample::MIN_TURNS, "max_loads": resample::INTERVALS_MAX_LOADS,
             },
         });
         if let Some(comparison) = &self.comparison {
-            whole["comparison"] = comparison.json();
+            whole["comparison"] = comparison.json(frame_json(&comparison.frame()?)?);
         }
         if let Some(fleet) = &self.fleet {
             whole["fleet"] = fleet.json()?;
@@ -138,7 +177,7 @@ impl Analysis {
 
     /// Writes one page with everything.
     pub fn html(&self, path: &Path) -> Result<()> {
-        html::write(self, path)
+        page::write(self, path)
     }
 
     /// Writes `summary.txt` and `summary.json`. Of a large fleet the text is over all nodes.
@@ -147,4 +186,24 @@ impl Analysis {
         let large = self.fleet.as_ref().filter(|fleet| fleet.is_large());
         summary::write(&self.groups, large, dir)
     }
+}
+
+fn comparison_text(comparison: &Comparison) -> String {
+    let (header, rows) = comparison.table();
+    let mut lines = vec![Line::Title(comparison.heading()), Line::Cells(header)];
+    lines.extend(rows.into_iter().map(|(_, cells)| Line::Cells(cells)));
+    lines.extend(comparison.missing().into_iter().map(Line::Title));
+    align(&lines)
+}
+
+fn comparison_markdown(comparison: &Comparison) -> String {
+    let (header, rows) = comparison.table();
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(_, cells)| cells).collect();
+    let mut text = format!("{}\n\n{}", comparison.heading(), pipes(&header, &rows, 1));
+    let missing = comparison.missing();
+    text.extend(missing.iter().map(|line| format!("\n- {line}")));
+    if !missing.is_empty() {
+        text.push('\n');
+    }
+    text
 }

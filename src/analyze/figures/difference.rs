@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::analyze::host::{Host, Hosts};
-use crate::analyze::robust::median;
+use crate::analyze::read::hosts::{Fact, Host};
+use crate::record::median::median;
 
 /// Numbers closer than this are alike.
 const ALIKE_FRACTION: f64 = 0.01;
@@ -53,49 +53,36 @@ struct Count {
     others: usize,
 }
 
-/// The differences of each bad node by its index, and what bad nodes share. `bad` has one for each node. Nodes without any description are left out.
-pub fn compare(
-    hosts: &Hosts,
-    nodes: &[&Host],
-    bad: &[bool],
-) -> (HashMap<usize, Vec<Difference>>, Vec<Shared>) {
-    let usual = usual_values(hosts, nodes);
-    let described = || nodes.iter().zip(bad).enumerate().filter(|(_, (host, _))| !host.facts.is_empty());
-    let mut counts: BTreeMap<(u32, String), Count> = BTreeMap::new();
-    let mut unusual: Vec<(usize, u32, String)> = Vec::new();
+/// The differences of each bad node by its index, and what bad nodes share. `bad` has one for each node. Nodes without
+/// any description are left out.
+pub fn compare(nodes: &[&Host], bad: &[bool]) -> (HashMap<usize, Vec<Difference>>, Vec<Shared>) {
+    let facts: Vec<_> = nodes.iter().map(|host| host.facts()).collect();
+    let described = || facts.iter().zip(bad).enumerate().filter(|(_, (facts, _))| !facts.is_empty());
+    let usual = usual_values(&described().map(|(_, (facts, _))| facts).collect::<Vec<_>>());
+    let mut counts: BTreeMap<(&str, String), Count> = BTreeMap::new();
+    let mut unusual: Vec<(usize, &str, String)> = Vec::new();
     let mut of = Count::default();
-    for (index, (host, bad)) in described() {
-        if *bad {
-            of.bad += 1;
-        } else {
-            of.others += 1;
-        }
+    for (index, (facts, bad)) in described() {
+        of.add(*bad);
         for (field, usual) in &usual {
-            let values = host.facts.get(field).map(Vec::as_slice).unwrap_or_default();
-            if usual.is_among(hosts, values) {
+            let values = facts.get(field).map(Vec::as_slice).unwrap_or_default();
+            if usual.is_among(values) {
                 continue;
             }
-            let value = if values.is_empty() { ABSENT.to_string() } else { hosts.value(host, *field) };
-            let count = counts.entry((*field, value.clone())).or_default();
+            let value = if values.is_empty() { ABSENT.to_string() } else { in_words(values) };
+            counts.entry((*field, value.clone())).or_default().add(*bad);
             if *bad {
-                count.bad += 1;
                 unusual.push((index, *field, value));
-            } else {
-                count.others += 1;
             }
         }
     }
-    let usual_text = |field: &u32| usual.get(field).map_or(String::new(), |usual| usual.text.clone());
+    let usual_text = |field: &str| usual.get(field).map_or(String::new(), |usual| usual.text.clone());
     let mut differences: HashMap<usize, Vec<Difference>> = HashMap::new();
     for (index, field, value) in unusual {
         let count = counts.get(&(field, value.clone())).copied().unwrap_or_default();
-        differences.entry(index).or_default().push(Difference {
-            field: hosts.fields.get(field).to_string(),
-            value,
-            usual: usual_text(&field),
-            nodes_alike: count.bad + count.others,
-            lift: lift(count, of),
-        });
+        let (lift, nodes_alike) = (lift(count, of), count.bad + count.others);
+        let (usual, field) = (usual_text(field), field.to_string());
+        differences.entry(index).or_default().push(Difference { field, value, usual, nodes_alike, lift });
     }
     for list in differences.values_mut() {
         list.sort_by(|a, b| b.lift.total_cmp(&a.lift).then(b.nodes_alike.cmp(&a.nodes_alike)));
@@ -104,7 +91,7 @@ pub fn compare(
     for ((field, value), count) in counts {
         let lift = lift(count, of);
         if count.bad >= 2 && lift >= 2.0 {
-            let (field, usual) = (hosts.fields.get(field).to_string(), usual_text(&field));
+            let (usual, field) = (usual_text(field), field.to_string());
             let (bad, bad_of, others, others_of) = (count.bad, of.bad, count.others, of.others);
             shared.push((lift, Shared { field, value, usual, bad, bad_of, others, others_of }));
         }
@@ -114,71 +101,104 @@ pub fn compare(
     (differences, shared.into_iter().map(|(_, shared)| shared).collect())
 }
 
+/// What runs that are taken together differ in, a text for each field: `nvidia_driver (550, 580)`. `None` where one of
+/// them is not described. Of `of_runs` each may be told twice.
+pub fn between_runs(hosts: &[Host], of_runs: &[String]) -> Option<Vec<String>> {
+    let mut seen: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut of_field: BTreeMap<&str, usize> = BTreeMap::new();
+    for run in of_runs {
+        let described = hosts.iter().flat_map(|host| &host.runs).find(|described| described.run == *run)?;
+        for fact in described.facts.iter().filter(|fact| is_of_the_machine(&fact.field)) {
+            *of_field.entry(&fact.field).or_default() += 1;
+            let values = seen.entry(&fact.field).or_default();
+            if !values.contains(&fact.value.as_str()) {
+                values.push(&fact.value);
+            }
+        }
+    }
+    for (field, values) in &mut seen {
+        if of_field.get(field).is_some_and(|runs| *runs < of_runs.len()) {
+            values.push(ABSENT);
+        }
+    }
+    let differs = seen.into_iter().filter(|(_, values)| values.len() > 1);
+    Some(differs.map(|(field, values)| format!("{field} ({})", values.join(", "))).collect())
+}
+
+/// Fields that end in `_s` are measurements; notes and the command are of a run.
+fn is_of_the_machine(field: &str) -> bool {
+    !field.ends_with("_s") && !matches!(field, "notes" | "command")
+}
+
+pub fn in_words(values: &[&Fact]) -> String {
+    values.iter().map(|fact| fact.value.as_str()).collect::<Vec<_>>().join(" | ")
+}
+
+impl Count {
+    fn add(&mut self, bad: bool) {
+        *(if bad { &mut self.bad } else { &mut self.others }) += 1;
+    }
+}
+
 fn lift(count: Count, of: Count) -> f64 {
     let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
     share(count.bad, of.bad) / share(count.others, of.others)
 }
 
 impl Usual {
-    fn is_among(&self, hosts: &Hosts, values: &[u32]) -> bool {
+    fn is_among(&self, values: &[&Fact]) -> bool {
         if values.is_empty() {
             return self.text == ABSENT;
         }
-        let alike = |value: &u32| {
-            let number = hosts.values.number(*value);
-            hosts.values.get(*value) == self.text
-                || number.zip(self.number).is_some_and(|(a, b)| (a - b).abs() <= ALIKE_FRACTION * b.abs())
-        };
-        values.iter().any(alike)
+        let near = |(a, b): (f64, f64)| (a - b).abs() <= ALIKE_FRACTION * b.abs();
+        values.iter().any(|fact| fact.value == self.text || fact.number.zip(self.number).is_some_and(near))
     }
 }
 
 /// Per field, where there is one.
-fn usual_values(hosts: &Hosts, nodes: &[&Host]) -> BTreeMap<u32, Usual> {
-    let mut described = 0;
-    let mut seen: BTreeMap<u32, Vec<&[u32]>> = BTreeMap::new();
-    for host in nodes.iter().filter(|host| !host.facts.is_empty()) {
-        described += 1;
-        for (field, values) in &host.facts {
-            seen.entry(*field).or_default().push(values);
+fn usual_values<'a>(nodes: &[&BTreeMap<&'a str, Vec<&'a Fact>>]) -> BTreeMap<&'a str, Usual> {
+    let mut seen: BTreeMap<&str, Vec<&[&Fact]>> = BTreeMap::new();
+    for facts in nodes {
+        for (field, values) in
+            facts.iter().filter(|(field, _)| is_of_the_machine(field) || **field == "command")
+        {
+            seen.entry(field).or_default().push(values);
         }
     }
-    let says_something = |field: &u32| {
-        let name = hosts.fields.get(*field);
-        !name.ends_with("_s") && name != "notes"
-    };
-    let usual = |(field, values): (u32, Vec<&[u32]>)| Some((field, usual_value(hosts, described, &values)?));
-    seen.into_iter().filter(|(field, _)| says_something(field)).filter_map(usual).collect()
+    seen.into_iter().filter_map(|(field, values)| Some((field, usual_value(nodes.len(), &values)?))).collect()
 }
 
-fn usual_value(hosts: &Hosts, nodes: usize, values: &[&[u32]]) -> Option<Usual> {
+fn usual_value(nodes: usize, values: &[&[&Fact]]) -> Option<Usual> {
     let most = |count: usize| count * 2 > nodes;
     if most(nodes - values.len()) {
         return Some(Usual { text: ABSENT.into(), number: None });
     }
-    let mut counts: HashMap<u32, usize> = HashMap::new();
-    values.iter().copied().flatten().for_each(|value| *counts.entry(*value).or_default() += 1);
-    let (value, count) = counts.iter().max_by_key(|(value, count)| (**count, std::cmp::Reverse(**value)))?;
-    if most(*count) {
-        return Some(Usual { text: hosts.values.get(*value).into(), number: hosts.values.number(*value) });
+    let mut counts: BTreeMap<&str, (usize, &Fact)> = BTreeMap::new();
+    for fact in values.iter().copied().flatten() {
+        counts.entry(&fact.value).or_insert((0, fact)).0 += 1;
     }
-    let numbers: Vec<f64> =
-        values.iter().copied().flatten().filter_map(|v| hosts.values.number(*v)).collect();
+    let (count, fact) = counts.values().max_by_key(|(count, _)| *count)?;
+    if most(*count) {
+        return Some(Usual { text: fact.value.clone(), number: fact.number });
+    }
+    let numbers: Vec<f64> = values.iter().copied().flatten().filter_map(|fact| fact.number).collect();
     let middle = median(&numbers)?;
     let usual = Usual { text: middle.to_string(), number: Some(middle) };
-    most(values.iter().filter(|values| usual.is_among(hosts, values)).count()).then_some(usual)
+    most(values.iter().filter(|values| usual.is_among(values)).count()).then_some(usual)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyze::find::Folder;
-    use crate::analyze::host;
     use serde_json::{Value, json};
+
+    use crate::analyze::read::find::Folder;
+    use crate::analyze::read::hosts;
+    use crate::analyze::read::hosts::Hosts;
 
     fn compared(environments: &[Value], bad: &[bool]) -> (HashMap<usize, Vec<Difference>>, Vec<Shared>) {
         let hosts = hosts(environments);
-        compare(&hosts, &hosts.hosts.iter().collect::<Vec<_>>(), bad)
+        compare(&hosts.hosts.iter().collect::<Vec<_>>(), bad)
     }
 
     fn hosts(environments: &[Value]) -> Hosts {
@@ -193,7 +213,7 @@ mod tests {
             Folder { path, top: name.clone(), name, has_environment: true, searched: true }
         };
         let folders: Vec<Folder> = environments.iter().enumerate().map(folder).collect();
-        host::read(&folders, &BTreeMap::new())
+        hosts::read(&folders, &BTreeMap::new())
     }
 
     #[test]
@@ -211,7 +231,7 @@ mod tests {
         assert_eq!(lines(5), ["driver=550 not 580 2"]);
         assert_eq!(
             lines(4),
-            ["driver=550 not 580 2", "memory_bytes=512 not 1001.5 1", "gpus.none=no driver not (absent) 1"]
+            ["driver=550 not 580 2", "gpus.none=no driver not (absent) 1", "memory_bytes=512 not 1001.5 1"]
         );
         assert_eq!(shared.len(), 1);
         assert_eq!((shared[0].field.as_str(), shared[0].bad, shared[0].others), ("driver", 2, 0));
@@ -226,5 +246,24 @@ mod tests {
         assert_eq!(compared(&all, &bad).1.len(), 1);
         let bad: Vec<bool> = (0..9).map(|n| n == 0 || n == 1 || n == 2).collect();
         assert!(compared(&all, &bad).1.is_empty());
+    }
+
+    #[test]
+    fn runs_that_are_taken_together_are_compared() {
+        let all = hosts(&[
+            json!({ "driver": "550", "context_s": 1 }),
+            json!({ "driver": "580", "context_s": 2, "pool": 1 }),
+        ]);
+        let mut runs = all.hosts;
+        for (host, run) in runs.iter_mut().zip(["a", "b"]) {
+            host.runs[0].run = run.into();
+            host.runs[0].facts.retain(|fact| fact.field != "host");
+        }
+        let of = |names: &[&str]| {
+            between_runs(&runs, &names.iter().map(|name| name.to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&["a", "b"]).unwrap(), ["driver (550, 580)", "pool (1, (absent))"]);
+        assert_eq!(of(&["a"]).unwrap(), [""; 0]);
+        assert_eq!(of(&["a", "c"]), None);
     }
 }

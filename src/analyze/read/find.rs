@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::analyze::group_key::printable;
+use crate::analyze::key::printable;
 use crate::record::environment;
 use crate::record::names::{QUALIFY_FILE, SUMMARY_FILE};
 

@@ -1,7 +1,8 @@
 //! `summary.txt` and `summary.json`, laid out as ServerlessLLM's own suite lays them out, so that what reads
 //! those reads ours. Its layout has one model and one mode; several follow one another in the text, and make
 //! the JSON an array. Formats that it does not know stand beside its two. The text of a large fleet has no block for
-//! each host, but one over all of them; the JSON has each host.
+//! each host, but one over all of them; the JSON has each host. Its speedup is the ratio of the means that stand above it,
+//! as theirs is, where the loads are of one run; else the headline's.
 
 use std::fs;
 use std::path::Path;
@@ -9,10 +10,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use crate::analyze::fleet::{Fleet, NodeGroup};
-use crate::analyze::group_key::GroupKey;
-use crate::analyze::stats::{Figures, Group};
-use crate::analyze::table::{label, sections};
+use crate::analyze::figures::fleet::{Fleet, NodeGroup};
+use crate::analyze::figures::groups::{Figures, Group, sections};
+use crate::analyze::key::GroupKey;
+use crate::analyze::show::table::label;
 use crate::record::names::SUMMARY_FILE;
 use crate::record::result::write_json;
 
@@ -53,7 +54,8 @@ fn replicas(section: &[Group]) -> usize {
 
 fn sllm_speedup(section: &[Group]) -> Option<f64> {
     let sllm = section.iter().find(|group| group.key.format == "sllm")?;
-    sllm.speedup.map(|speedup| speedup.value)
+    let speedup = sllm.speedup.as_ref()?;
+    Some(speedup.of_means.unwrap_or(speedup.ratio.value))
 }
 
 fn text(groups: &[Group]) -> String {
@@ -105,7 +107,8 @@ fn block(section: &[Group], replicas: usize, over: &str) -> Option<String> {
     }
     text.push_str(&format!("{single}\n"));
     if let Some(speedup) = sllm_speedup(section) {
-        text.push_str(&format!("SLLM Speedup: {speedup:.2}x faster than SafeTensors\n\n"));
+        let (times, word) = if speedup < 1.0 { (1.0 / speedup, "slower") } else { (speedup, "faster") };
+        text.push_str(&format!("SLLM Speedup: {times:.2}x {word} than SafeTensors\n\n"));
     }
     text.push_str(&inference(&lines));
     Some(text + &double)
@@ -151,18 +154,18 @@ fn object(section: &[Group]) -> Option<Value> {
     let key = &section.first()?.key;
     let mut statistics = Map::new();
     for Line { group, name, figures } in lines(section) {
-        statistics.insert(
-            name,
-            json!({
-                "count": group.samples_s.len(),
-                "avg_loading_time": figures.mean.value,
-                "min_loading_time": figures.min_s,
-                "max_loading_time": figures.max_s,
-                "std_loading_time": figures.std_s,
-                // Tokens a second: theirs, too, is 0 where no inference was run.
-                "avg_throughput": group.tokens_per_s.unwrap_or(0.0),
-            }),
-        );
+        let mut statistic = json!({
+            "count": group.samples_s.len(),
+            "avg_loading_time": figures.mean.value,
+            "min_loading_time": figures.min_s,
+            "max_loading_time": figures.max_s,
+            "std_loading_time": figures.std_s,
+        });
+        // Tokens a second, where anything was generated.
+        if let Some(tokens_per_s) = group.tokens_per_s.filter(|rate| *rate > 0.0) {
+            statistic["avg_throughput"] = json!(tokens_per_s);
+        }
+        statistics.insert(name, statistic);
     }
     let mut object = json!({
         "model_name": key.model,
@@ -183,24 +186,18 @@ fn object(section: &[Group]) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyze::read::Load;
-    use crate::analyze::stats;
+    use crate::analyze::figures::groups;
+    use crate::analyze::frame::test_loads::{Load, frame};
 
-    fn groups(of: &[(&str, &str, &[Option<f64>])]) -> Vec<Group> {
-        let mut all: Vec<(GroupKey, &[Option<f64>])> = of
-            .iter()
-            .map(|(model, format, times)| (GroupKey::new([model, "cached", "", ""], format, ""), *times))
-            .collect();
-        all.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut loads = Vec::new();
-        for (group, (_, times)) in all.iter().enumerate() {
-            loads.extend(times.iter().map(|time_s| Load {
-                group: group as u32,
-                time_s: *time_s,
-                ..Load::default()
-            }));
-        }
-        stats::group(&loads, &all.into_iter().map(|(key, _)| key).collect::<Vec<_>>()).unwrap()
+    fn groups(of: &[(&'static str, &'static str, &[Option<f64>])]) -> Vec<Group> {
+        let load = |(model, format, times): &(&'static str, &'static str, &[Option<f64>])| {
+            let key = [*model, "cached", "", "", "", *format, ""];
+            times
+                .iter()
+                .map(|time_s| Load { key, run: "", iteration: None, time_s: *time_s })
+                .collect::<Vec<_>>()
+        };
+        groups::group(&frame(&of.iter().flat_map(load).collect::<Vec<_>>())).unwrap()
     }
 
     #[test]
@@ -237,6 +234,15 @@ mod tests {
         );
         let statistics = &json["statistics"]["sllm"];
         assert_eq!((&statistics["count"], &statistics["std_loading_time"]), (&2.into(), &1.0.into()));
+        assert_eq!(statistics.get("avg_throughput"), None, "nothing was generated");
+    }
+
+    #[test]
+    fn what_is_slower_is_not_called_faster() {
+        let groups =
+            groups(&[("m", "sllm", &[Some(1.1), Some(1.1)]), ("m", "safetensors", &[Some(1.0), Some(1.0)])]);
+        let text = text(&groups);
+        assert!(text.contains("SLLM Speedup: 1.10x slower than SafeTensors"), "{text}");
     }
 
     #[test]

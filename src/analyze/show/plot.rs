@@ -1,4 +1,4 @@
-//! Groups to a picture: bars of the mean load times, and beside each bar how its loads spread around it.
+//! Groups to a picture: bars of the median load times, the fastest first, and beside each bar how its loads spread.
 //!
 //! kuva renders (SVG, PNG), gives ticks and colours; the layout is ours, since labels must fit whatever the
 //! names are: every row is as high as its text, and the scale of the bars leaves room for the text behind
@@ -13,9 +13,11 @@ use kuva::backend::svg::SvgBackend;
 use kuva::render::render::{Scene, TextAnchor};
 use kuva::render::render_utils::generate_ticks;
 
-use crate::analyze::canvas::{Canvas, Colors, INK, shorten, text_width};
-use crate::analyze::stats::{Group, quantile};
-use crate::analyze::table::{label, rate, seconds, sections, times};
+use crate::analyze::figures::groups::{Group, sections};
+use crate::analyze::figures::resample::quantile;
+use crate::analyze::key::baseline_name;
+use crate::analyze::show::canvas::{Canvas, Colors, INK, shorten, text_width};
+use crate::analyze::show::table::{label, only_baseline, rate, seconds, speedup_in_words};
 
 /// More rows than fit a page many times over; a bitmap of them would take gigabytes.
 pub const MAX_ROWS: usize = 200;
@@ -75,22 +77,25 @@ pub enum Subject {
 impl Subject {
     fn titles(self) -> [&'static str; 2] {
         match self {
-            Subject::Loads => ["(a) Mean load time", "(b) Spread of the loads"],
-            Subject::Nodes => ["(a) Mean of the nodes' load times", "(b) Spread of the nodes"],
+            Subject::Loads => ["(a) Median load time", "(b) Spread of the loads"],
+            Subject::Nodes => ["(a) Median of the nodes' load times", "(b) Spread of the nodes"],
         }
     }
 
-    fn notes(self) -> [&'static str; 2] {
-        match self {
-            Subject::Loads => [
-                "(a) bar: mean; whisker: its 95 % bootstrap interval; N×: speedup over safetensors, with its 95 % interval",
-                "(b) dot: a load (above 60, outliers only); box: quartiles and median; whiskers: loads within 1.5 box widths; 1: the mean",
-            ],
-            Subject::Nodes => [
-                "A node counts once, by its median load time. (a) bar: mean over nodes; whisker: 95 %; N×: speedup over safetensors",
-                "(b) dot: a node (above 60, outliers only); box: quartiles and median; whiskers: nodes within 1.5 box widths; 1: the mean",
-            ],
-        }
+    fn notes(self, baseline: &str) -> [String; 2] {
+        let (one, a, turn) = match self {
+            Subject::Loads => ("load", "", "turn"),
+            Subject::Nodes => ("node", "A node counts once, by its median load time. ", "node"),
+        };
+        [
+            format!(
+                "{a}(a) bar: median; whisker: its 95 % bootstrap interval; N×: speedup over {baseline}, median by {turn}, 95 %"
+            ),
+            format!(
+                "(b) dot: a {one} (above 60, outliers only); box: quartiles and median; whiskers: {one}s within 1.5 box \
+                 widths; a slow {one} has its figure beside it"
+            ),
+        ]
     }
 }
 
@@ -163,7 +168,8 @@ fn scene(groups: &[Group], subject: Subject) -> Result<Scene> {
             canvas.line(panel.from, block.top, panel.from, block.bottom, INK, 1.0);
         }
     }
-    for (note, line) in subject.notes().iter().zip(1u8..) {
+    let baseline = only_baseline(groups).map_or("safetensors".into(), baseline_name);
+    for (note, line) in subject.notes(&baseline).iter().zip(1u8..) {
         canvas.text(
             EDGE,
             bottom + AXIS + NOTE * f64::from(line),
@@ -187,7 +193,8 @@ fn lay_out(groups: &[Group]) -> (Vec<Block>, Vec<Row<'_>>, f64) {
         let top = y;
         for group in section {
             let name = shorten(&label(group, section), MAX_LABEL_COLUMNS);
-            let label = format!("{name}, n = {}", group.samples_s.len());
+            let mark = if group.key.is_baseline() { " (baseline)" } else { "" };
+            let label = format!("{name}{mark}, n = {}", group.samples_s.len());
             rows.push(Row { group, label, color: colors.get(&group.key.format), y: y + ROW / 2.0 });
             y += ROW;
         }
@@ -206,8 +213,8 @@ struct Span {
 
 /// How far a bar and its whisker reach; `None` where there is nothing to draw.
 fn reach_s(row: &Row) -> Option<f64> {
-    let mean = row.group.figures.as_ref()?.mean;
-    Some(mean.interval.map_or(mean.value, |(_, high)| high.max(mean.value)))
+    let median = row.group.figures.as_ref()?.median;
+    Some(median.interval.map_or(median.value, |(_, high)| high.max(median.value)))
         .filter(|reach_s| reach_s.is_finite())
 }
 
@@ -244,22 +251,22 @@ fn draw_bars(canvas: &mut Canvas, blocks: &[Block], rows: &[Row], panel: Span) {
 /// Returns where the bar or its whisker ends.
 fn draw_bar(canvas: &mut Canvas, row: &Row, panel: Span, x: impl Fn(f64) -> f64) -> f64 {
     let Some(figures) = &row.group.figures else { return panel.from };
-    let mean = figures.mean;
-    canvas.rect(panel.from, row.y - BAR / 2.0, x(mean.value) - panel.from, BAR, &row.color, 0.85);
-    let Some((low, high)) = mean.interval else { return x(mean.value) };
+    let median = figures.median;
+    canvas.rect(panel.from, row.y - BAR / 2.0, x(median.value) - panel.from, BAR, &row.color, 0.85);
+    let Some((low, high)) = median.interval else { return x(median.value) };
     canvas.line(x(low), row.y, x(high), row.y, INK, 1.2);
     for cap in [x(low), x(high)] {
         canvas.line(cap, row.y - 4.0, cap, row.y + 4.0, INK, 1.2);
     }
-    x(high).max(x(mean.value))
+    x(high).max(x(median.value))
 }
 
 /// `1.253 s, 52.3 GB/s, 9.95× [9.01, 10.61]`, as far as it is known.
 fn bar_text(group: &Group) -> String {
     let Some(figures) = &group.figures else { return format!("no load succeeded ({} failed)", group.errors) };
-    let mut parts = vec![format!("{} s", seconds(figures.mean.value))];
+    let mut parts = vec![format!("{} s", seconds(figures.median.value))];
     parts.extend(group.gb_per_s.map(|gb_per_s| format!("{} GB/s", rate(gb_per_s))));
-    parts.extend(group.speedup.map(times));
+    parts.extend(group.speedup.as_ref().map(speedup_in_words));
     if group.errors > 0 {
         parts.push(format!("{} failed", group.errors));
     }
@@ -268,7 +275,7 @@ fn bar_text(group: &Group) -> String {
 
 fn draw_loads(canvas: &mut Canvas, blocks: &[Block], rows: &[Row], panel: Span) -> Result<()> {
     let extremes =
-        |row: &Row| row.group.figures.as_ref().map(|f| (f.min_s / f.mean.value, f.max_s / f.mean.value));
+        |row: &Row| row.group.figures.as_ref().map(|f| (f.min_s / f.median.value, f.max_s / f.median.value));
     let (low, high) = rows
         .iter()
         .filter_map(extremes)
@@ -280,13 +287,13 @@ fn draw_loads(canvas: &mut Canvas, blocks: &[Block], rows: &[Row], panel: Span) 
     let pad = if high - low > 1e-6 { (high - low) * 0.06 } else { 0.05 };
     let (low, high) = (low - pad, high + pad);
     let x = |share: f64| panel.from + (share - low) / (high - low) * (panel.to - panel.from);
-    draw_axis(canvas, panel, blocks, "Load time / mean load time", &generate_ticks(low, high, 5), x);
+    draw_axis(canvas, panel, blocks, "Load time / median load time", &generate_ticks(low, high, 5), x);
     for block in blocks {
         canvas.line(x(1.0), block.top, x(1.0), block.bottom, GREY, 1.0);
     }
     for row in rows {
         if let Some(figures) = &row.group.figures {
-            draw_box(canvas, row, |value_s| x(value_s / figures.mean.value))?;
+            draw_box(canvas, row, |value_s| x(value_s / figures.median.value))?;
         }
     }
     Ok(())
@@ -314,6 +321,11 @@ fn draw_box(canvas: &mut Canvas, row: &Row, x: impl Fn(f64) -> f64) -> Result<()
             let offset = [0.0, -4.0, 4.0, -2.0, 2.0][index % 5];
             canvas.dot(x(*sample), row.y + offset, &row.color);
         }
+    }
+    // Named at the slowest: the others stand beside it.
+    if let (Some(slowest), Some(last)) = (row.group.slow_factors().last(), samples.last()) {
+        let text = format!("{slowest:.1}×");
+        canvas.text(x(*last) - 6.0, row.y - 8.0, &text, SMALL, TextAnchor::End, INK, false);
     }
     Ok(())
 }

@@ -1,10 +1,6 @@
 //! Folders of several machines that may have been taken for one.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use crate::analyze::find::Folder;
-use crate::analyze::group_key::GroupKey;
-use crate::analyze::host::{Host, Hosts};
+use crate::analyze::read::hosts::{Host, Hosts};
 
 /// Of folders in one message.
 const MAX_TOPS: usize = 8;
@@ -28,39 +24,17 @@ impl Hosts {
     }
 }
 
-/// Folders with loads that nothing names a host for. Where several have loads of the same kind, these may be of several
-/// machines.
-#[derive(Debug, Default)]
-pub struct Unnamed {
-    /// Model, mode, destination and cache state to the folders with such loads.
-    sections: BTreeMap<[String; 4], BTreeSet<usize>>,
-}
-
-impl Unnamed {
-    pub fn add(&mut self, keys: &[GroupKey], folder: usize) {
-        for key in keys {
-            let [model, mode, destination, cache_state, _] = key.section().map(str::to_string);
-            self.sections.entry([model, mode, destination, cache_state]).or_default().insert(folder);
-        }
-    }
-
-    /// Where loads of several folders come together.
-    pub fn note(&self, folders: &[Folder]) -> Option<String> {
-        let several = self.sections.values().filter(|folders| folders.len() > 1).flatten();
-        let several: BTreeSet<usize> = several.copied().collect();
-        let names =
-            several.iter().filter_map(|folder| folders.get(*folder)).map(|folder| folder.name.as_str());
-        let shown: Vec<&str> = names.take(MAX_TOPS).collect();
-        (!several.is_empty()).then(|| {
-            format!(
-                "{} folders do not say their host, and their loads are taken together: {}{}. If they are of several \
-                 machines, put an environment.json with {{\"run\": {{\"host\": \"NAME\"}}}} into each",
-                several.len(),
-                shown.join(", "),
-                more(several.len())
-            )
-        })
-    }
+/// What to say where loads without a host come together from several folders, which are named.
+pub fn unnamed_note(folders: &[&str]) -> Option<String> {
+    let shown = folders.iter().take(MAX_TOPS).copied().collect::<Vec<_>>().join(", ");
+    (folders.len() > 1).then(|| {
+        format!(
+            "{} folders do not say their host, and their loads are taken together: {shown}{}. If they are of several \
+             machines, put an environment.json with {{\"run\": {{\"host\": \"NAME\"}}}} into each",
+            folders.len(),
+            more(folders.len())
+        )
+    })
 }
 
 fn more(count: usize) -> String {
@@ -105,31 +79,11 @@ mod tests {
     }
 
     #[test]
-    fn folders_without_a_host_are_named_where_their_loads_come_together() {
-        let folder = |name: String| Folder {
-            path: (&name).into(),
-            top: name.clone(),
-            name,
-            has_environment: false,
-            searched: true,
-        };
-        let folders: Vec<Folder> = (0..12).map(|number| folder(format!("f{number}"))).collect();
-        let key = |model: &str, format: &str| GroupKey::new([model, "cached", "", ""], format, "");
-        let mut unnamed = Unnamed::default();
-        unnamed.add(&[key("m", "sllm")], 1);
-        unnamed.add(&[key("n", "sllm"), key("m", "sllm")], 1);
-        unnamed.add(&[key("o", "sllm")], 2);
-        assert_eq!(unnamed.note(&folders), None);
-        // Another format would be compared with the first.
-        unnamed.add(&[key("m", "safetensors")], 0);
-        let note = unnamed.note(&folders).unwrap();
-        assert!(
-            note.contains("2 folders do not say their host") && note.contains("together: f0, f1. If"),
-            "{note}"
-        );
-        (3..12).for_each(|folder| unnamed.add(&[key("m", "sllm")], folder));
-        let note = unnamed.note(&folders).unwrap();
-        assert!(note.contains("11 folders") && note.contains("f8 and 3 more. If"), "{note}");
+    fn folders_without_a_host_are_named() {
+        assert_eq!(unnamed_note(&["f0"]), None);
+        let folders: Vec<String> = (0..11).map(|number| format!("f{number}")).collect();
+        let note = unnamed_note(&folders.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        assert!(note.contains("11 folders do not say") && note.contains("f7 and 3 more. If"), "{note}");
     }
 
     #[test]

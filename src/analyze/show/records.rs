@@ -1,0 +1,131 @@
+//! Every record on a page: the rows of the frame of loads.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use polars::prelude::*;
+
+use crate::analyze::Analysis;
+use crate::analyze::show::page_parts::{Cell, Row, table};
+use crate::analyze::show::table::{rate, seconds};
+
+/// A page with more takes long to open on a phone.
+const MAX_RECORDS: usize = 10_000;
+const HEADER: [&str; 13] = [
+    "record",
+    "host",
+    "format",
+    "engine",
+    "to",
+    "load s",
+    "GB/s",
+    "transfer s",
+    "path",
+    "in page cache",
+    "bytes checked",
+    "started (UTC)",
+    "error",
+];
+
+/// The table of records; of a large fleet, those of the worst nodes first, and what the page does not hold is said.
+pub fn html(analysis: &Analysis) -> Result<String> {
+    let worst = analysis.fleet.as_ref().map_or([].as_slice(), |fleet| fleet.worst.as_slice());
+    let ranks: HashMap<&str, usize> =
+        worst.iter().enumerate().map(|(rank, node)| (node.name.as_str(), rank)).collect();
+    let hosts = analysis.loads.column("host")?.str()?;
+    let rank = |row: &usize| hosts.get(*row).and_then(|host| ranks.get(host)).copied().unwrap_or(usize::MAX);
+    let all = analysis.loads.height();
+    let mut order: Vec<usize> = (0..all).collect();
+    order.sort_by_key(rank);
+    order.truncate(MAX_RECORDS);
+    let rows = order.iter().map(|row| Load { loads: &analysis.loads, row: *row }.html());
+    let rows = rows.collect::<Result<Vec<Row>>>()?;
+    let mut text = format!("<p class=\"soft\">{} of {all} records", rows.len());
+    if rows.len() < all {
+        text.push_str(&format!(
+            ", the worst nodes' first: a page holds at most {MAX_RECORDS}; the files have all"
+        ));
+    }
+    text.push_str(".</p>");
+    Ok(text + &table(&HEADER.map(String::from), 5, rows, true))
+}
+
+/// A row of the frame.
+struct Load<'a> {
+    loads: &'a DataFrame,
+    row: usize,
+}
+
+impl Load<'_> {
+    fn text(&self, name: &str) -> Result<String> {
+        Ok(self.loads.column(name)?.str()?.get(self.row).unwrap_or_default().to_string())
+    }
+
+    fn number(&self, name: &str) -> Result<Option<f64>> {
+        Ok(self.loads.column(name)?.f64()?.get(self.row))
+    }
+
+    fn html(&self) -> Result<Row> {
+        let time_s = self.number("time_s")?;
+        let rate_of = |(bytes, time_s): (f64, f64)| rate(bytes / time_s / 1e9);
+        let number =
+            |value: Option<f64>, words: fn(f64) -> String| Cell::Number(value.map(words).unwrap_or_default());
+        let checked = match self.loads.column("verified")?.bool()?.get(self.row) {
+            Some(true) => "right",
+            Some(false) => "WRONG",
+            None => "no",
+        };
+        let error = self.text("error")?;
+        let cells = vec![
+            Cell::text(self.text("record")?),
+            Cell::text(self.text("host")?),
+            Cell::text(self.text("format")?),
+            Cell::text(self.text("engine")?),
+            Cell::text(self.text("destination")?),
+            number(time_s, seconds),
+            Cell::Number(self.number("bytes")?.zip(time_s).map(rate_of).unwrap_or_default()),
+            number(self.number("transfer_s")?, seconds),
+            Cell::text(self.text("path")?),
+            number(self.number("resident_before")?, |share| format!("{:.0} %", share * 100.0)),
+            Cell::text(checked.into()),
+            Cell::text(self.number("started_at_s")?.map(utc).unwrap_or_default()),
+            Cell::wide(if error.is_empty() { Vec::new() } else { vec![error] }),
+        ];
+        Ok(Row::Cells(cells, time_s.is_none().then_some("bad")))
+    }
+}
+
+/// `2026-11-24 08:57:10`; empty for a time that no clock shows.
+fn utc(since_epoch_s: f64) -> String {
+    // Up to the year 9999.
+    if !(1.0..253_402_300_800.0).contains(&since_epoch_s) {
+        return String::new();
+    }
+    let seconds = since_epoch_s as i64;
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Howard Hinnant's civil_from_days: years begin in March, so that leap days come last.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        assert_eq!(utc(1.0), "1970-01-01 00:00:01");
+        assert_eq!(utc(951_782_400.0), "2000-02-29 00:00:00");
+        assert_eq!(utc(1_795_505_391.986), "2026-11-24 07:29:51");
+        assert_eq!(utc(4_107_542_399.0), "2100-02-28 23:59:59");
+        assert_eq!(utc(4_107_542_400.0), "2100-03-01 00:00:00");
+        assert_eq!([utc(f64::NAN), utc(-1.0), utc(1e300)], ["", "", ""]);
+    }
+}
