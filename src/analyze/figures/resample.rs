@@ -12,8 +12,6 @@ use anyhow::Result;
 use polars::prelude::*;
 use serde::Serialize;
 
-use crate::record::median::median;
-
 pub const RESAMPLES: usize = 10_000;
 /// More loads than this take too many seconds to resample, and get no intervals.
 pub const INTERVALS_MAX_LOADS: usize = 30_000;
@@ -63,27 +61,31 @@ pub fn mean_and_median(runs: &[Vec<f64>], resamples: usize) -> Result<[Option<In
 
 /// The median of ratios by turn; of loads that are not paired, the median of each run's ratio of medians.
 pub fn median_ratio(runs: &[Ratios], resamples: usize, with_interval: bool) -> Result<Option<Estimate>> {
-    let value = ratio_of(runs.iter().map(Ratios::values).collect());
+    let mut drawn = Vec::new();
+    runs.iter().for_each(|run| run.add_to(&mut drawn));
+    let Some(value) = middle(&mut drawn) else { return Ok(None) };
     let enough = runs.iter().map(Ratios::turns).sum::<usize>() >= MIN_TURNS;
-    let Some(value) = value else { return Ok(None) };
     if !with_interval || !enough {
         return Ok(Some(Estimate { value, interval: None }));
     }
     let mut random = SplitMix64(SEED);
-    let drawn: Vec<f64> = (0..resamples).filter_map(|_| ratio_of(random.ratios(runs))).collect();
-    Ok(Some(Estimate { value, interval: middle_95(&drawn)? }))
-}
-
-fn ratio_of(values: Vec<Vec<f64>>) -> Option<f64> {
-    middle(&mut values.into_iter().flatten().collect::<Vec<f64>>())
+    let mut medians = Vec::with_capacity(resamples);
+    for _ in 0..resamples {
+        drawn.clear();
+        for run in random.runs(runs) {
+            random.ratios(run, &mut drawn);
+        }
+        medians.extend(middle(&mut drawn));
+    }
+    Ok(Some(Estimate { value, interval: middle_95(&medians)? }))
 }
 
 impl Ratios {
-    fn values(&self) -> Vec<f64> {
+    fn add_to(&self, values: &mut Vec<f64>) {
         match self {
-            Ratios::Paired(ratios) => ratios.clone(),
+            Ratios::Paired(ratios) => values.extend(ratios),
             Ratios::Unpaired(baseline, own) => {
-                median(baseline).zip(median(own)).map(|(baseline, own)| baseline / own).into_iter().collect()
+                values.extend(ratio_of_medians(&mut baseline.clone(), &mut own.clone()))
             }
         }
     }
@@ -97,6 +99,10 @@ impl Ratios {
     }
 }
 
+fn ratio_of_medians(baseline: &mut [f64], own: &mut [f64]) -> Option<f64> {
+    Some(middle(baseline)? / middle(own)?)
+}
+
 fn middle_95(drawn: &[f64]) -> Result<Option<Interval>> {
     Ok(quantile(drawn, 0.025)?.zip(quantile(drawn, 0.975)?))
 }
@@ -106,7 +112,7 @@ pub fn quantile(samples: &[f64], share: f64) -> Result<Option<f64>> {
     Ok(Float64Chunked::from_slice(PlSmallStr::EMPTY, samples).quantile(share, QuantileMethod::Linear)?)
 }
 
-/// The median, as [`median`] has it, without a copy.
+/// The median, without a copy.
 fn middle(values: &mut [f64]) -> Option<f64> {
     let (count, half) = (values.len(), values.len() / 2);
     if count == 0 {
@@ -150,18 +156,17 @@ impl SplitMix64 {
         }
     }
 
-    fn ratios(&mut self, runs: &[Ratios]) -> Vec<Vec<f64>> {
-        let drawn = self.runs(runs);
-        let mut draw = |values: &[f64]| {
-            let mut drawn = Vec::with_capacity(values.len());
-            self.values(values, &mut drawn);
-            drawn
-        };
-        let of_run = |run: &&Ratios| match run {
-            Ratios::Paired(ratios) => draw(ratios),
-            Ratios::Unpaired(baseline, own) => Ratios::Unpaired(draw(baseline), draw(own)).values(),
-        };
-        drawn.iter().map(of_run).collect()
+    /// Adds the ratios of as many turns, or loads, drawn with replacement.
+    fn ratios(&mut self, run: &Ratios, drawn: &mut Vec<f64>) {
+        match run {
+            Ratios::Paired(ratios) => self.values(ratios, drawn),
+            Ratios::Unpaired(baseline, own) => {
+                let (mut baseline_drawn, mut own_drawn) = (Vec::new(), Vec::new());
+                self.values(baseline, &mut baseline_drawn);
+                self.values(own, &mut own_drawn);
+                drawn.extend(ratio_of_medians(&mut baseline_drawn, &mut own_drawn));
+            }
+        }
     }
 }
 
