@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod dlpack;
+mod held;
 mod loader;
 mod model;
 mod request;

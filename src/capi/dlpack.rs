@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use crate::capi::model::Held;
+use crate::capi::held::Held;
 use crate::capi::status::{Failure, invalid, quietly};
 use crate::checkpoint::DType;
 use crate::load::Weight;

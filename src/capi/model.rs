@@ -1,20 +1,14 @@
 //! Loaded models.
 
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
-use crate::capi::checkpoint::{Texts, sllm_gds_tensor, write};
+use crate::capi::checkpoint::{sllm_gds_tensor, write};
 use crate::capi::dlpack::{DLManagedTensor, managed};
-use crate::capi::status::{Failure, invalid, quietly, run, sllm_gds_status};
-use crate::capi::strings::{given, list, out, take_back, text};
-use crate::load::{Device, Model, Weight};
-
-/// A model with its texts for C. Tensors that were given out by DLPack hold it, too.
-pub(super) struct Held {
-    model: Model,
-    texts: Texts,
-    report: CString,
-}
+use crate::capi::held::Held;
+use crate::capi::status::{invalid, quietly, run, sllm_gds_status};
+use crate::capi::strings::{given, list, take_back, text};
+use crate::load::Model;
 
 /// A loaded model.
 #[allow(non_camel_case_types)]
@@ -22,42 +16,7 @@ pub struct sllm_gds_model(Arc<Held>);
 
 impl sllm_gds_model {
     pub(super) fn new(model: Model) -> sllm_gds_model {
-        let texts = Texts::of(model.weights().map(|w| (w.name, w.dtype.safetensors_name())));
-        let report = out(&serde_json::to_string(model.report()).unwrap_or_default());
-        sllm_gds_model(Arc::new(Held { model, texts, report }))
-    }
-}
-
-impl Held {
-    fn weight(&self, index: usize, copy: usize) -> Result<Weight<'_>, Failure> {
-        match self.model.names().nth(index) {
-            Some(name) => Ok(self.model.get_copy(name, copy)?),
-            None => invalid(format!("there is no tensor {index}: the model has {}", self.texts.len())),
-        }
-    }
-
-    fn describe(&self, index: usize, copy: usize) -> Result<sllm_gds_tensor, Failure> {
-        let weight = self.weight(index, copy)?;
-        let Some((name, dtype)) = self.texts.get(index) else { return invalid("a tensor without a name") };
-        Ok(sllm_gds_tensor {
-            name,
-            dtype,
-            axes: weight.shape.len(),
-            shape: weight.shape.as_ptr(),
-            strides: weight.strides.as_ptr(),
-            bytes: weight.bytes,
-            device: match weight.device {
-                Device::Host => -1,
-                Device::Gpu(index) => index as i32,
-            },
-            address: weight.address,
-        })
-    }
-
-    fn index_of(&self, name: &str) -> Result<usize, Failure> {
-        // For its error.
-        self.model.get(name)?;
-        Ok(self.model.names().position(|known| known == name).unwrap_or(usize::MAX))
+        sllm_gds_model(Arc::new(Held::new(model)))
     }
 }
 

@@ -63,20 +63,30 @@ impl DeviceBuffer {
         }
     }
 
-    /// The caller's memory as a buffer. Refuses a range that does not lie in one allocation of this GPU's context, or of
-    /// another process that this one has opened.
+    /// The caller's memory as a buffer. Refuses a range that does not lie in memory of this GPU's context, or of another
+    /// process that this one has opened. It may span allocations that follow one another, as torch's expandable segments do.
     pub fn of_caller(gpu: &Arc<Gpu>, memory: &CallerMemory) -> Result<DeviceBuffer, GpuError> {
         let (address, bytes) = (memory.address(), memory.bytes());
         gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
         let what = format!("load into {bytes} bytes at {address:#x}");
-        let (mut allocation, mut size) = (0, 0usize);
-        // SAFETY: the context is current, and both results are written to this frame.
-        let code = unsafe { sys::cuMemGetAddressRange_v2(&mut allocation, &mut size, address) };
-        code.result().map_err(gpu.fail(&what))?;
-        let end = address.checked_add(bytes);
-        if end.is_none_or(|end| end > allocation.saturating_add(size as u64)) {
-            let why = format!("the allocation there has {size} bytes from {allocation:#x} on");
-            return Err(gpu.error(&what, &why));
+        let Some(end) = address.checked_add(bytes) else {
+            return Err(gpu.error(&what, "it goes past the last address"));
+        };
+        let (mut allocation, mut covered_to) = (address, address);
+        while covered_to < end {
+            let (mut start, mut size) = (0, 0usize);
+            // SAFETY: the context is current, and both results are written to this frame.
+            let code = unsafe { sys::cuMemGetAddressRange_v2(&mut start, &mut size, covered_to) };
+            let no_more = format!("{what}, of which the first {} are allocated", covered_to - address);
+            code.result().map_err(gpu.fail(if covered_to == address { &what } else { &no_more }))?;
+            let next = start.saturating_add(size as u64);
+            if next <= covered_to {
+                return Err(gpu.error(&what, &format!("the driver knows no allocation at {covered_to:#x}")));
+            }
+            if covered_to == address {
+                allocation = start;
+            }
+            covered_to = next;
         }
         Ok(DeviceBuffer {
             gpu: gpu.clone(),
