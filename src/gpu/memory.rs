@@ -64,7 +64,8 @@ impl DeviceBuffer {
     }
 
     /// The caller's memory as a buffer. Refuses a range that does not lie in memory of this GPU's context, or of another
-    /// process that this one has opened. It may span allocations that follow one another, as torch's expandable segments do.
+    /// process that this one has opened. Of memory that was mapped piece by piece it may span several pieces, as torch's
+    /// expandable segments do; of plain allocations never, since two may be neighbours by chance.
     pub fn of_caller(gpu: &Arc<Gpu>, memory: &CallerMemory) -> Result<DeviceBuffer, GpuError> {
         let (address, bytes) = (memory.address(), memory.bytes());
         gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
@@ -77,11 +78,11 @@ impl DeviceBuffer {
             let (mut start, mut size) = (0, 0usize);
             // SAFETY: the context is current, and both results are written to this frame.
             let code = unsafe { sys::cuMemGetAddressRange_v2(&mut start, &mut size, covered_to) };
-            let no_more = format!("{what}, of which the first {} are allocated", covered_to - address);
-            code.result().map_err(gpu.fail(if covered_to == address { &what } else { &no_more }))?;
+            code.result().map_err(gpu.fail(&what))?;
             let next = start.saturating_add(size as u64);
-            if next <= covered_to {
-                return Err(gpu.error(&what, &format!("the driver knows no allocation at {covered_to:#x}")));
+            if next <= covered_to || (next < end && !is_mapped(gpu, start)?) {
+                let why = format!("the allocation there has {size} bytes from {start:#x} on");
+                return Err(gpu.error(&what, &why));
             }
             if covered_to == address {
                 allocation = start;
@@ -152,6 +153,16 @@ impl Drop for DeviceBuffer {
             let _ = unsafe { result::free_sync(self.allocation) };
         }
     }
+}
+
+/// Whether memory was mapped by `cuMemMap`, not given out by `cuMemAlloc`: only the latter has handles for other processes.
+fn is_mapped(gpu: &Gpu, address: u64) -> Result<bool, GpuError> {
+    let mut has_handles = 0u32;
+    let what = sys::CUpointer_attribute_enum::CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE;
+    // SAFETY: the attribute is an int, which is written to this frame.
+    let code = unsafe { sys::cuPointerGetAttribute((&raw mut has_handles).cast(), what, address) };
+    code.result().map_err(gpu.fail("ask how memory was allocated"))?;
+    Ok(has_handles == 0)
 }
 
 /// A range of device memory that is written to, and not freed meanwhile. Rust sees none of its bytes: two that overlap would
