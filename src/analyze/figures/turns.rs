@@ -28,7 +28,7 @@ pub fn speedups(loads: &DataFrame, with_intervals: bool) -> Result<DataFrame> {
             SortMultipleOptions::default().with_order_descending_multi([true, false]),
         )
         .group_by(KEY.map(col))
-        .agg(figures.map(|name| col(name).first()).to_vec());
+        .agg(figures.map(|name| col(name).first()));
     Ok(best.collect()?)
 }
 

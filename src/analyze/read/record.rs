@@ -260,7 +260,7 @@ impl<'a> Row<'a> {
     }
 }
 
-fn first_of<'a>(texts: [&'a str; 3]) -> &'a str {
+fn first_of(texts: [&str; 3]) -> &str {
     texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
 }
 
