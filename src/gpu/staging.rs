@@ -9,6 +9,7 @@ use crate::gpu::kernels::{self, Move};
 use crate::gpu::memory::{DeviceBuffer, DeviceSlice, Pinned, pin};
 use crate::gpu::scatter::Piece;
 use crate::gpu::{Gpu, GpuError};
+use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// Each copy costs some 3 µs beside its bytes: more pieces than this are taken to their places by one kernel.
 const FEW_PIECES: usize = 4;
@@ -105,7 +106,9 @@ impl Table {
         Ok(made.insert(table))
     }
 
+    /// Both sides are as large: pinning rounds up to pages.
     fn new(gpu: &Arc<Gpu>, bytes: u64) -> Result<Table, GpuError> {
+        let bytes = align_up(bytes, DIRECT_ALIGN);
         let none = || gpu.error("use a slot of the ring", "no memory came for its table; please report this");
         Ok(Table {
             pinned: pin(gpu, bytes, 1, 1)?.pop().ok_or_else(none)?,

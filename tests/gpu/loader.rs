@@ -48,6 +48,24 @@ fn a_second_load_takes_the_ring_of_the_first() {
 }
 
 #[test]
+fn loads_of_more_and_more_pieces_by_one_loader() {
+    let Some(_session) = session() else { return };
+    let dir = scratch();
+    let (path, pristine) = many_small(dir.path());
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    for _ in 0..8 {
+        let loader = Loader::builder().build().unwrap();
+        // Each takes the tables of the last, as long as these have room.
+        for count in [6, 25, 60, 100, 101, 150, 600] {
+            let some: Pristine =
+                pristine.iter().step_by(2).take(count).map(|(name, b)| (name.clone(), b.clone())).collect();
+            let request = Request::to(To::gpu(0)).select(Select::names(some.keys()));
+            assert_right(&loader.load(&checkpoint, &request).unwrap(), &some, &[0]);
+        }
+    }
+}
+
+#[test]
 fn loads_of_one_loader_side_by_side() {
     let Some(_session) = session() else { return };
     let dir = scratch();
