@@ -107,35 +107,61 @@ pub fn carriers(lanes: &[Vec<Arc<Gpu>>], links: &Links, helpers: &[Arc<Gpu>]) ->
     let choice = Choice::new(candidates.len(), destinations.len(), |candidate, destination| {
         peers::reach(&candidates[candidate], &destinations[destination])
     })?;
-    let chosen = choice.choose(&root_ports);
+    let named = matches!(links, Links::Gpus(_));
+    let mut chosen = choice.choose(&root_ports);
     let label = |gpu: &Arc<Gpu>| gpu.label.clone();
-    if chosen.is_empty() {
-        if let Links::Gpus(_) = links {
-            bail!(
-                "the links of {} can't feed {}: between them is no NVLink; leave it at the GPUs' own links",
-                list(candidates.iter().map(label)),
-                list(destinations.iter().map(label)),
-            );
-        }
-        let why = "no NVLink joins the GPUs, so each is fed over its own link";
+    if !named && chosen.iter().filter(|i| choice.is_destination(**i)).count() < destinations.len() {
+        let why = "no NVLink joins all these GPUs, so each is fed over its own link";
         return Ok(Carriers { all: own(lanes), why_not: Some(why.into()) });
     }
-    for candidate in &chosen {
-        for destination in &destinations {
-            peers::open(&candidates[*candidate], destination)?;
-        }
-    }
+    let mut why_not = Vec::new();
     let left_out: Vec<String> =
         (0..candidates.len()).filter(|i| !chosen.contains(i)).map(|i| label(&candidates[i])).collect();
+    if !left_out.is_empty() {
+        let why = "no NVLink to every destination, or the PCIe root port of another";
+        why_not.push(format!("{} can't help: {why}", list(left_out)));
+    }
+    let mut short = Vec::new();
+    for i in &chosen {
+        let (free_bytes, _) = candidates[*i].memory_info()?;
+        if !choice.is_destination(*i) && free_bytes < HELPER_BYTES {
+            short.push(*i);
+            let free_mib = free_bytes >> 20;
+            why_not.push(format!(
+                "GPU {} can't help: {free_mib} MiB of its memory are free",
+                candidates[*i].label
+            ));
+        }
+    }
+    chosen.retain(|i| !short.contains(i));
+    if chosen.is_empty() {
+        bail!(
+            "the links of {} can't feed {} ({}): leave it at the GPUs' own links",
+            list(candidates.iter().map(label)),
+            list(destinations.iter().map(label)),
+            why_not.join("; "),
+        );
+    }
+    if destinations.len() == 1 && chosen.iter().all(|i| choice.is_destination(*i)) {
+        return Ok(Carriers { all: own(lanes), why_not: Some(why_not.join("; ")) });
+    }
+    for i in &chosen {
+        for destination in &destinations {
+            if let Err(error) = peers::open(&candidates[*i], destination) {
+                if named {
+                    return Err(error.into());
+                }
+                let why = format!("each GPU is fed over its own link: {error}");
+                return Ok(Carriers { all: own(lanes), why_not: Some(why) });
+            }
+        }
+    }
     let all = chosen.iter().map(|i| through(&candidates[*i], lanes)).collect();
-    let why_not = (!left_out.is_empty()).then(|| {
-        format!(
-            "{} can't help: no NVLink to every destination, or the PCIe root port of another",
-            list(left_out)
-        )
-    });
-    Ok(Carriers { all, why_not })
+    Ok(Carriers { all, why_not: (!why_not.is_empty()).then(|| why_not.join("; ")) })
 }
+
+/// What a GPU that is no destination must have free: staging, and room for the driver's own.
+const HELPER_BYTES: u64 = 128 << 20;
 
 /// Each lane over the links of its own GPUs.
 fn own(lanes: &[Vec<Arc<Gpu>>]) -> Vec<Carrier> {
@@ -170,6 +196,10 @@ impl Choice {
         Ok(Choice { reach: (0..candidates).map(row).collect::<Result<_, E>>()? })
     }
 
+    fn is_destination(&self, candidate: usize) -> bool {
+        self.reach[candidate].contains(&Reach::Itself)
+    }
+
     /// The candidates that can feed every destination by a link of their own: itself or by NVLink, since passing on over PCIe
     /// takes the room of what comes from the host. Of several below one root port the first, a destination if there is one.
     fn choose(&self, root_ports: &[Option<String>]) -> Vec<usize> {
@@ -177,9 +207,8 @@ impl Choice {
             |i: &usize| self.reach[*i].iter().all(|reach| matches!(reach, Reach::Itself | Reach::NvLink));
         let mut chosen: Vec<usize> = Vec::new();
         for i in (0..self.reach.len()).filter(feeds) {
-            let is_destination = |i: usize| self.reach[i].contains(&Reach::Itself);
             let shares = |other: &usize| root_ports[i].is_some() && root_ports[i] == root_ports[*other];
-            if is_destination(i) || !chosen.iter().any(shares) {
+            if self.is_destination(i) || !chosen.iter().any(shares) {
                 chosen.push(i);
             }
         }
