@@ -44,6 +44,7 @@ class Loader:
         #: What the last load did: bytes, read_bytes, elapsed_s, gb_per_s, path, path_reason and more; None before it.
         self.report: dict[str, Any] | None = None
         self._shared: Loader | None = None
+        self._streaming: Loader | None = None
         self._lock = threading.Lock()
 
     def _load(self, kind: str, gpu: int | None, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -58,6 +59,19 @@ class Loader:
                 settings = {name: value for name, value in self._settings.items() if name not in ("pool_bytes", "prefault")}
                 self._shared = Loader(**{**settings, "io": "buffered", "engine": "auto"})
             return self._shared
+
+    def used_gpu(self) -> bool:
+        """Whether it, or one of its likes, loaded to a GPU."""
+        return self._used_gpu or any(like.used_gpu() for like in (self._shared, self._streaming) if like is not None)
+
+    def streaming(self) -> Loader:
+        """One like it whose loads take half the ring and half the threads: of two at a time, the pinned memory in flight still
+        fits the processor's cache."""
+        with self._lock:
+            if self._streaming is None:
+                threads = min(8, max(2, (os.cpu_count() or 4) * 3 // 8))
+                self._streaming = Loader(**{"ring_bytes": 32 << 20, "threads": threads, **self._settings})
+            return self._streaming
 
 
 _lock = threading.Lock()
@@ -78,7 +92,7 @@ def loader(given: Loader | None, memory: Any) -> Loader:
         if _of_process is not None and _of_process[0] != pid:
             _left.append(_of_process[1])
             _of_process = None
-        if memory.gpu is not None and any(old._used_gpu for old in _left):
+        if memory.gpu is not None and any(old.used_gpu() for old in _left):
             raise refuse(FORKED)
         if _of_process is None:
             _of_process = (pid, Loader())

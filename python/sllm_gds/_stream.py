@@ -46,7 +46,7 @@ def stream(
         names, prefix: as of `load_file`.
         rank, world_size, axis, storage_path: as of `load`. Each rank reads its own rows alone; what several ranks want is read
             through the page cache, so that it comes from storage once. With `axis=None` each tensor comes whole.
-        loader: takes this loader.
+        loader: takes this loader; else one whose loads are small, since several are under way at a time.
 
     Raises:
         As `load_file`, at the first tensor or under way. RefusedError: a window of no bytes.
@@ -54,7 +54,7 @@ def stream(
     if window_bytes < 1:
         raise refuse(f"a window of {window_bytes} bytes has room for nothing; 256 MiB to 1 GiB are usual")
     memory = framework(device)
-    keeper = loader_of(loader, memory)
+    keeper = loader_of(loader, memory).streaming() if loader is None else loader_of(loader, memory)
     checkpoint = _core.Checkpoint(find(name, storage_path))
     parts = share(select(checkpoint, names, prefix), rank, world_size, axis)
     for part in parts:

@@ -255,7 +255,9 @@ fn plots_are_drawn_by_a_second_container_and_the_benchs_code_is_kept() {
     let ran = Host::new().run(&args, &[]);
     assert_eq!((ran.code, ran.calls.len()), (Some(0), 2), "{}", ran.stderr);
     let (docker, inside) = ran.calls[1].split("img");
-    assert_eq!(inside, ["analyze", "/results", "--plot", "/results/comparison.png"]);
+    // The bench's code is the answer; the plot has none of its own.
+    let plot = ["analyze", "/results", "--plot", "/results/comparison.png", "--fail-on", "none"];
+    assert_eq!(inside, plot);
     assert!(!docker.contains(&"--gpus".to_string()), "drawing needs no GPU: {docker:?}");
     match Cli::command().find_subcommand("analyze") {
         Some(_) => ran.calls[1].parses("img"),
