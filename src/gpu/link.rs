@@ -7,7 +7,7 @@ use crate::gpu::copies::Stream;
 use crate::gpu::memory::{DeviceSlice, Pinned};
 use crate::gpu::relay::Relay;
 use crate::gpu::scatter::{Piece, Targets};
-use crate::gpu::staging::are_few;
+use crate::gpu::staging::{are_few, copy_each};
 use crate::gpu::stream::Event;
 use crate::gpu::{Gpu, GpuError};
 
@@ -97,12 +97,8 @@ impl Link {
         match from_here {
             Some(passed) if are_few(&here) => {
                 self.count_sent(bytes_of(&here));
-                for (piece, slice) in &here {
-                    slice.users.add(&into.queue);
-                    let from = &source[piece.from as usize..][..piece.bytes as usize];
-                    // SAFETY: our own contract; the piece fits its target (`Targets::of`), which has this stream among its users.
-                    unsafe { into.queue_at(slice.address, from) }?;
-                }
+                // SAFETY: our own contract.
+                unsafe { copy_each(into, source, &here) }?;
                 match passed.is_empty() {
                     true => Ok(()),
                     false => relay.pass_on(into, &passed),

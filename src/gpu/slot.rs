@@ -9,7 +9,7 @@ use crate::gpu::copies::Stream;
 use crate::gpu::link::Link;
 use crate::gpu::memory::{DeviceSlice, Pinned};
 use crate::gpu::scatter::{Piece, Targets};
-use crate::gpu::staging::{Staging, are_few};
+use crate::gpu::staging::{Staging, are_few, copy_each};
 use crate::gpu::stream::Event;
 use crate::gpu::{Gpu, GpuError};
 
@@ -159,15 +159,9 @@ impl End {
         landing: &[(Piece, DeviceSlice<'_>)],
     ) -> Result<(), GpuError> {
         self.pending = true;
-        for (piece, slice) in landing {
-            slice.users.add(&stream.queue);
-            let source = &pinned.as_slice()[piece.from as usize..][..piece.bytes as usize];
-            // SAFETY: none of the bytes is out. The slot gives them out again, and drops them, only after `wait`,
-            // which waits for the event recorded behind this copy. The piece fits its target (`Targets::of`), which is
-            // freed only after this stream has come past the copy, as it is among its users.
-            unsafe { stream.queue_at(slice.address, source) }?;
-        }
-        Ok(())
+        // SAFETY: none of the bytes is out. The slot gives them out again, and drops them, only after `wait`, which waits for the
+        // event recorded behind these copies. Each piece lies within them: `copy_to` has looked.
+        unsafe { copy_each(stream, pinned.as_slice(), landing) }
     }
 
     /// One copy for all pieces, and a kernel that takes them apart on the device.

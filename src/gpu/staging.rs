@@ -19,6 +19,24 @@ pub(super) fn are_few(pieces: &[(Piece, DeviceSlice<'_>)]) -> bool {
     pieces.len() <= FEW_PIECES && pieces.iter().all(|(piece, _)| piece.rows == 1)
 }
 
+/// Queues a copy for each of a few pieces of `source`.
+///
+/// # Safety
+/// `source` stays as it is until an event that is recorded on `stream` after this has come. Each piece lies within it.
+pub(super) unsafe fn copy_each(
+    stream: &Stream,
+    source: &[u8],
+    landing: &[(Piece, DeviceSlice<'_>)],
+) -> Result<(), GpuError> {
+    landing.iter().try_for_each(|(piece, slice)| {
+        slice.users.add(&stream.queue);
+        let from = &source[piece.from as usize..][..piece.bytes as usize];
+        // SAFETY: our own contract; the piece fits its target (`Targets::of`), which is freed only after this stream has come past
+        // the copy, as it is among its users.
+        unsafe { stream.queue_at(slice.address, from) }
+    })
+}
+
 /// Memory of one GPU that bytes pass through.
 pub(super) struct Staging {
     memory: DeviceBuffer,

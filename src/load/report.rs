@@ -43,7 +43,7 @@ pub struct LoadReport {
     pub threads: usize,
     /// Pinned host memory that the ring took; 0 for host loads.
     pub staging_bytes: u64,
-    /// What each link to a GPU carried. Empty for host loads, and by cuFile.
+    /// What each link to a GPU carried. Empty for host loads, by cuFile, and from the pool over each GPU's own link.
     pub links: Vec<LinkReport>,
 }
 
