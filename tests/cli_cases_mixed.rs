@@ -496,6 +496,23 @@ fn a_total_below_what_the_index_names_is_said() {
 }
 
 #[test]
+fn a_tensor_that_the_index_does_not_name_does_not_stand_in_for_a_shard_that_was_cut_from_it() {
+    let dir = temp_dir();
+    let m = dir.path().join("m");
+    let set = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    model(&m, &set);
+    // The first holds what the second does, too, with other bytes.
+    let bytes = [0u8; 8];
+    let tensor = || TensorView::new(Dtype::U8, vec![8], &bytes).unwrap();
+    let both = safetensors::serialize(set.map(|file| (file, tensor())), None).unwrap();
+    put(&m.join(set[0]), both);
+    let index = json!({ "metadata": { "total_size": 16 }, "weight_map": { set[0]: set[0] } });
+    put(&m.join("model.safetensors.index.json"), index.to_string());
+    let refused = run(dir.path(), &["load", "m", "--gpus", "none"]);
+    refused.expect(2).one_error(&["does not name number 2", "\"total_size\": 8"]);
+}
+
+#[test]
 fn files_that_nothing_joins_are_taken_together_with_a_word() {
     let dir = temp_dir();
     let m = dir.path().join("m");
