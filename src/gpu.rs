@@ -11,11 +11,13 @@ pub mod kernels;
 pub mod link;
 /// Facts of the links between all GPUs.
 pub mod link_facts;
-/// Device memory and pinned host memory.
+/// Device memory.
 pub mod memory;
 mod module;
 /// What one GPU can do with the memory of another.
 pub mod peers;
+/// Host memory that is pinned for devices.
+pub mod pinned;
 mod relay;
 /// Copies of rows that lie apart.
 pub mod rows;

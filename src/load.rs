@@ -27,6 +27,8 @@ mod into;
 /// A plan's reads, with the memory that they fill.
 #[doc(hidden)]
 pub mod jobs;
+/// What the pool of a loader keeps.
+pub mod kept;
 /// Where the bytes of file ranges land.
 #[doc(hidden)]
 pub mod landings;
@@ -65,6 +67,8 @@ pub mod pool;
 pub mod pooled;
 /// What loads to GPUs begin with.
 mod prepare;
+/// Where ranges of the pool go.
+mod receiver;
 /// What a load did.
 pub mod report;
 /// What a loader is asked for.
@@ -93,6 +97,8 @@ pub mod stored;
 pub mod task;
 /// Ranges of the pool on their way to devices.
 mod to_devices;
+/// Ranges of the pool on their way to host memory.
+mod to_host;
 /// The one loop that moves bytes.
 #[doc(hidden)]
 pub mod transfer;
@@ -101,6 +107,7 @@ pub mod transfer;
 pub mod verify;
 
 pub use jobs::in_place;
+pub use kept::{Evicted, Kept, PoolReport, Warmed};
 pub use loaded::{Buffer, Destination, Loaded, Placement, View};
 pub use loader::{Builder, Loader};
 pub use model::{Device, Model, Weight};

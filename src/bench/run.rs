@@ -17,7 +17,7 @@ use crate::bench::python;
 use crate::bench::python::Python;
 pub use crate::bench::python::{NoPython, WantsGpu};
 use crate::checkpoint::DType;
-use crate::gpu::memory::{Pinned, pin_for};
+use crate::gpu::pinned::{Pinned, pin_for};
 use crate::load;
 use crate::load::pool::Pool;
 use crate::load::{Clock, Destination, Options, verify};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use cudarc::driver::result;
 
-use crate::gpu::memory::{DeviceSlice, Pinned};
+use crate::gpu::memory::DeviceSlice;
+use crate::gpu::pinned::Pinned;
 use crate::gpu::stream::{Event, Queue};
 use crate::gpu::{Gpu, GpuError};
 

@@ -40,6 +40,11 @@ impl GpuError {
         GpuError { gpu, what, cause, code: Some(code), lacks: None }
     }
 
+    /// An error where no GPU is.
+    pub(super) fn of_none(what: &str, cause: &str) -> GpuError {
+        GpuError { gpu: "none".into(), what: what.into(), cause: cause.into(), code: None, lacks: None }
+    }
+
     pub(super) fn lacking(self, needed_bytes: u64, free_bytes: Option<u64>) -> GpuError {
         GpuError { lacks: Some((needed_bytes, free_bytes)), ..self }
     }

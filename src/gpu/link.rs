@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::gpu::copies::Stream;
-use crate::gpu::memory::{DeviceSlice, Pinned};
+use crate::gpu::memory::DeviceSlice;
+use crate::gpu::pinned::Pinned;
 use crate::gpu::relay::Relay;
 use crate::gpu::scatter::{Piece, Targets};
 use crate::gpu::staging::{are_few, copy_each};

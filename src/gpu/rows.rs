@@ -5,7 +5,8 @@ use cudarc::driver::sys;
 
 use crate::gpu::GpuError;
 use crate::gpu::copies::Stream;
-use crate::gpu::memory::{DeviceSlice, Pinned};
+use crate::gpu::memory::DeviceSlice;
+use crate::gpu::pinned::Pinned;
 use crate::gpu::scatter::Piece;
 
 /// Rows of a pinned piece, on their way to a device.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::gpu::copies::Stream;
 use crate::gpu::link::Link;
-use crate::gpu::memory::{DeviceSlice, Pinned};
+use crate::gpu::memory::DeviceSlice;
+use crate::gpu::pinned::Pinned;
 use crate::gpu::scatter::{Piece, Targets};
 use crate::gpu::staging::{Staging, are_few, copy_each};
 use crate::gpu::stream::Event;
@@ -72,7 +73,7 @@ impl Slot {
     }
 
     fn mistake(&self, what: &str) -> GpuError {
-        self.pinned.arena.gpu.error("use a slot of the ring", &format!("{what}; please report this"))
+        self.pinned.arena.error("use a slot of the ring", &format!("{what}; please report this"))
     }
 
     /// Queues copies of pieces of its first `bytes` bytes to their targets, which are freed only when these have ended. The

@@ -6,7 +6,8 @@ use cudarc::driver::result;
 
 use crate::gpu::copies::Stream;
 use crate::gpu::kernels::{self, Move};
-use crate::gpu::memory::{DeviceBuffer, DeviceSlice, Pinned, pin};
+use crate::gpu::memory::{DeviceBuffer, DeviceSlice};
+use crate::gpu::pinned::{Pinned, pin};
 use crate::gpu::scatter::Piece;
 use crate::gpu::{Gpu, GpuError};
 use crate::os::sys::{DIRECT_ALIGN, align_up};

@@ -143,7 +143,7 @@ impl<'a> Worker<Scattered<'a>> for ScatterWorker<'_> {
 }
 
 /// Copies the pieces of what was read to where they belong.
-fn scatter(read: &[u8], pieces: &mut Scattered<'_>) {
+pub(super) fn scatter(read: &[u8], pieces: &mut Scattered<'_>) {
     for (piece, memory) in pieces {
         let rows = memory.chunks_exact_mut(piece.bytes.max(1) as usize);
         for (row, to) in (0..piece.rows).zip(rows) {

@@ -47,26 +47,7 @@ pub fn scattered<'a>(
     chunk_bytes: u64,
 ) -> Vec<Vec<Job<Scattered<'a>>>> {
     let cuts: Vec<Cut> = plan.cuts(chunk_bytes).collect();
-    // Where each piece lands is cut out of its destination in the order in which those places lie.
-    let mut places: Vec<(usize, u64, u64, usize, usize)> = Vec::new();
-    for (job, cut) in cuts.iter().enumerate() {
-        let ends = |piece: &Piece| piece.to_end().unwrap_or(u64::MAX);
-        let of = |(i, piece): (usize, &Piece)| (piece.destination, piece.to, ends(piece), job, i);
-        places.extend(cut.pieces.iter().enumerate().map(of));
-    }
-    places.sort_unstable();
-    let mut landing: Vec<Scattered<'a>> = cuts.iter().map(|_| Vec::new()).collect();
-    let mut rests: Vec<(u64, &'a mut [u8])> = Vec::new();
-    for buffer in buffers {
-        rests.push((0, buffer.host_mut().map(HostBuffer::as_mut_slice).unwrap_or_default()));
-    }
-    for (destination, to, end, job, piece) in places {
-        let Some((at, rest)) = rests.get_mut(destination) else { continue };
-        let (_, from_here) = std::mem::take(rest).split_at_mut((to - *at) as usize);
-        let (memory, after) = from_here.split_at_mut((end - to) as usize);
-        (*at, *rest) = (end, after);
-        landing[job].push((cuts[job].pieces[piece], memory));
-    }
+    let landing = cut_out(cuts.iter().map(|cut| cut.pieces.as_slice()), buffers);
     let mut lanes: Vec<Vec<Job<_>>> = (0..plan.lanes).map(|_| Vec::new()).collect();
     let mut jobs = cuts.into_iter().zip(landing);
     for extent in &plan.extents {
@@ -77,6 +58,34 @@ pub fn scattered<'a>(
         }));
     }
     lanes
+}
+
+/// Cuts the memory out of host buffers where the pieces of each list land, in the order in which those places lie: no two
+/// overlap.
+pub fn cut_out<'a, 'p>(
+    lists: impl Iterator<Item = &'p [Piece]>,
+    buffers: &'a mut [Buffer],
+) -> Vec<Scattered<'a>> {
+    let mut places: Vec<(usize, u64, u64, usize, Piece)> = Vec::new();
+    let mut landing: Vec<Scattered<'a>> = Vec::new();
+    for (list, pieces) in lists.enumerate() {
+        let end = |piece: &Piece| piece.to_end().unwrap_or(u64::MAX);
+        places.extend(pieces.iter().map(|piece| (piece.destination, piece.to, end(piece), list, *piece)));
+        landing.push(Vec::with_capacity(pieces.len()));
+    }
+    places.sort_unstable_by_key(|(destination, to, end, list, _)| (*destination, *to, *end, *list));
+    let mut rests: Vec<(u64, &'a mut [u8])> = Vec::new();
+    for buffer in buffers {
+        rests.push((0, buffer.host_mut().map(HostBuffer::as_mut_slice).unwrap_or_default()));
+    }
+    for (destination, to, end, list, piece) in places {
+        let Some((at, rest)) = rests.get_mut(destination) else { continue };
+        let (_, from_here) = std::mem::take(rest).split_at_mut((to - *at) as usize);
+        let (memory, after) = from_here.split_at_mut((end - to) as usize);
+        (*at, *rest) = (end, after);
+        landing[list].push((piece, memory));
+    }
+    landing
 }
 
 /// Jobs that fill devices, lane by lane.

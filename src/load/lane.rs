@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use crate::gpu::link::Link;
-use crate::gpu::memory::{check_room, pin};
+use crate::gpu::pinned::{check_room, pin};
 use crate::gpu::slot::Slot;
 use crate::gpu::{Gpu, GpuError};
 use crate::load::links::Carrier;

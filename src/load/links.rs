@@ -46,6 +46,7 @@ impl PartialEq for Carrier {
 }
 
 /// All of a load's, and what should be said of them.
+#[derive(Default)]
 pub struct Carriers {
     /// One for each lane of the ring.
     pub all: Vec<Carrier>,

@@ -31,11 +31,11 @@ use crate::os::error::{Doing, Error};
 /// Loads checkpoints. Loads may run side by side, from any threads: they share CUDA contexts, pinned memory, streams and the pool,
 /// which live as long as the loader. It changes nothing of its process: no signal handler, no environment variable.
 pub struct Loader {
-    settings: Settings,
+    pub(super) settings: Settings,
     rings: Rings,
     /// GPUs that were opened so far.
     gpus: Arc<Mutex<Vec<Arc<Gpu>>>>,
-    pool: OwnPool,
+    pub(super) pool: OwnPool,
     /// Whether cuFile is taken, by the device that files lie on.
     gds: Mutex<HashMap<u64, Choice>>,
     /// The error that broke a CUDA context: no load works in this process any more.
@@ -112,6 +112,12 @@ impl Builder {
         self
     }
 
+    /// Takes loads to host memory through the pool, too, and keeps them there [default: no].
+    pub fn pool_host_loads(mut self, host_loads: bool) -> Builder {
+        self.pool.host_loads = host_loads;
+        self
+    }
+
     /// The program that proves which way reads by cuFile go: `sllm-gds`, started for a moment as a child. Without one no
     /// child is started, and GPUDirect Storage counts as not proven, so that the ring is taken.
     pub fn gds_helper(mut self, program: impl Into<PathBuf>) -> Builder {
@@ -172,17 +178,7 @@ impl Loader {
     ///   the process was forked from the loader's, or the system starts no thread.
     /// - [`Error::Interrupted`]: [`Request::cancel`]'s flag was set.
     pub fn load(&self, checkpoint: &Checkpoint, request: &Request) -> Result<Model, Error> {
-        if std::process::id() != self.process {
-            let why = "this process was forked from the one that made the loader, and CUDA does not survive that: \
-                       start processes by spawn, or build a loader in each";
-            return Err(Error::Refused(why.into()));
-        }
-        if let Some(error) = self.broken.get() {
-            return Err(Error::Cuda(format!(
-                "nothing can be loaded in this process any more: an earlier error broke its CUDA context, and only a new \
-                 process gets a new one. The error was: {error}"
-            )));
-        }
+        self.check_usable()?;
         let chosen = match request.select.apply(checkpoint)? {
             Some(chosen) => chosen,
             None => checkpoint.clone(),
@@ -224,7 +220,7 @@ impl Loader {
         let settings = Settings { links: request.links.clone(), ..self.settings.clone() };
         let helpers = links::helpers(&request.links, to, |labels| self.open(labels))?;
         let mut why_past = None;
-        if !task.lanes.is_empty() {
+        if !task.lanes.is_empty() || self.pool.takes_host_loads() {
             let options = Options { helpers: helpers.clone(), ..Options::new(&settings, to, Err(None))? };
             if let Some(pool) = self.pool.get(options.threads)? {
                 let attempted =
@@ -244,8 +240,29 @@ impl Loader {
         })
     }
 
+    /// Refuses in a process that was forked, and after an error that broke the CUDA context.
+    pub(super) fn check_usable(&self) -> Result<(), Error> {
+        if std::process::id() != self.process {
+            let why = "this process was forked from the one that made the loader, and CUDA does not survive that: \
+                       start processes by spawn, or build a loader in each";
+            return Err(Error::Refused(why.into()));
+        }
+        match self.broken.get() {
+            Some(error) => Err(Error::Cuda(format!(
+                "nothing can be loaded in this process any more: an earlier error broke its CUDA context, and only a new \
+                 process gets a new one. The error was: {error}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether an earlier error broke a CUDA context, so that no load can work in this process any more.
+    pub fn is_broken(&self) -> bool {
+        self.broken.get().is_some()
+    }
+
     /// Remembers an error after which no load can work.
-    fn failed(&self, error: anyhow::Error) -> Error {
+    pub(super) fn failed(&self, error: anyhow::Error) -> Error {
         if breaks_context(&error) {
             // Of several the first is kept: the others follow from it.
             let _ = self.broken.set(format!("{error:#}"));
@@ -278,7 +295,7 @@ impl Loader {
     }
 
     /// Opens GPUs by their labels; those that were opened before are the same.
-    fn open(&self, labels: &[String]) -> Result<Vec<Arc<Gpu>>, Error> {
+    pub(super) fn open(&self, labels: &[String]) -> Result<Vec<Arc<Gpu>>, Error> {
         let mut opened = self.gpus.lock().unwrap_or_else(|e| e.into_inner());
         let mut found = Vec::new();
         for label in labels {
@@ -313,7 +330,7 @@ impl Loader {
     }
 }
 
-fn loading(checkpoint: &Checkpoint) -> Doing {
+pub(super) fn loading(checkpoint: &Checkpoint) -> Doing {
     Doing::new(format!("load {}", checkpoint.dir.display()), &checkpoint.dir)
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use anyhow::Result;
 
 use crate::gpu::Gpu;
-use crate::gpu::memory::{Pinned, pin_for};
+use crate::gpu::pinned::{Pinned, pin_for};
 use crate::load::pool::{Pool, check_room};
 use crate::os::error::Error;
 
@@ -19,6 +19,8 @@ pub struct PoolChoice {
     pub chunk_bytes: Option<u64>,
     /// Make all of it at once.
     pub prefault: bool,
+    /// Keep what is loaded to host memory, too.
+    pub host_loads: bool,
 }
 
 /// A pool, if one was asked for.
@@ -49,7 +51,22 @@ impl OwnPool {
         Ok(OwnPool { settings, gpus, made: Mutex::default() })
     }
 
-    /// The pool, made now if it was not before, after a GPU was opened.
+    /// Whether loads to host memory go through it.
+    pub fn takes_host_loads(&self) -> bool {
+        self.settings.bytes.is_some() && self.settings.host_loads
+    }
+
+    /// The pool, if it was made.
+    pub fn made(&self) -> Option<Arc<Pool<Pinned>>> {
+        self.made.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// What was asked for, in bytes: of the pool, and of a chunk.
+    pub fn sizes(&self) -> Option<(u64, u64)> {
+        Some((self.settings.bytes?, self.settings.chunk_bytes.unwrap_or(CHUNK_BYTES)))
+    }
+
+    /// The pool, made now if it was not before. Its memory is pinned where a GPU was opened before, or is there to be.
     pub fn get(&self, threads: usize) -> Result<Option<Arc<Pool<Pinned>>>> {
         let Some(bytes) = self.settings.bytes else { return Ok(None) };
         let mut made = self.made.lock().unwrap_or_else(|e| e.into_inner());

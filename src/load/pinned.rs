@@ -17,7 +17,7 @@ use anyhow::Result;
 
 use crate::gpu::GpuError;
 use crate::gpu::link::Link;
-use crate::gpu::memory::Pinned;
+use crate::gpu::pinned::Pinned;
 use crate::gpu::scatter::{Piece, Targets};
 use crate::load::batch::{self, Buffers};
 use crate::load::engine::{Engine, Job, PathTaken, Worker};

@@ -23,4 +23,4 @@ pub use chunk::{Chunk, Make};
 pub use files::{Files, Ranges, Spot};
 pub use fill::{Deliver, Delivery, FillEngine};
 pub use lookup::Lookup;
-pub use memory::{Pool, TooLarge, check_room};
+pub use memory::{Held, Pool, TooLarge, check_room};

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::checkpoint::Checkpoint;
 use crate::gpu::Gpu;
-use crate::gpu::memory::Pinned;
+use crate::gpu::pinned::Pinned;
 use crate::load::engine::{Engine, PathTaken};
 use crate::load::jobs::targets;
 use crate::load::landings::landings;
@@ -19,12 +19,14 @@ use crate::load::phases::Phases;
 use crate::load::pool::files::changed;
 use crate::load::pool::{Attempt, Chunk, Files, FillEngine, Full, Lookup, Pool};
 use crate::load::prepare::poison_all;
+use crate::load::receiver::Receiver;
 use crate::load::report::{Clock, LoadReport};
 use crate::load::rings::Rings;
 use crate::load::run::load_to_gpus;
 use crate::load::source::Sources;
 use crate::load::task::Task;
 use crate::load::to_devices::ToDevices;
+use crate::load::to_host::{Nowhere, ToHost};
 use crate::load::transfer::{JobSource, transfer_from};
 use crate::os::cancel::Cancel;
 use crate::os::threads;
@@ -69,7 +71,7 @@ pub(super) fn past((loaded, mut report): (Loaded, LoadReport), why: &str) -> (Lo
     (loaded, report)
 }
 
-/// Loads to GPUs by way of the pool, if it fits there.
+/// Loads by way of the pool, if it fits there.
 pub(super) fn attempt(
     pool: &Pool<Pinned>,
     task: &Task<'_>,
@@ -92,7 +94,10 @@ pub(super) fn attempt(
         Lookup::Past(why) => return Ok(Attempted::Past(why)),
     };
     phases.register_s = clock.lap();
-    let chosen = links::carriers(&task.lanes, &options.links, &options.helpers)?;
+    let chosen = match task.lanes.is_empty() {
+        true => Carriers::default(),
+        false => links::carriers(&task.lanes, &options.links, &options.helpers)?,
+    };
     let options = &options.over_links(chosen.links());
     let Carriers { all: carriers, why_not } = chosen;
     let held = attempt.take_full();
@@ -104,19 +109,29 @@ pub(super) fn attempt(
     phases.allocate_s = clock.lap();
     poison_all(&mut buffers, options, &mut clock)?;
     let held_bytes = held.iter().map(|full| full.spot().bytes).sum();
-    let targets = targets(&plan, &mut buffers);
-    let to = ToDevices { carriers: &carriers, lanes: &task.lanes, landings: &landings, targets, links };
     let wanted_bytes = landings.keys().map(|range| ranges.spot(*range).bytes).sum();
     let meter = task.meter(wanted_bytes);
-    let taken =
-        deliver(&checkpoint, &attempt, held, sources.as_ref(), &to, (options.threads, cancel, &meter))?;
+    let how = (options.threads, cancel, &meter as &(dyn Fn(u64) + Sync));
+    let (taken, reports) = match task.lanes.is_empty() {
+        true => {
+            let to = ToHost::new(&landings, &mut buffers, options.threads);
+            (deliver(&checkpoint, &attempt, held, sources.as_ref(), &to, how)?, Vec::new())
+        }
+        false => {
+            let targets = targets(&plan, &mut buffers);
+            let to =
+                ToDevices { carriers: &carriers, lanes: &task.lanes, landings: &landings, targets, links };
+            let taken = deliver(&checkpoint, &attempt, held, sources.as_ref(), &to, how)?;
+            let reports = to.reports(clock.peek());
+            let links = to.links;
+            rings.keep_links(carriers, links);
+            (taken, reports)
+        }
+    };
     meter(held_bytes);
     let joined_bytes = attempt.joined_bytes();
     attempt.complete()?;
     phases.transfer_s = clock.lap();
-    let reports = to.reports(phases.transfer_s);
-    let links = to.links;
-    rings.keep_links(carriers, links);
     let (taken, ran) = taken.unzip();
     let taken = path_taken(taken, held_bytes, joined_bytes);
     let read_bytes = taken.direct_bytes + taken.buffered_bytes;
@@ -129,6 +144,43 @@ pub(super) fn attempt(
     Ok(Attempted::Loaded(Box::new((task.loaded(checkpoint, plan, buffers), report))))
 }
 
+/// What a pool took of a checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Filled {
+    /// Bytes that it held before, that others brought meanwhile, and that were read.
+    pub held_bytes: u64,
+    pub joined_bytes: u64,
+    pub read_bytes: u64,
+}
+
+/// Fills the pool with all files of a checkpoint. Why it does not fit, in words.
+pub(super) fn fill(
+    pool: &Pool<Pinned>,
+    checkpoint: &Checkpoint,
+    options: &Options,
+    cancel: &Cancel,
+    meter: &(dyn Fn(u64) + Sync),
+) -> Result<std::result::Result<Filled, String>> {
+    let files = Files::of(&checkpoint.files);
+    files.check().map_err(|path| changed(&path))?;
+    let ranges = pool.ranges(&checkpoint.files);
+    let wanted = 0..ranges.count();
+    let attempt = match pool.lookup(files, ranges, wanted, options.threads, cancel)? {
+        Lookup::Attempt(attempt) => attempt,
+        Lookup::Past(why) => return Ok(Err(why)),
+    };
+    let held = attempt.take_full();
+    let held_bytes = held.iter().map(|full| full.spot().bytes).sum();
+    meter(held_bytes);
+    let sources = (attempt.left() > 0).then(|| open_unchanged(checkpoint, options)).transpose()?;
+    let taken =
+        deliver(checkpoint, &attempt, held, sources.as_ref(), &Nowhere, (options.threads, cancel, meter))?;
+    let joined_bytes = attempt.joined_bytes();
+    attempt.complete()?;
+    let read_bytes = taken.map_or(0, |(taken, _)| taken.direct_bytes + taken.buffered_bytes);
+    Ok(Ok(Filled { held_bytes, joined_bytes, read_bytes }))
+}
+
 /// The files, opened, and the same as when the checkpoint was: what others are given before this load ends is right.
 fn open_unchanged(checkpoint: &Checkpoint, options: &Options) -> Result<Sources> {
     let sources = Sources::open(checkpoint, options.io)?;
@@ -136,28 +188,25 @@ fn open_unchanged(checkpoint: &Checkpoint, options: &Options) -> Result<Sources>
     Ok(sources)
 }
 
-/// Copies what the pool holds, a thread a GPU, while others read what it lacks. What the storage says of that, and how many
-/// threads read, if there was anything to read.
+/// Copies what the pool holds, while others read what it lacks. What the storage says of that, and how many threads read, if
+/// there was anything to read.
 fn deliver(
     checkpoint: &Checkpoint,
     attempt: &Attempt<'_, Pinned>,
     held: Vec<Full<'_, Pinned>>,
     sources: Option<&Sources>,
-    to: &ToDevices<'_, '_>,
+    to: &dyn Receiver,
     (threads, cancel, meter): (usize, &Cancel, &(dyn Fn(u64) + Sync)),
 ) -> Result<Option<(PathTaken, usize)>> {
     cancel.check()?;
-    let shared = to.share(&held)?;
+    let wanted = || !cancel.is_set();
+    let senders = to.senders(&held, &wanted)?;
     let delivered = std::thread::scope(|scope| {
         let mut copiers = Vec::new();
-        for sender in to.senders().into_iter().filter(|_| !held.is_empty()) {
-            let (held, shared) = (&held, &shared);
-            let copy = move || {
-                let copied = to.send(&sender, held, shared, &|| !cancel.is_set());
-                // What is still being read would be read in vain.
-                copied.inspect_err(|_| attempt.stop())
-            };
-            match threads::start(scope, copy.clone()) {
+        for send in &senders {
+            // What is still being read would be read in vain.
+            let copy = move || send().inspect_err(|_| attempt.stop());
+            match threads::start(scope, copy) {
                 Ok(copier) => copiers.push(copier),
                 // Without a thread of its own it comes before what is read.
                 Err(_) => copy()?,
@@ -165,7 +214,7 @@ fn deliver(
         }
         let filled = sources.map(|sources| -> Result<(PathTaken, usize)> {
             let engine = FillEngine::new(sources, to);
-            let lanes: Vec<&dyn JobSource<_>> = to.carriers.iter().map(|_| attempt as _).collect();
+            let lanes: Vec<&dyn JobSource<_>> = (0..to.lanes()).map(|_| attempt as _).collect();
             let ran = transfer_from(&checkpoint.files, &lanes, &engine, threads, cancel, meter)?;
             Ok((engine.outcome(), ran))
         });

@@ -139,6 +139,11 @@ impl Clock {
         lap_s
     }
 
+    /// Seconds since the last lap, which goes on.
+    pub fn peek(&self) -> f64 {
+        self.lap.elapsed().as_secs_f64()
+    }
+
     /// Leaves the time since the last lap out of everything.
     pub fn skip(&mut self) {
         let skipped = self.lap.elapsed();

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use anyhow::Result;
+
 use crate::gpu::copies::{PieceCopy, Stream};
 use crate::gpu::link::Link;
-use crate::gpu::memory::Pinned;
+use crate::gpu::pinned::Pinned;
 use crate::gpu::rows::RowsCopy;
 use crate::gpu::scatter::{Piece, Targets};
 use crate::gpu::{Gpu, GpuError};
 use crate::load::links::Carrier;
 use crate::load::pool::{Deliver, Delivery, Full};
 use crate::load::prepare::each_once;
+use crate::load::receiver::{Receiver, Send};
 use crate::load::report::LinkReport;
 use crate::load::shared::Shared;
 use crate::os::sys;
@@ -30,7 +33,7 @@ pub(super) struct ToDevices<'l, 'a> {
 
 /// What copies ranges that the pool holds, in a thread of its own.
 #[derive(Clone)]
-pub(super) enum Sender {
+enum Sender {
     /// All that lands on this GPU.
     To(Arc<Gpu>),
     /// A share of all, over the link of this number.
@@ -38,15 +41,8 @@ pub(super) enum Sender {
 }
 
 impl ToDevices<'_, '_> {
-    pub(super) fn senders(&self) -> Vec<Sender> {
-        match self.links.is_empty() {
-            true => each_once(self.lanes.iter().flatten()).into_iter().map(Sender::To).collect(),
-            false => (0..self.links.len()).map(Sender::Over).collect(),
-        }
-    }
-
     /// The numbers of ranges, by the lane of the first GPU where each lands.
-    pub(super) fn share(&self, held: &[Full<'_, Pinned>]) -> Result<Shared<usize>, GpuError> {
+    fn share(&self, held: &[Full<'_, Pinned>]) -> Result<Shared<usize>, GpuError> {
         let mut lanes: Vec<Vec<usize>> = vec![Vec::new(); self.lanes.len()];
         for (number, full) in held.iter().enumerate() {
             let Some(piece) = self.pieces(full).first() else { continue };
@@ -58,7 +54,7 @@ impl ToDevices<'_, '_> {
     }
 
     /// Copies a sender's part, and waits for it. `wanted` says whether it should go on.
-    pub(super) fn send(
+    fn send(
         &self,
         sender: &Sender,
         held: &[Full<'_, Pinned>],
@@ -74,11 +70,6 @@ impl ToDevices<'_, '_> {
                     .send_all(&self.targets, || next().map(|full| (full.chunk(), self.pieces(full))))
             }
         }
-    }
-
-    /// Waits until all that links were given has arrived where it was to go.
-    pub(super) fn synchronize(&self) -> Result<(), GpuError> {
-        self.links.iter().try_for_each(Link::synchronize)
     }
 
     /// What each link carried.
@@ -112,6 +103,36 @@ impl ToDevices<'_, '_> {
             true => Ok(()),
             false => stream.copy_rows(&rows),
         }
+    }
+}
+
+impl Receiver for ToDevices<'_, '_> {
+    fn lanes(&self) -> usize {
+        self.carriers.len()
+    }
+
+    fn senders<'s>(
+        &'s self,
+        held: &'s [Full<'_, Pinned>],
+        wanted: &'s (dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<Send<'s>>> {
+        if held.is_empty() {
+            return Ok(Vec::new());
+        }
+        let shared = Arc::new(self.share(held)?);
+        let senders: Vec<Sender> = match self.links.is_empty() {
+            true => each_once(self.lanes.iter().flatten()).into_iter().map(Sender::To).collect(),
+            false => (0..self.links.len()).map(Sender::Over).collect(),
+        };
+        let send = |sender: Sender| -> Send<'s> {
+            let shared = shared.clone();
+            Box::new(move || Ok(self.send(&sender, held, &shared, wanted)?))
+        };
+        Ok(senders.into_iter().map(send).collect())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(self.links.iter().try_for_each(Link::synchronize)?)
     }
 }
 

@@ -7,7 +7,8 @@ use anyhow::{Result, anyhow, bail};
 
 use crate::gpu::Gpu;
 use crate::gpu::copies::Stream;
-use crate::gpu::memory::{DeviceBuffer, DeviceSlice, Pinned, pin};
+use crate::gpu::memory::{DeviceBuffer, DeviceSlice};
+use crate::gpu::pinned::{Pinned, pin};
 use crate::node::link_watch::{LinkSeen, LinkWatch};
 use crate::node::source::Unread;
 use crate::os::cancel::{Cancel, Interrupted};

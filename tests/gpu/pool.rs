@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 
 use sllm_gds::gpu::Gpu;
-use sllm_gds::gpu::memory::{DeviceBuffer, Pinned, pin};
+use sllm_gds::gpu::memory::DeviceBuffer;
+use sllm_gds::gpu::pinned::{Pinned, pin};
 use sllm_gds::load::pool::Pool;
 use sllm_gds::load::{LoadReport, Placement, pooled};
 use sllm_gds::os::cancel::{Cancel, Interrupted};

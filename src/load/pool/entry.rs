@@ -28,6 +28,8 @@ pub struct Entry<C> {
     /// Loads that have it.
     pub users: usize,
     pub last_used: u64,
+    /// It stays, whatever else wants memory.
+    pub is_pinned: bool,
     /// A file that changed while it was read: what is here may be half old, half new, and goes to nobody any more.
     pub changed: Option<PathBuf>,
 }
@@ -40,6 +42,7 @@ impl<C> Entry<C> {
             wanted: vec![0; ranges],
             users: 0,
             last_used: 0,
+            is_pinned: false,
             changed: None,
         }
     }
@@ -101,6 +104,11 @@ impl<C> Entry<C> {
     /// Chunks with bytes in them.
     pub fn full(&self) -> usize {
         self.ranges.iter().filter(|range| matches!(range, Range::Full(_))).count()
+    }
+
+    /// How many ranges it has, there or not.
+    pub fn count(&self) -> usize {
+        self.ranges.len()
     }
 
     /// Full ranges that no load wants.

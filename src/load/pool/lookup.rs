@@ -64,7 +64,13 @@ impl<C: Chunk> Pool<C> {
             if absent.is_empty() {
                 return Ok(true);
             }
-            let Some((chunks, lacking)) = state.secure(absent.len(), hold.key()) else { return Ok(false) };
+            let Some((chunks, lacking)) = state.secure(absent.len(), hold.key()) else {
+                if state.making == 0 {
+                    return Ok(false);
+                }
+                state = self.wait(state);
+                continue;
+            };
             if let Some(entry) = state.entry(hold.key()) {
                 absent.iter().for_each(|range| entry.set(*range, Range::Promised));
             }

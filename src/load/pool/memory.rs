@@ -1,16 +1,22 @@
 //! The pool: its memory, and the lock over what is in it.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
 use crate::checkpoint::DataFile;
 use crate::load::pool::chunk::{Chunk, Make};
-use crate::load::pool::files::Ranges;
-use crate::load::pool::state::State;
+use crate::load::pool::entry::Entry;
+use crate::load::pool::files::{Files, Ranges};
+use crate::load::pool::state::{Key, State};
 use crate::node::memory::available_bytes;
+use crate::os::cancel::Cancel;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
+
+/// Memory that is made at a time, for no load in particular.
+const PREFAULT_BYTES: u64 = 4 << 30;
 
 /// How long a wait goes on before it looks at its load's cancel flag again.
 const POLL: Duration = Duration::from_millis(20);
@@ -63,18 +69,18 @@ impl<C: Chunk> Pool<C> {
         })
     }
 
-    /// Makes every chunk that there is not yet, with this many threads. Loads that come meanwhile find the pool full.
+    /// Makes every chunk that there is not yet, with this many threads. Loads that come meanwhile take what is made so far, and
+    /// wait where that is too little.
     pub fn prefault(&self, threads: usize) -> Result<()> {
-        let missing = {
-            let mut state = self.lock();
-            let missing = self.capacity.saturating_sub(state.made);
-            state.made = self.capacity;
-            missing
-        };
-        let chunks = self.make_chunks(missing, threads)?;
-        self.lock().free.extend(chunks);
-        self.tell();
-        Ok(())
+        let most = (PREFAULT_BYTES / self.chunk_bytes).max(1) as usize;
+        loop {
+            let making = Making::begin(self, most);
+            if making.count == 0 {
+                return Ok(());
+            }
+            let chunks = self.make_chunks(making.count, threads)?;
+            self.lock().free.extend(chunks);
+        }
     }
 
     /// How it cuts these files.
@@ -103,6 +109,71 @@ impl<C: Chunk> Pool<C> {
     }
 }
 
+/// What a pool has of one checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub files: Arc<[PathBuf]>,
+    /// Chunks that are full, and those that all of it takes.
+    pub full_chunks: usize,
+    pub chunks: usize,
+    /// Loads that have it.
+    pub users: usize,
+    pub is_pinned: bool,
+    /// Larger where it was used later.
+    pub last_used: u64,
+}
+
+impl<C: Chunk> Pool<C> {
+    /// What it has, the longest unused first.
+    pub fn held(&self) -> Vec<Held> {
+        let state = self.lock();
+        let held = |(files, entry): (&Key, &Entry<C>)| Held {
+            files: files.clone(),
+            full_chunks: entry.full(),
+            chunks: entry.count(),
+            users: entry.users,
+            is_pinned: entry.is_pinned,
+            last_used: entry.last_used,
+        };
+        let mut all: Vec<Held> = state.entries().map(held).collect();
+        all.sort_by_key(|held| held.last_used);
+        all
+    }
+
+    /// Lets a checkpoint stay, or go again. False where the pool has nothing of it.
+    pub fn pin(&self, files: &Files, is_pinned: bool) -> bool {
+        match self.lock().entry(files.paths()) {
+            Some(entry) => {
+                entry.is_pinned = is_pinned;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Turns out a checkpoint, after the loads that have it have ended: how many chunks came free.
+    pub fn evict(&self, files: &Files, cancel: &Cancel) -> Result<usize> {
+        self.evict_key(files.paths(), cancel)
+    }
+
+    /// The same with all that it has.
+    pub fn evict_all(&self, cancel: &Cancel) -> Result<usize> {
+        let keys: Vec<Key> = self.lock().entries().map(|(key, _)| key.clone()).collect();
+        keys.iter().try_fold(0, |chunks, key| Ok(chunks + self.evict_key(key, cancel)?))
+    }
+
+    fn evict_key(&self, key: &Key, cancel: &Cancel) -> Result<usize> {
+        let mut state = self.lock();
+        loop {
+            cancel.check()?;
+            match state.evict_idle(key) {
+                Some(chunks) => return Ok(chunks),
+                None => state = self.wait(state),
+            }
+        }
+    }
+}
+
 impl<C> Pool<C> {
     pub(super) fn lock(&self) -> MutexGuard<'_, State<C>> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
@@ -116,6 +187,30 @@ impl<C> Pool<C> {
     /// Wakes all who wait.
     pub(super) fn tell(&self) {
         self.changed.notify_all();
+    }
+}
+
+/// Chunks that are being made for no load in particular: who lacks some waits for them.
+struct Making<'a, C> {
+    pool: &'a Pool<C>,
+    count: usize,
+}
+
+impl<'a, C> Making<'a, C> {
+    /// Counts some as made.
+    fn begin(pool: &'a Pool<C>, most: usize) -> Making<'a, C> {
+        let mut state = pool.lock();
+        let count = state.capacity.saturating_sub(state.made).min(most);
+        state.made += count;
+        state.making += count;
+        Making { pool, count }
+    }
+}
+
+impl<C> Drop for Making<'_, C> {
+    fn drop(&mut self) {
+        self.pool.lock().making -= self.count;
+        self.pool.tell();
     }
 }
 

@@ -17,6 +17,8 @@ pub struct State<C> {
     pub free: Vec<C>,
     /// Chunks that exist or are being made, wherever they are.
     pub made: usize,
+    /// Those of them that are being made for no load in particular.
+    pub making: usize,
     /// The most that there may be.
     pub capacity: usize,
     entries: HashMap<Key, Entry<C>>,
@@ -25,7 +27,7 @@ pub struct State<C> {
 
 impl<C> State<C> {
     pub fn new(capacity: usize) -> State<C> {
-        State { free: Vec::new(), made: 0, capacity, entries: HashMap::new(), clock: 0 }
+        State { free: Vec::new(), made: 0, making: 0, capacity, entries: HashMap::new(), clock: 0 }
     }
 
     pub fn entry(&mut self, key: &Key) -> Option<&mut Entry<C>> {
@@ -79,6 +81,22 @@ impl<C> State<C> {
         needed.saturating_sub(self.free.len() + self.capacity.saturating_sub(self.made))
     }
 
+    /// Turns out a checkpoint, unless it is used: how many chunks came free.
+    pub fn evict_idle(&mut self, key: &Key) -> Option<usize> {
+        let Some(entry) = self.entries.get(key) else { return Some(0) };
+        if entry.users > 0 {
+            return None;
+        }
+        let before = self.free.len();
+        self.evict(key);
+        Some(self.free.len() - before)
+    }
+
+    /// The keys of all that is there.
+    pub fn entries(&self) -> impl Iterator<Item = (&Key, &Entry<C>)> {
+        self.entries.iter()
+    }
+
     /// Turns out a checkpoint that nobody uses.
     fn evict(&mut self, key: &Key) {
         for range in self.entries.remove(key).into_iter().flat_map(Entry::into_ranges) {
@@ -94,7 +112,7 @@ impl<C> State<C> {
 
     /// Ranges that a load's own checkpoint has beside those it wants, if nobody else uses that.
     fn spare(&self, key: &Key) -> Vec<usize> {
-        let alone = self.entries.get(key).filter(|entry| entry.users == 1);
+        let alone = self.entries.get(key).filter(|entry| entry.users == 1 && !entry.is_pinned);
         alone.map(|entry| entry.spare().collect()).unwrap_or_default()
     }
 
@@ -117,13 +135,13 @@ impl<C> State<C> {
         }
     }
 
-    /// Chunks of checkpoints that nobody uses.
+    /// Chunks of checkpoints that may be turned out.
     fn idle_chunks(&self) -> usize {
         self.idle().map(|(_, entry)| entry.full()).sum()
     }
 
     fn idle(&self) -> impl Iterator<Item = (&Key, &Entry<C>)> {
-        self.entries.iter().filter(|(_, entry)| entry.users == 0)
+        self.entries.iter().filter(|(_, entry)| entry.users == 0 && !entry.is_pinned)
     }
 
     /// Chunks with bytes of checkpoints in them.
