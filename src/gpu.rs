@@ -5,6 +5,8 @@ pub mod copies;
 mod device;
 /// Reads by cuFile into device memory.
 pub mod direct;
+/// Device memory of other processes.
+pub mod ipc;
 /// Kernels over device memory.
 pub mod kernels;
 /// One GPU's link to the host.

@@ -117,3 +117,7 @@ pub mod record;
 /// New checkpoints on disk, whole or not at all.
 #[doc(hidden)]
 pub mod write;
+/// The store server.
+#[cfg(feature = "serve")]
+#[doc(hidden)]
+pub mod serve;
