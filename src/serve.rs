@@ -1,5 +1,39 @@
 //! The store server: ServerlessLLM's clients, and this program's own, load models through it. It says who may ask and what stays
 //! in the pool; the bytes are moved by the loader.
 
+/// Memory of clients.
+pub mod devices;
+/// What the server tells whoever started it.
+pub mod events;
+/// Devices for tests without a GPU.
+pub mod fake;
+/// The GPUs of this machine.
+mod gpus;
+/// Where it listens.
+mod listen;
+/// Which models there are.
+mod models;
+/// This program's own interface.
+mod ours;
+/// Why a call failed.
+mod refusal;
+/// What became of loads.
+mod replicas;
+/// What it was asked to be.
+mod settings;
+/// What both interfaces do.
+mod store;
+/// ServerlessLLM's interface.
+mod theirs;
+/// Loads that run at the moment.
+mod under_way;
+/// What a client wants loaded.
+mod wanted;
+/// Work that blocks.
+mod work;
 /// What both interfaces say on the wire, generated from `proto/` (`tests/proto.rs` holds that it is fresh).
 pub mod wire;
+
+pub use gpus::Gpus;
+pub use listen::{Ended, serve};
+pub use settings::{Settings, Tell, Verify};

@@ -180,7 +180,8 @@ fn check_partitions(files: &[DataFile], tensors: &[Tensor]) -> Result<()> {
 }
 
 /// `tensor.data_0`, `tensor.data_1`, … until one is missing.
-fn partitions(dir: &Path, index: &Path) -> Result<Vec<DataFile>> {
+/// `tensor.data_0` and so on, up to the first that is not there.
+pub(super) fn partitions(dir: &Path, index: &Path) -> Result<Vec<DataFile>> {
     let mut files: Vec<DataFile> = Vec::new();
     let mut base = 0u64;
     loop {

@@ -183,7 +183,8 @@ impl Loader {
             Some(chosen) => chosen,
             None => checkpoint.clone(),
         };
-        let chosen = Arc::new(chosen.whole()?);
+        // Ranges are held against the files, not against an index.
+        let chosen = Arc::new(if request.to.is_ranges() { chosen } else { chosen.whole()? });
         let to = self.destination(&request.to)?;
         let (loaded, report) = self.run(&chosen, &to, request)?;
         if request.verify {

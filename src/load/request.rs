@@ -98,6 +98,11 @@ impl Target {
 }
 
 impl To {
+    /// Whether ranges of files are wanted, not tensors.
+    pub(super) fn is_ranges(&self) -> bool {
+        matches!(self, To::Into(Target { layout: Layout::Ranges(_), .. }))
+    }
+
     /// One GPU by its index.
     pub fn gpu(index: usize) -> To {
         To::Gpu(index.to_string())

@@ -173,8 +173,7 @@ fn mincore_resident_bytes(file: &File, offset: u64, bytes: u64) -> Option<u64> {
 
 /// Since Linux 5.2 `mincore` calls everything resident for whoever neither owns the file nor may write it.
 fn mincore_is_honest(file: &File) -> bool {
-    // SAFETY: takes nothing and returns an integer.
-    let user = unsafe { libc::geteuid() };
+    let user = sys::user_id();
     // SAFETY: an empty C string means the descriptor itself; no memory is written.
     let writable = || unsafe {
         libc::faccessat(file.as_raw_fd(), c"".as_ptr(), libc::W_OK, libc::AT_EACCESS | libc::AT_EMPTY_PATH)

@@ -303,6 +303,12 @@ fn c_path(path: &Path) -> io::Result<std::ffi::CString> {
     Ok(std::ffi::CString::new(path.as_os_str().as_bytes())?)
 }
 
+/// The user that this process acts as.
+pub fn user_id() -> u32 {
+    // SAFETY: has no precondition and never fails.
+    unsafe { libc::geteuid() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,113 @@
+//! Which models there are: paths below the storage path, and the files behind them.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tonic::Code;
+
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::served::served;
+use crate::serve::refusal::Refusal;
+
+/// Longer names are no paths.
+const MOST_NAME_BYTES: usize = 4096;
+
+/// The models below a storage path.
+pub struct Models {
+    storage_path: PathBuf,
+    /// By name: those that were asked for, as they were last found.
+    known: Mutex<BTreeMap<String, Arc<Checkpoint>>>,
+}
+
+impl Models {
+    /// Those below this path, which has no links in it.
+    pub fn new(storage_path: PathBuf) -> Models {
+        Models { storage_path, known: Mutex::default() }
+    }
+
+    /// Below which they lie, without links.
+    pub fn storage_path(&self) -> &Path {
+        &self.storage_path
+    }
+
+    /// Looks at a model's files anew, and remembers them: its checkpoint has no tensors, only ranges of files.
+    pub fn open(&self, name: &str) -> Result<Arc<Checkpoint>, Refusal> {
+        let path = self.path(name)?;
+        let found = served(&path, Some(&self.storage_path)).map_err(Refusal::from)?;
+        let checkpoint = Arc::new(found.checkpoint());
+        self.lock().insert(name.to_string(), checkpoint.clone());
+        Ok(checkpoint)
+    }
+
+    /// As it was last found, if it ever was.
+    pub fn known(&self, name: &str) -> Option<Arc<Checkpoint>> {
+        self.lock().get(name).cloned()
+    }
+
+    /// All that were asked for, by name.
+    pub fn all(&self) -> BTreeMap<String, Arc<Checkpoint>> {
+        self.lock().clone()
+    }
+
+    /// Where a model lies: never outside the storage path. Links may lead anywhere below it.
+    pub fn path(&self, name: &str) -> Result<PathBuf, Refusal> {
+        let storage = self.storage_path.display();
+        if name.is_empty() {
+            return Err(Refusal::invalid("the model's path is empty: name one below the storage path"));
+        }
+        if name.len() > MOST_NAME_BYTES || name.contains('\0') {
+            return Err(Refusal::invalid(format!("a model's path of {} bytes, or with a NUL in it, is none", name.len())));
+        }
+        let outside = || {
+            Refusal::invalid(format!(
+                "the model's path '{name}' leads out of the storage path {storage}: name a path below that"
+            ))
+        };
+        if Path::new(name).components().any(|part| part == Component::ParentDir) {
+            return Err(outside());
+        }
+        // An absolute one takes the storage path's place here, and is held against it.
+        let path = self.storage_path.join(name);
+        match path.canonicalize() {
+            Ok(real) if real.starts_with(&self.storage_path) && real != self.storage_path => Ok(real),
+            Ok(_) => Err(outside()),
+            Err(_) if !path.starts_with(&self.storage_path) => Err(outside()),
+            Err(error) => Err(Refusal::new(
+                Code::NotFound,
+                format!("there is no model '{name}' below the storage path {storage} ({error})"),
+            )),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Checkpoint>>> {
+        self.known.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_leads_out_of_the_storage_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let storage = root.join("models");
+        std::fs::create_dir_all(storage.join("a/rank_0")).unwrap();
+        std::fs::create_dir_all(root.join("secret")).unwrap();
+        std::os::unix::fs::symlink(root.join("secret"), storage.join("link")).unwrap();
+        std::os::unix::fs::symlink(storage.join("a"), storage.join("alias")).unwrap();
+        let models = Models::new(storage.clone());
+        let code = |name: &str| models.path(name).map_err(|refusal| refusal.code);
+        assert_eq!(code("a/rank_0"), Ok(storage.join("a/rank_0")));
+        assert_eq!(code("alias"), Ok(storage.join("a")));
+        assert_eq!(code(storage.join("a").to_str().unwrap()), Ok(storage.join("a")));
+        let secret = root.join("secret");
+        for name in ["", "..", "a/../../secret", ".", "a/..", "link", "/etc", "/no/such", secret.to_str().unwrap(), "a\0b"] {
+            assert_eq!(code(name), Err(Code::InvalidArgument), "{name}");
+        }
+        assert_eq!(code(&"x".repeat(5000)), Err(Code::InvalidArgument));
+        assert_eq!(code("none"), Err(Code::NotFound));
+    }
+}
