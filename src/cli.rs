@@ -33,6 +33,9 @@ mod progress;
 pub mod qualify;
 /// `save`: a checkpoint in the partitioned layout.
 mod save;
+/// `serve`: the store server.
+#[cfg(feature = "serve")]
+mod serve;
 /// The switches that errors mean.
 pub mod switches;
 /// `verify`: digests from disk, and comparison.

@@ -29,10 +29,10 @@ mod theirs;
 mod under_way;
 /// What a client wants loaded.
 mod wanted;
-/// Work that blocks.
-mod work;
 /// What both interfaces say on the wire, generated from `proto/` (`tests/proto.rs` holds that it is fresh).
 pub mod wire;
+/// Work that blocks.
+mod work;
 
 pub use gpus::Gpus;
 pub use listen::{Ended, serve};

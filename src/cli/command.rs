@@ -13,6 +13,8 @@ use crate::cli::inspect::InspectArgs;
 use crate::cli::load::LoadArgs;
 use crate::cli::qualify::{self, QualifyArgs};
 use crate::cli::save::SaveArgs;
+#[cfg(feature = "serve")]
+use crate::cli::serve::{self, ServeArgs};
 use crate::cli::verify::VerifyArgs;
 use crate::cli::{Outcome, bench, complete, export, inspect, load, process, save, verify};
 use crate::load::gds::proof;
@@ -35,6 +37,13 @@ const QUALIFY_EXIT_CODES: &str = "Exit codes:
   2    could not be judged, and the page says why: a figure that could not be measured, or what the profile wants to be
        told and was not. Or not done: bad usage, no such directory, no space
   130  interrupted; what was measured is kept";
+
+#[cfg(feature = "serve")]
+const SERVE_EXIT_CODES: &str = "Exit codes:
+  0    it was asked to end (SIGTERM, Ctrl-C), and did
+  1    an error broke a CUDA context, so that nothing can be loaded in the process any more: start it anew
+  2    it could not serve: bad usage, the address is taken, too little memory for the pool
+A second signal ends it at once, with 130.";
 
 #[derive(Debug, Parser)]
 #[command(name = "sllm-gds", version, about, after_help = EXIT_CODES)]
@@ -60,6 +69,10 @@ pub enum Command {
     /// Tables, speedups and plots from result files
     #[cfg(feature = "analyze")]
     Analyze(AnalyzeArgs),
+    /// Serve models to ServerlessLLM's clients, and to this program's own
+    #[cfg(feature = "serve")]
+    #[command(after_help = SERVE_EXIT_CODES)]
+    Serve(ServeArgs),
     /// Print a shell's completions: bash, zsh, fish, elvish or powershell
     Completions(CompletionsArgs),
     /// Print the man page, or write one for each command
@@ -102,6 +115,8 @@ impl Command {
             Command::Bench(args) => bench::run(args, cancel),
             #[cfg(feature = "analyze")]
             Command::Analyze(args) => analyze::run(args),
+            #[cfg(feature = "serve")]
+            Command::Serve(args) => serve::run(args, cancel),
             Command::Completions(args) => complete::completions(args, Cli::command()),
             Command::Man(args) => complete::man(args, Cli::command()),
             Command::ProveGds { request } => {

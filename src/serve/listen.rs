@@ -73,7 +73,8 @@ async fn run(store: Arc<Store>, stop: &Cancel, started: Instant) -> Result<Ended
     let (reporter, health) = tonic_health::server::health_reporter();
     let (ending, _) = watch::channel(false);
     let router = || {
-        let theirs = StorageServer::new(Theirs::new(store.clone())).max_decoding_message_size(MOST_REQUEST_BYTES);
+        let theirs =
+            StorageServer::new(Theirs::new(store.clone())).max_decoding_message_size(MOST_REQUEST_BYTES);
         let mut server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE));
@@ -81,7 +82,9 @@ async fn run(store: Arc<Store>, stop: &Cancel, started: Instant) -> Result<Ended
         server.add_service(health.clone()).add_service(theirs).add_service(ours)
     };
     let mut servers = tokio::task::JoinSet::new();
-    let until = |mut ending: watch::Receiver<bool>| async move { drop(ending.wait_for(|is_ending| *is_ending).await) };
+    let until = |mut ending: watch::Receiver<bool>| async move {
+        drop(ending.wait_for(|is_ending| *is_ending).await)
+    };
     let tcp = TcpIncoming::from(listener).with_nodelay(Some(true));
     servers.spawn(router().serve_with_incoming_shutdown(tcp, until(ending.subscribe())));
     if let Some(listener) = unix {
@@ -103,12 +106,16 @@ async fn run(store: Arc<Store>, stop: &Cancel, started: Instant) -> Result<Ended
     let closing = store.clone();
     let left = tokio::task::spawn_blocking(move || closing.under_way.close(grace, END)).await?;
     // Answers go out; a client that keeps its connection open is not waited for.
-    let _ = tokio::time::timeout(Duration::from_secs(1), async { while servers.join_next().await.is_some() {} }).await;
+    let _ =
+        tokio::time::timeout(Duration::from_secs(1), async { while servers.join_next().await.is_some() {} })
+            .await;
     if let Some(path) = &store.settings.unix {
         let _ = std::fs::remove_file(path);
     }
     if left > 0 {
-        let what = format!("{left} loads did not end, as where storage hangs, and are left to the end of the process");
+        let what = format!(
+            "{left} loads did not end, as where storage hangs, and are left to the end of the process"
+        );
         store.tell(&Event::Warning { what });
     }
     ended
@@ -138,7 +145,8 @@ fn begin(store: &Arc<Store>, has_gpus: bool) {
                 store.tell(&Event::PoolMade { bytes, elapsed_s: began.elapsed().as_secs_f64() });
             }
             Err(error) => {
-                let what = format!("not all of the pool could be made, and loads go past what is missing: {error}");
+                let what =
+                    format!("not all of the pool could be made, and loads go past what is missing: {error}");
                 store.tell(&Event::Warning { what });
             }
         }

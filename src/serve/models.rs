@@ -57,7 +57,10 @@ impl Models {
             return Err(Refusal::invalid("the model's path is empty: name one below the storage path"));
         }
         if name.len() > MOST_NAME_BYTES || name.contains('\0') {
-            return Err(Refusal::invalid(format!("a model's path of {} bytes, or with a NUL in it, is none", name.len())));
+            return Err(Refusal::invalid(format!(
+                "a model's path of {} bytes, or with a NUL in it, is none",
+                name.len()
+            )));
         }
         let outside = || {
             Refusal::invalid(format!(
@@ -104,7 +107,18 @@ mod tests {
         assert_eq!(code("alias"), Ok(storage.join("a")));
         assert_eq!(code(storage.join("a").to_str().unwrap()), Ok(storage.join("a")));
         let secret = root.join("secret");
-        for name in ["", "..", "a/../../secret", ".", "a/..", "link", "/etc", "/no/such", secret.to_str().unwrap(), "a\0b"] {
+        for name in [
+            "",
+            "..",
+            "a/../../secret",
+            ".",
+            "a/..",
+            "link",
+            "/etc",
+            "/no/such",
+            secret.to_str().unwrap(),
+            "a\0b",
+        ] {
             assert_eq!(code(name), Err(Code::InvalidArgument), "{name}");
         }
         assert_eq!(code(&"x".repeat(5000)), Err(Code::InvalidArgument));

@@ -123,7 +123,12 @@ impl Server for Ours {
 }
 
 /// Loads, and tells the client of it. A client that is gone ends the load.
-fn load_now(store: &Store, model: &str, wanted: &Wanted, events: &mpsc::Sender<Result<v1::LoadEvent, Status>>) {
+fn load_now(
+    store: &Store,
+    model: &str,
+    wanted: &Wanted,
+    events: &mpsc::Sender<Result<v1::LoadEvent, Status>>,
+) {
     let cancel = CancelOnDrop::new();
     let (flag, progress) = (cancel.flag(), events.clone());
     let tell = move |read_bytes, total_bytes| {

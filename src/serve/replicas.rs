@@ -77,7 +77,10 @@ impl Replicas {
             if known.model != model {
                 return Err(Refusal::new(
                     Code::AlreadyExists,
-                    format!("the replica id '{id}' was given for the model '{}': take a new one", known.model),
+                    format!(
+                        "the replica id '{id}' was given for the model '{}': take a new one",
+                        known.model
+                    ),
                 ));
             }
             return Ok(Start::Known(known.outcome.clone()));
@@ -107,7 +110,9 @@ impl Replicas {
             Ok(Some(outcome)) => ended(outcome).await,
             _ => Err(Refusal::new(
                 Code::NotFound,
-                format!("no load has the replica id '{id}': it was never asked for, or ended more than ten minutes ago"),
+                format!(
+                    "no load has the replica id '{id}': it was never asked for, or ended more than ten minutes ago"
+                ),
             )),
         }
     }
@@ -131,7 +136,8 @@ fn forget(all: &mut HashMap<String, Replica>, now: Instant) {
     if all.len() < MOST {
         return;
     }
-    let oldest = all.iter().filter(|(_, replica)| has_ended(replica)).min_by_key(|(_, replica)| replica.since);
+    let oldest =
+        all.iter().filter(|(_, replica)| has_ended(replica)).min_by_key(|(_, replica)| replica.since);
     if let Some(id) = oldest.map(|(id, _)| id.clone()) {
         all.remove(&id);
     }

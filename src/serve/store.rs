@@ -58,7 +58,8 @@ impl Store {
         };
         let storage_path = settings.storage_path.canonicalize().map_err(not_there)?;
         std::fs::read_dir(&storage_path).map_err(not_there)?;
-        let mut builder = Loader::builder().pool_bytes(settings.pool_bytes).pool_chunk_bytes(settings.chunk_bytes);
+        let mut builder =
+            Loader::builder().pool_bytes(settings.pool_bytes).pool_chunk_bytes(settings.chunk_bytes);
         if let Some(threads) = settings.threads {
             builder = builder.threads(threads);
         }
@@ -95,7 +96,13 @@ impl Store {
 
     /// Brings ranges of a model into a client's memory, and closes that. Blocks. After an error that came once bytes moved, every
     /// range that was wanted is filled with what is no number.
-    pub fn load(&self, model: &str, wanted: &Wanted, cancel: &Cancel, progress: Progress) -> Result<LoadReport, Refusal> {
+    pub fn load(
+        &self,
+        model: &str,
+        wanted: &Wanted,
+        cancel: &Cancel,
+        progress: Progress,
+    ) -> Result<LoadReport, Refusal> {
         let done = self.load_quietly(model, wanted, cancel, progress);
         match &done {
             Ok((to, report)) => {
@@ -193,7 +200,8 @@ impl Store {
             self.warm(model, cancel)?;
             let now = self.models.known(model).unwrap_or(checkpoint);
             if !self.loader.pin(&now, true) {
-                let why = format!("the model '{model}' left the pool again before it could be pinned: ask again");
+                let why =
+                    format!("the model '{model}' left the pool again before it could be pinned: ask again");
                 return Err(Refusal::new(Code::Aborted, why));
             }
         }
@@ -269,20 +277,27 @@ fn spoil(error: Error, windows: &[Box<dyn Window>], ranges: &[ByteRange]) -> Ref
     if has_begun {
         let fill = |range: &ByteRange| windows[range.memory].fill(range.to, range.bytes, NOT_A_NUMBER);
         if let Err(why) = ranges.iter().try_for_each(fill) {
-            refusal.message.push_str(&format!("; the destination could not be filled with NaN, so use none of it: {why}"));
+            refusal.message.push_str(&format!(
+                "; the destination could not be filled with NaN, so use none of it: {why}"
+            ));
         }
     }
     refusal
 }
 
 fn ending() -> Refusal {
-    Refusal::new(Code::Unavailable, "the server is about to end, and takes no more loads: ask again once it runs anew")
+    Refusal::new(
+        Code::Unavailable,
+        "the server is about to end, and takes no more loads: ask again once it runs anew",
+    )
 }
 
 /// The system started no thread.
 pub fn no_thread(error: &std::io::Error) -> Refusal {
     Refusal::new(
         Code::ResourceExhausted,
-        format!("the system starts no thread ({error}): raise its limits (ulimit -u, pids.max), or load less at a time"),
+        format!(
+            "the system starts no thread ({error}): raise its limits (ulimit -u, pids.max), or load less at a time"
+        ),
     )
 }

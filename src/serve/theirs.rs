@@ -15,8 +15,8 @@ use crate::serve::wanted::Wanted;
 use crate::serve::wire::storage::storage_server::Storage;
 use crate::serve::wire::storage::{
     ClearMemRequest, ClearMemResponse, ConfirmModelRequest, ConfirmModelResponse, DeviceType,
-    GetServerConfigRequest, GetServerConfigResponse, LoadModelRequest, LoadModelResponse, RegisterModelRequest,
-    RegisterModelResponse, UnloadModelRequest, UnloadModelResponse,
+    GetServerConfigRequest, GetServerConfigResponse, LoadModelRequest, LoadModelResponse,
+    RegisterModelRequest, RegisterModelResponse, UnloadModelRequest, UnloadModelResponse,
 };
 use crate::serve::work::{CancelOnDrop, blocking};
 
@@ -39,7 +39,9 @@ impl Theirs {
 
     fn check_registered(&self, model: &str) -> Result<(), Refusal> {
         if self.store.settings.registration_required && self.store.models.known(model).is_none() {
-            let why = format!("the model '{model}' was not registered, which this server wants: call RegisterModel first");
+            let why = format!(
+                "the model '{model}' was not registered, which this server wants: call RegisterModel first"
+            );
             return Err(Refusal::new(Code::FailedPrecondition, why));
         }
         Ok(())
@@ -68,7 +70,9 @@ impl Theirs {
             finish(begun, loaded, done);
         };
         std::thread::Builder::new().name("load".into()).spawn(load).map_err(|error| no_thread(&error))?;
-        let lost = |_| Err(Refusal::new(Code::Internal, "the load's thread ended without a word; please report this"));
+        let lost = |_| {
+            Err(Refusal::new(Code::Internal, "the load's thread ended without a word; please report this"))
+        };
         outcome.await.unwrap_or_else(lost)
     }
 }
@@ -81,8 +85,10 @@ fn load_now(store: &Store, request: LoadModelRequest, cancel: &Cancel) -> Result
     let chunks: BTreeMap<_, Vec<_>> =
         chunks.into_iter().map(|(uuid, list)| (uuid, list.chunks.into_iter().map(of).collect())).collect();
     let of = |handle: crate::serve::wire::storage::MemCopyHandle| handle.cuda_ipc_handle;
-    let handles = handles.into_iter().map(|(uuid, list)| (uuid, list.handles.into_iter().map(of).collect())).collect();
-    let wanted = Wanted::by_uuid(chunks, &handles).inspect_err(|refusal| store.failed("load", &model_path, refusal))?;
+    let handles =
+        handles.into_iter().map(|(uuid, list)| (uuid, list.handles.into_iter().map(of).collect())).collect();
+    let wanted = Wanted::by_uuid(chunks, &handles)
+        .inspect_err(|refusal| store.failed("load", &model_path, refusal))?;
     store.load(&model_path, &wanted, cancel, Box::new(|_, _| ())).map(drop)
 }
 
@@ -94,7 +100,10 @@ fn finish(begun: Begun, loaded: Result<(), Refusal>, done: oneshot::Sender<Resul
 }
 
 fn unimplemented(what: &str, wanted: &str) -> Refusal {
-    Refusal::new(Code::Unimplemented, format!("{what} is for the device type {wanted}, and another one was named"))
+    Refusal::new(
+        Code::Unimplemented,
+        format!("{what} is for the device type {wanted}, and another one was named"),
+    )
 }
 
 #[tonic::async_trait]

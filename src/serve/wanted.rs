@@ -30,7 +30,10 @@ type Chunks = Vec<(u64, u64, u64, u64)>;
 
 impl Wanted {
     /// Of ServerlessLLM's clients: chunks and handles by the UUID of the GPU.
-    pub fn by_uuid(chunks: BTreeMap<String, Chunks>, handles: &HashMap<String, Vec<Vec<u8>>>) -> Result<Wanted, Refusal> {
+    pub fn by_uuid(
+        chunks: BTreeMap<String, Chunks>,
+        handles: &HashMap<String, Vec<Vec<u8>>>,
+    ) -> Result<Wanted, Refusal> {
         let (mut memory, mut ranges) = (Vec::new(), Vec::new());
         for (uuid, chunks) in chunks {
             let first = memory.len();
@@ -121,7 +124,10 @@ impl Wanted {
 
 fn parse(handle: &[u8]) -> Result<Handle, Refusal> {
     handle.try_into().map_err(|_| {
-        Refusal::invalid(format!("a CUDA memory handle has {HANDLE_BYTES} bytes, and one of {} came", handle.len()))
+        Refusal::invalid(format!(
+            "a CUDA memory handle has {HANDLE_BYTES} bytes, and one of {} came",
+            handle.len()
+        ))
     })
 }
 

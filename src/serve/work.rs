@@ -32,6 +32,7 @@ pub async fn blocking<T: Send + 'static>(
 ) -> Result<T, Refusal> {
     let cancel = CancelOnDrop::new();
     let flag = cancel.flag();
-    let lost = |error| Refusal::new(Code::Internal, format!("the call ended early ({error}); please report this"));
+    let lost =
+        |error| Refusal::new(Code::Internal, format!("the call ended early ({error}); please report this"));
     tokio::task::spawn_blocking(move || work(&flag)).await.map_err(lost)?
 }

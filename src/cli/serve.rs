@@ -1,0 +1,183 @@
+//! `sllm-gds serve`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::cli::words::{parse_duration, parse_links, parse_size};
+use crate::cli::{Outcome, print};
+use crate::load::Links;
+use crate::os::cancel::Cancel;
+use crate::serve::events::Event;
+use crate::serve::{Ended, Gpus, Settings, Verify, serve};
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Models lie below this
+    #[arg(long, env = "STORAGE_PATH", default_value = "./models", value_name = "DIR")]
+    pub storage_path: PathBuf,
+    /// Address to listen at; 0.0.0.0 lets other machines ask, who may then load, unload and clear
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen at [ServerlessLLM's clients want 8073]; 0 takes one that is free, which the ready line tells
+    #[arg(long, default_value_t = 8073)]
+    pub port: u16,
+    /// Listen at this Unix socket, too, for processes of the same user
+    #[arg(long, value_name = "PATH")]
+    pub unix: Option<PathBuf>,
+    /// Host memory that keeps models, pinned where there is a GPU
+    #[arg(long, default_value = "4GB", value_parser = parse_size, value_name = "SIZE")]
+    pub mem_pool_size: u64,
+    /// Bytes of one chunk of the pool; a file's last one takes as much as the others
+    #[arg(long, default_value = "32MB", value_parser = parse_size, value_name = "SIZE")]
+    pub chunk_size: u64,
+    /// Reader threads of each link [default: 4 to 16, by cores]
+    #[arg(long, alias = "num-thread", value_name = "N")]
+    pub num_threads: Option<usize>,
+    /// Taken as ServerlessLLM's server takes it, and without effect there and here
+    #[arg(long, value_name = "SIZE", hide = true)]
+    pub disk_size: Option<String>,
+    /// Over which links bytes come to GPUs: as of `load`
+    #[arg(long, value_parser = parse_links, default_value = "auto", value_name = "LINKS")]
+    pub links: Links,
+    /// Hold loads against recorded digests before they are answered: all tensors, a sixteenth of them, or none
+    #[arg(long, default_value = "off", value_name = "WHICH")]
+    pub verify: VerifyArg,
+    /// Bring these models into the pool at the start
+    #[arg(long, num_args = 1.., value_name = "NAME")]
+    pub warm: Vec<String>,
+    /// Bring these models into the pool at the start, and keep them there
+    #[arg(long, num_args = 1.., value_name = "NAME")]
+    pub pin: Vec<String>,
+    /// Loads to clients' memory that run at a time; further ones wait [default: no limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_loads: Option<u16>,
+    /// How long loads may go on once the server is asked to end
+    #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "TIME")]
+    pub grace: Duration,
+    /// Answer Prometheus at this address, under /metrics
+    #[arg(long, value_name = "HOST:PORT")]
+    pub metrics: Option<String>,
+    /// Refuse to load models that were not registered before; may be followed by true or false, as with ServerlessLLM
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", value_name = "BOOL")]
+    pub registration_required: bool,
+    /// Take calls that change what the server holds (warm, pin, evict) over TCP, too
+    #[arg(long)]
+    pub admin_tcp: bool,
+    /// A JSON line for each event
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which loads are verified.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum VerifyArg {
+    Off,
+    Sample,
+    All,
+}
+
+pub fn run(args: &ServeArgs, cancel: &Cancel) -> Result<Outcome> {
+    let json = args.json;
+    let tell = move |event: &Event| match json {
+        true => print::say_json(&serde_json::to_string(event).unwrap_or_default()),
+        false => say(event),
+    };
+    match serve(settings(args), Arc::new(Gpus::default()), cancel, Arc::new(tell))? {
+        Ended::Stopped => Ok(Outcome::Yes),
+        Ended::Broken(_) => Ok(Outcome::No),
+    }
+}
+
+fn settings(args: &ServeArgs) -> Settings {
+    Settings {
+        storage_path: args.storage_path.clone(),
+        host: args.host.clone(),
+        port: args.port,
+        unix: args.unix.clone(),
+        pool_bytes: args.mem_pool_size,
+        chunk_bytes: args.chunk_size,
+        threads: args.num_threads,
+        links: args.links.clone(),
+        verify: match args.verify {
+            VerifyArg::Off => Verify::Off,
+            VerifyArg::Sample => Verify::Sample,
+            VerifyArg::All => Verify::All,
+        },
+        warm: args.warm.clone(),
+        pin: args.pin.clone(),
+        max_loads: args.max_loads.map(usize::from),
+        grace: args.grace,
+        metrics: args.metrics.clone(),
+        registration_required: args.registration_required,
+        admin_tcp: args.admin_tcp,
+    }
+}
+
+/// An event for a person.
+fn say(event: &Event) {
+    match event {
+        Event::Ready { at, gpus, pool_bytes, elapsed_s } => {
+            print::say(format_args!(
+                "ready at {} after {elapsed_s:.2} s, with a pool of {}",
+                at.join(" and "),
+                size(*pool_bytes)
+            ));
+            match gpus {
+                Ok(gpus) => print::say(format_args!("GPUs: {}", gpus.join(", "))),
+                Err(why) => {
+                    print::say(format_args!("no GPU ({why}): it registers models and fills the pool"))
+                }
+            }
+        }
+        Event::PoolMade { bytes, elapsed_s } => {
+            print::say(format_args!("all {} of the pool are pinned, after {elapsed_s:.2} s", size(*bytes)));
+        }
+        Event::Loaded { model, to, report } => print::say(format_args!(
+            "loaded {model} to GPU {to}: {} in {:.3} s, {:.1} GB/s, {}",
+            size(report.bytes),
+            report.elapsed_s,
+            report.gb_per_s,
+            report.path
+        )),
+        Event::Warmed { model, warmed } => print::say(format_args!(
+            "{model} is in the pool: {} in {:.3} s, {} of them read",
+            size(warmed.bytes),
+            warmed.elapsed_s,
+            size(warmed.read_bytes)
+        )),
+        Event::Evicted { model, bytes } => {
+            let what = if model.is_empty() { "all models" } else { model };
+            print::say(format_args!("{what} left the pool: {} are free again", size(*bytes)));
+        }
+        Event::Failed { what, model, code, error } => {
+            print::tell(format_args!("error: {what} {model}: {code}: {error}"));
+        }
+        Event::Warning { what } => print::tell(format_args!("warning: {what}")),
+        Event::Stopping { why } => print::say(format_args!("ending: {why}")),
+    }
+}
+
+/// Bytes in people's units, by 1000 as rates are.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];
+    let exponent = (bytes.max(1).ilog10() / 3).min(4);
+    match exponent {
+        0 => format!("{bytes} bytes"),
+        _ => format!("{:.1} {}", bytes as f64 / 1000f64.powi(exponent as i32), UNITS[exponent as usize]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_in_peoples_units() {
+        let said: Vec<String> = [0, 999, 1000, 65_341_726_720, 2 << 50].map(size).into();
+        assert_eq!(said, ["0 bytes", "999 bytes", "1.0 kB", "65.3 GB", "2251.8 TB"]);
+    }
+}
