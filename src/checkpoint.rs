@@ -37,6 +37,9 @@ pub mod safetensors;
 /// Which files of a listing are the model.
 #[doc(hidden)]
 pub mod select;
+/// The files of a checkpoint for loads of byte ranges, as a store server hands them out.
+#[doc(hidden)]
+pub mod served;
 /// Indices of shards.
 mod shard_index;
 /// Numbered sets of files.

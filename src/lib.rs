@@ -114,10 +114,10 @@ pub mod qualify;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod record;
-/// New checkpoints on disk, whole or not at all.
-#[doc(hidden)]
-pub mod write;
 /// The store server.
 #[cfg(feature = "serve")]
 #[doc(hidden)]
 pub mod serve;
+/// New checkpoints on disk, whole or not at all.
+#[doc(hidden)]
+pub mod write;
