@@ -37,7 +37,7 @@ pub mod safetensors;
 /// Which files of a listing are the model.
 #[doc(hidden)]
 pub mod select;
-/// Files laid end to end, as the server gives them out.
+/// The files of a checkpoint for loads of byte ranges, as a store server hands them out.
 #[doc(hidden)]
 pub mod served;
 /// Indices of shards.

@@ -40,15 +40,7 @@ impl Checkpoint {
         let about = match path.metadata() {
             Ok(about) => about,
             Err(e) if e.kind() == ErrorKind::NotFound && !path.is_symlink() => {
-                let missing = anyhow::Error::from(CheckpointError::Missing(path.to_path_buf()));
-                return Err(match remains::set_aside(path) {
-                    Some(old) => missing.context(format!(
-                        "an overwrite was cut short, and the old checkpoint lies whole in {}: the next save or export \
-                         beside it puts it back, as mv does",
-                        old.display()
-                    )),
-                    None => missing,
-                });
+                return Err(missing(path));
             }
             Err(e) => {
                 let what = || format!("open the checkpoint {}", path.display());
@@ -267,6 +259,19 @@ impl Checkpoint {
     }
 }
 
+/// There is nothing at this path, or what an overwrite moved aside.
+pub(super) fn missing(path: &Path) -> anyhow::Error {
+    let missing = anyhow::Error::from(CheckpointError::Missing(path.to_path_buf()));
+    match remains::set_aside(path) {
+        Some(old) => missing.context(format!(
+            "an overwrite was cut short, and the old checkpoint lies whole in {}: the next save or export beside it puts \
+             it back, as mv does",
+            old.display()
+        )),
+        None => missing,
+    }
+}
+
 fn is_path(name: &str) -> bool {
     let begins = ["/", "./", "../"].iter().any(|head| name.starts_with(head));
     begins || name.ends_with('/') || [".", ".."].contains(&name)
@@ -278,7 +283,7 @@ fn is_absent(path: &Path) -> bool {
 }
 
 /// Where weights lie below a folder that holds none, or what else it holds.
-fn unknown_advice(dir: &Path) -> Result<String> {
+pub(super) fn unknown_advice(dir: &Path) -> Result<String> {
     let below = listing::with_weights(dir);
     if !below.is_empty() {
         return Ok(format!("weights lie below it, in {}: point at one of these", beside::summary(&below)));

@@ -1,90 +1,184 @@
-//! A checkpoint as the server gives it out: files laid end to end, whose ranges clients name. No index is parsed for it.
+//! The files of a checkpoint as ServerlessLLM's offsets count over them, for whoever loads byte ranges and not tensors.
+//! Nothing is kept from one call to the next: what a file is now is asked of the file system each time.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::checkpoint::error::of_opening;
-use crate::checkpoint::listing::Bounds;
-use crate::checkpoint::names::partition_name;
-use crate::checkpoint::sllm::partitions;
-use crate::checkpoint::{Checkpoint, CheckpointError, Chosen, DataFile, Layout};
-use crate::os::error::Error;
+use crate::checkpoint::listing::{self, Bounds};
+use crate::checkpoint::names::{is_partition, partition_name};
+use crate::checkpoint::open::{missing, unknown_advice};
+use crate::checkpoint::{
+    Checkpoint, Chosen, DataFile, Layout, MAX_TOTAL_BYTES, malformed, safetensors, sllm,
+};
+use crate::os::error::{Doing, Error};
 
-/// The files of a model, in the order in which ServerlessLLM's offsets count over them.
+/// What a server hands out of one directory.
 #[derive(Debug, Clone)]
 pub struct Served {
-    dir: PathBuf,
-    storage_path: Option<PathBuf>,
-    /// Each as it was just now.
+    /// The directory.
+    pub dir: PathBuf,
+    /// Its files, laid end to end in the order in which offsets count over them.
     pub files: Vec<DataFile>,
+    /// Bytes of all of them: where offsets end.
+    pub total_bytes: u64,
+    storage_path: Option<PathBuf>,
 }
 
 impl Served {
-    /// A checkpoint of these files without tensors: loads of ranges of bytes want no more.
-    pub fn checkpoint(self) -> Checkpoint {
+    /// These files as a checkpoint without tensors, for loads of byte ranges.
+    pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint {
-            dir: self.dir,
+            dir: self.dir.clone(),
             layout: Layout::Sllm,
-            files: self.files,
-            tensors: Default::default(),
+            files: self.files.clone(),
+            tensors: Arc::default(),
             manifest: None,
             lost: Vec::new(),
             chosen: Chosen::default(),
-            storage_path: self.storage_path,
+            storage_path: self.storage_path.clone(),
         }
     }
 }
 
-/// Looks at the files of a model: `tensor.data_0`, `tensor.data_1` and so on, up to the first that is not there. Their links may
-/// lead anywhere below `storage_path`.
+/// The files in a directory that offsets count over. No tensor index is read. Links inside may lead anywhere below
+/// `storage_path`, where that is known.
 ///
 /// # Errors
-/// [`Error::NotFound`] where there is no such directory, [`Error::Checkpoint`] where it holds no `tensor.data_0`, or what stands
-/// there is no file, [`Error::Io`] where the system won't let it be read.
+/// - [`Error::NotFound`]: there is nothing at this path.
+/// - [`Error::Checkpoint`]: there are no such files, or the first is missing, or a link leads too far.
+/// - [`Error::Io`]: the system won't let a file or a directory be looked at.
 pub fn served(dir: &Path, storage_path: Option<&Path>) -> Result<Served, Error> {
-    files(dir, storage_path).map_err(of_opening)
+    let doing = || Doing::new(format!("look for what can be served of {}", dir.display()), dir);
+    find(dir, storage_path).with_context(doing).map_err(of_opening)
 }
 
-fn files(dir: &Path, storage_path: Option<&Path>) -> Result<Served> {
-    if !dir.is_dir() {
-        return Err(CheckpointError::Missing(dir.to_path_buf()).into());
+fn find(dir: &Path, storage_path: Option<&Path>) -> Result<Served> {
+    match dir.metadata() {
+        Ok(about) if about.is_dir() => {}
+        Ok(_) => {
+            let what = "not a directory, and only directories are served: name the one that holds it";
+            return Err(malformed(dir, what));
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound && !dir.is_symlink() => return Err(missing(dir)),
+        Err(e) => return Err(e).with_context(|| format!("stat {}", dir.display())),
     }
-    let files = partitions(dir, &dir.join(partition_name(0)))?;
     let bounds = Bounds::new(dir, storage_path)?;
-    files.iter().try_for_each(|file| bounds.check(&file.path))?;
-    Ok(Served { dir: dir.to_path_buf(), storage_path: storage_path.map(Path::to_path_buf), files })
+    let files = sllm::partitions(dir, &bounds)?;
+    let Some(last) = files.last() else { return Err(nothing_served(dir)?) };
+    let total_bytes = last.end();
+    if total_bytes > MAX_TOTAL_BYTES {
+        let what = format!("its files claim {total_bytes} bytes, more than any file system holds");
+        return Err(malformed(dir, what));
+    }
+    let storage_path = storage_path.map(Path::to_path_buf);
+    Ok(Served { dir: dir.to_path_buf(), files, total_bytes, storage_path })
+}
+
+/// Why there is nothing to serve in a directory, and what to do.
+fn nothing_served(dir: &Path) -> Result<anyhow::Error> {
+    let first = partition_name(0);
+    if let Some(other) = listing::top(dir)?.into_iter().find(|name| is_partition(name)) {
+        let what =
+            format!("holds {other} and no {first}: copy all of the checkpoint anew, or save the model again");
+        return Ok(malformed(dir, what));
+    }
+    if safetensors::is_in(dir)? {
+        let what = format!(
+            "holds safetensors files and nothing that offsets count over: `sllm-gds index {}` writes that",
+            dir.display()
+        );
+        return Ok(malformed(dir, what));
+    }
+    let advice = unknown_advice(dir)?;
+    Ok(malformed(dir, format!("holds no {first}, so there is nothing to serve; {advice}")))
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
+    fn text(result: Result<Served, Error>) -> String {
+        match result {
+            Err(Error::Checkpoint(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn files_are_taken_up_to_the_first_gap_and_looked_at_anew() {
+    fn partitions_are_laid_end_to_end_up_to_the_first_gap_and_looked_at_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: usize| fs::write(dir.path().join(name), vec![7; bytes]).unwrap();
+        // An index is not even looked at.
+        put("tensor_index.json", 3);
+        for (name, bytes) in
+            [("tensor.data_0", 5), ("tensor.data_1", 0), ("tensor.data_2", 9), ("tensor.data_4", 1)]
+        {
+            put(name, bytes);
+        }
+        let found = served(dir.path(), None).unwrap();
+        let ranges: Vec<(u64, u64)> = found.files.iter().map(|file| (file.base, file.bytes)).collect();
+        assert_eq!((ranges, found.total_bytes), (vec![(0, 5), (5, 0), (5, 9)], 14));
+        let checkpoint = found.checkpoint();
+        assert_eq!(
+            (checkpoint.files, checkpoint.tensors.len(), checkpoint.layout),
+            (found.files.clone(), 0, Layout::Sllm)
+        );
+        put("tensor.data_2", 11);
+        let anew = served(dir.path(), None).unwrap();
+        assert_eq!(anew.total_bytes, 16);
+        assert_ne!(anew.files[2].stamp, found.files[2].stamp);
+    }
+
+    #[test]
+    fn what_can_not_be_served_says_why_and_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        assert!(
+            matches!(served(&at("none"), None), Err(Error::NotFound(text)) if text.contains("sllm-gds save"))
+        );
+        fs::create_dir_all(at("below/deeper")).unwrap();
+        assert!(text(served(&at("below"), None)).contains("nothing to serve"));
+        fs::write(at("below/deeper/tensor_index.json"), "{}").unwrap();
+        assert!(text(served(&at("below"), None)).contains("weights lie below it, in deeper"));
+        fs::write(at("below/tensor.data_1"), "x").unwrap();
+        assert!(text(served(&at("below"), None)).contains("tensor.data_1 and no tensor.data_0"));
+        fs::create_dir(at("hf")).unwrap();
+        fs::write(at("hf/model.safetensors"), "x").unwrap();
+        assert!(text(served(&at("hf"), None)).contains("sllm-gds index"));
+        assert!(text(served(&at("hf/model.safetensors"), None)).contains("not a directory"));
+        fs::create_dir(at("below/tensor.data_0")).unwrap();
+        assert!(text(served(&at("below"), None)).contains("not a regular file"));
+    }
+
+    #[test]
+    fn links_lead_no_further_than_the_storage_path() {
         let root = tempfile::tempdir().unwrap();
-        let dir = root.path().join("m");
-        assert!(matches!(served(&dir, None), Err(Error::NotFound(_))));
-        fs::create_dir(&dir).unwrap();
-        let put = |name: &str, bytes: usize| fs::write(dir.join(name), vec![0; bytes]).unwrap();
-        put("tensor.data_1", 5);
-        let refused = served(&dir, None).unwrap_err();
-        assert!(matches!(&refused, Error::Checkpoint(text) if text.contains("tensor.data_0")), "{refused}");
-        put("tensor.data_0", 3);
-        put("tensor.data_3", 9);
-        let sizes = || -> Vec<(u64, u64)> {
-            served(&dir, None).unwrap().files.iter().map(|file| (file.base, file.bytes)).collect()
-        };
-        assert_eq!(sizes(), [(0, 3), (3, 5)]);
-        put("tensor.data_0", 4);
-        assert_eq!(sizes(), [(0, 4), (4, 5)]);
-        assert_eq!(served(&dir, None).unwrap().checkpoint().file_bytes(), 9);
-        fs::remove_file(dir.join("tensor.data_1")).unwrap();
-        fs::write(root.path().join("elsewhere"), "x").unwrap();
-        std::os::unix::fs::symlink(root.path().join("elsewhere"), dir.join("tensor.data_1")).unwrap();
-        assert!(matches!(served(&dir, None), Err(Error::Checkpoint(_))), "a link that leads out");
-        assert!(served(&dir, Some(root.path())).is_ok());
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir_all(at("storage/a/m")).unwrap();
+        fs::create_dir_all(at("storage/b/c")).unwrap();
+        fs::create_dir(at("outside")).unwrap();
+        for name in ["storage/b/c/x", "outside/x"] {
+            fs::write(at(name), "xyz").unwrap();
+        }
+        let (link, storage) = (at("storage/a/m/tensor.data_0"), at("storage"));
+        symlink("../../b/c/x", &link).unwrap();
+        assert_eq!(served(&at("storage/a/m"), Some(&storage)).unwrap().total_bytes, 3);
+        assert!(text(served(&at("storage/a/m"), None)).contains("outside the storage path"));
+        fs::remove_file(&link).unwrap();
+        symlink(at("outside/x"), &link).unwrap();
+        assert!(text(served(&at("storage/a/m"), Some(&storage))).contains("outside the storage path"));
+        fs::remove_file(&link).unwrap();
+        symlink(at("nowhere"), &link).unwrap();
+        assert!(
+            served(&at("storage/a/m"), Some(&storage)).is_err(),
+            "a link that leads nowhere is no end of the files"
+        );
     }
 }

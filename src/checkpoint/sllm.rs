@@ -39,8 +39,10 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
     bounds.check(&index)?;
     let text = json::read_bytes(&index)?;
     let UniquePairs(entries) = json::parse::<UniquePairs<IndexEntry>>(&index, &text)?;
-    let files = partitions(dir, &index)?;
-    files.iter().try_for_each(|file| bounds.check(&file.path))?;
+    let files = partitions(dir, &bounds)?;
+    if files.is_empty() {
+        return Err(malformed(&index, format!("{} is missing beside it", partition_name(0))));
+    }
     let manifest = manifest_check::read(dir, &bounds)?;
     if let Some(manifest) = &manifest {
         let names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
@@ -179,9 +181,8 @@ fn check_partitions(files: &[DataFile], tensors: &[Tensor]) -> Result<()> {
     Ok(())
 }
 
-/// `tensor.data_0`, `tensor.data_1`, … until one is missing.
-/// `tensor.data_0` and so on, up to the first that is not there.
-pub(super) fn partitions(dir: &Path, index: &Path) -> Result<Vec<DataFile>> {
+/// `tensor.data_0`, `tensor.data_1`, … until one is missing, laid end to end.
+pub(super) fn partitions(dir: &Path, bounds: &Bounds) -> Result<Vec<DataFile>> {
     let mut files: Vec<DataFile> = Vec::new();
     let mut base = 0u64;
     loop {
@@ -193,11 +194,9 @@ pub(super) fn partitions(dir: &Path, index: &Path) -> Result<Vec<DataFile>> {
             Err(e) => return Err(sys::at(&path)(e)).with_context(|| format!("stat {}", path.display())),
         };
         files.push(DataFile { path, base, bytes, header_bytes: 0, stamp });
-        base = base.checked_add(bytes).ok_or_else(|| malformed(index, "partitions exceed 2^64 bytes"))?;
+        base = base.checked_add(bytes).ok_or_else(|| malformed(dir, "partitions exceed 2^64 bytes"))?;
     }
-    if files.is_empty() {
-        return Err(malformed(index, format!("{} is missing beside it", partition_name(0))));
-    }
+    files.iter().try_for_each(|file| bounds.check(&file.path))?;
     Ok(files)
 }
 
