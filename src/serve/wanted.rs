@@ -36,13 +36,11 @@ impl Wanted {
     ) -> Result<Wanted, Refusal> {
         let (mut memory, mut ranges) = (Vec::new(), Vec::new());
         for (uuid, chunks) in chunks {
-            let first = memory.len();
             let handles = handles.get(&uuid).map(Vec::as_slice).unwrap_or_default();
-            for handle in handles {
-                memory.push(Named { uuid: plain_uuid(&uuid), handle: parse(handle)? });
-            }
+            let of = |handle: &Vec<u8>| Ok(once(&mut memory, plain_uuid(&uuid), parse(handle)?));
+            let handles: Vec<usize> = handles.iter().map(of).collect::<Result<_, Refusal>>()?;
             for (number, (from, bytes, to, handle)) in chunks.into_iter().enumerate() {
-                let which = usize::try_from(handle).ok().filter(|handle| *handle < handles.len());
+                let which = usize::try_from(handle).ok().and_then(|handle| handles.get(handle));
                 let Some(which) = which else {
                     return Err(Refusal::invalid(format!(
                         "chunk {number} for GPU {uuid} goes to handle {handle}, and {} came, counted from 0",
@@ -50,7 +48,7 @@ impl Wanted {
                     )));
                 };
                 if bytes > 0 {
-                    ranges.push(ByteRange { from, bytes, memory: first + which, to });
+                    ranges.push(ByteRange { from, bytes, memory: *which, to });
                 }
             }
         }
@@ -66,11 +64,12 @@ impl Wanted {
                 range.memory
             )));
         }
-        let named = |(uuid, handle): (String, Vec<u8>)| {
-            Ok(Named { uuid: plain_uuid(&uuid), handle: parse(&handle)? })
-        };
-        let memory = memory.into_iter().map(named).collect::<Result<_, Refusal>>()?;
-        Ok(Wanted { memory, ranges: ranges.into_iter().filter(|range| range.bytes > 0).collect() })
+        let mut known = Vec::new();
+        let of = |(uuid, handle): (String, Vec<u8>)| Ok(once(&mut known, plain_uuid(&uuid), parse(&handle)?));
+        let numbers: Vec<usize> = memory.into_iter().map(of).collect::<Result<_, Refusal>>()?;
+        let ranges = ranges.into_iter().filter(|range| range.bytes > 0);
+        let ranges = ranges.map(|range| ByteRange { memory: numbers[range.memory], ..range }).collect();
+        Ok(Wanted { memory: known, ranges })
     }
 
     /// Opens the memories, after a look at what the ranges ask of a model of this size, and holds them against theirs.
@@ -120,6 +119,15 @@ impl Wanted {
         }
         joined
     }
+}
+
+/// The number of a memory. One that came twice has one: the driver opens it at one address.
+fn once(known: &mut Vec<Named>, uuid: String, handle: Handle) -> usize {
+    let named = Named { uuid, handle };
+    known.iter().position(|other| *other == named).unwrap_or_else(|| {
+        known.push(named);
+        known.len() - 1
+    })
 }
 
 fn parse(handle: &[u8]) -> Result<Handle, Refusal> {
