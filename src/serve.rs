@@ -1,6 +1,8 @@
 //! The store server: ServerlessLLM's clients, and this program's own, load models through it. It says who may ask and what stays
 //! in the pool; the bytes are moved by the loader.
 
+/// Whether clients got what was saved.
+mod check;
 /// Memory of clients.
 pub mod devices;
 /// What the server tells whoever started it.

@@ -62,6 +62,7 @@ impl EngineArgs {
             register: self.gds_register,
             on_gds_error: self.on_gds_error,
             helper: std::env::current_exe().ok(),
+            faults: None,
         }
     }
 

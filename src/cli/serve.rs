@@ -114,6 +114,7 @@ fn settings(args: &ServeArgs) -> Settings {
         metrics: args.metrics.clone(),
         registration_required: args.registration_required,
         admin_tcp: args.admin_tcp,
+        faults: None,
     }
 }
 

@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread::{self, ThreadId};
 
 use crate::load::engine::PathTaken;
@@ -36,6 +37,55 @@ pub enum Fault {
     Stale,
     /// One bit: silent.
     FlippedBit,
+    /// The read comes back only when [`Faults::release`] is called, as where a mount hangs. Not among [`Fault::ALL`].
+    Hung,
+}
+
+/// Which faults a loader's storage has: each load rolls its own dice from the seed.
+#[derive(Debug, Default)]
+pub struct Faults {
+    pub seed: u64,
+    /// A read in so many goes wrong.
+    pub one_in: u64,
+    pub kinds: Vec<Fault>,
+    /// Only of checkpoints whose path holds this.
+    pub of: String,
+    loads: AtomicU64,
+    released: Mutex<bool>,
+    changed: Condvar,
+    hanging: AtomicU64,
+}
+
+impl Faults {
+    pub fn new(seed: u64, one_in: u64, kinds: &[Fault], of: &str) -> Faults {
+        Faults { seed, one_in, kinds: kinds.to_vec(), of: of.into(), ..Faults::default() }
+    }
+
+    /// Storage of a checkpoint at `dir`, with these faults.
+    pub(super) fn wrap<'s>(&'s self, dir: &Path, inner: &'s dyn Storage) -> Option<FaultStorage<'s>> {
+        let load = self.loads.fetch_add(1, Ordering::Relaxed);
+        let is_of = dir.to_string_lossy().contains(&self.of);
+        let storage = || FaultStorage::new(inner, self.seed.wrapping_add(load), self.one_in, &self.kinds);
+        is_of.then(|| FaultStorage { hung: Some(self), ..storage() })
+    }
+
+    /// Reads that hang at the moment.
+    pub fn hanging(&self) -> u64 {
+        self.hanging.load(Ordering::SeqCst)
+    }
+
+    /// Lets all that hangs, and will hang, go on.
+    pub fn release(&self) {
+        *self.released.lock().unwrap_or_else(|e| e.into_inner()) = true;
+        self.changed.notify_all();
+    }
+
+    fn hang(&self) {
+        self.hanging.fetch_add(1, Ordering::SeqCst);
+        let released = self.released.lock().unwrap_or_else(|e| e.into_inner());
+        drop(self.changed.wait_while(released, |released| !*released));
+        self.hanging.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Fault {
@@ -75,6 +125,8 @@ pub struct FaultStorage<'s> {
     seed: u64,
     one_in: u64,
     faults: Vec<Fault>,
+    /// Where a read hangs.
+    hung: Option<&'s Faults>,
     /// By all threads: tells a stalled read whether others have moved on.
     reads: AtomicU64,
     state: Mutex<State>,
@@ -99,7 +151,7 @@ struct Asked {
 impl<'s> FaultStorage<'s> {
     pub fn new(inner: &'s dyn Storage, seed: u64, one_in: u64, faults: &[Fault]) -> FaultStorage<'s> {
         let (reads, state) = (AtomicU64::new(0), Mutex::default());
-        FaultStorage { inner, seed, one_in: one_in.max(1), faults: faults.to_vec(), reads, state }
+        FaultStorage { inner, seed, one_in: one_in.max(1), faults: faults.to_vec(), hung: None, reads, state }
     }
 
     /// The faults so far, in no order that means anything.
@@ -145,6 +197,10 @@ impl<'s> FaultStorage<'s> {
             Fault::InputOutput => (Err(io::Error::from_raw_os_error(libc::EIO)), true),
             Fault::Truncated => (Ok(0), true),
             Fault::Stale => (Ok(asked.bytes), true),
+            Fault::Hung => {
+                self.hung.inspect(|faults| faults.hang());
+                (self.read_inner(asked, room), true)
+            }
             Fault::Stalled => {
                 self.stall();
                 (self.read_inner(asked, room), true)

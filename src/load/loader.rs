@@ -11,6 +11,7 @@ use anyhow::Context;
 use crate::checkpoint::Checkpoint;
 use crate::gpu::{self, Gpu};
 use crate::load::error::breaks_context;
+use crate::load::fault::Faults;
 use crate::load::gds::choose::{self, Choice};
 use crate::load::into;
 use crate::load::links;
@@ -122,6 +123,13 @@ impl Builder {
     /// child is started, and GPUDirect Storage counts as not proven, so that the ring is taken.
     pub fn gds_helper(mut self, program: impl Into<PathBuf>) -> Builder {
         self.settings.helper = Some(program.into());
+        self
+    }
+
+    /// For tests: storage that fails.
+    #[doc(hidden)]
+    pub fn faults(mut self, faults: Option<Arc<Faults>>) -> Builder {
+        self.settings.faults = faults;
         self
     }
 

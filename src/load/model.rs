@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 use crate::checkpoint::DType;
 use crate::load::loaded::{Buffer, Loaded};
 use crate::load::report::LoadReport;
+use crate::load::verify;
+use crate::os::digest::Digest;
 use crate::os::error::Error;
 
 /// A checkpoint in memory. Dropped, it frees that memory, unless it is the caller's. It may outlive its loader.
@@ -176,6 +178,12 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// The digests of some tensors, by their numbers in the order of [`Model::names`], made where they lie.
+    #[doc(hidden)]
+    pub fn digests(&self, numbers: &[usize]) -> Result<Vec<Digest>, Error> {
+        Ok(verify::digests(&self.loaded, numbers)?)
     }
 
     /// How fast it was loaded, by which path, and why by that.

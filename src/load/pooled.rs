@@ -23,7 +23,7 @@ use crate::load::receiver::Receiver;
 use crate::load::report::{Clock, LoadReport};
 use crate::load::rings::Rings;
 use crate::load::run::load_to_gpus;
-use crate::load::source::Sources;
+use crate::load::source::{Sources, Storage};
 use crate::load::task::Task;
 use crate::load::to_devices::ToDevices;
 use crate::load::to_host::{Nowhere, ToHost};
@@ -111,7 +111,7 @@ pub(super) fn attempt(
     let held_bytes = held.iter().map(|full| full.spot().bytes).sum();
     let wanted_bytes = landings.keys().map(|range| ranges.spot(*range).bytes).sum();
     let meter = task.meter(wanted_bytes);
-    let how = (options.threads, cancel, &meter as &(dyn Fn(u64) + Sync));
+    let how = (options, cancel, &meter as &(dyn Fn(u64) + Sync));
     let (taken, reports) = match task.lanes.is_empty() {
         true => {
             let to = ToHost::new(&landings, &mut buffers, options.threads);
@@ -173,8 +173,7 @@ pub(super) fn fill(
     let held_bytes = held.iter().map(|full| full.spot().bytes).sum();
     meter(held_bytes);
     let sources = (attempt.left() > 0).then(|| open_unchanged(checkpoint, options)).transpose()?;
-    let taken =
-        deliver(checkpoint, &attempt, held, sources.as_ref(), &Nowhere, (options.threads, cancel, meter))?;
+    let taken = deliver(checkpoint, &attempt, held, sources.as_ref(), &Nowhere, (options, cancel, meter))?;
     let joined_bytes = attempt.joined_bytes();
     attempt.complete()?;
     let read_bytes = taken.map_or(0, |(taken, _)| taken.direct_bytes + taken.buffered_bytes);
@@ -196,9 +195,13 @@ fn deliver(
     held: Vec<Full<'_, Pinned>>,
     sources: Option<&Sources>,
     to: &dyn Receiver,
-    (threads, cancel, meter): (usize, &Cancel, &(dyn Fn(u64) + Sync)),
+    (options, cancel, meter): (&Options, &Cancel, &(dyn Fn(u64) + Sync)),
 ) -> Result<Option<(PathTaken, usize)>> {
     cancel.check()?;
+    let faults = options.asked.faults.as_ref();
+    let faulty = sources.zip(faults).and_then(|(sources, faults)| faults.wrap(&checkpoint.dir, sources));
+    let storage =
+        faulty.as_ref().map(|faulty| faulty as &dyn Storage).or(sources.map(|sources| sources as _));
     let wanted = || !cancel.is_set();
     let senders = to.senders(&held, &wanted)?;
     let delivered = std::thread::scope(|scope| {
@@ -212,10 +215,10 @@ fn deliver(
                 Err(_) => copy()?,
             }
         }
-        let filled = sources.map(|sources| -> Result<(PathTaken, usize)> {
-            let engine = FillEngine::new(sources, to);
+        let filled = storage.map(|storage| -> Result<(PathTaken, usize)> {
+            let engine = FillEngine::new(storage, to);
             let lanes: Vec<&dyn JobSource<_>> = (0..to.lanes()).map(|_| attempt as _).collect();
-            let ran = transfer_from(&checkpoint.files, &lanes, &engine, threads, cancel, meter)?;
+            let ran = transfer_from(&checkpoint.files, &lanes, &engine, options.threads, cancel, meter)?;
             Ok((engine.outcome(), ran))
         });
         for copier in copiers {

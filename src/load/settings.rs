@@ -1,6 +1,9 @@
 //! What a load was asked for.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::load::fault::Faults;
 
 /// How to load. What is `None` has a default that fits the destination.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +31,8 @@ pub struct Settings {
     /// The program that proves which way reads by cuFile go, `sllm-gds`: cuFile's counters can crash the process that
     /// stops them. Without one no way is proven.
     pub helper: Option<PathBuf>,
+    /// For tests: storage that fails.
+    pub faults: Option<Arc<Faults>>,
 }
 
 /// Who moves the bytes.

@@ -60,10 +60,7 @@ pub fn mismatches(
     expected: &Digests,
     cancel: &Cancel,
 ) -> Result<Vec<String>> {
-    let sizes: Vec<u64> = tensors.iter().map(|t| t.len() as u64).collect();
-    let found = in_parts(&sizes, cancel, |tensor, offset, bytes| {
-        Ok(digest::partial(&tensors[tensor][offset as usize..][..bytes as usize], offset))
-    })?;
+    let found = host_digests(tensors, cancel)?;
     Ok(names.iter().zip(found).filter_map(|(name, found)| differs(name, found, expected)).collect())
 }
 
@@ -89,28 +86,54 @@ pub fn check(loaded: &Loaded, expected: &Digests, cancel: &Cancel) -> Result<Che
 }
 
 fn check_views(views: &[View<'_>], expected: &Digests, checked: &mut Checked, cancel: &Cancel) -> Result<()> {
-    let on_host: Vec<(&str, &[u8])> =
-        views.iter().filter_map(|v| Some((v.tensor.name.as_str(), v.host_bytes()?))).collect();
-    let (names, bytes): (Vec<&str>, Vec<&[u8]>) = on_host.into_iter().unzip();
-    checked.wrong.extend(mismatches(&names, &bytes, expected, cancel)?);
-    let mut devices: Vec<(&DeviceBuffer, Vec<&View>)> = Vec::new();
-    for view in views {
+    let (found, on_devices) = digests_of(views, cancel)?;
+    checked.kernel_s += on_devices.kernel_s;
+    checked.kernel_bytes += on_devices.kernel_bytes;
+    let wrong =
+        views.iter().zip(found).filter_map(|(view, found)| differs(&view.tensor.name, found, expected));
+    checked.wrong.extend(wrong);
+    Ok(())
+}
+
+/// The digests of these tensors of a load, in this order, made where they lie; of a replicated load, on the first GPU.
+pub fn digests(loaded: &Loaded, numbers: &[usize]) -> Result<Vec<Digest>> {
+    let views: Vec<View> = numbers.iter().map(|number| loaded.view(*number, 0)).collect();
+    Ok(digests_of(&views, &Cancel::new())?.0)
+}
+
+/// The digest of each, in this order, and what the kernel did for those on GPUs.
+fn digests_of(views: &[View<'_>], cancel: &Cancel) -> Result<(Vec<Digest>, Checked)> {
+    let mut all = vec![digest::finish(0, 0); views.len()];
+    let on_host = views.iter().enumerate().filter_map(|(i, view)| Some((i, view.host_bytes()?)));
+    let (numbers, bytes): (Vec<usize>, Vec<&[u8]>) = on_host.unzip();
+    numbers.into_iter().zip(host_digests(&bytes, cancel)?).for_each(|(i, found)| all[i] = found);
+    let mut devices: Vec<(&DeviceBuffer, Vec<usize>)> = Vec::new();
+    for (i, view) in views.iter().enumerate() {
         let Buffer::Device(device) = view.buffer else { continue };
-        match devices.iter_mut().find(|(d, _)| std::ptr::eq(*d, device)) {
-            Some((_, views)) => views.push(view),
-            None => devices.push((device, vec![view])),
+        match devices.iter_mut().find(|(known, _)| std::ptr::eq(*known, device)) {
+            Some((_, here)) => here.push(i),
+            None => devices.push((device, vec![i])),
         }
     }
-    for (device, views) in devices {
+    let mut kernel = Checked::default();
+    for (device, here) in devices {
         cancel.check()?;
-        let ranges: Vec<(u64, u64)> = views.iter().map(|v| (v.offset, v.tensor.bytes)).collect();
+        let ranges: Vec<(u64, u64)> =
+            here.iter().map(|i| (views[*i].offset, views[*i].tensor.bytes)).collect();
         let (found, kernel_s) = kernels::digests(device, &ranges)?;
-        checked.kernel_s += kernel_s;
-        checked.kernel_bytes += ranges.iter().map(|(_, bytes)| bytes).sum::<u64>();
-        let wrong = views.iter().zip(found).filter_map(|(v, found)| differs(&v.tensor.name, found, expected));
-        checked.wrong.extend(wrong);
+        kernel.kernel_s += kernel_s;
+        kernel.kernel_bytes += ranges.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        here.into_iter().zip(found).for_each(|(i, found)| all[i] = found);
     }
-    Ok(())
+    Ok((all, kernel))
+}
+
+/// The digests of these bytes, on all cores.
+fn host_digests(tensors: &[&[u8]], cancel: &Cancel) -> Result<Vec<Digest>> {
+    let sizes: Vec<u64> = tensors.iter().map(|t| t.len() as u64).collect();
+    in_parts(&sizes, cancel, |tensor, offset, bytes| {
+        Ok(digest::partial(&tensors[tensor][offset as usize..][..bytes as usize], offset))
+    })
 }
 
 /// What to say of a tensor with this digest; nothing if it is right.

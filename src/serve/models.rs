@@ -1,6 +1,6 @@
 //! Which models there are: paths below the storage path, and the files behind them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -8,22 +8,29 @@ use tonic::Code;
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::served::served;
+use crate::os::digest::Digest;
+use crate::os::error::Error;
 use crate::serve::refusal::Refusal;
 
 /// Longer names are no paths.
 const MOST_NAME_BYTES: usize = 4096;
+
+/// Recorded digests of tensors, by where they lie in the model's files, laid end to end: (offset, bytes).
+pub type Recorded = HashMap<(u64, u64), (String, Digest)>;
 
 /// The models below a storage path.
 pub struct Models {
     storage_path: PathBuf,
     /// By name: those that were asked for, as they were last found.
     known: Mutex<BTreeMap<String, Arc<Checkpoint>>>,
+    /// By name: the digests of those files.
+    recorded: Mutex<HashMap<String, (Arc<Checkpoint>, Arc<Recorded>)>>,
 }
 
 impl Models {
     /// Those below this path, which has no links in it.
     pub fn new(storage_path: PathBuf) -> Models {
-        Models { storage_path, known: Mutex::default() }
+        Models { storage_path, known: Mutex::default(), recorded: Mutex::default() }
     }
 
     /// Below which they lie, without links.
@@ -43,6 +50,27 @@ impl Models {
     /// As it was last found, if it ever was.
     pub fn known(&self, name: &str) -> Option<Arc<Checkpoint>> {
         self.lock().get(name).cloned()
+    }
+
+    /// The digests that were recorded of a model when it was saved; none where nothing was.
+    pub fn recorded(&self, name: &str, files: &Arc<Checkpoint>) -> Result<Arc<Recorded>, Refusal> {
+        let known = || self.recorded.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some((of, recorded)) = known().get(name)
+            && of.files == files.files
+        {
+            return Ok(recorded.clone());
+        }
+        let found = Checkpoint::open_below(&files.dir, Some(&self.storage_path)).map_err(Error::from)?;
+        let mut recorded = Recorded::new();
+        for tensor in found.tensors() {
+            let digest = found.manifest.as_ref().and_then(|manifest| manifest.tensors.get(&tensor.name));
+            if let Some(digest) = digest {
+                recorded.insert((tensor.offset, tensor.bytes), (tensor.name.clone(), *digest));
+            }
+        }
+        let recorded = Arc::new(recorded);
+        known().insert(name.into(), (files.clone(), recorded.clone()));
+        Ok(recorded)
     }
 
     /// All that were asked for, by name.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::load::Links;
+use crate::load::fault::Faults;
 use crate::serve::events::Event;
 
 /// Which loads are held against recorded digests before they are answered.
@@ -52,6 +53,8 @@ pub struct Settings {
     pub metrics: Option<String>,
     /// Models must be registered before they are loaded.
     pub registration_required: bool,
+    /// For tests: storage that fails.
+    pub faults: Option<Arc<Faults>>,
     /// Whether calls that change what the server holds are taken over TCP, too.
     pub admin_tcp: bool,
 }

@@ -10,12 +10,13 @@ use tonic::Code;
 use crate::load::{ByteRange, LoadReport, Loader, Request, Target, To, Warmed};
 use crate::os::cancel::Cancel;
 use crate::os::error::Error;
+use crate::serve::check::check;
 use crate::serve::devices::{Devices, Window};
 use crate::serve::events::Event;
 use crate::serve::models::Models;
 use crate::serve::refusal::Refusal;
 use crate::serve::replicas::Replicas;
-use crate::serve::settings::{Settings, Tell};
+use crate::serve::settings::{Settings, Tell, Verify};
 use crate::serve::under_way::UnderWay;
 use crate::serve::wanted::Wanted;
 
@@ -64,8 +65,9 @@ impl Store {
             builder = builder.threads(threads);
         }
         let most = settings.max_loads.unwrap_or(Semaphore::MAX_PERMITS).clamp(1, Semaphore::MAX_PERMITS);
+        let builder = builder.pool_host_loads(true).faults(settings.faults.clone());
         Ok(Store {
-            loader: builder.pool_host_loads(true).build()?,
+            loader: builder.build()?,
             models: Models::new(storage_path),
             devices,
             under_way: UnderWay::default(),
@@ -127,7 +129,9 @@ impl Store {
         let to = labels.join(",");
         let entry = self.under_way.begin(model, &to, cancel).ok_or_else(ending)?;
         let running = entry.running.clone();
-        let ranges = wanted.joined();
+        let which = self.settings.verify;
+        // Tensors are told apart only as the client named them.
+        let ranges = if which == Verify::Off { wanted.joined() } else { wanted.ranges.clone() };
         let memory = windows.iter().map(|window| window.memory()).collect();
         let request = Request::to(To::Into(Target::ranges(memory, ranges.clone())))
             .links(self.settings.links.clone())
@@ -136,9 +140,22 @@ impl Store {
                 running.tell(read_bytes, total_bytes);
                 progress(read_bytes, total_bytes);
             });
-        let loaded = self.loader.load(&checkpoint, &request).map(|loaded| loaded.report().clone());
+        let recorded = match which {
+            Verify::Off => Arc::default(),
+            Verify::Sample | Verify::All => self.models.recorded(model, &checkpoint)?,
+        };
+        let loaded = self.loader.load(&checkpoint, &request).and_then(|loaded| {
+            check(&loaded, &ranges, &recorded, which)?;
+            Ok(loaded.report().clone())
+        });
         self.look_whether_broken(&loaded);
-        let report = loaded.map_err(|error| spoil(error, &windows, &ranges))?;
+        let report = loaded.map_err(|error| {
+            if matches!(error, Error::Corrupt { .. }) {
+                // What the pool holds of it may be wrong for all that come.
+                let _ = self.loader.evict(&checkpoint, cancel);
+            }
+            spoil(error, &windows, &ranges)
+        })?;
         Ok((to, report))
     }
 

@@ -61,6 +61,7 @@ impl Rig {
             metrics: None,
             registration_required: false,
             admin_tcp: false,
+            faults: None,
         };
         change(&mut settings);
         let devices = FakeDevices::new(memory, GPUS.map(str::to_string).into());

@@ -114,6 +114,7 @@ mod tests {
             register: None,
             on_gds_error: None,
             helper: None,
+            faults: None,
         }
     }
 
