@@ -2,7 +2,16 @@
 
 #![cfg(feature = "serve")]
 
+#[path = "serve/faults.rs"]
+mod faults;
+#[path = "faults/fixture.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod fixture;
+#[path = "serve/ours.rs"]
+mod ours;
 #[path = "serve/rig.rs"]
 mod rig;
 #[path = "serve/theirs.rs"]
 mod theirs;
+#[path = "serve/together.rs"]
+mod together;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use anyhow::{Context, Result, bail};
 
-use crate::checkpoint::DataFile;
+use crate::checkpoint::{DataFile, malformed};
 use crate::load::engine::{Engine, Job};
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::threads;
@@ -188,11 +188,13 @@ fn work<E: Engine>(
             }
             let (path, at) = (&files[job.file].path, job.file_offset + done);
             match worker.read(&mut job, done) {
-                Ok(0) => bail!(
-                    "{} ends at byte {at}, {} bytes short of what its index promises: it was cut short; fetch or save it anew",
-                    path.display(),
-                    job.bytes - done
-                ),
+                Ok(0) => {
+                    let what = format!(
+                        "ends at byte {at}, {} bytes short of what its index promises: it was cut short; fetch or save it anew",
+                        job.bytes - done
+                    );
+                    return Err(malformed(path, what));
+                }
                 Ok(n) => {
                     done += n;
                     moved(n);

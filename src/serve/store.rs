@@ -154,7 +154,8 @@ impl Store {
                 // What the pool holds of it may be wrong for all that come.
                 let _ = self.loader.evict(&checkpoint, cancel);
             }
-            spoil(error, &windows, &ranges)
+            let has_begun = entry.running.progress().0 > 0;
+            spoil(error, has_begun, &windows, &ranges)
         })?;
         Ok((to, report))
     }
@@ -288,8 +289,9 @@ impl Drop for FillEnded<'_> {
 }
 
 /// The refusal of a load that failed. Where bytes may have moved, none of them is left to pass for weights.
-fn spoil(error: Error, windows: &[Box<dyn Window>], ranges: &[ByteRange]) -> Refusal {
-    let has_begun = !matches!(error, Error::Refused(_));
+fn spoil(error: Error, has_begun: bool, windows: &[Box<dyn Window>], ranges: &[ByteRange]) -> Refusal {
+    // What is refused is refused before the first byte, or so it should be.
+    let has_begun = has_begun || !matches!(error, Error::Refused(_));
     let mut refusal = Refusal::from(error);
     if has_begun {
         let fill = |range: &ByteRange| windows[range.memory].fill(range.to, range.bytes, NOT_A_NUMBER);

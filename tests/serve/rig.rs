@@ -1,7 +1,7 @@
 //! A server in this process, over made-up GPUs whose memory lies in files.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
@@ -109,7 +109,7 @@ impl Rig {
     }
 
     pub async fn theirs(&self) -> StorageClient<Channel> {
-        StorageClient::new(channel(format!("http://{}", self.at)).await).max_encoding_message_size(64 << 20)
+        theirs_at(&self.at).await
     }
 
     pub async fn ours(&self) -> ServerClient<Channel> {
@@ -145,6 +145,10 @@ impl Memory {
     pub fn handle(&self) -> Vec<u8> {
         handle_of(&self.name).unwrap().to_vec()
     }
+}
+
+pub async fn theirs_at(at: &str) -> StorageClient<Channel> {
+    StorageClient::new(channel(format!("http://{at}")).await).max_encoding_message_size(64 << 20)
 }
 
 async fn channel(at: String) -> Channel {
@@ -189,9 +193,4 @@ pub fn raw_load(
 pub fn warm(model: &str) -> LoadModelRequest {
     let target_device_type = DeviceType::Cpu.into();
     LoadModelRequest { model_path: model.into(), target_device_type, ..LoadModelRequest::default() }
-}
-
-pub fn put_tree(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, text).unwrap();
 }
