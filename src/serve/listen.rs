@@ -140,8 +140,9 @@ async fn ready(store: &Arc<Store>, at: Vec<String>, started: Instant) -> bool {
     let gpus = tokio::task::spawn_blocking(move || devices.list()).await;
     let gpus = gpus.unwrap_or_else(|error| Err(error.to_string()));
     let has_gpus = gpus.is_ok();
+    let (gpus, no_gpus) = gpus.map_or_else(|why| (Vec::new(), Some(why)), |gpus| (gpus, None));
     let pool_bytes = store.settings.pool_bytes;
-    store.tell(&Event::Ready { at, gpus, pool_bytes, elapsed_s: started.elapsed().as_secs_f64() });
+    store.tell(&Event::Ready { at, gpus, no_gpus, pool_bytes, elapsed_s: started.elapsed().as_secs_f64() });
     has_gpus
 }
 
