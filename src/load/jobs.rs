@@ -70,7 +70,7 @@ pub fn scattered<'a>(
     let mut lanes: Vec<Vec<Job<_>>> = (0..plan.lanes).map(|_| Vec::new()).collect();
     let mut jobs = cuts.into_iter().zip(landing);
     for extent in &plan.extents {
-        let count = extent.bytes.div_ceil(align_up(chunk_bytes.max(1), DIRECT_ALIGN)) as usize;
+        let count = extent.cut_count(align_up(chunk_bytes.max(1), DIRECT_ALIGN)) as usize;
         lanes[extent.lane].extend(jobs.by_ref().take(count).map(|(cut, memory)| {
             let Cut { file, file_offset, bytes, .. } = cut;
             Job { file, file_offset, bytes, memory }
@@ -86,7 +86,7 @@ pub fn to_devices<'a>(plan: &Plan, targets: Targets<'a>, copy_bytes: u64) -> Vec
     let mut cuts = plan.cuts(copy_bytes);
     for extent in &plan.extents {
         let lane = &mut lanes[extent.lane];
-        let count = extent.bytes.div_ceil(align_up(copy_bytes.max(1), DIRECT_ALIGN)) as usize;
+        let count = extent.cut_count(align_up(copy_bytes.max(1), DIRECT_ALIGN)) as usize;
         lane.extend(cuts.by_ref().take(count).map(|Cut { file, file_offset, bytes, pieces }| Job {
             file,
             file_offset,

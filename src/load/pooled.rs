@@ -22,10 +22,11 @@ use crate::load::prepare::poison_all;
 use crate::load::report::{Clock, LoadReport};
 use crate::load::rings::Rings;
 use crate::load::run::load_to_gpus;
-use crate::load::source::Sources;
+use crate::load::source::{Sources, Storage};
 use crate::load::task::Task;
 use crate::load::to_devices::ToDevices;
 use crate::load::transfer::{JobSource, transfer_from};
+use crate::load::unpacking::Unpacking;
 use crate::os::cancel::Cancel;
 use crate::os::threads;
 
@@ -164,7 +165,9 @@ fn deliver(
             }
         }
         let filled = sources.map(|sources| -> Result<(PathTaken, usize)> {
-            let engine = FillEngine::new(sources, to);
+            let unpacking = Unpacking::new(sources, checkpoint);
+            let storage: &dyn Storage = unpacking.as_ref().map_or(sources, |unpacking| unpacking);
+            let engine = FillEngine::new(storage, to);
             let lanes: Vec<&dyn JobSource<_>> = to.carriers.iter().map(|_| attempt as _).collect();
             let ran = transfer_from(&checkpoint.files, &lanes, &engine, threads, cancel, meter)?;
             Ok((engine.outcome(), ran))

@@ -16,7 +16,7 @@ use crate::load::plan::Plan;
 pub struct LoadReport {
     /// Bytes of tensors delivered.
     pub bytes: u64,
-    /// Bytes that this load read for them; through the pool those that neither it held nor another load brought.
+    /// Bytes that this load read for them, as they lie on disk: of packed weights fewer than `bytes`; through the pool those that neither it held nor another load brought.
     pub read_bytes: u64,
     /// From the call to the last byte in place. What [`Request::verify`](crate::Request::verify) does afterwards does not count;
     /// where no digests were recorded, those that are made of the bytes as they are read do.
@@ -83,7 +83,7 @@ impl LoadReport {
         let bytes = checkpoint.tensor_bytes();
         LoadReport {
             bytes,
-            read_bytes: plan.bytes(),
+            read_bytes: plan.read_bytes(),
             elapsed_s,
             gb_per_s: bytes as f64 / elapsed_s / 1e9,
             phases,

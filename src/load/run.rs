@@ -22,6 +22,7 @@ use crate::load::shared::Shared;
 use crate::load::source::Storage;
 use crate::load::task::Task;
 use crate::load::transfer::{JobSource, transfer_from, transfer_telling};
+use crate::load::unpacking::Unpacking;
 use crate::load::{gds, host, pinned, source};
 use crate::os::cancel::Cancel;
 
@@ -92,8 +93,10 @@ fn load_to_host(task: &Task<'_>, options: &Options, cancel: &Cancel) -> Result<(
     phases.plan_s = clock.lap();
     let mut buffers = task.memory(&plan)?;
     phases.allocate_s = clock.lap();
-    let digesting = task.digest.then(|| Digesting::new(&sources, &checkpoint));
-    let storage: &dyn Storage = digesting.as_ref().map_or(&sources, |digesting| digesting);
+    let unpacking = Unpacking::new(&sources, &checkpoint);
+    let storage: &dyn Storage = unpacking.as_ref().map_or(&sources, |unpacking| unpacking);
+    let digesting = task.digest.then(|| Digesting::new(storage, &checkpoint));
+    let storage: &dyn Storage = digesting.as_ref().map_or(storage, |digesting| digesting);
     let (files, threads, meter) = (&checkpoint.files, options.threads, task.meter(plan.bytes()));
     let page_ins = host::PageIns::default();
     let (taken, ran) = match task.is_in_place() {
@@ -149,8 +152,10 @@ fn load_by_ring(
         phases.register_s = clock.lap();
         poison_all(&mut buffers, options, &mut clock)?;
         drop(hold);
-        let digesting = task.digest.then(|| Digesting::new(&sources, &checkpoint));
-        let storage: &dyn Storage = digesting.as_ref().map_or(&sources, |digesting| digesting);
+        let unpacking = Unpacking::new(&sources, &checkpoint);
+        let storage: &dyn Storage = unpacking.as_ref().map_or(&sources, |unpacking| unpacking);
+        let digesting = task.digest.then(|| Digesting::new(storage, &checkpoint));
+        let storage: &dyn Storage = digesting.as_ref().map_or(storage, |digesting| digesting);
         let engine = pinned::PinnedEngine::new(storage, ring);
         let (threads, meter) = (options.threads, task.meter(plan.bytes()));
         let ran = {
