@@ -85,7 +85,9 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
     if checkpoint.packed.is_some() {
         let (stored, all) = (checkpoint.stored_bytes(), checkpoint.file_bytes());
         let ratio = stored as f64 / all.max(1) as f64;
-        print::say(format_args!("packed: {stored} bytes on disk ({ratio:.4}); all other bytes here are unpacked ones"));
+        print::say(format_args!(
+            "packed: {stored} bytes on disk ({ratio:.4}); all other bytes here are unpacked ones"
+        ));
     }
     for (i, file) in checkpoint.files.iter().enumerate() {
         let group = groups.iter().flatten().position(|g| g.contains(&i));

@@ -1,5 +1,7 @@
 //! A model that packs: values as training leaves them, in types that pack and some that do not, over several windows.
 
+#![allow(dead_code, reason = "every test file uses its own part")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -44,7 +46,18 @@ fn values(dtype: Dtype, count: usize, random: &mut fastrand::Rng) -> Vec<u8> {
 }
 
 /// Name, type, shape.
-const TENSORS: [(&str, Dtype, &[usize]); 12] = [
+pub type Named = (&'static str, Dtype, &'static [usize]);
+
+/// Enough to find faults in: two windows and a bit.
+pub const SMALL: [Named; 4] = [
+    ("a.weight", Dtype::BF16, &[600, 1024]),
+    ("b.weight", Dtype::F16, &[300, 700]),
+    ("c.weight", Dtype::F8_E4M3, &[300, 777]),
+    ("d.bias", Dtype::F32, &[700]),
+];
+
+/// All sorts.
+pub const TENSORS: [Named; 12] = [
     ("model.embed.weight", Dtype::BF16, &[1300, 1031]),
     ("model.norm.weight", Dtype::BF16, &[1031]),
     ("model.layers.0.up.weight", Dtype::F16, &[700, 513]),
@@ -59,13 +72,18 @@ const TENSORS: [(&str, Dtype, &[usize]); 12] = [
     ("lm_head.weight", Dtype::BF16, &[700, 1031]),
 ];
 
-/// Writes it as two safetensors shards with their index and a config. What each tensor holds.
+/// Writes all sorts. What each tensor holds.
 pub fn write(dir: &Path) -> Pristine {
+    write_these(dir, &TENSORS)
+}
+
+/// Writes tensors as two safetensors shards with their index and a config. What each holds.
+pub fn write_these(dir: &Path, tensors: &[Named]) -> Pristine {
     fs::create_dir_all(dir).unwrap();
     let mut random = fastrand::Rng::with_seed(16);
     let mut all = Pristine::new();
     let mut weight_map = serde_json::Map::new();
-    for (number, shard) in TENSORS.chunks(7).enumerate() {
+    for (number, shard) in tensors.chunks(tensors.len().div_ceil(2)).enumerate() {
         let file = format!("model-{:05}-of-00002.safetensors", number + 1);
         let bytes: Vec<Vec<u8>> = shard
             .iter()
