@@ -3,7 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use sllm_gds::checkpoint::packed::{Chunk, Decoder};
+use sllm_gds::gpu::scatter::Targets;
+use sllm_gds::load::jobs::to_unpack;
+use sllm_gds::load::plan::{Plan, Spacing};
 use sllm_gds::origin::input;
 use sllm_gds::os::progress::Progress;
 use sllm_gds::write::pack;
@@ -87,7 +92,7 @@ fn what_is_selected_is_read_and_little_else() {
         let one = load(Select::Names([name.clone()].into()));
         assert!(one.get(name).unwrap().host_bytes().unwrap() == fixture.pristine[name], "{name}");
     }
-    let last = load(Select::names(&BTreeSet::from(["model.norm.weight".to_string()])));
+    let last = load(Select::names(BTreeSet::from(["model.norm.weight".to_string()])));
     // One chunk, of one window.
     assert!(last.report().read_bytes <= 1 << 20, "{}", last.report().read_bytes);
     for axis in [0, 1] {
@@ -140,6 +145,48 @@ fn ranges_are_of_the_unpacked_files() {
         let mut part = vec![0xa5u8; bytes as usize];
         load(&mut part, ranges.clone()).unwrap();
         assert!(part == whole[from as usize..(from + bytes) as usize], "{from} {bytes}");
+    }
+}
+
+/// The reads that a GPU's kernel unpacks, carried out by the decoder here: every tensor lies where the plan says.
+#[test]
+fn copies_to_be_unpacked_on_a_gpu_hold_every_byte_of_the_plan() {
+    let fixture = Fixture::new(&model::TENSORS);
+    let checkpoint = fixture.open();
+    let mut selected = checkpoint.clone();
+    let some = ["lm_head.weight", "model.layers.2.up.weight"];
+    Arc::make_mut(&mut selected.tensors).retain(|tensor| some.contains(&tensor.name.as_str()));
+    for (checkpoint, destinations) in [(&checkpoint, 1), (&checkpoint, 3), (&selected, 1), (&selected, 2)] {
+        let plan = Plan::new(checkpoint, destinations, Spacing::Aligned).unwrap().over_packed(checkpoint);
+        for copy_bytes in [3u64 << 20, 16 << 20] {
+            let mut memory: Vec<Vec<u8>> =
+                plan.destination_bytes.iter().map(|bytes| vec![0xa5; *bytes as usize]).collect();
+            let lanes =
+                to_unpack(&plan, checkpoint, &Arc::new(Targets::new(Vec::new())), copy_bytes).unwrap();
+            for job in lanes.iter().flatten() {
+                let file = read(&checkpoint.files[job.file].path);
+                assert!(job.file_offset.is_multiple_of(4096) && job.bytes <= copy_bytes);
+                let slot = &file[job.file_offset as usize..][..job.bytes as usize];
+                let packed = job.memory.packed.as_ref().unwrap();
+                packed.check(slot).unwrap();
+                for (number, window) in (packed.first..).zip(&packed.windows) {
+                    let chunk = &slot[window.from as usize..][..window.bytes as usize];
+                    let chunk = Chunk::parse(chunk, number, window.window_bytes.into()).unwrap();
+                    let mut bytes = vec![0; window.window_bytes as usize];
+                    Decoder::default().decode(&chunk, 0, &mut bytes).unwrap();
+                    let end = window.start + bytes.len() as u64;
+                    for piece in job.memory.pieces.iter().flat_map(|piece| piece.within(window.start, end)) {
+                        let from = &bytes[piece.from as usize..][..piece.bytes as usize];
+                        memory[piece.destination][piece.to as usize..][..from.len()].copy_from_slice(from);
+                    }
+                }
+            }
+            for (tensor, place) in checkpoint.tensors.iter().zip(&plan.places) {
+                let found = &memory[place.destination][place.offset as usize..][..tensor.bytes as usize];
+                assert!(found == fixture.pristine[&tensor.name], "{} of {destinations}", tensor.name);
+            }
+        }
+        assert!(to_unpack(&plan, checkpoint, &Arc::new(Targets::new(Vec::new())), 1 << 19).is_none());
     }
 }
 

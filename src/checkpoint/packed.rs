@@ -16,6 +16,11 @@ mod index;
 mod map;
 /// Opening a packed checkpoint.
 pub(super) mod open;
+/// Planes of a few bits an item.
+mod planes;
+/// The same with BMI2.
+#[cfg(target_arch = "x86_64")]
+mod planes_x86;
 /// Plain reads of packed files.
 mod read;
 /// Exponents in tiers of codes: plain code.
@@ -23,6 +28,9 @@ mod tiers;
 /// The same with AVX2 and BMI2.
 #[cfg(target_arch = "x86_64")]
 mod tiers_x86;
+/// The GPU's code against this one.
+#[cfg(test)]
+mod twin;
 /// Values taken apart into exponents and the rest.
 mod values;
 

@@ -2,15 +2,20 @@
 
 use crate::checkpoint::packed::format::{BLOCK_VALUES, Form};
 use crate::checkpoint::packed::tiers::{self, Escapes, Scheme, Work};
-#[cfg(target_arch = "x86_64")]
-use crate::checkpoint::packed::tiers_x86;
 use crate::checkpoint::packed::values;
+#[cfg(target_arch = "x86_64")]
+use crate::checkpoint::packed::{planes_x86, tiers_x86};
 
-/// Counts the exponents of whole blocks.
+/// Below four times as many every block is counted.
+const FEW_BLOCKS: usize = 8;
+
+/// Counts the exponents of whole blocks: of every fourth where there are many, which tells as much.
 pub fn count(form: Form, values: &[u8], work: &mut Work) -> [u64; 256] {
+    let blocks = values.len() / form.block_bytes();
+    let every = if blocks < 4 * FEW_BLOCKS { 1 } else { 4 };
     // Four at a time: neighbours are often equal, and one counter would wait for itself.
     let mut counts = [[0u32; 256]; 4];
-    for block in values.chunks_exact(form.block_bytes()) {
+    for block in values.chunks_exact(form.block_bytes()).step_by(every) {
         values::exponents(form, block, &mut work.symbols);
         let (groups, _) = work.symbols[..BLOCK_VALUES].as_chunks::<4>();
         for group in groups {
@@ -27,7 +32,7 @@ pub fn encode(form: Form, scheme: &Scheme, block: &[u8], work: &mut Work, out: &
     values::exponents(form, block, &mut work.symbols);
     values::split(form, block, out);
     #[cfg(target_arch = "x86_64")]
-    if tiers_x86::is_here() {
+    if planes_x86::is_here() {
         // SAFETY: this processor has the features that the function is compiled for.
         return unsafe { tiers_x86::encode(scheme, work, out) };
     }
@@ -51,7 +56,7 @@ pub fn decode(
 
 fn decode_tiers(scheme: &Scheme, codes: &[u8], found: Escapes, work: &mut Work) -> Option<()> {
     #[cfg(target_arch = "x86_64")]
-    if tiers_x86::is_here() {
+    if planes_x86::is_here() {
         // SAFETY: this processor has the features that the function is compiled for.
         return unsafe { tiers_x86::decode(scheme, codes, found, work) };
     }
@@ -108,7 +113,7 @@ mod tests {
             prop_assert_eq!(tiers::decode(&scheme, &out, escapes, &mut work), Some(()));
             prop_assert!(work.symbols[..BLOCK_VALUES] == symbols[..]);
             #[cfg(target_arch = "x86_64")]
-            if tiers_x86::is_here() {
+            if planes_x86::is_here() {
                 let (mut work, mut fast) = (Work::new(), vec![7]);
                 work.symbols[..BLOCK_VALUES].copy_from_slice(&symbols);
                 // SAFETY: the processor has what it takes.
@@ -144,7 +149,7 @@ mod tests {
             let mut plain = Work::new();
             let said = tiers::decode(&scheme, &out, escapes, &mut plain);
             #[cfg(target_arch = "x86_64")]
-            if tiers_x86::is_here() {
+            if planes_x86::is_here() {
                 let mut fast = Work::new();
                 // SAFETY: the processor has what it takes.
                 prop_assert_eq!(unsafe { tiers_x86::decode(&scheme, &out, escapes, &mut fast) }, said);

@@ -73,8 +73,10 @@ impl Encoder {
             let range = range.start..range.start + whole;
             let counts = block::count(*form, &window[range.clone()], &mut self.work);
             let (scheme, bits) = Scheme::choose(&counts);
-            let values = whole / form.block_bytes() * BLOCK_VALUES;
-            let packed = bits.div_ceil(8) + (values / BLOCK_VALUES * form.rest_bytes()) as u64;
+            let counted: u64 = counts.iter().sum();
+            let values = (whole / form.block_bytes() * BLOCK_VALUES) as u64;
+            let rest = whole / form.block_bytes() * form.rest_bytes();
+            let packed = bits * values / counted.max(1) / 8 + rest as u64;
             if packed * 100 > whole as u64 * 97 {
                 continue;
             }

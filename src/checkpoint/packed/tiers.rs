@@ -70,7 +70,7 @@ fn bits(tiers: Tiers, order: &[u8], counts: &[u64; 256]) -> u64 {
 }
 
 /// A tier's code for each exponent, the escape for those that it has not.
-pub fn codes(tier: &[u8]) -> [u8; 256] {
+fn codes(tier: &[u8]) -> [u8; 256] {
     let mut codes = [tier.len() as u8; 256];
     // Of a symbol that stands twice the first place counts.
     for (code, symbol) in tier.iter().enumerate().rev() {

@@ -8,12 +8,8 @@ use std::arch::x86_64::{
 };
 
 use crate::checkpoint::packed::format::{BLOCK_VALUES, Tiers};
-use crate::checkpoint::packed::tiers::{Escapes, MARGIN, Scheme, Symbols, Work, codes};
-
-/// Whether this processor has what the functions here need.
-pub fn is_here() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("popcnt")
-}
+use crate::checkpoint::packed::planes_x86::low_bits;
+use crate::checkpoint::packed::tiers::{Escapes, MARGIN, Scheme, Symbols, Work, no_symbols};
 
 /// As [`super::tiers::encode`].
 #[target_feature(enable = "avx2,bmi2,popcnt")]
@@ -36,11 +32,6 @@ pub fn encode(scheme: &Scheme, work: &mut Work, out: &mut Vec<u8>) -> Escapes {
     }
 }
 
-/// The low `BITS` bits of each of eight bytes.
-const fn low_bits<const BITS: u32>() -> u64 {
-    0x0101_0101_0101_0101 * ((1 << BITS) - 1)
-}
-
 /// Appends one tier's codes of `count` symbols; what escapes goes on. How many did. Of `escaped` more is overwritten.
 #[target_feature(enable = "avx2,bmi2,popcnt")]
 fn narrow<const BITS: u32>(
@@ -50,24 +41,37 @@ fn narrow<const BITS: u32>(
     escaped: &mut Symbols,
     out: &mut Vec<u8>,
 ) -> usize {
-    let codes = codes(tier);
+    let (mut coded, mut plane) = (no_symbols(), [0; BLOCK_VALUES / 2 + 8]);
+    codes(symbols, count, tier, &mut coded);
     let escape = _mm_set1_epi8(tier.len() as i8);
-    let end = out.len() + (count * BITS as usize).div_ceil(8);
-    let mut used = 0;
     let (groups, _) = symbols.as_chunks::<8>();
-    for (number, group) in groups[..count.div_ceil(8)].iter().enumerate() {
-        let coded = u64::from_le_bytes(group.map(|symbol| codes[usize::from(symbol)]));
-        // Behind the last symbol code 0 stands, so that padding bits are zero and nothing escapes.
-        let coded = coded & bytes_below(count - 8 * number);
-        let bits = _pext_u64(coded, low_bits::<BITS>()).to_le_bytes();
-        out.extend_from_slice(&bits[..BITS as usize]);
+    let (coded, _) = coded.as_chunks::<8>();
+    let mut used = 0;
+    for number in 0..count.div_ceil(8) {
+        let coded = u64::from_le_bytes(coded[number]);
+        let bits = _pext_u64(coded, low_bits::<BITS>());
+        let at = number * BITS as usize;
+        plane[at..at + 8].copy_from_slice(&bits.to_le_bytes());
         let mask = _mm_cvtsi128_si64(_mm_cmpeq_epi8(_mm_set_epi64x(0, coded as i64), escape)) as u64;
-        let gone = _pext_u64(u64::from_le_bytes(*group), mask);
+        let gone = _pext_u64(u64::from_le_bytes(groups[number]), mask);
         escaped[used..used + 8].copy_from_slice(&gone.to_le_bytes());
         used += mask.count_ones() as usize / 8;
     }
-    out.truncate(end);
+    out.extend_from_slice(&plane[..(count * BITS as usize).div_ceil(8)]);
     used
+}
+
+/// A tier's code for each of the first `count` symbols, its length for those that it has not; 0 behind them, so that padding
+/// bits are zero and nothing escapes there.
+#[target_feature(enable = "avx2,bmi2,popcnt")]
+fn codes(symbols: &Symbols, count: usize, tier: &[u8], coded: &mut Symbols) {
+    coded[..count].fill(tier.len() as u8);
+    // Of a symbol that stands twice the first place counts.
+    for (code, symbol) in tier.iter().enumerate().rev() {
+        for (to, from) in coded[..count].iter_mut().zip(&symbols[..count]) {
+            *to = if from == symbol { code as u8 } else { *to };
+        }
+    }
 }
 
 /// A mask of the first `count` of eight bytes.

@@ -1,6 +1,7 @@
 //! Values taken apart into their exponents, a byte each, and planes of the rest; and put together again.
 
 use crate::checkpoint::packed::format::{BLOCK_VALUES, Form};
+use crate::checkpoint::packed::planes::{Items, pack, unpack};
 use crate::checkpoint::packed::tiers::Symbols;
 
 /// Fills the exponents of a block's values.
@@ -32,33 +33,33 @@ pub fn split(form: Form, block: &[u8], out: &mut Vec<u8>) {
     let (wide, _) = block.as_chunks::<2>();
     match form {
         Form::Bytes => {}
-        Form::Bf16 => out.extend(wide.iter().map(|[low, high]| low & 0x7f | high & 0x80)),
+        Form::Bf16 => add(&items(wide, |[low, high]| low & 0x7f | high & 0x80), out),
         Form::F16 => {
-            out.extend(wide.iter().map(|[low, _]| *low));
-            plane::<4, _>(out, wide, |[_, high]| high & 3);
-            plane::<8, _>(out, wide, |[_, high]| high >> 7);
+            add(&items(wide, |[low, _]| low), out);
+            pack::<2>(&items(wide, |[_, high]| high & 3), out);
+            pack::<1>(&items(wide, |[_, high]| high >> 7), out);
         }
-        Form::F8E4M3 => plane::<2, _>(out, block, |value| value & 7 | value >> 4 & 8),
+        Form::F8E4M3 => pack::<4>(&items(block, |value| value & 7 | value >> 4 & 8), out),
         Form::F8E5M2 => {
-            plane::<4, _>(out, block, |value| value & 3);
-            plane::<8, _>(out, block, |value| value >> 7);
+            pack::<2>(&items(block, |value| value & 3), out);
+            pack::<1>(&items(block, |value| value >> 7), out);
         }
     }
 }
 
-/// Appends a plane of which `EACH` items fill a byte.
-fn plane<const EACH: usize, T: Copy>(out: &mut Vec<u8>, values: &[T], item: impl Fn(T) -> u8) {
-    let (groups, _) = values.as_chunks::<EACH>();
-    let bits = 8 / EACH;
-    out.extend(
-        groups.iter().map(|group| {
-            group.iter().enumerate().fold(0, |byte, (i, value)| byte | item(*value) << (i * bits))
-        }),
-    );
+fn add(items: &Items, out: &mut Vec<u8>) {
+    out.extend_from_slice(items);
+}
+
+fn items<T: Copy>(values: &[T], of: impl Fn(T) -> u8) -> Items {
+    let mut items = [0; BLOCK_VALUES];
+    items.iter_mut().zip(values).for_each(|(item, value)| *item = of(*value));
+    items
 }
 
 /// Puts a block's values together: `rest` are the planes that [`split`] made, `out` is as long as the block.
 pub fn join(form: Form, rest: &[u8], symbols: &Symbols, out: &mut [u8]) {
+    let empty = || [0; BLOCK_VALUES];
     match form {
         Form::Bytes => {}
         Form::Bf16 => {
@@ -69,31 +70,30 @@ pub fn join(form: Form, rest: &[u8], symbols: &Symbols, out: &mut [u8]) {
         }
         Form::F16 => {
             let (low, rest) = rest.split_at(BLOCK_VALUES);
-            let (high, sign) = rest.split_at(BLOCK_VALUES / 4);
+            let (mut first, mut second) = (empty(), empty());
+            unpack::<2>(rest, &mut first);
+            unpack::<1>(&rest[BLOCK_VALUES / 4..], &mut second);
             let (values, _) = out.as_chunks_mut::<2>();
-            for (i, ((value, low), symbol)) in values.iter_mut().zip(low).zip(symbols).enumerate() {
-                *value = [*low, item::<4>(high, i) | (symbol & 0x1f) << 2 | item::<8>(sign, i) << 7];
-            }
+            let highs = first.iter().zip(&second).zip(symbols);
+            let highs = highs.map(|((two, sign), symbol)| two | (symbol & 0x1f) << 2 | sign << 7);
+            values.iter_mut().zip(low).zip(highs).for_each(|((value, low), high)| *value = [*low, high]);
         }
         Form::F8E4M3 => {
-            for (i, (value, symbol)) in out.iter_mut().zip(symbols).enumerate() {
-                let rest = item::<2>(rest, i);
+            let mut first = empty();
+            unpack::<4>(rest, &mut first);
+            for ((value, rest), symbol) in out.iter_mut().zip(&first).zip(symbols) {
                 *value = rest & 7 | (symbol & 0xf) << 3 | (rest & 8) << 4;
             }
         }
         Form::F8E5M2 => {
-            let (low, sign) = rest.split_at(BLOCK_VALUES / 4);
-            for (i, (value, symbol)) in out.iter_mut().zip(symbols).enumerate() {
-                *value = item::<4>(low, i) | (symbol & 0x1f) << 2 | item::<8>(sign, i) << 7;
+            let (mut first, mut second) = (empty(), empty());
+            unpack::<2>(rest, &mut first);
+            unpack::<1>(&rest[BLOCK_VALUES / 4..], &mut second);
+            for (((value, two), sign), symbol) in out.iter_mut().zip(&first).zip(&second).zip(symbols) {
+                *value = two | (symbol & 0x1f) << 2 | sign << 7;
             }
         }
     }
-}
-
-/// Item `i` of a plane of which `EACH` fill a byte.
-fn item<const EACH: usize>(plane: &[u8], i: usize) -> u8 {
-    let bits = 8 / EACH;
-    plane[i / EACH] >> (i % EACH * bits) & ((1 << bits) - 1)
 }
 
 #[cfg(test)]
