@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use common::{flip_bit, names_in, read_json, run, temp_dir, tree, write_odd_model};
+use common::{flip_bit, names_in, read_json, records, run, temp_dir, tree, write_odd_model};
 
 mod common;
 #[path = "packed/model.rs"]
@@ -126,4 +126,26 @@ fn damage_is_named_before_it_is_unpacked() {
         .one_error(&["packed.data_0: chunk 1", "is damaged"]);
     assert!(!dir.path().join("back").exists());
     run(dir.path(), &["load", "a", "--verify"]).expect(1);
+}
+
+#[test]
+fn bench_packs_once_and_records_both_numbers() {
+    let dir = temp_dir();
+    model::write(&dir.path().join("odd"));
+    let args =
+        ["bench", "--model", "odd", "--gpus", "none", "--formats", "sllm,sllm-packed", "--replicas", "2"];
+    let ran = run(dir.path(), &args).expect(0);
+    assert!(ran.stderr.contains("packed once in"), "{}", ran.stderr);
+    let of = |format: &str| records(&dir.path().join("results"), format, 2, "cached");
+    for (ours, packed) in of("sllm").iter().zip(of("sllm-packed")) {
+        assert_eq!((&packed["format"], &packed["verified"]), (&"sllm-packed".into(), &true.into()));
+        assert_eq!(packed["bytes"], ours["bytes"]);
+        let [read, plain] = [&packed, ours].map(|record| record["read_bytes"].as_u64().unwrap());
+        assert!(read < plain * 8 / 10, "{packed}");
+    }
+    assert_eq!(names_in(&dir.path().join("models")), ["odd_0", "odd_packed_0"]);
+    // What is there serves again.
+    assert!(!run(dir.path(), &args).expect(0).stderr.contains("packed once"));
+    let said = run(dir.path(), &["load", "odd_packed_0", "--gpus", "none"]).expect(0).stdout;
+    assert!(said.contains("GB/s of unpacked bytes") && said.contains(" bytes at "), "{said}");
 }

@@ -122,7 +122,8 @@ pub(super) fn attempt(
     let taken = path_taken(taken, held_bytes, joined_bytes);
     let read_bytes = taken.direct_bytes + taken.buffered_bytes;
     let mut report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), taken);
-    (report.read_bytes, report.chunk_bytes) = (read_bytes, pool.chunk_bytes);
+    report.chunk_bytes = pool.chunk_bytes;
+    report.count_read(read_bytes);
     report.threads = ran.unwrap_or(0);
     report.links = reports;
     why_not.iter().for_each(|why| report.path_reason.push_str(&format!("; {why}")));
