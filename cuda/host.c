@@ -21,18 +21,25 @@ void sg_host_move(uint8_t *to, const uint8_t *from, uint64_t bytes, uint32_t thr
     sg_move_run(to, from, bytes, thread, threads);
 }
 
+static void host_write(const SgChunk *to, uint32_t at, const uint32_t values[4], uint32_t bytes, uint8_t *out) {
+  const int wanted = sg_is_wanted(to, at, bytes);
+  if (wanted == 2)
+    memcpy(out + at, values, bytes);
+  else if (wanted == 1)
+    sg_write_some(to, at, values, bytes, out);
+}
+
 /* A window's bytes [clip_from, clip_to) that a block has, as the kernel writes them; 1 where the block does not add up. */
 static int host_block(const uint8_t *chunk, const SgBlock *block, const SgChunk *to, uint8_t *out) {
   const uint32_t bytes_each = block->form == SG_E4M3 || block->form == SG_E5M2 ? 8 : 16;
   uint32_t escaped = 0, further = 0, last = 0, round, thread, at;
   if (block->kind != 0) {
-    for (at = 0; at < block->length; at += 16)
-      if (block->start + at >= to->clip_from && block->start + at < to->clip_to) {
-        if (block->kind == SG_STORED)
-          memcpy(out + block->start + at, chunk + block->data + at, 16);
-        else
-          memset(out + block->start + at, 0, 16);
-      }
+    for (at = 0; at < block->length; at += 16) {
+      uint32_t values[4] = {0, 0, 0, 0};
+      if (block->kind == SG_STORED)
+        memcpy(values, chunk + block->data + at, 16);
+      host_write(to, block->start + at, values, 16, out);
+    }
     return 0;
   }
   for (round = 0; round < SG_ROUNDS; round++) {
@@ -48,8 +55,7 @@ static int host_block(const uint8_t *chunk, const SgBlock *block, const SgChunk 
       at = block->start + bytes_each * (32 * round + thread);
       sg_lane_symbols(chunk, block, last, &lanes[thread], symbols);
       sg_lane_values(chunk, block, round, thread, symbols, values);
-      if (at >= to->clip_from && at < to->clip_to)
-        memcpy(out + at, values, bytes_each);
+      host_write(to, at, values, bytes_each, out);
     }
   }
   return !sg_adds_up(block, escaped, further, last);

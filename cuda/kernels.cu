@@ -68,8 +68,15 @@ static __device__ __forceinline__ uint32_t sg_before(uint32_t count, uint32_t *a
   return sum - count;
 }
 
-static __device__ __forceinline__ bool sg_is_wanted(const SgChunk &chunk, uint32_t at) {
-  return at >= chunk.clip_from && at < chunk.clip_to;
+// 16 bytes of the window, or 8.
+static __device__ __forceinline__ void sg_write(const SgChunk &chunk, uint32_t at, const uint32_t values[4], bool is_narrow) {
+  const int wanted = sg_is_wanted(&chunk, at, is_narrow ? 8 : 16);
+  if (wanted == 2 && is_narrow)
+    *(uint2 *)(chunk.to + at) = make_uint2(values[0], values[1]);
+  else if (wanted == 2)
+    __stcs((uint4 *)(chunk.to + at), make_uint4(values[0], values[1], values[2], values[3]));
+  else if (wanted == 1)
+    sg_write_some(&chunk, at, values, is_narrow ? 8 : 16, (uint8_t *)chunk.to);
 }
 
 // A block of values by one warp. Whether it adds up.
@@ -101,13 +108,7 @@ static __device__ __forceinline__ bool sg_unpack_block(const uint8_t *from, cons
     }
     sg_lane_symbols(from, &block, before, &lane, symbols);
     sg_lane_values(from, &block, round, thread, symbols, values);
-    const uint32_t at = block.start + (is_narrow ? 8u : 16u) * (32u * round + thread);
-    if (!sg_is_wanted(chunk, at))
-      continue;
-    if (is_narrow)
-      *(uint2 *)(chunk.to + at) = make_uint2(values[0], values[1]);
-    else
-      __stcs((uint4 *)(chunk.to + at), make_uint4(values[0], values[1], values[2], values[3]));
+    sg_write(chunk, block.start + (is_narrow ? 8u : 16u) * (32u * round + thread), values, is_narrow);
   }
   return sg_adds_up(&block, escaped, further, last);
 }
@@ -115,10 +116,11 @@ static __device__ __forceinline__ bool sg_unpack_block(const uint8_t *from, cons
 // A block that is stored as it is, or zeros.
 static __device__ __forceinline__ void sg_copy_block(const uint8_t *from, const SgBlock &block, const SgChunk &chunk) {
   for (uint32_t at = 16 * (threadIdx.x % 32); at < block.length; at += 16 * 32) {
-    if (!sg_is_wanted(chunk, block.start + at))
-      continue;
-    const uint4 bytes = block.kind == SG_STORED ? *(const uint4 *)(from + block.data + at) : make_uint4(0, 0, 0, 0);
-    __stcs((uint4 *)(chunk.to + block.start + at), bytes);
+    uint4 bytes = make_uint4(0, 0, 0, 0);
+    if (block.kind == SG_STORED)
+      bytes = *(const uint4 *)(from + block.data + at);
+    const uint32_t values[4] = {bytes.x, bytes.y, bytes.z, bytes.w};
+    sg_write(chunk, block.start + at, values, false);
   }
 }
 

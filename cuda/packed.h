@@ -11,9 +11,15 @@
 
 #include "body.h"
 
+/* Before loops over small arrays: unrolled, their items stay in registers. */
+#ifdef __CUDACC__
+#define SG_UNROLL _Pragma("unroll")
+#else
+#define SG_UNROLL
+#endif
+
 /* A chunk in the staging buffer, and where its window goes. `to` is a multiple of 16, and so is `from`; `to` is the address
- * of the window's first byte, which need not be there: only bytes [clip_from, clip_to) of the window are written, both
- * multiples of 16. */
+ * of the window's first byte, which need not be there: only bytes [clip_from, clip_to) of the window are written. */
 typedef struct {
   uint64_t from;
   uint64_t to;
@@ -131,6 +137,7 @@ SG_FN int sg_find_block(const uint8_t *chunk, uint32_t bytes, uint32_t window, u
     block->near_high = sg_table(segment + 8, 4, 3);
     low = 7;
   }
+  SG_UNROLL
   for (high = 0; high < 4; high++)
     block->far[high] = sg_table(segment + 8, low + 4 * high, high < 3 ? 4 : 3);
   return end <= block->end ? 1 : 2;
@@ -197,6 +204,23 @@ SG_FN uint32_t sg_nibbles3(uint32_t codes) {
   codes = (codes & 0xfffu) | (codes & 0xfff000u) << 4;
   codes = (codes & 0x003f003fu) | (codes & 0x0fc00fc0u) << 2;
   return (codes & 0x07070707u) | (codes & 0x38383838u) << 1;
+}
+
+/* Whether `bytes` bytes of the window from `at` on are all wanted: 2, some of them: 1, or none: 0. */
+SG_FN int sg_is_wanted(const SgChunk *to, uint32_t at, uint32_t bytes) {
+  if (at >= to->clip_from && at + bytes <= to->clip_to)
+    return 2;
+  return at < to->clip_to && at + bytes > to->clip_from;
+}
+
+/* Those of up to 16 bytes that are wanted, one by one: where a clip begins or ends within them. `out` is the place of the
+ * window's first byte. */
+SG_FN void sg_write_some(const SgChunk *to, uint32_t at, const uint32_t values[4], uint32_t bytes, uint8_t *out) {
+  uint32_t i;
+  SG_UNROLL
+  for (i = 0; i < 16; i++)
+    if (i < bytes && at + i >= to->clip_from && at + i < to->clip_to)
+      out[at + i] = (uint8_t)(values[i / 4] >> 8 * (i % 4));
 }
 
 /* A lane's eight values in a round. */
@@ -313,6 +337,7 @@ SG_FN void sg_lane_values(const uint8_t *chunk, const SgBlock *block, uint32_t r
     const uint32_t two = block->form == SG_E5M2 ? sg_u16(rest + value / 4) : 0;
     const uint32_t sign = block->form == SG_E5M2 ? rest[1024 + value / 8] : 0;
     out[0] = out[1] = out[2] = out[3] = 0;
+    SG_UNROLL
     for (i = 0; i < 8; i++) {
       const uint32_t symbol = symbols[i / 4] >> 8 * (i % 4), four = nibbles >> 4 * i & 15u;
       const uint32_t byte = block->form == SG_E4M3

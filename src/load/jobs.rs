@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::{self, WINDOW_BYTES, Within};
+use crate::gpu::memory::DeviceSlice;
 use crate::gpu::scatter::{Piece, Targets};
 use crate::gpu::unpack::{PackedWindow, UNPACK_ALIGN};
 use crate::load::engine::Job;
@@ -120,26 +121,28 @@ pub fn to_devices<'a>(
 }
 
 /// The same for packed files, whose chunks are unpacked on the devices. `None` where that can't be: a piece has rows, or does
-/// not begin and land at whole words, or a copy holds too little.
+/// not lie there as in its window, but for whole words; or a copy holds too little.
 pub fn to_unpack<'a>(
     plan: &Plan,
     checkpoint: &Checkpoint,
     targets: &Arc<Targets<'a>>,
     copy_bytes: u64,
 ) -> Option<Vec<Vec<Job<Landing<'a>>>>> {
-    let is_aligned = |at: u64| at.is_multiple_of(UNPACK_ALIGN);
-    if !plan.pieces.iter().all(|piece| piece.rows == 1 && is_aligned(piece.from) && is_aligned(piece.to)) {
+    let is_there = |piece: &Piece, target: DeviceSlice<'_>| {
+        target.address().wrapping_sub(piece.from).is_multiple_of(UNPACK_ALIGN)
+    };
+    let is_aligned = |piece: &Piece| {
+        piece.rows == 1
+            && targets.of(piece).is_ok_and(|mut all| all.all(|(_, target)| is_there(piece, target)))
+    };
+    if !plan.pieces.iter().all(is_aligned) {
         return None;
     }
     let mut lanes: Vec<Vec<Job<Landing<'a>>>> = (0..plan.lanes).map(|_| Vec::new()).collect();
     for extent in &plan.extents {
         let file = checkpoint.packed_file(extent.file)?;
-        // Up to a whole word: what lies there in the file is no tensor's, and nor is what lies there in the memory.
-        let whole = |piece: &Piece| {
-            Piece::run(piece.from, align_up(piece.bytes, UNPACK_ALIGN), piece.destination, piece.to)
-        };
-        let pieces: Vec<Piece> = plan.pieces[extent.pieces.clone()].iter().map(whole).collect();
-        let ends = furthest_ends(&pieces);
+        let pieces = &plan.pieces[extent.pieces.clone()];
+        let ends = furthest_ends(pieces);
         let windows: Vec<Within> =
             file.windows(extent.file_offset, extent.file_offset + extent.bytes).collect();
         let mut rest = windows.as_slice();
@@ -154,7 +157,7 @@ pub fn to_unpack<'a>(
             let base = u64::from(first.number) * WINDOW_BYTES;
             let from = base + first.bytes.start;
             let end = u64::from(last.number) * WINDOW_BYTES + last.bytes.end;
-            let within = pieces_within(&pieces, &ends, from - extent.file_offset, end - extent.file_offset);
+            let within = pieces_within(pieces, &ends, from - extent.file_offset, end - extent.file_offset);
             let pieces =
                 within.into_iter().map(|piece| Piece { from: piece.from + (from - base), ..piece }).collect();
             let window = |window: &Within| PackedWindow {

@@ -155,7 +155,7 @@ fn load_by_ring(
         poison_all(&mut buffers, options, &mut clock)?;
         drop(hold);
         let targets = Arc::new(targets(&plan, &mut buffers));
-        let there = unpacked_there(task, &checkpoint, &plan, &targets, ring, options);
+        let there = unpacked_there(&checkpoint, &plan, &targets, ring, options);
         let unpacking = Unpacking::new(&sources, &checkpoint).filter(|_| there.is_none());
         let storage: &dyn Storage = unpacking.as_ref().map_or(&sources, |unpacking| unpacking);
         let digesting = task.digest.then(|| Digesting::new(storage, &checkpoint));
@@ -183,17 +183,16 @@ fn load_by_ring(
     })
 }
 
-/// Copies of packed bytes, to be unpacked on the GPUs; `None` where the CPU unpacks them: they are for memory of the caller's, or
-/// for places that the kernel can't write to, or a link passes bytes on.
+/// Copies of packed bytes, to be unpacked on the GPUs; `None` where the CPU unpacks them: they are for places that the kernel
+/// can't write to, or a link passes bytes on.
 fn unpacked_there<'a>(
-    task: &Task<'_>,
     checkpoint: &Checkpoint,
     plan: &Plan,
     targets: &Arc<Targets<'a>>,
     ring: &Ring,
     options: &Options,
 ) -> Option<Vec<Vec<Job<Landing<'a>>>>> {
-    if checkpoint.packed.is_none() || !task.owns_memory() || ring.passes_on() {
+    if checkpoint.packed.is_none() || ring.passes_on() {
         return None;
     }
     to_unpack(plan, checkpoint, targets, options.copy_bytes)
