@@ -34,7 +34,9 @@ const CUFILE_HEADER: &str = "ffi/cufile.h";
 const CUFILE_BINDINGS: &str = "ffi/bindings.rs";
 
 fn main() {
-    for path in ["build.rs", "cuda/body.h", "cuda/kernels.cu", "cuda/kernels.ptx", "cuda/host.c"] {
+    for path in
+        ["build.rs", "cuda/body.h", "cuda/packed.h", "cuda/kernels.cu", "cuda/kernels.ptx", "cuda/host.c"]
+    {
         println!("cargo::rerun-if-changed={path}");
     }
     for path in [CUFILE_HEADER, CUFILE_BINDINGS] {

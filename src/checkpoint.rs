@@ -28,6 +28,9 @@ pub mod modules;
 pub mod names;
 /// Telling layouts apart, and what is wrong where none is found.
 pub(crate) mod open;
+/// Packed weights.
+#[doc(hidden)]
+pub mod packed;
 /// Tensors' bytes from a checkpoint's files.
 #[doc(hidden)]
 pub mod reader;

@@ -23,6 +23,8 @@ pub mod inspect;
 pub mod load;
 /// What a command came to.
 mod outcome;
+/// `pack`: a checkpoint in fewer bytes.
+mod pack;
 /// Everything that is printed.
 pub mod print;
 /// What the program changes of its process.
@@ -51,6 +53,7 @@ pub use engine::{EngineArgs, EngineChoice, IoChoice};
 pub use export::ExportArgs;
 pub use inspect::InspectArgs;
 pub use outcome::Outcome;
+pub use pack::PackArgs;
 pub use save::SaveArgs;
 pub use verify::VerifyArgs;
 pub use words::{Gpus, parse_duration, parse_gpus, parse_percent, parse_size, parse_tolerance};

@@ -30,6 +30,8 @@ pub mod slot;
 mod staging;
 mod sticky;
 mod stream;
+/// Packed weights unpacked there.
+pub mod unpack;
 
 pub use device::{Device, Gpu, GpuError, count, devices, open, open_all};
 pub use module::MADE_BY;

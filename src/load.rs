@@ -105,6 +105,8 @@ mod to_host;
 /// The one loop that moves bytes.
 #[doc(hidden)]
 pub mod transfer;
+/// Packed files, unpacked as they are read.
+mod unpacking;
 /// Digests of what lies in the destination.
 #[doc(hidden)]
 pub mod verify;

@@ -24,6 +24,10 @@ mod loader;
 mod loads;
 #[path = "gpu/memory.rs"]
 mod memory;
+#[path = "packed/model.rs"]
+mod model;
+#[path = "gpu/packed.rs"]
+mod packed;
 #[path = "gpu/pool.rs"]
 mod pool;
 #[cfg(feature = "cli")]

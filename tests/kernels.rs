@@ -42,11 +42,13 @@ fn the_checked_in_ptx_is_what_the_source_gives() {
 }
 
 #[test]
-fn the_checked_in_ptx_suits_old_drivers_and_has_both_kernels() {
+fn the_checked_in_ptx_suits_old_drivers_and_has_all_kernels() {
     let ptx =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda/kernels.ptx")).unwrap();
     let code = code(&ptx);
-    for line in [".version 7.0", ".target sm_80", ".visible .entry sg_digest(", ".visible .entry sg_fill("] {
+    let kernels =
+        ["sg_digest", "sg_fill", "sg_scatter", "sg_unpack"].map(|name| format!(".visible .entry {name}("));
+    for line in [".version 7.0", ".target sm_80"].into_iter().chain(kernels.iter().map(String::as_str)) {
         assert!(code.contains(&line), "kernels.ptx has no line '{line}'");
     }
     assert!(!ptx.contains('\0'), "build.rs ends the PTX with NUL, which must be its only one");

@@ -175,6 +175,7 @@ fn report<'py>(py: Python<'py>, report: &LoadReport) -> PyResult<Bound<'py, PyDi
     found.set_item("read_bytes", report.read_bytes)?;
     found.set_item("elapsed_s", report.elapsed_s)?;
     found.set_item("gb_per_s", report.gb_per_s)?;
+    found.set_item("read_gb_per_s", report.read_gb_per_s)?;
     found.set_item("path", &report.path)?;
     found.set_item("path_reason", &report.path_reason)?;
     found.set_item("direct_bytes", report.direct_bytes)?;

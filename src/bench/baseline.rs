@@ -55,6 +55,7 @@ pub(super) fn load(shards: &[PathBuf], to: &Destination, cancel: &Cancel) -> Res
         elapsed_s: clock.total(),
         phases,
         bytes,
+        read_bytes: None,
         path: "mmap-copy".into(),
         path_reason: "the safetensors crate: one map a shard, one copy a tensor, one thread".into(),
         chunk_bytes: 0,

@@ -9,6 +9,8 @@ pub struct Done {
     pub elapsed_s: f64,
     pub phases: Phases,
     pub bytes: u64,
+    /// Bytes that were read for them, as they lie on disk; of our own loads.
+    pub read_bytes: Option<u64>,
     pub path: String,
     pub path_reason: String,
     /// Of our own loads; 0 for others.
@@ -26,6 +28,7 @@ impl Done {
             elapsed_s: report.elapsed_s,
             phases: report.phases,
             bytes: report.bytes,
+            read_bytes: Some(report.read_bytes),
             path: report.path,
             path_reason: report.path_reason,
             chunk_bytes: report.chunk_bytes,

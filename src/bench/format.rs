@@ -26,6 +26,8 @@ impl Mode {
 pub enum Format {
     /// Our loader on the partitioned layout.
     Sllm,
+    /// Our loader on packed weights.
+    SllmPacked,
     /// The baseline: SafeTensors as its users load.
     Safetensors,
     /// Our loader on the unmodified safetensors files.
@@ -41,8 +43,9 @@ pub enum Format {
 }
 
 impl Format {
-    pub const ALL: [Format; 7] = [
+    pub const ALL: [Format; 8] = [
         Format::Sllm,
+        Format::SllmPacked,
         Format::Safetensors,
         Format::SafetensorsDirect,
         Format::SafetensorsPrefetch,
@@ -55,6 +58,7 @@ impl Format {
     pub fn name(self) -> &'static str {
         match self {
             Format::Sllm => "sllm",
+            Format::SllmPacked => "sllm-packed",
             Format::Safetensors => "safetensors",
             Format::SafetensorsDirect => "safetensors-direct",
             Format::SafetensorsPrefetch => "safetensors-prefetch",
@@ -66,7 +70,12 @@ impl Format {
 
     /// Whether it is our own loader.
     pub fn is_ours(self) -> bool {
-        matches!(self, Format::Sllm | Format::SafetensorsDirect)
+        matches!(self, Format::Sllm | Format::SllmPacked | Format::SafetensorsDirect)
+    }
+
+    /// Whether it loads safetensors files.
+    pub fn is_of_safetensors(self) -> bool {
+        !matches!(self, Format::Sllm | Format::SllmPacked)
     }
 
     /// Whether it can't load into host memory.

@@ -40,7 +40,7 @@ pub fn one(
 fn fill_in(record: &mut Record, done: Done, load: &mut impl Load) -> Result<()> {
     record.loading_time = Some(done.elapsed_s);
     record.phases = Some(done.phases);
-    record.bytes = done.bytes;
+    (record.bytes, record.read_bytes) = (done.bytes, done.read_bytes);
     record.path = done.path;
     record.path_reason = done.path_reason;
     (record.chunk_bytes, record.threads) = (done.chunk_bytes, done.threads as u64);
@@ -78,6 +78,7 @@ mod tests {
                 elapsed_s: 2.0,
                 phases: Phases::default(),
                 bytes: 7,
+                read_bytes: None,
                 path: "p".into(),
                 path_reason: String::new(),
                 chunk_bytes: 0,

@@ -136,6 +136,7 @@ impl Python {
             elapsed_s,
             phases: Phases { transfer_s: elapsed_s, ..Phases::default() },
             bytes: answer["bytes"].as_u64().unwrap_or(0),
+            read_bytes: None,
             path: answer["path"].as_str().unwrap_or("python").into(),
             path_reason: answer["reason"].as_str().unwrap_or_default().into(),
             chunk_bytes: 0,

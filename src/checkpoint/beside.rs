@@ -4,7 +4,7 @@
 use anyhow::Result;
 use serde::Deserialize;
 
-use crate::checkpoint::names::{INDEX_FILE, is_index, is_own, is_weights};
+use crate::checkpoint::names::{is_index, is_own, is_saved_index, is_weights};
 use crate::checkpoint::under_way::under_way;
 
 /// What becomes of the files of a listing that are not its weights.
@@ -103,8 +103,13 @@ pub fn is_in(name: &str, folders: &[String]) -> bool {
 /// weights, `modules` the folders of its modules. Hidden ones are passed over without a word.
 pub fn beside(names: &[String], own: &[String], left_out: &[String], modules: &[String]) -> Beside {
     let mut found = Beside { carried: Vec::new(), left_out: left_out.to_vec() };
-    let checkpoints_below: Vec<&str> =
-        names.iter().filter_map(|name| name.strip_suffix(INDEX_FILE)?.strip_suffix('/')).collect();
+    let folder_of_index =
+        |name: &'_ String| name.rsplit_once('/').is_some_and(|(_, file)| is_saved_index(file));
+    let checkpoints_below: Vec<&str> = names
+        .iter()
+        .filter(|name| folder_of_index(name))
+        .filter_map(|name| Some(name.rsplit_once('/')?.0))
+        .collect();
     for name in names {
         if own.contains(name) || left_out.contains(name) || name.split('/').any(|part| part.starts_with('.'))
         {

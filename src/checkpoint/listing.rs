@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::checkpoint::error::malformed;
-use crate::checkpoint::names::{INDEX_FILE, is_weights};
+use crate::checkpoint::names::{is_saved_index, is_weights};
 use crate::checkpoint::under_way::{BLOBS, FOLDERS, under_way};
 
 /// More than any model has; a home directory has more.
@@ -237,7 +237,7 @@ pub fn with_weights(dir: &Path) -> Vec<String> {
         let Ok(entries) = list(&dir) else { continue };
         let holds = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name == INDEX_FILE || (is_weights(&name) && !name.starts_with('.'))
+            is_saved_index(&name) || (is_weights(&name) && !name.starts_with('.'))
         };
         if !prefix.is_empty() && entries.iter().any(holds) {
             found.push(prefix.clone());

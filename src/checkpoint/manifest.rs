@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::json;
+use crate::checkpoint::packed;
 use crate::os::digest;
 use crate::os::digest::Digest;
 
@@ -13,7 +14,7 @@ pub use crate::checkpoint::names::MANIFEST_FILE as FILE;
 pub(super) const VERSION: u32 = 1;
 
 /// What this version knows of what a manifest may require.
-pub(super) const KNOWN: [&str; 0] = [];
+pub(super) const KNOWN: [&str; 1] = [packed::REQUIREMENT];
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Manifest {
@@ -52,7 +53,8 @@ pub struct Manifest {
 pub struct Partition {
     pub file: String,
     pub bytes: u64,
-    /// A digest of each `chunk_bytes` of the file; the last chunk may be shorter.
+    /// A digest of each `chunk_bytes` of the file; the last chunk may be shorter. None of packed weights, whose index has
+    /// one of each chunk.
     pub digests: Vec<Digest>,
 }
 
@@ -74,6 +76,11 @@ pub struct SourceShard {
 }
 
 impl Manifest {
+    /// Whether it is of packed weights.
+    pub fn is_packed(&self) -> bool {
+        self.requires.iter().any(|name| name == packed::REQUIREMENT)
+    }
+
     pub fn new(
         partitions: Vec<Partition>,
         groups: Vec<Vec<usize>>,

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::checkpoint::listing::Bounds;
 use crate::checkpoint::manifest::{KNOWN, Manifest, VERSION};
-use crate::checkpoint::names::{INDEX_FILE, MANIFEST_FILE, partition_name};
+use crate::checkpoint::names::MANIFEST_FILE;
 use crate::checkpoint::{DType, DataFile, Tensor, json, malformed, safetensors};
 use crate::os::digest;
 
@@ -70,11 +70,11 @@ pub(super) fn check(manifest: &Manifest, path: &Path, files: &[DataFile], names:
     }
     if manifest.partitions.len() != files.len() {
         let which = match files.len() < manifest.partitions.len() {
-            true => format!("{} is missing", partition_name(files.len())),
-            false => format!(
-                "{} is none of them: remove it if it is left from an earlier save",
-                partition_name(manifest.partitions.len())
-            ),
+            true => format!("{} is missing", manifest.partitions[files.len()].file),
+            false => {
+                let file = &files[manifest.partitions.len()].path;
+                format!("{} is none of them: remove it if it is left from an earlier save", file.display())
+            }
         };
         let what = format!(
             "records {} partitions, and {} are there: {which}",
@@ -94,7 +94,8 @@ pub(super) fn check(manifest: &Manifest, path: &Path, files: &[DataFile], names:
                 ),
             ));
         }
-        if partition.digests.len() as u64 != partition.bytes.div_ceil(manifest.chunk_bytes) {
+        let digests = if manifest.is_packed() { 0 } else { partition.bytes.div_ceil(manifest.chunk_bytes) };
+        if partition.digests.len() as u64 != digests {
             let what = format!("{} digests for {} bytes", partition.digests.len(), partition.bytes);
             return Err(malformed(path, format!("partition {}: {what}", partition.file)));
         }
@@ -119,9 +120,10 @@ pub(super) fn check(manifest: &Manifest, path: &Path, files: &[DataFile], names:
 /// manifest has no digest of it (version 0.1), the recorded headers of what it was saved from say the same.
 pub(super) fn check_index(manifest: &Manifest, index: &Path, text: &[u8], tensors: &[Tensor]) -> Result<()> {
     let other = |how: String| {
+        let file = index.file_name().unwrap_or_default().to_string_lossy();
         let what = format!(
-            "{how}: it is another save's, or was changed since; copy {INDEX_FILE} and {MANIFEST_FILE} of one save, or save \
-             the model again"
+            "{how}: it is another save's, or was changed since; copy {file} and {MANIFEST_FILE} of one save, or save the \
+             model again"
         );
         malformed(index, what)
     };

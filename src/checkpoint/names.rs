@@ -11,12 +11,25 @@ pub const MAIN_INDEX: &str = "model.safetensors.index.json";
 /// ServerlessLLM's index.
 pub const INDEX_FILE: &str = "tensor_index.json";
 
+/// The index of packed weights.
+pub const PACKED_INDEX_FILE: &str = "packed_index.json";
+
 /// What we add to ServerlessLLM's layout.
 pub const MANIFEST_FILE: &str = "sllm_gds.json";
 
 /// The file name of one partition.
 pub fn partition_name(index: usize) -> String {
     format!("tensor.data_{index}")
+}
+
+/// The file name of one partition of packed weights.
+pub fn packed_name(index: usize) -> String {
+    format!("packed.data_{index}")
+}
+
+/// Whether a directory that holds this is a checkpoint that a save wrote.
+pub fn is_saved_index(name: &str) -> bool {
+    name == INDEX_FILE || name == PACKED_INDEX_FILE
 }
 
 /// `model.fp16.safetensors` is `model.safetensors` in another type; the plain one is the model.
@@ -54,12 +67,13 @@ pub fn variant_of(stem: &str) -> Option<&str> {
 
 /// A name that a save itself gives: found where no such checkpoint is, it is what an earlier one left.
 pub fn is_own(name: &str) -> bool {
-    name == INDEX_FILE || name == MANIFEST_FILE || is_partition(name)
+    is_saved_index(name) || name == MANIFEST_FILE || is_partition(name)
 }
 
-/// `tensor.data_3`.
+/// `tensor.data_3`, `packed.data_3`.
 pub fn is_partition(name: &str) -> bool {
-    name.strip_prefix("tensor.data_").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    let number = ["tensor.data_", "packed.data_"].into_iter().find_map(|head| name.strip_prefix(head));
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::checkpoint::error::of_opening;
-use crate::checkpoint::names::{INDEX_FILE, MANIFEST_FILE, partition_name};
+use crate::checkpoint::names::{INDEX_FILE, MANIFEST_FILE, PACKED_INDEX_FILE, partition_name};
 use crate::checkpoint::{
-    Checkpoint, CheckpointError, Layout, Tensor, beside, list, listing, malformed, safetensors, shard_sets,
-    sllm,
+    Checkpoint, CheckpointError, Layout, Tensor, beside, list, listing, malformed, packed, safetensors,
+    shard_sets, sllm,
 };
 use crate::os::error::{Doing, Error};
 use crate::os::remains;
@@ -54,6 +54,8 @@ impl Checkpoint {
         }
         let opened = if about.is_file() {
             safetensors::open_file(path, storage_path)
+        } else if packed::open::is_in(path)? {
+            packed::open::open(path, storage_path)
         } else if sllm::is_in(path)? {
             sllm::open(path, storage_path)
         } else if safetensors::is_in(path)? {
@@ -115,7 +117,7 @@ impl Checkpoint {
         let mut notes = Vec::new();
         if !self.chosen.left_out.is_empty() {
             let index = self.chosen.index.as_ref().map(|(file, _)| file.as_str());
-            let index = index.or((self.layout == Layout::Sllm).then_some(INDEX_FILE));
+            let index = index.or(self.saved_index());
             let by = index.map(|file| format!(" ({file} decides, and names none of them)"));
             let names = beside::summary(&self.chosen.left_out);
             notes.push(format!("not part of the model: {names}{}", by.unwrap_or_default()));
@@ -186,11 +188,20 @@ impl Checkpoint {
     #[doc(hidden)]
     pub fn own_files(&self) -> Vec<String> {
         let mut files: Vec<String> = self.files.iter().map(|file| self.name_of(file)).collect();
-        if self.layout == Layout::Sllm {
-            files.extend([INDEX_FILE, MANIFEST_FILE].map(str::to_string));
-        }
+        files.extend(
+            self.saved_index().into_iter().flat_map(|index| [index, MANIFEST_FILE].map(str::to_string)),
+        );
         files.extend(self.chosen.index.iter().map(|(file, _)| file.clone()));
         files
+    }
+
+    /// The index that says what its files hold, where a save wrote one.
+    fn saved_index(&self) -> Option<&'static str> {
+        match self.layout {
+            Layout::Sllm => Some(INDEX_FILE),
+            Layout::Packed => Some(PACKED_INDEX_FILE),
+            Layout::Safetensors => None,
+        }
     }
 
     /// The files that a save wrote beside the weights and that are gone.

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail};
 
-use crate::checkpoint::{Checkpoint, DataFile, malformed};
+use crate::checkpoint::{Checkpoint, DataFile, malformed, packed};
 use crate::os::sys;
 
 /// Where tensors' bytes come from; asked by many threads at once.
@@ -48,6 +48,10 @@ impl TensorSource for TensorReader {
         };
         let file = &self.checkpoint.files[index];
         let at = tensor.offset - file.base + offset;
+        if let Some(packed) = self.checkpoint.packed_file(index) {
+            return packed::read(packed, &file.path, &self.files[index], at, out)
+                .with_context(|| format!("tensor '{}'", tensor.name));
+        }
         let read = self.files[index].read_exact_at(out, at);
         if read.as_ref().is_err_and(|e| e.kind() == ErrorKind::UnexpectedEof) {
             return Err(malformed(

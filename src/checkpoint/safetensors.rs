@@ -148,6 +148,7 @@ fn open_shards(
         dir: dir.to_path_buf(),
         layout: Layout::Safetensors,
         files,
+        packed: None,
         tensors: tensors.into(),
         manifest: None,
         lost: Vec::new(),

@@ -37,6 +37,7 @@ impl Served {
             files: self.files.clone(),
             tensors: Arc::default(),
             manifest: None,
+            packed: None,
             lost: Vec::new(),
             chosen: Chosen::default(),
             storage_path: self.storage_path.clone(),

@@ -45,6 +45,10 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
     }
     let manifest = manifest_check::read(dir, &bounds)?;
     if let Some(manifest) = &manifest {
+        if manifest.is_packed() {
+            let what = format!("it is of packed weights, and {INDEX_FILE} of others stands beside it");
+            return Err(malformed(&dir.join(MANIFEST_FILE), what));
+        }
         let names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
         manifest_check::check(manifest, &dir.join(MANIFEST_FILE), &files, &names)?;
     }
@@ -67,6 +71,7 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
         dir: dir.to_path_buf(),
         layout: Layout::Sllm,
         files,
+        packed: None,
         tensors: tensors.into(),
         manifest: manifest.map(Arc::new),
         lost,
@@ -74,10 +79,16 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
         storage_path: storage_path.map(Path::to_path_buf),
     };
     let checkpoint = finish(checkpoint, &index)?;
+    check_within_files(&checkpoint, &index)?;
+    Ok(checkpoint)
+}
+
+/// Refuses a tensor that lies in two partitions.
+pub(super) fn check_within_files(checkpoint: &Checkpoint, index: &Path) -> Result<()> {
     for tensor in checkpoint.tensors.iter().filter(|t| t.bytes > 0) {
         if checkpoint.file_at(tensor.offset) != checkpoint.file_at(tensor.end() - 1) {
             return Err(malformed(
-                &index,
+                index,
                 format!(
                     "tensor '{}' crosses from one partition into the next, which no writer does: a partition was cut \
                      short, or the index belongs to others",
@@ -86,7 +97,7 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
             ));
         }
     }
-    Ok(checkpoint)
+    Ok(())
 }
 
 /// Tells the tensors that lie past the end of a single partition from those before it. Of several partitions, nobody
@@ -200,7 +211,8 @@ pub(super) fn partitions(dir: &Path, bounds: &Bounds) -> Result<Vec<DataFile>> {
     Ok(files)
 }
 
-fn tensor(index: &Path, name: String, entry: IndexEntry) -> Result<Tensor> {
+/// A tensor of an entry, refused where its numbers can't be.
+pub(super) fn tensor(index: &Path, name: String, entry: IndexEntry) -> Result<Tensor> {
     let (offset, bytes, shape, stride, dtype_name) = entry;
     let bad = |what: String| malformed(index, format!("tensor '{name}': {what}"));
     let Some(dtype) = DType::from_torch(&dtype_name) else {

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::checkpoint::dtype::DType;
 use crate::checkpoint::error::malformed;
+use crate::checkpoint::packed::{Packed, PackedFile};
 use crate::checkpoint::stamp::Stamp;
 
 /// A tensor's name, type and shape: what is known before it has a place.
@@ -73,7 +74,7 @@ pub struct DataFile {
     pub path: PathBuf,
     /// Logical offset of its first byte.
     pub base: u64,
-    /// Its size as `stat` gave it.
+    /// Its size as `stat` gave it; of a packed file what it unpacks to.
     pub bytes: u64,
     /// Bytes before its first tensor byte (a safetensors header); 0 in ServerlessLLM's layout.
     pub header_bytes: u64,
@@ -102,6 +103,8 @@ pub enum Layout {
     Sllm,
     /// One or more safetensors files.
     Safetensors,
+    /// Packed: `packed_index.json`, and `packed.data_0`, `packed.data_1` and so on, which unpack to what is known of them here.
+    Packed,
 }
 
 impl fmt::Display for Layout {
@@ -109,6 +112,7 @@ impl fmt::Display for Layout {
         f.write_str(match self {
             Layout::Sllm => "sllm",
             Layout::Safetensors => "safetensors",
+            Layout::Packed => "packed",
         })
     }
 }
@@ -123,6 +127,9 @@ pub struct Checkpoint {
     /// Its weights, in the order in which they are laid end to end.
     #[doc(hidden)]
     pub files: Vec<DataFile>,
+    /// Packed only: where the bytes of its files are. `files` says then what those unpack to.
+    #[doc(hidden)]
+    pub packed: Option<Arc<Packed>>,
     /// In the order of their offsets; names are unique.
     #[doc(hidden)]
     pub tensors: Arc<Vec<Tensor>>,
@@ -179,9 +186,26 @@ impl Checkpoint {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
 
-    /// Bytes of all files, headers and padding included: what a load reads.
+    /// Bytes of all files, headers and padding included; of a packed checkpoint as they unpack.
     pub fn file_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// Bytes of all files as they lie on disk: what a load of everything reads.
+    pub fn stored_bytes(&self) -> u64 {
+        (0..self.files.len()).map(|file| self.stored_file_bytes(file)).sum()
+    }
+
+    /// Bytes of one of its files as it lies on disk.
+    #[doc(hidden)]
+    pub fn stored_file_bytes(&self, file: usize) -> u64 {
+        self.packed_file(file).map_or(self.files[file].bytes, PackedFile::stored_bytes)
+    }
+
+    /// How one of its files is packed, if it is.
+    #[doc(hidden)]
+    pub fn packed_file(&self, file: usize) -> Option<&PackedFile> {
+        self.packed.as_ref()?.files.get(file)
     }
 
     /// Bytes of tensors, tied ones counted once: what a load delivers.

@@ -100,6 +100,7 @@ impl ValueEnum for Format {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let help = match self {
             Format::Sllm => "Our loader on the partitioned layout",
+            Format::SllmPacked => "Our loader on packed weights, which it packs once",
             Format::Safetensors => "The baseline: SafeTensors as its users load",
             Format::SafetensorsDirect => "Our loader on the unmodified safetensors files",
             Format::SafetensorsPrefetch => {

@@ -11,12 +11,13 @@ use crate::cli::doctor::{self, DoctorArgs};
 use crate::cli::export::ExportArgs;
 use crate::cli::inspect::InspectArgs;
 use crate::cli::load::LoadArgs;
+use crate::cli::pack::PackArgs;
 use crate::cli::qualify::{self, QualifyArgs};
 use crate::cli::save::SaveArgs;
 #[cfg(feature = "serve")]
 use crate::cli::serve::{self, ServeArgs};
 use crate::cli::verify::VerifyArgs;
-use crate::cli::{Outcome, bench, complete, export, inspect, load, process, save, verify};
+use crate::cli::{Outcome, bench, complete, export, inspect, load, pack, process, save, verify};
 use crate::load::gds::proof;
 use crate::os::cancel::Cancel;
 
@@ -56,6 +57,8 @@ pub struct Cli {
 pub enum Command {
     /// Save a model in ServerlessLLM's partitioned layout
     Save(SaveArgs),
+    /// Write a checkpoint anew in fewer bytes, without loss; the old one stays as it is
+    Pack(PackArgs),
     /// Turn a checkpoint back into safetensors, byte for byte
     Export(ExportArgs),
     /// Load a checkpoint and say how fast, by which path, and why
@@ -108,6 +111,7 @@ impl Command {
     pub fn run(&self, cancel: &Cancel) -> Result<Outcome> {
         match self {
             Command::Save(args) => save::run(args, cancel),
+            Command::Pack(args) => pack::run(args, cancel),
             Command::Export(args) => export::run(args, cancel),
             Command::Load(args) => load::run(args, cancel),
             Command::Verify(args) => verify::run(args, cancel),

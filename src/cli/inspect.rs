@@ -57,6 +57,7 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
         let value = serde_json::json!({
             "path": checkpoint.dir, "layout": checkpoint.layout, "manifest": checkpoint.manifest.is_some(),
             "tensor_bytes": checkpoint.tensor_bytes(), "file_bytes": checkpoint.file_bytes(),
+            "stored_bytes": checkpoint.stored_bytes(),
             "alignment_bytes": alignment(&checkpoint), "partitions": files, "groups": groups, "tensors": rows,
             "left_out": checkpoint.chosen.left_out, "lost": lost,
         });
@@ -68,6 +69,7 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
         checkpoint.dir.display(),
         checkpoint.layout,
         match &checkpoint.manifest {
+            Some(m) if m.is_packed() => format!("manifest with {} digests a chunk", m.digest),
             Some(m) => format!("manifest with {} digests a {} MiB", m.digest, m.chunk_bytes >> 20),
             None => "no manifest".to_string(),
         }
@@ -80,6 +82,13 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
         checkpoint.file_bytes(),
         alignment(&checkpoint)
     ));
+    if checkpoint.packed.is_some() {
+        let (stored, all) = (checkpoint.stored_bytes(), checkpoint.file_bytes());
+        let ratio = stored as f64 / all.max(1) as f64;
+        print::say(format_args!(
+            "packed: {stored} bytes on disk ({ratio:.4}); all other bytes here are unpacked ones"
+        ));
+    }
     for (i, file) in checkpoint.files.iter().enumerate() {
         let group = groups.iter().flatten().position(|g| g.contains(&i));
         let group = group.map(|g| format!(", group {g}")).unwrap_or_default();

@@ -177,9 +177,13 @@ fn links_in_words(links: &[LinkReport]) -> String {
 fn in_words(r: &LoadReport) -> String {
     let p = &r.phases;
     let ms = |s: f64| format!("{:.1} ms", s * 1e3);
+    // A few pages more or less are no packing.
+    let is_packed = r.read_bytes > 0 && r.read_bytes < r.bytes / 100 * 97;
+    let of = if is_packed { " of unpacked bytes" } else { "" };
+    let rate = if is_packed { format!(" at {:.2} GB/s", r.read_gb_per_s) } else { String::new() };
     format!(
-        "loaded    {} bytes in {:.4} s: {:.2} GB/s\npath      {} ({})\nphases    open {}, plan {}, allocate {}, \
-         register {}, transfer {}\nreads     {} bytes with {} threads of {} KiB chunks, {} MiB pinned\n",
+        "loaded    {} bytes in {:.4} s: {:.2} GB/s{of}\npath      {} ({})\nphases    open {}, plan {}, allocate {}, \
+         register {}, transfer {}\nreads     {} bytes{rate} with {} threads of {} KiB chunks, {} MiB pinned\n",
         r.bytes,
         r.elapsed_s,
         r.gb_per_s,

@@ -44,7 +44,10 @@ pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
     match &checkpoint.manifest {
         Some(manifest) => {
             problems.push(stored::digests(&checkpoint, manifest, cancel, &progress)?);
-            let chunks: usize = manifest.partitions.iter().map(|p| p.digests.len()).sum();
+            let chunks: usize = match &checkpoint.packed {
+                Some(packed) => packed.files.iter().map(|file| file.chunks()).sum(),
+                None => manifest.partitions.iter().map(|p| p.digests.len()).sum(),
+            };
             done.push(format!(
                 "{chunks} chunks and {} tensors against the manifest",
                 checkpoint.tensors.len()

@@ -10,6 +10,7 @@ use crate::gpu::relay::Relay;
 use crate::gpu::scatter::{Piece, Targets};
 use crate::gpu::staging::{are_few, copy_each};
 use crate::gpu::stream::Event;
+use crate::gpu::unpack::{PackedWindow, Unpacker};
 use crate::gpu::{Gpu, GpuError};
 
 /// Copies that a thread of the host queues before it waits for the first of them: what is left goes to whichever link has room.
@@ -21,6 +22,8 @@ pub struct Link {
     pub(super) direct: Vec<Stream>,
     /// Where the first of them passes bytes on.
     relay: Option<Mutex<Relay>>,
+    /// For each of them, made when packed weights come first.
+    unpackers: Vec<Mutex<Option<Unpacker>>>,
     /// Bytes that went over it, of those the ones that were only passed on.
     sent_bytes: AtomicU64,
     passed_bytes: AtomicU64,
@@ -30,7 +33,9 @@ impl Link {
     /// To each of these GPUs over its own link.
     pub fn to_each(gpus: &[Arc<Gpu>]) -> Result<Link, GpuError> {
         let direct = gpus.iter().map(Stream::new).collect::<Result<_, _>>()?;
-        Ok(Link { direct, relay: None, sent_bytes: AtomicU64::new(0), passed_bytes: AtomicU64::new(0) })
+        let unpackers = gpus.iter().map(|_| Mutex::default()).collect();
+        let [sent_bytes, passed_bytes] = [0, 0].map(AtomicU64::new);
+        Ok(Link { direct, relay: None, unpackers, sent_bytes, passed_bytes })
     }
 
     /// Over the link of this GPU to it and to all whose memory is open to it ([`crate::gpu::peers::open`]).
@@ -56,7 +61,38 @@ impl Link {
     /// Waits for all that was queued, here and on the way to others.
     pub fn synchronize(&self) -> Result<(), GpuError> {
         self.direct.iter().try_for_each(Stream::synchronize)?;
+        for unpacker in &self.unpackers {
+            lock(unpacker).as_ref().map_or(Ok(()), Unpacker::synchronize)?;
+        }
         self.relay.as_ref().map_or(Ok(()), |relay| lock(relay).synchronize())
+    }
+
+    /// Queues the way of packed bytes over one of the streams, and from there, unpacked, to their places on that GPU. A
+    /// buffer there has `most_bytes`.
+    ///
+    /// # Safety
+    /// `source` stays as it is until an event that is recorded on that stream after this has come. Each window's chunk lies
+    /// within it, and it is no longer than `most_bytes`.
+    pub(super) unsafe fn unpack(
+        &self,
+        number: usize,
+        source: &[u8],
+        most_bytes: u64,
+        windows: &[PackedWindow],
+        landing: &[(Piece, DeviceSlice<'_>)],
+    ) -> Result<(), GpuError> {
+        let (Some(into), Some(unpacker)) = (self.direct.get(number), self.unpackers.get(number)) else {
+            return Ok(());
+        };
+        let mut unpacker = lock(unpacker);
+        let unpacker = match unpacker.as_mut().filter(|unpacker| unpacker.holds(most_bytes)) {
+            Some(_) => unpacker.as_mut(),
+            // What the old one has under way ends when it drops.
+            None => Some(unpacker.insert(Unpacker::new(&into.gpu, most_bytes)?)),
+        };
+        self.count_sent(source.len() as u64);
+        // SAFETY: our own contract.
+        unpacker.map_or(Ok(()), |unpacker| unsafe { unpacker.pass(into, source, windows, landing) })
     }
 
     /// Queues the way of pieces of `source` to all their places: over this link once.
@@ -178,6 +214,6 @@ impl Drop for EndsOnDrop<'_> {
     }
 }
 
-fn lock(relay: &Mutex<Relay>) -> MutexGuard<'_, Relay> {
-    relay.lock().unwrap_or_else(|e| e.into_inner())
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }

@@ -174,6 +174,12 @@ pub struct DeviceSlice<'a> {
 }
 
 impl<'a> DeviceSlice<'a> {
+    /// Of no memory at all.
+    #[cfg(test)]
+    pub(super) fn made_up(address: u64, bytes: u64, users: &'a Users) -> DeviceSlice<'a> {
+        DeviceSlice { allocation: address, address, bytes, users, owner: PhantomData }
+    }
+
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

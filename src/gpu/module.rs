@@ -16,6 +16,7 @@ pub(super) struct Module {
     pub(super) digest: sys::CUfunction,
     pub(super) fill: sys::CUfunction,
     pub(super) scatter: sys::CUfunction,
+    pub(super) unpack: sys::CUfunction,
 }
 
 // SAFETY: module and function handles of the driver may be used from any thread with the context current.
@@ -50,5 +51,6 @@ pub(super) fn load() -> Result<Module, (String, result::DriverError)> {
         digest: function("sg_digest")?,
         fill: function("sg_fill")?,
         scatter: function("sg_scatter")?,
+        unpack: function("sg_unpack")?,
     })
 }

@@ -12,6 +12,7 @@ use crate::gpu::pinned::Pinned;
 use crate::gpu::scatter::{Piece, Targets};
 use crate::gpu::staging::{Staging, are_few, copy_each};
 use crate::gpu::stream::Event;
+use crate::gpu::unpack::PackedWindow;
 use crate::gpu::{Gpu, GpuError};
 
 /// One buffer of the ring.
@@ -104,6 +105,47 @@ impl Slot {
                 link.count_sent(landing.iter().map(|(piece, _)| piece.bytes * piece.rows).sum());
                 self.copy_on(i, stream, &landing, bytes)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Its first bytes, while none are out.
+    pub(crate) fn bytes(&self, bytes: usize) -> Option<&[u8]> {
+        self.pinned.as_slice().get(..bytes).filter(|_| !self.is_out())
+    }
+
+    /// As [`Slot::copy_to`], of packed bytes that are unpacked on each GPU: `pieces` count bytes as `windows` do. The link
+    /// passes nothing on.
+    pub(crate) fn unpack_to(
+        &mut self,
+        link: &Link,
+        targets: &Targets<'_>,
+        windows: &[PackedWindow],
+        pieces: &[Piece],
+        bytes: usize,
+    ) -> Result<(), GpuError> {
+        let within = |window: &PackedWindow| window.from.saturating_add(window.bytes.into()) <= bytes as u64;
+        if self.is_out() || bytes > self.pinned.bytes || !windows.iter().all(within) || link.passes_on() {
+            return Err(self.mistake("packed bytes were to be copied while they were out, or beyond its end"));
+        }
+        self.wait()?;
+        let slot_bytes = self.pinned.bytes as u64;
+        for (i, stream) in link.direct.iter().enumerate() {
+            let mut landing: Vec<(Piece, DeviceSlice<'_>)> = Vec::new();
+            for piece in pieces {
+                let here = targets.of(piece)?.filter(|(gpu, _)| gpu.index == stream.gpu.index);
+                landing.extend(here.map(|(_, slice)| (*piece, slice)));
+            }
+            if landing.is_empty() {
+                continue;
+            }
+            let end = &mut self.ends[i];
+            end.pending = true;
+            let source = &self.pinned.as_slice()[..bytes];
+            // SAFETY: none of the bytes is out. The slot gives them out again, and drops them, only after `wait`, which waits
+            // for the event recorded behind this copy. All chunks lie within `bytes`, as was just seen.
+            let queued = unsafe { link.unpack(i, source, slot_bytes, windows, &landing) };
+            end.recorded(stream, queued)?;
         }
         Ok(())
     }

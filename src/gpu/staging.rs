@@ -45,10 +45,10 @@ pub(super) struct Staging {
     table: Option<Table>,
 }
 
-/// What the scatter kernel is told.
-struct Table {
-    pinned: Pinned,
-    on_device: DeviceBuffer,
+/// What a kernel is told.
+pub(super) struct Table {
+    pub(super) pinned: Pinned,
+    pub(super) on_device: DeviceBuffer,
 }
 
 impl Staging {
@@ -112,7 +112,7 @@ impl Staging {
 
 impl Table {
     /// What there is where it is large enough; else new. Nothing uses the old.
-    fn large_enough<'t>(
+    pub(super) fn large_enough<'t>(
         made: &'t mut Option<Table>,
         gpu: &Arc<Gpu>,
         bytes: usize,

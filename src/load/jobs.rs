@@ -1,19 +1,38 @@
 //! A plan's reads as jobs: each with the memory that it fills, lane by lane.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::packed::{self, WINDOW_BYTES, Within};
+use crate::gpu::memory::DeviceSlice;
 use crate::gpu::scatter::{Piece, Targets};
+use crate::gpu::unpack::{PackedWindow, UNPACK_ALIGN};
 use crate::load::engine::Job;
 use crate::load::loaded::Buffer;
-use crate::load::plan::{Cut, Plan};
+use crate::load::plan::{Cut, Plan, furthest_ends, pieces_within};
 use crate::os::memory::HostBuffer;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
 /// Where the bytes of one read land on devices.
 pub struct Landing<'a> {
     pub targets: Arc<Targets<'a>>,
-    /// `from` counts from the read's first byte.
+    /// `from` counts from the read's first byte; of packed bytes from the first window's.
     pub pieces: Vec<Piece>,
+    /// Where what was read is to be unpacked on the device.
+    pub packed: Option<PackedRead>,
+}
+
+/// Chunks that are read together.
+pub struct PackedRead {
+    /// The file's, for what is said of a damaged chunk.
+    pub path: PathBuf,
+    /// The number of the first chunk in its file.
+    pub first: u32,
+    /// Where in the file what is read begins.
+    pub file_offset: u64,
+    /// A window for each chunk, in their order.
+    pub windows: Vec<PackedWindow>,
 }
 
 /// Jobs that fill host memory in place, a lane for each destination. For plans that keep the spacing of the file ([`crate::load::plan::Spacing::AsInFile`]):
@@ -51,7 +70,7 @@ pub fn scattered<'a>(
     let mut lanes: Vec<Vec<Job<_>>> = (0..plan.lanes).map(|_| Vec::new()).collect();
     let mut jobs = cuts.into_iter().zip(landing);
     for extent in &plan.extents {
-        let count = extent.bytes.div_ceil(align_up(chunk_bytes.max(1), DIRECT_ALIGN)) as usize;
+        let count = extent.cut_count(align_up(chunk_bytes.max(1), DIRECT_ALIGN)) as usize;
         lanes[extent.lane].extend(jobs.by_ref().take(count).map(|(cut, memory)| {
             let Cut { file, file_offset, bytes, .. } = cut;
             Job { file, file_offset, bytes, memory }
@@ -89,21 +108,104 @@ pub fn cut_out<'a, 'p>(
 }
 
 /// Jobs that fill devices, lane by lane.
-pub fn to_devices<'a>(plan: &Plan, targets: Targets<'a>, copy_bytes: u64) -> Vec<Vec<Job<Landing<'a>>>> {
-    let targets = Arc::new(targets);
+pub fn to_devices<'a>(
+    plan: &Plan,
+    targets: impl Into<Arc<Targets<'a>>>,
+    copy_bytes: u64,
+) -> Vec<Vec<Job<Landing<'a>>>> {
+    let targets = targets.into();
     let mut lanes: Vec<Vec<Job<Landing<'a>>>> = (0..plan.lanes).map(|_| Vec::new()).collect();
     let mut cuts = plan.cuts(copy_bytes);
     for extent in &plan.extents {
         let lane = &mut lanes[extent.lane];
-        let count = extent.bytes.div_ceil(align_up(copy_bytes.max(1), DIRECT_ALIGN)) as usize;
+        let count = extent.cut_count(align_up(copy_bytes.max(1), DIRECT_ALIGN)) as usize;
         lane.extend(cuts.by_ref().take(count).map(|Cut { file, file_offset, bytes, pieces }| Job {
             file,
             file_offset,
             bytes,
-            memory: Landing { targets: targets.clone(), pieces },
+            memory: Landing { targets: targets.clone(), pieces, packed: None },
         }));
     }
     lanes
+}
+
+/// The same for packed files, whose chunks are unpacked on the devices. `None` where that can't be: a piece has rows, or does
+/// not lie there as in its window, but for whole words; or a copy holds too little.
+pub fn to_unpack<'a>(
+    plan: &Plan,
+    checkpoint: &Checkpoint,
+    targets: &Arc<Targets<'a>>,
+    copy_bytes: u64,
+) -> Option<Vec<Vec<Job<Landing<'a>>>>> {
+    let is_there = |piece: &Piece, target: DeviceSlice<'_>| {
+        target.address().wrapping_sub(piece.from).is_multiple_of(UNPACK_ALIGN)
+    };
+    let is_aligned = |piece: &Piece| {
+        piece.rows == 1
+            && targets.of(piece).is_ok_and(|mut all| all.all(|(_, target)| is_there(piece, target)))
+    };
+    if !plan.pieces.iter().all(is_aligned) {
+        return None;
+    }
+    let mut lanes: Vec<Vec<Job<Landing<'a>>>> = (0..plan.lanes).map(|_| Vec::new()).collect();
+    for extent in &plan.extents {
+        let file = checkpoint.packed_file(extent.file)?;
+        let pieces = &plan.pieces[extent.pieces.clone()];
+        let ends = furthest_ends(pieces);
+        let windows: Vec<Within> =
+            file.windows(extent.file_offset, extent.file_offset + extent.bytes).collect();
+        let mut rest = windows.as_slice();
+        while let Some(first) = rest.first() {
+            let start = first.stored.start & !(DIRECT_ALIGN - 1);
+            let fits = |window: &&Within| align_up(window.stored.end, DIRECT_ALIGN) - start <= copy_bytes;
+            let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
+            let last = now.last()?;
+            rest = later;
+            let bytes = align_up(last.stored.end, DIRECT_ALIGN).min(file.stored_bytes()) - start;
+            // Bytes of the unpacked file: where the first window begins, and those of the extent that these windows hold.
+            let base = u64::from(first.number) * WINDOW_BYTES;
+            let from = base + first.bytes.start;
+            let end = u64::from(last.number) * WINDOW_BYTES + last.bytes.end;
+            let within = pieces_within(pieces, &ends, from - extent.file_offset, end - extent.file_offset);
+            let pieces =
+                within.into_iter().map(|piece| Piece { from: piece.from + (from - base), ..piece }).collect();
+            let window = |window: &Within| PackedWindow {
+                from: window.stored.start - start,
+                bytes: (window.stored.end - window.stored.start) as u32,
+                start: u64::from(window.number) * WINDOW_BYTES - base,
+                window_bytes: window.window_bytes as u32,
+            };
+            let packed = PackedRead {
+                path: checkpoint.files[extent.file].path.clone(),
+                first: first.number,
+                file_offset: start,
+                windows: now.iter().map(window).collect(),
+            };
+            let memory = Landing { targets: targets.clone(), pieces, packed: Some(packed) };
+            lanes[extent.lane].push(Job { file: extent.file, file_offset: start, bytes, memory });
+        }
+    }
+    Some(lanes)
+}
+
+impl PackedRead {
+    /// Refuses chunks whose tables are not in order, before anything is made of them.
+    pub fn check(&self, read: &[u8]) -> anyhow::Result<()> {
+        for (number, window) in (self.first..).zip(&self.windows) {
+            let chunk = &read[window.from as usize..][..window.bytes as usize];
+            if let Err(why) = packed::Chunk::parse(chunk, number, window.window_bytes.into()) {
+                let start = self.file_offset + window.from;
+                let within = Within {
+                    number,
+                    stored: start..start + u64::from(window.bytes),
+                    window_bytes: window.window_bytes.into(),
+                    bytes: 0..0,
+                };
+                return Err(packed::damaged(&self.path, &within, &why.to_string()));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The device memory of a load: by destination of the plan, each with its copies. Of a replicated load there is one

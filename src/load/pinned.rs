@@ -21,7 +21,7 @@ use crate::gpu::pinned::Pinned;
 use crate::gpu::scatter::{Piece, Targets};
 use crate::load::batch::{self, Buffers};
 use crate::load::engine::{Engine, Job, PathTaken, Worker};
-use crate::load::jobs::Landing;
+use crate::load::jobs::{Landing, PackedRead};
 use crate::load::lane::{Acquired, Lane};
 use crate::load::links::Carrier;
 use crate::load::options::Options;
@@ -80,6 +80,11 @@ impl Ring {
         Hold(self)
     }
 
+    /// Whether a link passes bytes on to other GPUs.
+    pub fn passes_on(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.carrier.passes_on)
+    }
+
     /// Pinned bytes over all lanes.
     pub fn bytes(&self) -> u64 {
         let slots = self.lanes.len() * self.options.slots;
@@ -118,6 +123,7 @@ pub struct Copying<'a> {
     lane: &'a Lane,
     targets: Arc<Targets<'a>>,
     pieces: Vec<Piece>,
+    packed: Option<PackedRead>,
     bytes: u64,
 }
 
@@ -184,12 +190,12 @@ impl<'a> JobSource<SubChunk<'a>> for SharedCopies<'_, 'a> {
 pub type SubChunk<'a> = batch::SubChunk<Copying<'a>>;
 
 fn sub_chunks_of<'a>(job: Job<Landing<'a>>, lane: &'a Lane, chunk_bytes: u64) -> Vec<Job<SubChunk<'a>>> {
-    let Landing { targets, pieces } = job.memory;
+    let Landing { targets, pieces, packed } = job.memory;
     let chunk_bytes = sys::align_up(chunk_bytes.max(1), sys::DIRECT_ALIGN);
     let starts = || (0..job.bytes.div_ceil(chunk_bytes)).map(|i| i * chunk_bytes);
     let bytes_from = |start: u64| chunk_bytes.min(job.bytes - start);
     let sizes = starts().map(|start| sys::align_up(bytes_from(start), sys::DIRECT_ALIGN) as usize).collect();
-    let parts = batch::sub_chunks(Copying { lane, targets, pieces, bytes: job.bytes }, sizes);
+    let parts = batch::sub_chunks(Copying { lane, targets, pieces, packed, bytes: job.bytes }, sizes);
     let job_of = |(start, chunk)| Job {
         file: job.file,
         file_offset: job.file_offset + start,
@@ -241,8 +247,16 @@ impl<'a> Worker<SubChunk<'a>> for PinnedWorker<'_> {
         if n == left
             && let Some(mut whole) = chunk.complete()?
         {
-            let Copying { targets, pieces, bytes, .. } = chunk.buffers();
-            whole.slot()?.copy_to(&self.link, targets, pieces, *bytes as usize).map_err(io::Error::other)?;
+            let Copying { targets, pieces, packed, bytes, .. } = chunk.buffers();
+            let (slot, bytes) = (whole.slot()?, *bytes as usize);
+            let queued = match packed {
+                None => slot.copy_to(&self.link, targets, pieces, bytes),
+                Some(packed) => {
+                    packed.check(slot.bytes(bytes).unwrap_or_default()).map_err(io::Error::other)?;
+                    slot.unpack_to(&self.link, targets, &packed.windows, pieces, bytes)
+                }
+            };
+            queued.map_err(io::Error::other)?;
         }
         Ok(n)
     }

@@ -11,6 +11,7 @@ mod share;
 
 pub use deliver::{Destined, Wanted};
 pub use extents::*;
+pub(in crate::load) use extents::{furthest_ends, pieces_within};
 pub use share::owners;
 #[cfg(test)]
 pub(crate) use share::tests::checkpoint as test_checkpoint;

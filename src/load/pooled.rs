@@ -29,6 +29,7 @@ use crate::load::task::Task;
 use crate::load::to_devices::ToDevices;
 use crate::load::to_host::{Nowhere, ToHost};
 use crate::load::transfer::{JobSource, transfer_from};
+use crate::load::unpacking::Unpacking;
 use crate::os::cancel::Cancel;
 use crate::os::threads;
 
@@ -137,7 +138,8 @@ pub(super) fn attempt(
     let taken = path_taken(taken, held_bytes, joined_bytes);
     let read_bytes = taken.direct_bytes + taken.buffered_bytes;
     let mut report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), taken);
-    (report.read_bytes, report.chunk_bytes) = (read_bytes, pool.chunk_bytes);
+    report.chunk_bytes = pool.chunk_bytes;
+    report.count_read(read_bytes);
     (report.held_bytes, report.joined_bytes) = (held_bytes, joined_bytes);
     report.threads = ran.unwrap_or(0);
     report.links = reports;
@@ -219,6 +221,8 @@ fn deliver(
             }
         }
         let filled = storage.map(|storage| -> Result<(PathTaken, usize)> {
+            let unpacking = Unpacking::new(storage, checkpoint);
+            let storage: &dyn Storage = unpacking.as_ref().map_or(storage, |unpacking| unpacking);
             let engine = FillEngine::new(storage, to);
             let lanes: Vec<&dyn JobSource<_>> = (0..to.lanes()).map(|_| attempt as _).collect();
             let ran = transfer_from(&checkpoint.files, &lanes, &engine, options.threads, cancel, meter)?;

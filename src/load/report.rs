@@ -16,7 +16,7 @@ use crate::load::plan::Plan;
 pub struct LoadReport {
     /// Bytes of tensors delivered.
     pub bytes: u64,
-    /// Bytes that this load read for them; through the pool those that neither it held nor another load brought.
+    /// Bytes that this load read for them, as they lie on disk: of packed weights fewer than `bytes`; through the pool those that neither it held nor another load brought.
     pub read_bytes: u64,
     /// Bytes that the pool held before; 0 without one.
     pub held_bytes: u64,
@@ -27,6 +27,8 @@ pub struct LoadReport {
     pub elapsed_s: f64,
     /// `bytes` over `elapsed_s`, in 10^9 bytes a second.
     pub gb_per_s: f64,
+    /// `read_bytes` over `elapsed_s`, likewise.
+    pub read_gb_per_s: f64,
     /// Where the time went.
     pub phases: Phases,
     /// The path that the bytes took, such as `pinned-direct`; `pool` where none was read, `pool-part-direct` where some were,
@@ -87,11 +89,12 @@ impl LoadReport {
         let bytes = checkpoint.tensor_bytes();
         LoadReport {
             bytes,
-            read_bytes: plan.bytes(),
+            read_bytes: plan.read_bytes(),
             held_bytes: 0,
             joined_bytes: 0,
             elapsed_s,
             gb_per_s: bytes as f64 / elapsed_s / 1e9,
+            read_gb_per_s: plan.read_bytes() as f64 / elapsed_s / 1e9,
             phases,
             path: taken.path,
             path_reason: taken.reason,
@@ -109,7 +112,18 @@ impl LoadReport {
     pub(super) fn add_lost(&mut self, lost_s: f64) {
         self.phases.open_s += lost_s;
         self.elapsed_s += lost_s;
+        self.count_rates();
+    }
+
+    /// Counts what was really read.
+    pub(super) fn count_read(&mut self, read_bytes: u64) {
+        self.read_bytes = read_bytes;
+        self.count_rates();
+    }
+
+    fn count_rates(&mut self) {
         self.gb_per_s = self.bytes as f64 / self.elapsed_s / 1e9;
+        self.read_gb_per_s = self.read_bytes as f64 / self.elapsed_s / 1e9;
     }
 }
 
@@ -119,7 +133,7 @@ impl LoadReport {
         self.phases.plan_s += plan_s;
         self.elapsed_s += plan_s;
         self.bytes = bytes;
-        self.gb_per_s = bytes as f64 / self.elapsed_s / 1e9;
+        self.count_rates();
     }
 }
 
@@ -176,6 +190,7 @@ mod tests {
             joined_bytes: 0,
             elapsed_s: 1.0,
             gb_per_s: 6.0,
+            read_gb_per_s: 6.0,
             phases: Phases { open_s: 0.25, transfer_s: 0.75, ..Phases::default() },
             path: "pinned-direct".into(),
             path_reason: String::new(),
@@ -188,7 +203,9 @@ mod tests {
             links: Vec::new(),
         };
         report.add_lost(0.5);
-        assert_eq!((report.elapsed_s, report.gb_per_s), (1.5, 4.0));
+        assert_eq!((report.elapsed_s, report.gb_per_s, report.read_gb_per_s), (1.5, 4.0, 4.0));
+        report.count_read(3_000_000_000);
+        assert_eq!((report.gb_per_s, report.read_gb_per_s), (4.0, 2.0));
         assert_eq!((report.phases.open_s, report.phases.transfer_s), (0.75, 0.75));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, packed};
 use crate::load::parts::Part;
 use crate::os::cancel::Cancel;
 use crate::os::digest::{self, Digest};
@@ -97,6 +97,11 @@ impl<'c> Files<'c> {
             let file = &self.checkpoint.files[index];
             let (at, bytes) = (start - file.base, (file.end() - start).min(out.len() as u64));
             let (now, later) = std::mem::take(&mut out).split_at_mut(bytes as usize);
+            if let Some(packed) = self.checkpoint.packed_file(index) {
+                packed::read(packed, &file.path, &self.files[index], at, now)?;
+                (start, out) = (start + bytes, later);
+                continue;
+            }
             self.files[index]
                 .read_exact_at(now, at)
                 .map_err(sys::at(&file.path))

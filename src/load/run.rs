@@ -6,15 +6,17 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use crate::checkpoint::Checkpoint;
+use crate::gpu::scatter::Targets;
 use crate::load::digesting::Digesting;
-use crate::load::engine::Engine;
+use crate::load::engine::{Engine, Job};
 use crate::load::gds::load::Attempt;
-use crate::load::jobs::{in_place, scattered, targets, to_devices};
+use crate::load::jobs::{Landing, in_place, scattered, targets, to_devices, to_unpack};
 use crate::load::links;
 use crate::load::loaded::{Destination, Loaded};
 use crate::load::options::Options;
 use crate::load::phases::Phases;
 use crate::load::pinned::Ring;
+use crate::load::plan::Plan;
 use crate::load::prepare::poison_all;
 use crate::load::report::{Clock, LoadReport};
 use crate::load::rings::Rings;
@@ -22,6 +24,7 @@ use crate::load::shared::Shared;
 use crate::load::source::Storage;
 use crate::load::task::Task;
 use crate::load::transfer::{JobSource, transfer_from, transfer_telling};
+use crate::load::unpacking::Unpacking;
 use crate::load::{fault, gds, host, pinned, source};
 use crate::os::cancel::Cancel;
 
@@ -95,6 +98,8 @@ fn load_to_host(task: &Task<'_>, options: &Options, cancel: &Cancel) -> Result<(
     let faulty =
         options.asked.faults.as_ref().and_then(|faults| fault::wrap(faults, &checkpoint.dir, &sources));
     let storage: &dyn Storage = faulty.as_ref().map_or(&sources, |faulty| faulty);
+    let unpacking = Unpacking::new(storage, &checkpoint);
+    let storage: &dyn Storage = unpacking.as_ref().map_or(storage, |unpacking| unpacking);
     let digesting = task.digest.then(|| Digesting::new(storage, &checkpoint));
     let storage: &dyn Storage = digesting.as_ref().map_or(storage, |digesting| digesting);
     let (files, threads, meter) = (&checkpoint.files, options.threads, task.meter(plan.bytes()));
@@ -155,17 +160,24 @@ fn load_by_ring(
         let faulty =
             options.asked.faults.as_ref().and_then(|faults| fault::wrap(faults, &checkpoint.dir, &sources));
         let storage: &dyn Storage = faulty.as_ref().map_or(&sources, |faulty| faulty);
+        let targets = Arc::new(targets(&plan, &mut buffers));
+        let there = unpacked_there(&checkpoint, &plan, &targets, ring, options);
+        let unpacking = Unpacking::new(storage, &checkpoint).filter(|_| there.is_none());
+        let storage: &dyn Storage = unpacking.as_ref().map_or(storage, |unpacking| unpacking);
         let digesting = task.digest.then(|| Digesting::new(storage, &checkpoint));
         let storage: &dyn Storage = digesting.as_ref().map_or(storage, |digesting| digesting);
         let engine = pinned::PinnedEngine::new(storage, ring);
-        let (threads, meter) = (options.threads, task.meter(plan.bytes()));
+        let how = if there.is_some() { "; unpacked on the GPU" } else { "" };
+        let jobs = there.unwrap_or_else(|| to_devices(&plan, targets, options.copy_bytes));
+        let meter = task.meter(jobs.iter().flatten().map(|job| job.bytes).sum());
         let ran = {
-            let copies = Shared::new(to_devices(&plan, targets(&plan, &mut buffers), options.copy_bytes));
+            let copies = Shared::new(jobs);
             let links = ring.share(&copies);
             let links: Vec<&dyn JobSource<_>> = links.iter().map(|link| link as _).collect();
-            transfer_from(&checkpoint.files, &links, &engine, threads, cancel, &meter)?
+            transfer_from(&checkpoint.files, &links, &engine, options.threads, cancel, &meter)?
         };
-        let taken = engine.outcome();
+        let mut taken = engine.outcome();
+        taken.reason.push_str(how);
         let read = digesting.map(Digesting::finish);
         sources.check_unchanged(&checkpoint)?;
         phases.transfer_s = clock.lap();
@@ -175,4 +187,19 @@ fn load_by_ring(
         report.links = ring.take_reports(phases.transfer_s)?;
         Ok((Loaded { read, ..task.loaded(checkpoint, plan, buffers) }, report))
     })
+}
+
+/// Copies of packed bytes, to be unpacked on the GPUs; `None` where the CPU unpacks them: they are for places that the kernel
+/// can't write to, or a link passes bytes on.
+fn unpacked_there<'a>(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    targets: &Arc<Targets<'a>>,
+    ring: &Ring,
+    options: &Options,
+) -> Option<Vec<Vec<Job<Landing<'a>>>>> {
+    if checkpoint.packed.is_none() || ring.passes_on() {
+        return None;
+    }
+    to_unpack(plan, checkpoint, targets, options.copy_bytes)
 }

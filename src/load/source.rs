@@ -62,14 +62,15 @@ impl Sources {
     /// Opens every file, and checks that each is still as long as the checkpoint says.
     pub fn open(checkpoint: &Checkpoint, io: IoChoice) -> Result<Sources> {
         let mut files = Vec::new();
-        for file in &checkpoint.files {
+        for (number, file) in checkpoint.files.iter().enumerate() {
             let at = || format!("open {}", file.path.display());
             let buffered = sys::open_regular(&file.path).with_context(at)?;
             let bytes = buffered.metadata().map_err(sys::at(&file.path)).with_context(at)?.len();
-            if bytes != file.bytes {
+            let before = checkpoint.stored_file_bytes(number);
+            if bytes != before {
                 return Err(malformed(
                     &file.path,
-                    format!("{bytes} bytes long, and was {} just before", file.bytes),
+                    format!("{bytes} bytes long, and was {before} just before"),
                 ));
             }
             let direct = match io {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::manifest::Manifest;
+use crate::checkpoint::packed::{self, Decoder, WINDOW_BYTES};
 use crate::load::source::{Sources, Storage};
 use crate::load::{Destination, default_threads};
 use crate::os::cancel::Cancel;
@@ -25,34 +26,62 @@ pub fn digests(
     progress: &Progress,
 ) -> Result<Vec<String>> {
     let sources = Sources::open_direct(checkpoint)?;
+    // Packed files are digested chunk by chunk; each unpacks to a window.
+    let unit_bytes = if manifest.is_packed() { WINDOW_BYTES } else { manifest.chunk_bytes };
     let jobs: Vec<(usize, u64)> = checkpoint
         .files
         .iter()
         .enumerate()
-        .flat_map(|(i, f)| (0..f.bytes.div_ceil(manifest.chunk_bytes)).map(move |c| (i, c)))
+        .flat_map(|(i, f)| (0..f.bytes.div_ceil(unit_bytes)).map(move |c| (i, c)))
         .collect();
     let meter = progress.begin("verify", checkpoint.file_bytes(), Unit::Bytes);
     let tensor_sums: Vec<AtomicU64> = checkpoint.tensors.iter().map(|_| AtomicU64::new(0)).collect();
     // With file and chunk, for their order.
     let problems: Mutex<Vec<((usize, u64), String)>> = Mutex::new(Vec::new());
-    let check = |buffer: &mut HostBuffer, number: usize| -> Result<()> {
+    let check = |room: &mut Room, number: usize| -> Result<()> {
         let (file, chunk) = jobs[number];
-        let offset = chunk * manifest.chunk_bytes;
-        let bytes = manifest.chunk_bytes.min(checkpoint.files[file].bytes - offset);
-        read_chunk(checkpoint, &sources, file, offset, bytes, buffer.as_mut_slice())?;
-        let read = &buffer.as_slice()[..bytes as usize];
-        add_tensor_parts(checkpoint, file, offset, read, &tensor_sums);
-        let (found, wanted) = (digest::digest(read), manifest.partitions[file].digests[chunk as usize]);
-        if found != wanted {
-            let what = describe(checkpoint, file, chunk, offset, bytes);
-            let text = format!("{what}: digest {found}, expected {wanted}");
-            problems.lock().unwrap_or_else(|e| e.into_inner()).push(((file, chunk), text));
+        let offset = chunk * unit_bytes;
+        let bytes = unit_bytes.min(checkpoint.files[file].bytes - offset);
+        let (stored, stored_bytes) = match checkpoint.packed_file(file) {
+            Some(packed) => packed
+                .windows(offset, offset + bytes)
+                .next()
+                .map_or((offset, 0), |window| (window.stored.start, window.stored.end - window.stored.start)),
+            None => (offset, bytes),
+        };
+        read_chunk(checkpoint, &sources, file, stored, stored_bytes, &mut room.stored)?;
+        let read = &room.stored.as_slice()[(stored % DIRECT_ALIGN) as usize..][..stored_bytes as usize];
+        let wanted = match checkpoint.packed_file(file) {
+            Some(packed) => packed.digests[chunk as usize],
+            None => manifest.partitions[file].digests[chunk as usize],
+        };
+        let found = digest::digest(read);
+        let unpacked = unpack(checkpoint, file, offset, bytes, read, &mut room.unpacked);
+        let why = match &unpacked {
+            _ if found != wanted => Some(format!("digest {found}, expected {wanted}")),
+            Ok(_) => None,
+            Err(why) => Some(format!("its digest is right, and it does not unpack: {why}")),
+        };
+        if let Ok(unpacked) = unpacked {
+            add_tensor_parts(checkpoint, file, offset, unpacked.unwrap_or(read), &tensor_sums);
+        }
+        if let Some(why) = why {
+            let what = describe(checkpoint, file, chunk, (offset, bytes), (stored, stored_bytes));
+            problems
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .push(((file, chunk), format!("{what}: {why}")));
         }
         meter.advance(bytes);
         Ok(())
     };
     let threads = default_threads(&Destination::Host);
-    parallel::for_each(jobs.len(), threads, cancel, || Ok(HostBuffer::new(manifest.chunk_bytes)?), check)?;
+    let room = || -> Result<Room> {
+        // A packed chunk is at most twice as long as its window, and begins and ends within pages.
+        let bytes = if manifest.is_packed() { 2 * (WINDOW_BYTES + DIRECT_ALIGN) } else { unit_bytes };
+        Ok(Room { stored: HostBuffer::new(bytes)?, unpacked: Vec::new() })
+    };
+    parallel::for_each(jobs.len(), threads, cancel, room, check)?;
     let mut problems = problems.into_inner().unwrap_or_else(|e| e.into_inner());
     problems.sort();
     let mut lines: Vec<String> = problems.into_iter().map(|(_, text)| text).collect();
@@ -67,19 +96,47 @@ pub fn digests(
     Ok(lines)
 }
 
+/// What a thread reads into.
+struct Room {
+    stored: HostBuffer,
+    unpacked: Vec<u8>,
+}
+
+/// The unpacked bytes of a packed file's window; `None` of files that are not packed.
+fn unpack<'r>(
+    checkpoint: &Checkpoint,
+    file: usize,
+    offset: u64,
+    bytes: u64,
+    read: &[u8],
+    room: &'r mut Vec<u8>,
+) -> Result<Option<&'r [u8]>, packed::Damaged> {
+    let window =
+        checkpoint.packed_file(file).and_then(|packed| packed.windows(offset, offset + bytes).next());
+    let Some(window) = window else { return Ok(None) };
+    room.resize(bytes as usize, 0);
+    packed::decode(&mut Decoder::default(), &window, read, room)?;
+    Ok(Some(room))
+}
+
+/// Fills a buffer with bytes of a file, and those before them on their page.
 fn read_chunk(
     c: &Checkpoint,
     sources: &Sources,
     file: usize,
     offset: u64,
     bytes: u64,
-    buffer: &mut [u8],
+    buffer: &mut HostBuffer,
 ) -> Result<()> {
     let path = &c.files[file].path;
-    let room_bytes = align_up(bytes, DIRECT_ALIGN) as usize;
+    let (offset, bytes) = (offset & !(DIRECT_ALIGN - 1), bytes + offset % DIRECT_ALIGN);
+    // Read up to the end of a page, so that packed chunks, which end anywhere, are read past the page cache, too.
+    let room_bytes = align_up(bytes, DIRECT_ALIGN);
+    let bytes = room_bytes.min(c.stored_file_bytes(file) - offset).max(bytes);
+    let buffer = buffer.as_mut_slice();
     let mut done = 0u64;
     while done < bytes {
-        let room = &mut buffer[done as usize..room_bytes];
+        let room = &mut buffer[done as usize..room_bytes as usize];
         match sources.read(file, offset + done, bytes - done, room) {
             Ok(0) => bail!(
                 "{} ends at byte {}: it was cut short; fetch or save it anew",
@@ -121,8 +178,14 @@ fn add_tensor_parts(checkpoint: &Checkpoint, file: usize, offset: u64, chunk: &[
     }
 }
 
-/// Names a chunk by file, number, bytes and the tensors in it.
-fn describe(checkpoint: &Checkpoint, file: usize, chunk: u64, offset: u64, bytes: u64) -> String {
+/// Names a chunk by file, number, bytes (of what it holds, and as it is stored) and the tensors in it.
+fn describe(
+    checkpoint: &Checkpoint,
+    file: usize,
+    chunk: u64,
+    (offset, bytes): (u64, u64),
+    (stored, stored_bytes): (u64, u64),
+) -> String {
     let data = &checkpoint.files[file];
     let start = data.base + offset;
     let names: Vec<&str> = checkpoint.tensors_in(start, start + bytes).map(|t| t.name.as_str()).collect();
@@ -131,5 +194,5 @@ fn describe(checkpoint: &Checkpoint, file: usize, chunk: u64, offset: u64, bytes
         [one] => format!("tensor '{one}'"),
         [first, .., last] => format!("{} tensors, '{first}' to '{last}'", names.len()),
     };
-    format!("{} chunk {chunk} (bytes {offset} to {}, {tensors})", data.path.display(), offset + bytes)
+    format!("{} chunk {chunk} (bytes {stored} to {}, {tensors})", data.path.display(), stored + stored_bytes)
 }

@@ -57,11 +57,12 @@ impl<'t> Task<'t> {
 
     /// What is read, and where it goes.
     pub fn plan(&self, checkpoint: &Checkpoint) -> Result<Plan> {
-        match (&self.planned, self.lanes.len()) {
-            (Some(planned), _) => Ok(planned.plan.clone()),
-            (None, 0) => Plan::new(checkpoint, 1, Spacing::AsInFile),
-            (None, lanes) => Plan::new(checkpoint, lanes, Spacing::Aligned),
-        }
+        let plan = match (&self.planned, self.lanes.len()) {
+            (Some(planned), _) => planned.plan.clone(),
+            (None, 0) => Plan::new(checkpoint, 1, Spacing::AsInFile)?,
+            (None, lanes) => Plan::new(checkpoint, lanes, Spacing::Aligned)?,
+        };
+        Ok(plan.over_packed(checkpoint))
     }
 
     /// Whether host memory can be filled in place, by direct reads.

@@ -44,6 +44,14 @@ pub fn open(
     from_hub(model, hf_token, cancel, progress)
 }
 
+/// A checkpoint that is there, by whatever name it was found.
+pub fn of_checkpoint(checkpoint: Checkpoint) -> Result<Input> {
+    let dir = &checkpoint.dir;
+    let whole = dir.canonicalize().with_context(|| format!("resolve {}", dir.display()))?;
+    let name = whole.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
+    on_disk(checkpoint, name, whole.display().to_string(), Identity::Bytes)
+}
+
 #[cfg(feature = "hub")]
 fn from_hub(model: &str, hf_token: Option<&str>, cancel: &Cancel, progress: &Progress) -> Result<Input> {
     use crate::origin::hub;

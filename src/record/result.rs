@@ -29,7 +29,7 @@ pub struct Record {
     pub loading_time: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// `sllm`, `safetensors`, `safetensors-direct`, or a peer's name.
+    /// `sllm`, `sllm-packed`, `safetensors`, `safetensors-direct`, or a peer's name.
     pub format: String,
     /// `cached` or `random`.
     pub mode: String,
@@ -41,6 +41,9 @@ pub struct Record {
     pub path_reason: String,
     /// Bytes of tensors delivered.
     pub bytes: u64,
+    /// Bytes that were read for them, as they lie on disk: of packed weights fewer. Of our own loads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_bytes: Option<u64>,
     /// Destinations: `["host"]`, or GPU indices as given.
     pub gpus: Vec<String>,
     pub replica: u64,

@@ -44,7 +44,7 @@ pub struct Written {
 }
 
 /// So much of a file is written between two syncs: the last one, during which nothing can be interrupted, finds no more.
-const SYNC_BYTES: u64 = 256 << 20;
+pub(super) const SYNC_BYTES: u64 = 256 << 20;
 
 /// Reader and writer threads: enough to keep a drive busy, few enough to stay under 1 GiB of chunks.
 fn writer_threads() -> usize {
@@ -67,12 +67,10 @@ pub fn write_files(
         .flat_map(|(i, file)| (0..file.bytes.div_ceil(CHUNK_BYTES)).map(move |c| (i, c * CHUNK_BYTES)))
         .collect();
     let work = Work {
-        files,
+        filler: Filler::new(files, source, tensor_bytes.len()),
         handles: &handles,
-        source,
         jobs: &jobs,
         chunk_sums: jobs.iter().map(|_| AtomicU64::new(0)).collect(),
-        tensor_sums: tensor_bytes.iter().map(|_| AtomicU64::new(0)).collect(),
         written_bytes: files.iter().map(|_| AtomicU64::new(0)).collect(),
         cancel,
         meter,
@@ -90,9 +88,7 @@ pub fn write_files(
         let bytes = CHUNK_BYTES.min(files[*file].bytes - offset);
         chunks[*file].push(digest::finish(sum.into_inner(), bytes));
     }
-    let tensor_sums = work.tensor_sums.into_iter().zip(tensor_bytes);
-    let tensors = tensor_sums.map(|(sum, bytes)| digest::finish(sum.into_inner(), *bytes)).collect();
-    Ok(Written { chunks, tensors })
+    Ok(Written { chunks, tensors: work.filler.digests(tensor_bytes) })
 }
 
 /// Some file systems take `O_DIRECT` when the file is opened and refuse the write, and a short write leaves a rest that is
@@ -119,13 +115,11 @@ fn create(dir: &Path, file: &NewFile) -> Result<(File, PathBuf)> {
 }
 
 struct Work<'a> {
-    files: &'a [NewFile],
+    filler: Filler<'a>,
     handles: &'a [(File, PathBuf)],
-    source: &'a dyn TensorSource,
     /// File and offset of each chunk.
     jobs: &'a [(usize, u64)],
     chunk_sums: Vec<AtomicU64>,
-    tensor_sums: Vec<AtomicU64>,
     /// Of each file so far.
     written_bytes: Vec<AtomicU64>,
     cancel: &'a Cancel,
@@ -136,9 +130,9 @@ impl Work<'_> {
     /// Makes and writes one chunk.
     fn write(&self, buffer: &mut HostBuffer, job: usize) -> Result<()> {
         let (file, offset) = self.jobs[job];
-        let bytes = CHUNK_BYTES.min(self.files[file].bytes - offset);
+        let bytes = CHUNK_BYTES.min(self.filler.files[file].bytes - offset);
         let chunk = &mut buffer.as_mut_slice()[..align_up(bytes, DIRECT_ALIGN) as usize];
-        self.fill(file, offset, chunk)?;
+        self.filler.fill(file, offset, chunk)?;
         self.chunk_sums[job].store(digest::partial(&chunk[..bytes as usize], 0), Ordering::Relaxed);
         // As many chunks as there are threads may be made at once: none of them need be written any more.
         self.cancel.check()?;
@@ -158,14 +152,43 @@ impl Work<'_> {
         let (handle, path) = &self.handles[file];
         handle.sync_data().with_context(|| format!("sync {}", path.display()))
     }
+}
+
+/// What new files hold, chunk by chunk; keeps the sums of the tensors' digests on the way.
+pub(super) struct Filler<'a> {
+    files: &'a [NewFile],
+    source: &'a dyn TensorSource,
+    tensor_sums: Vec<AtomicU64>,
+}
+
+impl<'a> Filler<'a> {
+    pub(super) fn new(files: &'a [NewFile], source: &'a dyn TensorSource, tensors: usize) -> Filler<'a> {
+        Filler { files, source, tensor_sums: (0..tensors).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    /// The digest of each tensor, of these sizes, once all was filled.
+    pub(super) fn digests(self, tensor_bytes: &[u64]) -> Vec<Digest> {
+        let sums = self.tensor_sums.into_iter().zip(tensor_bytes);
+        sums.map(|(sum, bytes)| digest::finish(sum.into_inner(), *bytes)).collect()
+    }
+
+    /// The pieces of a file that meet `[start, end)`.
+    pub(super) fn pieces(
+        &self,
+        file: usize,
+        start: u64,
+        end: u64,
+    ) -> impl Iterator<Item = &'a Piece> + use<'a> {
+        let pieces = &self.files[file].pieces;
+        let first = pieces.partition_point(|p| p.offset + p.bytes <= start);
+        pieces[first..].iter().take_while(move |p| p.offset < end)
+    }
 
     /// Fills one chunk from the pieces that meet it, zeros between.
-    fn fill(&self, file: usize, chunk_offset: u64, chunk: &mut [u8]) -> Result<()> {
+    pub(super) fn fill(&self, file: usize, chunk_offset: u64, chunk: &mut [u8]) -> Result<()> {
         let chunk_end = chunk_offset + chunk.len() as u64;
-        let pieces = &self.files[file].pieces;
-        let first = pieces.partition_point(|p| p.offset + p.bytes <= chunk_offset);
         let mut filled = 0usize;
-        for piece in pieces[first..].iter().take_while(|p| p.offset < chunk_end) {
+        for piece in self.pieces(file, chunk_offset, chunk_end) {
             let start = piece.offset.max(chunk_offset);
             let end = (piece.offset + piece.bytes).min(chunk_end);
             let (from, to) = ((start - chunk_offset) as usize, (end - chunk_offset) as usize);

@@ -95,7 +95,7 @@ pub fn places(checkpoint: &Checkpoint) -> Vec<PathBuf> {
 
 /// What `export` needs to give the same files back; kept along when a checkpoint is saved again.
 pub fn origin(checkpoint: &Checkpoint) -> Result<Option<manifest::Source>> {
-    if checkpoint.layout == Layout::Sllm {
+    if checkpoint.layout != Layout::Safetensors {
         return Ok(checkpoint.manifest.as_ref().and_then(|m| m.source.clone()));
     }
     let mut shards = Vec::new();

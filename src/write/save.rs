@@ -96,14 +96,24 @@ pub(super) fn explain_full_disk(error: anyhow::Error, dir: &Path, needed_bytes: 
 
 /// Where every tensor goes: pure data, made before anything is written.
 pub struct Layout {
-    files: Vec<NewFile>,
-    groups: Vec<Vec<usize>>,
+    pub(super) files: Vec<NewFile>,
+    pub(super) groups: Vec<Vec<usize>>,
     /// Offset of each input tensor over all partitions.
     offsets: Vec<u64>,
 }
 
 impl Layout {
     pub fn new(input: &Input, groups: usize, max_partition_bytes: u64) -> Result<Layout> {
+        Layout::aligned(input, groups, max_partition_bytes, |_| TENSOR_ALIGN)
+    }
+
+    /// The same with tensors of so many bytes at multiples of what `align` gives, itself one of [`TENSOR_ALIGN`].
+    pub(super) fn aligned(
+        input: &Input,
+        groups: usize,
+        max_partition_bytes: u64,
+        align: fn(u64) -> u64,
+    ) -> Result<Layout> {
         let names: Vec<&str> = input.tensors.iter().map(|t| t.name.as_str()).collect();
         let own: Vec<usize> =
             order(&names).into_iter().filter(|i| input.tensors[*i].tied_to.is_none()).collect();
@@ -117,14 +127,14 @@ impl Layout {
             let first = layout.files.len();
             for tensor in &own[start..end] {
                 let bytes = input.tensors[*tensor].bytes;
-                let with_it = |f: &NewFile| align_up(align_up(f.bytes, TENSOR_ALIGN) + bytes, DIRECT_ALIGN);
+                let with_it = |f: &NewFile| align_up(align_up(f.bytes, align(bytes)) + bytes, DIRECT_ALIGN);
                 let full = layout.files.last().is_some_and(|f| with_it(f) > max_partition_bytes);
                 if layout.files.len() == first || (full && layout.files.last().is_some_and(|f| f.bytes > 0)) {
                     base += layout.close();
                     let name = partition_name(layout.files.len());
                     layout.files.push(NewFile { name, bytes: 0, pieces: Vec::new() });
                 }
-                layout.place(*tensor, bytes, base);
+                layout.place(*tensor, bytes, base, align(bytes));
             }
             layout.groups.push((first..layout.files.len()).collect());
             start = end;
@@ -146,9 +156,9 @@ impl Layout {
         })
     }
 
-    fn place(&mut self, tensor: usize, bytes: u64, base: u64) {
+    fn place(&mut self, tensor: usize, bytes: u64, base: u64, align: u64) {
         if let Some(file) = self.files.last_mut() {
-            let offset = align_up(file.bytes, TENSOR_ALIGN);
+            let offset = align_up(file.bytes, align);
             file.pieces.push(Piece { offset, bytes, content: Content::Tensor(tensor) });
             file.bytes = offset + bytes;
             self.offsets[tensor] = base + offset;
@@ -205,7 +215,13 @@ pub fn save(
 
 /// ServerlessLLM's index of these tensors.
 fn index(input: &Input, layout: &Layout) -> Result<serde_json::Map<String, serde_json::Value>> {
-    let mut index = serde_json::Map::new();
+    let pairs = entries(input, layout)?.into_iter();
+    pairs.map(|(name, entry)| Ok((name, serde_json::to_value(entry)?))).collect()
+}
+
+/// The entries of that index, in its order.
+pub(super) fn entries(input: &Input, layout: &Layout) -> Result<Vec<(String, IndexEntry)>> {
+    let mut entries = Vec::new();
     for (tensor, offset) in input.tensors.iter().zip(&layout.offsets) {
         let torch = to_torch(tensor.dtype, &tensor.shape, &tensor.stride).zip(tensor.dtype.torch_name());
         let Some(((shape, stride), dtype)) = torch else {
@@ -218,12 +234,12 @@ fn index(input: &Input, layout: &Layout) -> Result<serde_json::Map<String, serde
             );
         };
         let entry: IndexEntry = (*offset, tensor.bytes, shape, stride, dtype.to_string());
-        index.insert(tensor.name.clone(), serde_json::to_value(entry)?);
+        entries.push((tensor.name.clone(), entry));
     }
-    Ok(index)
+    Ok(entries)
 }
 
-fn manifest(input: &Input, layout: &Layout, written: Written) -> Manifest {
+pub(super) fn manifest(input: &Input, layout: &Layout, written: Written) -> Manifest {
     let digest_of = |i: usize| written.tensors[input.tensors[i].tied_to.unwrap_or(i)];
     let digests: BTreeMap<String, Digest> =
         input.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), digest_of(i))).collect();
@@ -252,7 +268,7 @@ pub(super) fn check_opens(written: &Path, tensors: usize) -> Result<()> {
 }
 
 /// Refuses to pass damage on under digests of its own.
-fn check_against_source(input: &Input, digests: &[Digest]) -> Result<()> {
+pub(super) fn check_against_source(input: &Input, digests: &[Digest]) -> Result<()> {
     let Some(expected) = &input.expected else { return Ok(()) };
     for (i, tensor) in input.tensors.iter().enumerate() {
         let found = digests[tensor.tied_to.unwrap_or(i)];

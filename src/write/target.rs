@@ -9,7 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use crate::checkpoint::{Checkpoint, Layout, beside, json, listing, manifest, names, shard_sets, sllm};
+use crate::checkpoint::packed::REQUIREMENT;
+use crate::checkpoint::{Checkpoint, Layout, beside, json, listing, manifest, names, shard_sets};
 use crate::os::digest::Digest;
 use crate::os::sys;
 use crate::write::sidecars;
@@ -47,11 +48,16 @@ pub(super) fn standing(target: &Path) -> Result<Option<Metadata>> {
     }
 }
 
+/// Whether a save wrote a checkpoint there.
+fn holds_checkpoint(dir: &Path) -> bool {
+    [names::INDEX_FILE, names::PACKED_INDEX_FILE].iter().any(|index| dir.join(index).is_file())
+}
+
 /// Refuses a target that stands already, unless it is a checkpoint (or an empty directory) that may be
 /// replaced. Nothing else is ever replaced.
 pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
     // A checkpoint in a checkpoint's folder would be in the way of whoever replaces that.
-    if let Some(outer) = target.ancestors().skip(1).find(|above| above.join(sllm::INDEX_FILE).is_file()) {
+    if let Some(outer) = target.ancestors().skip(1).find(|above| holds_checkpoint(above)) {
         bail!("{} would lie in the checkpoint {}: choose another name", target.display(), outer.display());
     }
     if standing(target)?.is_none() {
@@ -125,7 +131,7 @@ fn one_model(target: &Path) -> Result<(Vec<String>, Vec<String>)> {
         return Err(keep(format!("holds other things than one checkpoint, such as {name}")));
     }
     let joined = found.files.len() == 1
-        || found.layout == Layout::Sllm
+        || found.layout != Layout::Safetensors
         || found.chosen.index.is_some()
         || found.files.iter().all(|file| shard_sets::is_numbered(&found.name_of(file)));
     if !joined {
@@ -179,14 +185,21 @@ fn recorded_files(dir: &Path) -> Option<Recorded> {
         #[serde(default)]
         beside_digests: BTreeMap<String, Digest>,
         index_digest: Option<Digest>,
+        #[serde(default)]
+        requires: Vec<String>,
     }
     let recorded: Parts = crate::checkpoint::json::read(&dir.join(manifest::FILE)).ok()?;
+    let index = if recorded.requires.iter().any(|name| name == REQUIREMENT) {
+        names::PACKED_INDEX_FILE
+    } else {
+        names::INDEX_FILE
+    };
     let parts = recorded.partitions.into_iter().map(|part| part.file);
-    let own = [manifest::FILE, sllm::INDEX_FILE].map(str::to_string);
+    let own = [manifest::FILE, index].map(str::to_string);
     let files = parts.chain(recorded.beside).chain(own).collect();
     // Where another program saved its weights over ours, their index is another.
     let mut beside_digests = recorded.beside_digests;
-    beside_digests.extend(recorded.index_digest.map(|digest| (sllm::INDEX_FILE.to_string(), digest)));
+    beside_digests.extend(recorded.index_digest.map(|digest| (index.to_string(), digest)));
     Some(Recorded { files, beside_digests })
 }
 

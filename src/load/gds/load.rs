@@ -53,6 +53,11 @@ fn run(
     let mut phases = Phases::default();
     let gpus = each_once(task.lanes.iter().flatten());
     let checkpoint = (task.open)()?;
+    if checkpoint.packed.is_some() {
+        return Err(NoStart::Refused(anyhow!(
+            "cuFile brings bytes as they lie on disk, and these are packed"
+        )));
+    }
     let mut buffers;
     let mut engine = GdsEngine::open(gds, &checkpoint, options.io, task.lanes.clone())?;
     phases.open_s = clock.lap();

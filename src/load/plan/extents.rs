@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::checkpoint::Checkpoint;
 pub use crate::gpu::scatter::Piece;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
@@ -23,9 +24,12 @@ pub enum Codec {
     /// As they are.
     #[default]
     Plain,
+    /// In packed chunks, of which so many bytes must be read.
+    Packed { stored_bytes: u64 },
 }
 
-/// A run of one file. It begins at a multiple of 4 KiB, and ends at one unless the file ends first.
+/// A run of one file, of a packed one as it unpacks. It begins at a multiple of 4 KiB, and ends at one unless the file ends
+/// first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extent {
     pub file: usize,
@@ -75,9 +79,10 @@ impl Plan {
         self.extents.iter().flat_map(move |extent| {
             let pieces = &self.pieces[extent.pieces.clone()];
             let ends = furthest_ends(pieces);
-            (0..extent.bytes.div_ceil(bytes)).map(move |number| {
-                let start = number * bytes;
-                let end = extent.bytes.min(start + bytes);
+            let first = extent.first_cut(bytes);
+            (0..extent.cut_count(bytes)).map(move |number| {
+                let start = if number == 0 { 0 } else { first + (number - 1) * bytes };
+                let end = extent.bytes.min(first + number * bytes);
                 Cut {
                     file: extent.file,
                     file_offset: extent.file_offset + start,
@@ -90,7 +95,8 @@ impl Plan {
 
     /// How many reads of at most `bytes` there are.
     pub fn cut_count(&self, bytes: u64) -> usize {
-        self.extents.iter().map(|extent| extent.bytes.div_ceil(bytes.max(1)) as usize).sum()
+        let bytes = align_up(bytes.max(1), DIRECT_ALIGN);
+        self.extents.iter().map(|extent| extent.cut_count(bytes) as usize).sum()
     }
 
     /// Bytes that pieces deliver, to all destinations: with padding between tensors where that moves along.
@@ -98,9 +104,48 @@ impl Plan {
         self.pieces.iter().map(|piece| piece.bytes * piece.rows).sum()
     }
 
-    /// Bytes that will be read.
+    /// Bytes of its extents: of packed files, what they unpack to.
     pub fn bytes(&self) -> u64 {
         self.extents.iter().map(|extent| extent.bytes).sum()
+    }
+
+    /// Bytes that will be read for them: of packed files, those of the chunks.
+    pub fn read_bytes(&self) -> u64 {
+        let read = |extent: &Extent| match extent.codec {
+            Codec::Plain => extent.bytes,
+            Codec::Packed { stored_bytes } => stored_bytes,
+        };
+        self.extents.iter().map(read).sum()
+    }
+
+    /// The same plan for a checkpoint whose files are packed; no other is changed.
+    pub fn over_packed(mut self, checkpoint: &Checkpoint) -> Plan {
+        for extent in &mut self.extents {
+            if let Some(file) = checkpoint.packed_file(extent.file) {
+                let stored_bytes = file.stored_within(extent.file_offset, extent.file_offset + extent.bytes);
+                extent.codec = Codec::Packed { stored_bytes };
+            }
+        }
+        self
+    }
+}
+
+impl Extent {
+    /// Bytes of its first cut: those of a packed file's end where windows do, so that none is unpacked twice.
+    fn first_cut(&self, bytes: u64) -> u64 {
+        let first = match self.codec {
+            Codec::Plain => bytes,
+            Codec::Packed { .. } => bytes - self.file_offset % bytes,
+        };
+        first.min(self.bytes)
+    }
+
+    /// How many cuts of at most `bytes` (a multiple of 4 KiB) it comes to.
+    pub(in crate::load) fn cut_count(&self, bytes: u64) -> u64 {
+        match self.bytes {
+            0 => 0,
+            all => 1 + (all - self.first_cut(bytes)).div_ceil(bytes),
+        }
     }
 }
 

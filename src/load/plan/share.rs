@@ -181,6 +181,7 @@ pub(crate) mod tests {
             dir: "x".into(),
             layout: Layout::Sllm,
             files: vec![],
+            packed: None,
             tensors: Default::default(),
             manifest: None,
             lost: vec![],
