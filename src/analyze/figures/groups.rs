@@ -37,6 +37,8 @@ pub const SLOW_FACTOR: f64 = 1.5;
 #[derive(Debug, Clone)]
 pub struct Group {
     pub key: GroupKey,
+    /// Within its section: the format, and the engine where the format alone does not tell.
+    pub name: String,
     /// Sorted; its length is the count.
     pub samples_s: Vec<f64>,
     pub errors: usize,
@@ -137,7 +139,7 @@ pub fn group(loads: &DataFrame) -> Result<Vec<Group>> {
         let section = a.key.section().cmp(&b.key.section());
         section.then(time(a).total_cmp(&time(b))).then(a.key.cmp(&b.key))
     });
-    add_ratios_of_means(&mut groups);
+    groups.chunk_by_mut(|a, b| a.key.section() == b.key.section()).for_each(compare_within);
     Ok(groups)
 }
 
@@ -232,6 +234,7 @@ impl Row<'_> {
         runs.sort();
         Ok(Group {
             key: self.key()?,
+            name: String::new(),
             figures: self.figures(&samples_s, with_intervals)?,
             samples_s,
             errors: self.count("errors")?,
@@ -290,21 +293,22 @@ impl Row<'_> {
     }
 }
 
-fn add_ratios_of_means(groups: &mut [Group]) {
+/// What the groups of a section get from one another: their names, and the ratios of their means.
+fn compare_within(section: &mut [Group]) {
     let mean_s = |group: &Group| group.figures.as_ref().map(|figures| figures.mean.value);
-    for section in groups.chunk_by_mut(|a, b| a.key.section() == b.key.section()) {
-        let baselines: Vec<(String, Vec<String>, Option<f64>)> = section
-            .iter()
-            .filter(|group| group.key.is_baseline())
-            .map(|group| (group.key.engine.clone(), group.runs.clone(), mean_s(group)))
-            .collect();
-        for group in section {
-            let own_s = mean_s(group);
-            let Some(speedup) = &mut group.speedup else { continue };
-            let of =
-                baselines.iter().find(|(engine, runs, _)| *engine == speedup.baseline && *runs == group.runs);
-            speedup.of_means = of.and_then(|(_, _, baseline_s)| Some((*baseline_s)? / own_s?));
-        }
+    let all = section.to_vec();
+    for group in section {
+        let same_format = all.iter().filter(|other| other.key.format == group.key.format).count();
+        group.name = match same_format {
+            1 => group.key.format.clone(),
+            _ => format!("{} ({})", group.key.format, group.key.engine),
+        };
+        let own_s = mean_s(group);
+        let Some(speedup) = &mut group.speedup else { continue };
+        let is_of = |other: &&Group| {
+            other.key.is_baseline() && other.key.engine == speedup.baseline && other.runs == group.runs
+        };
+        speedup.of_means = all.iter().find(is_of).and_then(|baseline| Some(mean_s(baseline)? / own_s?));
     }
 }
 
