@@ -8,8 +8,7 @@ use anyhow::{Result, bail};
 use polars::prelude::*;
 use serde_json::{Value, json};
 
-use crate::analyze::figures::groups;
-use crate::analyze::figures::groups::{Figures, Group};
+use crate::analyze::figures::group::{Figures, Group, key_columns};
 use crate::analyze::figures::resample::{Estimate, MIN_TURNS};
 use crate::analyze::key::{GroupKey, KEY};
 use crate::os::text;
@@ -82,7 +81,7 @@ pub fn judge(before: Option<Estimate>, now: Option<Estimate>, max_regression: f6
 /// Pairs groups by their keys. Fails when no group stands on both sides, since then nothing was compared.
 pub fn compare(before: &[Group], now: &[Group], max_regression: f64) -> Result<Comparison> {
     let side = |groups: &[Group], row: &str| -> Result<LazyFrame> {
-        let mut keys = groups::key_columns(groups.iter().map(|group| Some(&group.key)))?;
+        let mut keys = key_columns(groups.iter().map(|group| Some(&group.key)))?;
         keys.with_column(Column::new(row.into(), (0..groups.len() as u64).collect::<Vec<_>>()))?;
         Ok(keys.lazy().with_columns(KEY.map(|name| col(name).fill_null(lit("")))))
     };
@@ -165,7 +164,7 @@ impl Comparison {
             "regressed" => pairs.iter().map(|pair| pair.verdict.is_bad()).collect::<Vec<_>>(),
             "verdict" => pairs.iter().map(|pair| pair.verdict.word().to_lowercase()).collect::<Vec<_>>(),
         ]?;
-        Ok(groups::key_columns(pairs.iter().map(|pair| Some(&pair.key)))?.hstack(figures.columns())?)
+        Ok(key_columns(pairs.iter().map(|pair| Some(&pair.key)))?.hstack(figures.columns())?)
     }
 
     /// `pairs`: the rows of the frame.
@@ -191,6 +190,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::analyze::figures::groups;
     use crate::analyze::figures::resample::{SplitMix64, mean_and_median};
     use crate::analyze::frame::test_loads::{frame, loads};
     use crate::os::parallel;
@@ -260,7 +260,7 @@ mod tests {
     /// Recorded load times of one build, one run.
     fn recorded(file: &str) -> Vec<f64> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benchmarks/results").join(file);
-        let loads = crate::analyze::frame::read(&[path]).unwrap().loads;
+        let loads = crate::analyze::input::read(&[path]).unwrap().loads;
         loads.column("time_s").unwrap().f64().unwrap().iter().flatten().collect()
     }
 

@@ -5,8 +5,9 @@ use polars::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::analyze::figures::difference::{Difference, Shared};
-use crate::analyze::figures::fleet::{Finding, Fleet, Node, NodeGroup, Spread, What};
-use crate::analyze::figures::groups::{MAD_TO_STD, MIN_SCALE_FRACTION, MIN_VALUES, THRESHOLD, key_columns};
+use crate::analyze::figures::fleet::{Fleet, NodeGroup, Spread};
+use crate::analyze::figures::group::{MAD_TO_STD, MIN_SCALE_FRACTION, MIN_VALUES, THRESHOLD, key_columns};
+use crate::analyze::figures::node::{Finding, Node, What};
 use crate::analyze::key::GroupKey;
 use crate::analyze::show::format::{rate, seconds, speedup_in_words};
 use crate::analyze::show::loads::frame_json;

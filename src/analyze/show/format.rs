@@ -1,6 +1,6 @@
 //! Figures in words, with as many digits as say something.
 
-use crate::analyze::figures::groups::{Shown, Speedup};
+use crate::analyze::figures::group::{Shown, Speedup};
 use crate::analyze::figures::resample::Estimate;
 
 /// `9.95× [9.34, 10.51]`, and what is to be known of it.

@@ -6,7 +6,7 @@ use polars_io::SerWriter;
 use polars_io::prelude::CsvWriter;
 use serde_json::{Map, Value, json};
 
-use crate::analyze::figures::groups::{Figures, Group};
+use crate::analyze::figures::group::{Figures, Group};
 use crate::analyze::key::baseline_name;
 use crate::analyze::show::format::{rate, seconds_beside, speedup_in_words};
 use crate::analyze::show::part::{Grid, Kind, Row, columns};

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::analyze::Analysis;
 use crate::analyze::figures::difference::in_words;
 use crate::analyze::figures::fleet::{Fleet, MAX_NODES_SHOWN};
-use crate::analyze::figures::groups::{Group, SLOW_FACTOR, TAIL_MIN_LOADS, sections};
+use crate::analyze::figures::group::{Group, SLOW_FACTOR, TAIL_MIN_LOADS, sections};
 use crate::analyze::figures::resample::{MIN_TURNS, RESAMPLES};
 use crate::analyze::read::hosts::{Fact, Host, UNNAMED};
 use crate::analyze::show::loads::grid;

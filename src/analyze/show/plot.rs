@@ -13,7 +13,7 @@ use kuva::backend::svg::SvgBackend;
 use kuva::render::render::{Scene, TextAnchor};
 use kuva::render::render_utils::generate_ticks;
 
-use crate::analyze::figures::groups::{Group, sections};
+use crate::analyze::figures::group::{Group, sections};
 use crate::analyze::figures::resample::quantile;
 use crate::analyze::key::baseline_name;
 use crate::analyze::show::canvas::{Canvas, Colors, INK, shorten, text_width};

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use polars::prelude::*;
 
 use crate::analyze::Analysis;
+use crate::analyze::frame;
 use crate::analyze::show::format::{rate, seconds};
 use crate::analyze::show::part;
 use crate::analyze::show::part::{Grid, Kind, Part, Row};
@@ -39,8 +39,8 @@ pub fn html(analysis: &Analysis) -> Result<String> {
     let mut order: Vec<usize> = (0..all).collect();
     order.sort_by_key(rank);
     order.truncate(MAX_RECORDS);
-    let rows = order.iter().map(|row| Load { loads: &analysis.loads, row: *row }.html());
-    let rows = rows.collect::<Result<Vec<Row>>>()?;
+    let loads = frame::rows(&analysis.loads);
+    let rows = order.iter().filter_map(|row| loads.get(*row)).map(of_load).collect::<Result<Vec<Row>>>()?;
     let mut note = format!("{} of {all} records", rows.len());
     if rows.len() < all {
         note.push_str(&format!(
@@ -52,47 +52,31 @@ pub fn html(analysis: &Analysis) -> Result<String> {
     Ok(part::html(&[Part::Note(note + "."), Part::Grid(grid)], true))
 }
 
-/// A row of the frame.
-struct Load<'a> {
-    loads: &'a DataFrame,
-    row: usize,
-}
-
-impl Load<'_> {
-    fn text(&self, name: &str) -> Result<String> {
-        Ok(self.loads.column(name)?.str()?.get(self.row).unwrap_or_default().to_string())
-    }
-
-    fn number(&self, name: &str) -> Result<Option<f64>> {
-        Ok(self.loads.column(name)?.f64()?.get(self.row))
-    }
-
-    fn html(&self) -> Result<Row> {
-        let time_s = self.number("time_s")?;
-        let rate_of = |(bytes, time_s): (f64, f64)| rate(bytes / time_s / 1e9);
-        let in_words = |value: Option<f64>, words: fn(f64) -> String| value.map(words).unwrap_or_default();
-        let checked = match self.loads.column("verified")?.bool()?.get(self.row) {
-            Some(true) => "right",
-            Some(false) => "WRONG",
-            None => "no",
-        };
-        let cells = vec![
-            self.text("record")?,
-            self.text("host")?,
-            self.text("format")?,
-            self.text("engine")?,
-            self.text("destination")?,
-            in_words(time_s, seconds),
-            self.number("bytes")?.zip(time_s).map(rate_of).unwrap_or_default(),
-            in_words(self.number("transfer_s")?, seconds),
-            self.text("path")?,
-            in_words(self.number("resident_before")?, |share| format!("{:.0} %", share * 100.0)),
-            checked.into(),
-            in_words(self.number("started_at_s")?, utc),
-            self.text("error")?,
-        ];
-        Ok(Row { section: String::new(), cells, class: time_s.is_none().then_some("bad") })
-    }
+fn of_load(load: &frame::Row) -> Result<Row> {
+    let time_s = load.number("time_s")?;
+    let rate_of = |(bytes, time_s): (f64, f64)| rate(bytes / time_s / 1e9);
+    let in_words = |value: Option<f64>, words: fn(f64) -> String| value.map(words).unwrap_or_default();
+    let checked = match load.is("verified")? {
+        Some(true) => "right",
+        Some(false) => "WRONG",
+        None => "no",
+    };
+    let cells = vec![
+        load.text("record")?,
+        load.text("host")?,
+        load.text("format")?,
+        load.text("engine")?,
+        load.text("destination")?,
+        in_words(time_s, seconds),
+        load.number("bytes")?.zip(time_s).map(rate_of).unwrap_or_default(),
+        in_words(load.number("transfer_s")?, seconds),
+        load.text("path")?,
+        in_words(load.number("resident_before")?, |share| format!("{:.0} %", share * 100.0)),
+        checked.into(),
+        in_words(load.number("started_at_s")?, utc),
+        load.text("error")?,
+    ];
+    Ok(Row { section: String::new(), cells, class: time_s.is_none().then_some("bad") })
 }
 
 /// `2026-11-24 08:57:10`; empty for a time that no clock shows.

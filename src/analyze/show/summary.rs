@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use crate::analyze::figures::fleet::{Fleet, NodeGroup};
-use crate::analyze::figures::groups::{Figures, Group, sections};
+use crate::analyze::figures::group::{Figures, Group, sections};
 use crate::analyze::key::GroupKey;
 use crate::record::names::SUMMARY_FILE;
 use crate::record::result::write_json;

@@ -5,7 +5,7 @@ use polars::prelude::DataFrame;
 
 use crate::analyze::Analysis;
 use crate::analyze::figures::fleet::Fleet;
-use crate::analyze::figures::groups;
+use crate::analyze::figures::group;
 use crate::analyze::figures::regress::{Comparison, Pair};
 use crate::analyze::read::identity::shared_name;
 use crate::analyze::show::format::{percent, seconds};
@@ -46,7 +46,7 @@ impl Analysis {
     /// As rows and columns for other programs.
     pub fn frame(&self, table: Table) -> Result<DataFrame> {
         match table {
-            Table::Loads => groups::frame(&self.groups),
+            Table::Loads => group::frame(&self.groups),
             Table::Fleet => Ok(self.the_fleet()?.group_frame()?),
             Table::Nodes => Ok(self.the_fleet()?.finding_frame()?),
             Table::Comparison => self.the_comparison()?.frame(),
@@ -74,7 +74,7 @@ impl Analysis {
 
     /// The loads as they are exported: without the folder, and with nulls where a record says nothing.
     fn records(&self) -> Result<DataFrame> {
-        groups::with_nulls(self.loads.drop("folder")?)
+        group::with_nulls(self.loads.drop("folder")?)
     }
 
     fn the_fleet(&self) -> Result<&Fleet> {
@@ -102,7 +102,7 @@ impl Comparison {
 }
 
 fn row(pair: &Pair) -> Row {
-    let median = |side: &Option<groups::Figures>| {
+    let median = |side: &Option<group::Figures>| {
         side.as_ref().map_or("failed".into(), |figures| seconds(figures.median.value))
     };
     let intervals = match pair.intervals_overlap() {

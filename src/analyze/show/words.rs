@@ -2,7 +2,7 @@
 
 use crate::analyze::Analysis;
 use crate::analyze::figures::fleet::{Fleet, Tally};
-use crate::analyze::figures::groups::{Group, Shown, Speedup, sections};
+use crate::analyze::figures::group::{Group, Shown, Speedup, sections};
 use crate::analyze::figures::regress;
 use crate::analyze::figures::regress::{Comparison, Pair};
 use crate::analyze::figures::resample::MIN_TURNS;
