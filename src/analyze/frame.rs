@@ -26,8 +26,12 @@ impl Row<'_> {
         Ok(self.table.column(name)?.f64()?.get(self.row))
     }
 
+    pub fn index(&self, name: &str) -> Result<Option<usize>> {
+        Ok(self.table.column(name)?.u64()?.get(self.row).map(|index| index as usize))
+    }
+
     pub fn count(&self, name: &str) -> Result<usize> {
-        Ok(self.table.column(name)?.u64()?.get(self.row).unwrap_or(0) as usize)
+        Ok(self.index(name)?.unwrap_or(0))
     }
 
     pub fn is(&self, name: &str) -> Result<Option<bool>> {
@@ -125,7 +129,7 @@ impl Columns {
             &row.engine,
             &row.run_id,
             &row.model_name,
-            row.path(),
+            row.path.text(),
             &error,
             folder,
         ];
@@ -138,9 +142,9 @@ impl Columns {
         let numbers = [
             row.time_s(),
             row.bytes(),
-            row.tokens_per_s(),
-            row.transfer_s(),
-            row.resident_before(),
+            row.throughput.number(),
+            row.phases.transfer_s(),
+            row.resident_before.number(),
             row.started_at_s(),
         ];
         for (column, number) in self.numbers.iter_mut().zip(numbers) {
@@ -148,7 +152,7 @@ impl Columns {
         }
         self.iteration.push(row.iteration());
         self.warm_by_mistake.push(row.warm_by_mistake());
-        self.verified.push(row.verified());
+        self.verified.push(row.verified);
     }
 
     pub fn frame(self) -> Result<DataFrame> {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::analyze::figures::group::{Figures, Group, key_columns};
 use crate::analyze::figures::resample::{Estimate, MIN_TURNS};
+use crate::analyze::frame::rows;
 use crate::analyze::key::{GroupKey, KEY};
 use crate::os::text;
 
@@ -86,17 +87,15 @@ pub fn compare(before: &[Group], now: &[Group], max_regression: f64) -> Result<C
         Ok(keys.lazy().with_columns(KEY.map(|name| col(name).fill_null(lit("")))))
     };
     let how = JoinArgs::new(JoinType::Full);
-    let rows = side(now, "now")?
+    let joined = side(now, "now")?
         .join(side(before, "before")?, KEY.map(col), KEY.map(col), how)
         .sort(["now", "before"], SortMultipleOptions::default().with_nulls_last(true))
         .collect()?;
-    let of = |name: &str, groups| -> Result<Vec<Option<&Group>>> {
-        Ok(rows_of(rows.column(name)?.u64()?, groups))
-    };
     let mut comparison =
         Comparison { max_regression, pairs: Vec::new(), only_before: Vec::new(), only_now: Vec::new() };
-    for side in of("before", before)?.into_iter().zip(of("now", now)?) {
-        match side {
+    for row in rows(&joined) {
+        let before = row.index("before")?.and_then(|index| before.get(index));
+        match (before, row.index("now")?.and_then(|index| now.get(index))) {
             (Some(before), Some(now)) => {
                 let (before, figures) = (before.figures.clone(), now.figures.clone());
                 let median = |figures: &Option<Figures>| figures.as_ref().map(|figures| figures.median);
@@ -113,10 +112,6 @@ pub fn compare(before: &[Group], now: &[Group], max_regression: f64) -> Result<C
         bail!("nothing to compare: results and baseline share no group: {missing}");
     }
     Ok(comparison)
-}
-
-fn rows_of<'a>(rows: &UInt64Chunked, groups: &'a [Group]) -> Vec<Option<&'a Group>> {
-    rows.iter().map(|row| groups.get(row? as usize)).collect()
 }
 
 impl Pair {
