@@ -1,5 +1,7 @@
 //! What is found about one node of a fleet, and how bad that is.
 
+use serde::Serialize;
+
 use crate::analyze::figures::difference::Difference;
 use crate::analyze::read::qualified::Qualified;
 
@@ -22,10 +24,12 @@ pub struct Finding {
     pub what: What,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "what", rename_all = "lowercase")]
 pub enum What {
     Missing,
     Failing {
+        #[serde(rename = "failed_loads")]
         failed: usize,
         loads: usize,
     },

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use polars::prelude::*;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::analyze::figures::difference::{Difference, Shared};
 use crate::analyze::figures::fleet::{Fleet, NodeGroup, Spread};
@@ -204,23 +205,24 @@ impl Node {
     }
 }
 
+#[derive(Serialize)]
+struct FindingJson<'a> {
+    group: Option<&'a GroupKey>,
+    #[serde(flatten)]
+    what: &'a What,
+}
+
 /// As frames and JSON.
 impl Fleet {
     pub fn json(&self) -> Result<Value> {
+        let finding =
+            |finding: &Finding| json!(FindingJson { group: self.key_of(finding), what: &finding.what });
         let node = |node: &Node| {
             json!({
                 "node": node.name,
                 "score": node.score,
-                "findings": node.findings.iter().map(|finding| self.finding_json(finding)).collect::<Vec<_>>(),
-                "differences": node.differences.iter().map(|d| json!({
-                    "field": d.field, "value": d.value, "usual": d.usual, "nodes_alike": d.nodes_alike,
-                })).collect::<Vec<_>>(),
-            })
-        };
-        let shared = |s: &Shared| {
-            json!({
-                "field": s.field, "value": s.value, "usual": s.usual, "nodes": s.bad, "of_nodes": s.bad_of,
-                "others": s.others, "of_others": s.others_of,
+                "findings": node.findings.iter().map(finding).collect::<Vec<_>>(),
+                "differences": node.differences,
             })
         };
         let mut whole = json!({
@@ -231,7 +233,7 @@ impl Fleet {
             },
             "groups": frame_json(&self.group_frame()?)?,
             "worst_nodes": self.worst.iter().map(node).collect::<Vec<_>>(),
-            "shared_by_worst_nodes": self.shared.iter().map(shared).collect::<Vec<_>>(),
+            "shared_by_worst_nodes": self.shared,
         });
         if let Some(tally) = self.qualified {
             whole["qualify"] = json!({
@@ -241,27 +243,6 @@ impl Fleet {
             });
         }
         Ok(whole)
-    }
-
-    fn finding_json(&self, finding: &Finding) -> Value {
-        let mut object = Map::new();
-        object.insert("group".into(), json!(self.key_of(finding)));
-        let fields = match &finding.what {
-            What::Missing => json!({ "what": "missing" }),
-            What::Failing { failed, loads } => {
-                json!({ "what": "failing", "failed_loads": failed, "loads": loads })
-            }
-            What::Slow { median_s, usual_s, score } => {
-                json!({ "what": "slow", "median_s": median_s, "usual_s": usual_s, "score": score })
-            }
-            What::Qualify(qualified) => {
-                let mut fields = qualified.json();
-                fields["what"] = json!("qualify");
-                fields
-            }
-        };
-        object.extend(fields.as_object().cloned().unwrap_or_default());
-        Value::Object(object)
     }
 
     /// The group that a finding is of.
