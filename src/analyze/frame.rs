@@ -105,7 +105,7 @@ const NUMBERS: [&str; 6] =
     ["time_s", "bytes", "tokens_per_s", "transfer_s", "resident_before", "started_at_s"];
 
 impl Columns {
-    pub fn new() -> Columns {
+    pub fn empty() -> Columns {
         Columns {
             texts: TEXTS.map(|name| StringChunkedBuilder::new(name.into(), 0)),
             iteration: Vec::new(),
@@ -199,7 +199,7 @@ pub mod test_loads {
     }
 
     pub fn frame(loads: &[Load]) -> DataFrame {
-        let mut columns = Columns::new();
+        let mut columns = Columns::empty();
         for load in loads {
             for (column, text) in columns.texts.iter_mut().zip(load.key) {
                 column.append_value(text);

@@ -69,7 +69,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Input> {
     let folder = |file: &File| found.folders.get(file.folder).map_or("", |folder| folder.name.as_str());
     let chunks: Vec<&[File]> = found.files.chunks(FILES_AT_ONCE).collect();
     let parts = parallel::map(&chunks, |files| {
-        let mut columns = Columns::new();
+        let mut columns = Columns::empty();
         let see = |file: &File| {
             let (at, folder) = (file.folder, folder(file));
             file::read(&file.path, |row, name| columns.add(row, name, hosts.of_run(at, &row.run_id), folder))
@@ -78,7 +78,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Input> {
         Ok((columns.frame()?, contents))
     });
     let parts = parts.into_iter().collect::<Result<Vec<(DataFrame, Vec<Content>)>>>()?;
-    let mut loads = Columns::new().frame()?;
+    let mut loads = Columns::empty().frame()?;
     let mut others = Vec::new();
     let contents = parts.into_iter().map(|(frame, contents)| {
         loads.vstack_mut(&frame)?;

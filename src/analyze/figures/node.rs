@@ -39,6 +39,7 @@ pub enum What {
         score: f64,
     },
     /// `qualify` failed it, or could not judge it.
+    #[serde(untagged)]
     Qualify(Qualified),
 }
 

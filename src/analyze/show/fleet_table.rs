@@ -209,14 +209,19 @@ impl Node {
 struct FindingJson<'a> {
     group: Option<&'a GroupKey>,
     #[serde(flatten)]
-    what: &'a What,
+    found: &'a What,
+    /// Stands behind a verdict's fields, as it always did.
+    #[serde(rename = "what", skip_serializing_if = "Option::is_none")]
+    of_qualify: Option<&'static str>,
 }
 
 /// As frames and JSON.
 impl Fleet {
     pub fn json(&self) -> Result<Value> {
-        let finding =
-            |finding: &Finding| json!(FindingJson { group: self.key_of(finding), what: &finding.what });
+        let finding = |finding: &Finding| {
+            let of_qualify = matches!(finding.what, What::Qualify(_)).then_some("qualify");
+            json!(FindingJson { group: self.key_of(finding), found: &finding.what, of_qualify })
+        };
         let node = |node: &Node| {
             json!({
                 "node": node.name,
