@@ -47,6 +47,8 @@ pub mod page;
 mod peers;
 /// What a machine is held to.
 pub mod profile;
+/// Measured rates against their limits.
+mod rates;
 /// Raw reads.
 mod raw;
 /// Its loads' records, and those of earlier runs.

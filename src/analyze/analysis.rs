@@ -10,13 +10,13 @@ use polars::prelude::DataFrame;
 use crate::analyze::figures::difference::between_runs;
 use crate::analyze::figures::fleet;
 use crate::analyze::figures::fleet::Fleet;
+use crate::analyze::figures::group::Group;
 use crate::analyze::figures::groups;
-use crate::analyze::figures::groups::Group;
 use crate::analyze::figures::regress;
 use crate::analyze::figures::regress::Comparison;
 use crate::analyze::figures::resample::INTERVALS_MAX_LOADS;
-use crate::analyze::frame;
-use crate::analyze::frame::Input;
+use crate::analyze::input;
+use crate::analyze::input::Input;
 use crate::analyze::read::hosts::Hosts;
 use crate::analyze::read::qualified::{Qualified, Verdict};
 
@@ -78,7 +78,7 @@ impl Analysis {
 /// Reads result files and verdicts of `qualify`, or directories of them, and computes every figure. Loads of several hosts
 /// are kept apart.
 pub fn summarize(results: &[PathBuf]) -> Result<Analysis> {
-    let input = frame::read(results)?;
+    let input = input::read(results)?;
     let by_host = input.host_count()? > 1;
     figures(input, by_host)
 }
@@ -103,8 +103,8 @@ fn figures(mut input: Input, by_host: bool) -> Result<Analysis> {
 /// As [`summarize`], and held against earlier results, host by host where either side has several. `max_regression` is
 /// the share by which a median load time may grow.
 pub fn summarize_against(results: &[PathBuf], baseline: &Path, max_regression: f64) -> Result<Analysis> {
-    let now = frame::read(results)?;
-    let before = frame::read(&[baseline.to_path_buf()]).context("read the baseline")?;
+    let now = input::read(results)?;
+    let before = input::read(&[baseline.to_path_buf()]).context("read the baseline")?;
     let by_host = now.host_count()? > 1 || before.host_count()? > 1;
     let unnamed = match by_host {
         true if before.names_no_host()? => Some("baseline"),

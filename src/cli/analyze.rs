@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
-use crate::analyze::show::output::Table;
 use crate::analyze::show::plot::ImageFormat;
+use crate::analyze::show::tables::Table;
 use crate::analyze::show::words;
 use crate::analyze::{Analysis, Fault, summarize, summarize_against};
 use crate::cli::Outcome;

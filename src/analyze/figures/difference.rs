@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::Serialize;
+
 use crate::analyze::read::hosts::{Fact, Host};
 use crate::record::median::median;
 
@@ -17,7 +19,7 @@ const MAX_SHARED: usize = 20;
 pub const ABSENT: &str = "(absent)";
 
 /// A field in which a node is not as most others.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
     pub field: String,
     pub value: String,
@@ -25,18 +27,22 @@ pub struct Difference {
     /// Nodes of the whole fleet with this value.
     pub nodes_alike: usize,
     /// How much more often bad nodes have it than the others; infinite where only bad ones do.
+    #[serde(skip)]
     lift: f64,
 }
 
 /// An unusual value that bad nodes have more often than the others.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Shared {
     pub field: String,
     pub value: String,
     pub usual: String,
+    #[serde(rename = "nodes")]
     pub bad: usize,
+    #[serde(rename = "of_nodes")]
     pub bad_of: usize,
     pub others: usize,
+    #[serde(rename = "of_others")]
     pub others_of: usize,
 }
 

@@ -9,17 +9,13 @@ use anyhow::Result;
 use polars::prelude::*;
 
 use crate::analyze::figures::difference;
-use crate::analyze::figures::difference::{Difference, Shared};
+use crate::analyze::figures::difference::Shared;
+use crate::analyze::figures::group::{Group, MIN_VALUES, THRESHOLD, key_columns};
 use crate::analyze::figures::groups;
-use crate::analyze::figures::groups::{
-    Group, MAD_TO_STD, MIN_SCALE_FRACTION, MIN_VALUES, THRESHOLD, distance, key_columns,
-};
-use crate::analyze::key::GroupKey;
+use crate::analyze::figures::node::{Finding, Node, What};
+use crate::analyze::key::{GroupKey, KEY};
 use crate::analyze::read::hosts::{Host, Hosts};
-use crate::analyze::read::qualified::{Qualified, Verdict};
-
-/// A group over all nodes: its key without the host.
-const OF_FLEET: [&str; 6] = ["model", "mode", "destination", "cache_state", "format", "engine"];
+use crate::analyze::read::qualified::Verdict;
 
 /// How many nodes a table shows side by side, or one below the other.
 pub const MAX_NODES_SHOWN: usize = 8;
@@ -78,58 +74,6 @@ pub struct Spread {
     pub limit_s: f64,
 }
 
-/// A node that something was found about.
-#[derive(Debug)]
-pub struct Node {
-    pub name: String,
-    /// The highest score of its slow groups, in robust standard deviations; 0 where none is slow.
-    pub score: f64,
-    /// The worst first.
-    pub findings: Vec<Finding>,
-    /// The most telling first.
-    pub differences: Vec<Difference>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct Finding {
-    /// An index into `Fleet::groups`; absent for what is of the node as a whole.
-    pub group: Option<usize>,
-    pub what: What,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum What {
-    Missing,
-    Failing {
-        failed: usize,
-        loads: usize,
-    },
-    Slow {
-        median_s: f64,
-        usual_s: f64,
-        score: f64,
-    },
-    /// `qualify` failed it, or could not judge it.
-    Qualify(Qualified),
-}
-
-impl Finding {
-    /// The greater the worse: failed by `qualify`, then no loads, failed loads, slow ones; last what is not judged.
-    fn rank(&self) -> (u8, f64) {
-        match &self.what {
-            What::Qualify(qualified) if qualified.verdict.is_open() => (0, 0.0),
-            What::Slow { score, .. } => (1, *score),
-            What::Failing { failed, loads } => (2, *failed as f64 / *loads as f64),
-            What::Missing => (3, 0.0),
-            What::Qualify(_) => (4, 0.0),
-        }
-    }
-
-    fn is_open(&self) -> bool {
-        matches!(&self.what, What::Qualify(qualified) if qualified.verdict.is_open())
-    }
-}
-
 impl Fleet {
     /// Whether tables with a section or a column for each node are too long to read.
     pub fn is_large(&self) -> bool {
@@ -158,10 +102,14 @@ pub fn compare(groups: &[Group], hosts: &Hosts) -> Result<Fleet> {
     let expected: Vec<&str> = nodes.iter().filter(has_say).map(|host| host.name.as_str()).collect();
     let mut findings: BTreeMap<String, Vec<Finding>> = of_verdicts(&nodes);
     let mut fleet_groups = Vec::new();
-    let judged = judge(groups)?;
+    let mut by_key: HashMap<GroupKey, Vec<&Group>> = HashMap::new();
+    for group in groups {
+        let key = GroupKey { host: String::new(), ..group.key.clone() };
+        by_key.entry(key).or_default().push(group);
+    }
     for (index, over_nodes) in groups::group(&as_loads(groups)?)?.into_iter().enumerate() {
-        let rows = judged.get(&over_nodes.key).map(Vec::as_slice).unwrap_or_default();
-        let (group, found) = node_group(over_nodes, rows, &expected);
+        let nodes = by_key.get(&over_nodes.key).map(Vec::as_slice).unwrap_or_default();
+        let (group, found) = node_group(over_nodes, nodes, &expected);
         fleet_groups.push(group);
         for (name, what) in found {
             findings.entry(name.to_string()).or_default().push(Finding { group: Some(index), what });
@@ -213,23 +161,6 @@ fn tally(nodes: &[&Host]) -> Option<Tally> {
     (tally.without < nodes.len()).then_some(tally)
 }
 
-impl Node {
-    fn new(name: &str, mut findings: Vec<Finding>, differences: Vec<Difference>) -> Node {
-        findings.sort_by(|a, b| b.rank().partial_cmp(&a.rank()).unwrap_or(std::cmp::Ordering::Equal));
-        let scores = findings.iter().map(|finding| match finding.what {
-            What::Slow { score, .. } => score,
-            _ => 0.0,
-        });
-        let score = scores.fold(0.0, f64::max);
-        Node { name: name.to_string(), score, findings, differences }
-    }
-
-    fn rank(&self) -> (u8, f64, f64) {
-        let (kind, degree) = self.findings.first().map_or((0, 0.0), Finding::rank);
-        (kind, degree, self.score)
-    }
-}
-
 /// A frame of loads, each of which is a node: of its median time, with its rate. A node and one of its baselines are a run
 /// of one turn, for each format that it compared with that one; a comparison that no node made is none over all of them.
 fn as_loads(groups: &[Group]) -> Result<DataFrame> {
@@ -244,8 +175,8 @@ fn as_loads(groups: &[Group]) -> Result<DataFrame> {
     let (runs, turns): (Vec<String>, Vec<Option<u64>>) = groups.iter().map(run).unzip();
     let bytes = |group: &Group| Some(group.median_s()? * group.gb_per_s? * 1e9);
     let verified = |group: &Group| group.verified > 0 && group.verified == group.samples_s.len();
-    let keys = key_columns(groups.iter().map(|group| Some(&group.key)))?.drop("host")?;
-    let keys = keys.lazy().with_columns(OF_FLEET.map(|name| col(name).fill_null(lit("")))).collect()?;
+    let keys = key_columns(groups.iter().map(|group| Some(&group.key)))?;
+    let keys = keys.lazy().select(KEY.map(|name| col(name).fill_null(lit("")))).collect()?.drop("host")?;
     let rest = df![
         "host" => vec![""; groups.len()],
         "run" => runs,
@@ -259,97 +190,40 @@ fn as_loads(groups: &[Group]) -> Result<DataFrame> {
     Ok(keys.hstack(rest.columns())?)
 }
 
-/// A node in a group.
-struct Judged {
-    node: String,
-    median_s: Option<f64>,
-    spread: Option<Spread>,
-    score: Option<f64>,
-    failed: usize,
-    loads: usize,
-}
-
-/// Every node's median against those of all nodes, by their median and MAD; by the key without the host.
-fn judge(groups: &[Group]) -> Result<HashMap<GroupKey, Vec<Judged>>> {
-    let of = || OF_FLEET.map(col);
-    let own = || col("p50_s");
-    let usual = || col("usual_s");
-    let mad_to_std = lit(MAD_TO_STD) * col("mad_s");
-    let least = || lit(MIN_SCALE_FRACTION) * usual();
-    let is_judged = || col("judged").gt_eq(lit(MIN_VALUES as u64));
-    let table = groups::frame(groups)?
-        .lazy()
-        .with_columns([
-            own().median().over(of())?.alias("usual_s"),
-            own().count().cast(DataType::UInt64).over(of())?.alias("judged"),
-        ])
-        .with_column(distance(own(), usual()).median().over(of())?.alias("mad_s"))
-        .with_column(
-            when(mad_to_std.clone().gt(least())).then(mad_to_std).otherwise(least()).alias("scale_s"),
-        )
-        .with_column(
-            when(is_judged()).then((own() - usual()) / col("scale_s")).otherwise(lit(NULL)).alias("score"),
-        )
-        .collect()?;
-    let columns = ["usual_s", "mad_s", "scale_s", "score"]
-        .map(|name| table.column(name).and_then(|c| c.cast(&DataType::Float64)));
-    let [usual_s, mad_s, scale_s, score] = columns;
-    let (usual_s, mad_s, scale_s, score) = (usual_s?, mad_s?, scale_s?, score?);
-    let (usual_s, mad_s, scale_s, score) = (usual_s.f64()?, mad_s.f64()?, scale_s.f64()?, score.f64()?);
-    let judged = table.column("judged")?.u64()?;
-    let mut by_key: HashMap<GroupKey, Vec<Judged>> = HashMap::new();
-    for (row, group) in groups.iter().enumerate() {
-        let enough = judged.get(row).is_some_and(|nodes| nodes >= MIN_VALUES as u64);
-        let spread = usual_s.get(row).zip(mad_s.get(row)).zip(scale_s.get(row)).filter(|_| enough);
-        let spread = spread.map(|((median_s, mad_s), scale_s)| Spread {
-            median_s,
-            mad_s,
-            scale_s,
-            limit_s: median_s + THRESHOLD * scale_s,
-        });
-        let key = GroupKey { host: String::new(), ..group.key.clone() };
-        by_key.entry(key).or_default().push(Judged {
-            node: group.key.host.clone(),
-            median_s: group.median_s(),
-            spread,
-            score: score.get(row),
-            failed: group.errors,
-            loads: group.loads(),
-        });
-    }
-    Ok(by_key)
-}
-
+/// The nodes of a group, each by its own group, and what is found about them.
 fn node_group<'a>(
     over_nodes: Group,
-    nodes: &'a [Judged],
+    nodes: &[&'a Group],
     expected: &[&'a str],
 ) -> (NodeGroup, Vec<(&'a str, What)>) {
-    let is = |holds: fn(f64) -> bool| nodes.iter().filter(|node| node.score.is_some_and(holds)).count();
+    let spread = spread(&over_nodes);
     let mut group = NodeGroup {
         over_nodes,
-        spread: nodes.iter().find_map(|node| node.spread),
-        loads: nodes.iter().map(|node| node.loads).sum(),
-        failed_loads: nodes.iter().map(|node| node.failed).sum(),
-        slow: is(|score| score > THRESHOLD),
-        fast: is(|score| score < -THRESHOLD),
-        failing: nodes.iter().filter(|node| node.failed > 0).count(),
+        spread,
+        loads: nodes.iter().map(|node| node.loads()).sum(),
+        failed_loads: nodes.iter().map(|node| node.errors).sum(),
+        slow: 0,
+        fast: 0,
+        failing: nodes.iter().filter(|node| node.errors > 0).count(),
         missing: 0,
     };
     let mut found = Vec::new();
     for node in nodes {
+        let name = node.key.host.as_str();
         // However many nodes there are, and however many of them fail.
-        if node.failed > 0 {
-            found.push((node.node.as_str(), What::Failing { failed: node.failed, loads: node.loads }));
+        if node.errors > 0 {
+            found.push((name, What::Failing { failed: node.errors, loads: node.loads() }));
         }
-        if let (Some(median_s), Some(spread), Some(score)) = (node.median_s, node.spread, node.score)
-            && score > THRESHOLD
-        {
-            found.push((node.node.as_str(), What::Slow { median_s, usual_s: spread.median_s, score }));
+        let Some((median_s, spread)) = node.median_s().zip(spread) else { continue };
+        let score = (median_s - spread.median_s) / spread.scale_s;
+        group.fast += usize::from(score < -THRESHOLD);
+        if score > THRESHOLD {
+            group.slow += 1;
+            found.push((name, What::Slow { median_s, usual_s: spread.median_s, score }));
         }
     }
     if nodes.len() * 2 > expected.len() {
-        let here: HashSet<&str> = nodes.iter().map(|node| node.node.as_str()).collect();
+        let here: HashSet<&str> = nodes.iter().map(|node| node.key.host.as_str()).collect();
         let missing: Vec<&str> = expected.iter().copied().filter(|name| !here.contains(name)).collect();
         group.missing = missing.len();
         found.extend(missing.into_iter().map(|name| (name, What::Missing)));
@@ -357,10 +231,18 @@ fn node_group<'a>(
     (group, found)
 }
 
+/// Of few nodes there is none.
+fn spread(over_nodes: &Group) -> Option<Spread> {
+    let figures = over_nodes.figures.as_ref().filter(|_| over_nodes.samples_s.len() >= MIN_VALUES)?;
+    let (median_s, mad_s) = (figures.median.value, figures.mad_s);
+    Some(Spread { median_s, mad_s, scale_s: figures.scale_s(), limit_s: figures.limit_s() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::analyze::frame::test_loads::{Load, frame};
+    use crate::analyze::read::qualified::Qualified;
 
     /// The group of a node.
     fn key(host: &'static str) -> [&'static str; 7] {

@@ -12,136 +12,35 @@
 use anyhow::{Context, Result};
 use polars::prelude::*;
 
+use crate::analyze::figures::group::{Figures, Group, MIN_VALUES, SLOW_FACTOR, Speedup, TAIL_MIN_LOADS};
 use crate::analyze::figures::resample::{
     Estimate, INTERVALS_MAX_LOADS, Interval, RESAMPLES, mean_and_median,
 };
 use crate::analyze::figures::turns::speedups;
-use crate::analyze::key::{GroupKey, KEY};
+use crate::analyze::frame::{Row, rows};
+use crate::analyze::key::KEY;
 use crate::os::parallel;
-
-/// With fewer loads the 95th and 99th percentile are the slowest load in other words.
-pub const TAIL_MIN_LOADS: usize = 20;
-/// What the median absolute deviation (MAD) of normal values must be multiplied with to give their standard deviation.
-pub const MAD_TO_STD: f64 = 1.4826;
-/// Robust standard deviations from the median. Iglewicz and Hoaglin (1993) recommend 3.5.
-pub const THRESHOLD: f64 = 3.5;
-/// The least robust standard deviation, as a share of the median. Where more than half the values are the same the MAD
-/// is 0, and where they are nearly so it would call differences outliers that no one cares about.
-pub const MIN_SCALE_FRACTION: f64 = 0.01;
-/// With fewer values there is no telling which one is odd.
-pub const MIN_VALUES: usize = 3;
-/// A load that is named as slow took so many times the median.
-pub const SLOW_FACTOR: f64 = 1.5;
-
-/// The loads of one key. All times are seconds.
-#[derive(Debug, Clone)]
-pub struct Group {
-    pub key: GroupKey,
-    /// Sorted; its length is the count.
-    pub samples_s: Vec<f64>,
-    pub errors: usize,
-    /// Loads that were meant to be cold and were not.
-    pub warm_by_mistake: usize,
-    /// Loads whose bytes were checked and right.
-    pub verified: usize,
-    /// The runs that its loads are of.
-    pub runs: Vec<String>,
-    /// Absent when no load succeeded.
-    pub figures: Option<Figures>,
-    pub gb_per_s: Option<f64>,
-    /// The mean of inference after the loads, where records have it.
-    pub tokens_per_s: Option<f64>,
-    pub speedup: Option<Speedup>,
-}
-
-#[derive(Debug, Clone)]
-pub struct Figures {
-    pub mean: Estimate,
-    pub median: Estimate,
-    pub min_s: f64,
-    pub max_s: f64,
-    pub std_s: f64,
-    /// From `TAIL_MIN_LOADS` loads on.
-    pub p95_s: Option<f64>,
-    pub p99_s: Option<f64>,
-    /// How many loads were slow.
-    pub slow_loads: usize,
-}
-
-/// Over SafeTensors.
-#[derive(Debug, Clone)]
-pub struct Speedup {
-    pub ratio: Estimate,
-    /// Whose SafeTensors: its engine.
-    pub baseline: String,
-    /// Whether it is by turn.
-    pub is_paired: bool,
-    pub turns: usize,
-    /// The ratio of the means, as ServerlessLLM's report has it; absent with several runs, since it would mix them.
-    pub of_means: Option<f64>,
-}
-
-/// Which side a ratio's interval shows to be faster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shown {
-    Faster,
-    Slower,
-    /// The interval holds 1.
-    NoDifference,
-    /// There is no interval.
-    NotKnown,
-}
-
-impl Speedup {
-    pub fn shown(&self) -> Shown {
-        match self.ratio.interval {
-            None => Shown::NotKnown,
-            Some((low, _)) if low > 1.0 => Shown::Faster,
-            Some((_, high)) if high < 1.0 => Shown::Slower,
-            Some(_) => Shown::NoDifference,
-        }
-    }
-}
-
-impl Group {
-    pub fn loads(&self) -> usize {
-        self.samples_s.len() + self.errors
-    }
-
-    pub fn median_s(&self) -> Option<f64> {
-        self.figures.as_ref().map(|figures| figures.median.value)
-    }
-
-    /// How many times the median each slow load took.
-    pub fn slow_factors(&self) -> Vec<f64> {
-        let Some(figures) = &self.figures else { return Vec::new() };
-        let slow = self.samples_s.iter().rev().take(figures.slow_loads).rev();
-        slow.map(|time_s| time_s / figures.median.value).collect()
-    }
-}
-
-/// The groups that may be compared with one another, by section.
-pub fn sections(groups: &[Group]) -> impl Iterator<Item = &[Group]> {
-    groups.chunk_by(|a, b| a.key.section() == b.key.section())
-}
 
 /// Every group, section by section, in each the fastest first and last those without a load that succeeded.
 pub fn group(loads: &DataFrame) -> Result<Vec<Group>> {
     let with_intervals = loads.height() <= INTERVALS_MAX_LOADS;
     let table = aggregate(loads, with_intervals)?;
-    let rows: Vec<usize> = (0..table.height()).collect();
-    let groups = parallel::map(&rows, |row| Row { table: &table, row: *row }.group(with_intervals));
+    let speedups = speedups(loads, with_intervals)?;
+    let groups = parallel::map(&rows(&table), |row| {
+        let speedup = speedups.get(&row.key()?).cloned();
+        of_row(row, speedup, with_intervals)
+    });
     let mut groups = groups.into_iter().collect::<Result<Vec<_>>>()?;
     groups.sort_by(|a, b| {
         let time = |group: &Group| group.median_s().unwrap_or(f64::INFINITY);
         let section = a.key.section().cmp(&b.key.section());
         section.then(time(a).total_cmp(&time(b))).then(a.key.cmp(&b.key))
     });
-    add_ratios_of_means(&mut groups);
+    groups.chunk_by_mut(|a, b| a.key.section() == b.key.section()).for_each(compare_within);
     Ok(groups)
 }
 
-/// One row a group with each figure as a column, and its speedup beside.
+/// One row a group, with each figure as a column.
 fn aggregate(loads: &DataFrame, with_intervals: bool) -> Result<DataFrame> {
     let time = || col("time_s");
     let percentile =
@@ -166,220 +65,93 @@ fn aggregate(loads: &DataFrame, with_intervals: bool) -> Result<DataFrame> {
         col("run").unique().alias("runs"),
     ];
     if with_intervals {
-        let by_run = |what: &str| col(what).sort_by([col("run"), time()], SortMultipleOptions::default());
+        let sorted = |what: &str| col(what).sort_by([col("run"), time()], SortMultipleOptions::default());
+        let by_run = |what: &str| sorted(what).filter(sorted("time_s").is_not_null());
         figures.extend([by_run("run").alias("run_of"), by_run("time_s").alias("time_by_run_s")]);
     }
-    let groups = loads.clone().lazy().group_by(KEY.map(col)).agg(figures);
-    let speedups = speedups(loads, with_intervals)?.lazy();
-    Ok(groups.join(speedups, KEY.map(col), KEY.map(col), JoinArgs::new(JoinType::Left)).collect()?)
+    Ok(loads.clone().lazy().group_by(KEY.map(col)).agg(figures).collect()?)
 }
 
 /// How far apart two numbers are.
-pub fn distance(a: Expr, b: Expr) -> Expr {
+fn distance(a: Expr, b: Expr) -> Expr {
     when(a.clone().gt(b.clone())).then(a.clone() - b.clone()).otherwise(b - a)
 }
 
-/// A row of the aggregated frame.
-struct Row<'a> {
-    table: &'a DataFrame,
-    row: usize,
+fn of_row(row: &Row, speedup: Option<Speedup>, with_intervals: bool) -> Result<Group> {
+    let samples_s = row.numbers("samples_s")?;
+    let mut runs = row.texts("runs")?;
+    runs.sort();
+    Ok(Group {
+        key: row.key()?,
+        name: String::new(),
+        figures: figures(row, &samples_s, with_intervals)?,
+        samples_s,
+        errors: row.count("errors")?,
+        warm_by_mistake: row.count("warm_by_mistake")?,
+        verified: row.count("verified")?,
+        runs,
+        // No load that knows its bytes: 0/0.
+        gb_per_s: row.number("gb_per_s")?.filter(|rate| rate.is_finite()),
+        tokens_per_s: row.number("tokens_per_s")?,
+        speedup,
+    })
 }
 
-impl Row<'_> {
-    fn number(&self, name: &str) -> Result<Option<f64>> {
-        Ok(self.table.column(name)?.f64()?.get(self.row))
+fn figures(row: &Row, samples_s: &[f64], with_intervals: bool) -> Result<Option<Figures>> {
+    let Some(mean_s) = row.number("mean_s")? else { return Ok(None) };
+    let known = |name: &str| row.number(name)?.with_context(|| format!("{name} is missing"));
+    let median_s = known("p50_s")?;
+    let [mean, median] = if with_intervals { intervals(row)? } else { [None, None] };
+    let tail = |value: f64| Some(value).filter(|_| samples_s.len() >= TAIL_MIN_LOADS);
+    let mut figures = Figures {
+        mean: Estimate { value: mean_s, interval: mean },
+        median: Estimate { value: median_s, interval: median },
+        min_s: known("min_s")?,
+        max_s: known("max_s")?,
+        std_s: known("std_s")?,
+        mad_s: known("mad_s")?,
+        p95_s: tail(known("p95_s")?),
+        p99_s: tail(known("p99_s")?),
+        slow_loads: 0,
+    };
+    if samples_s.len() >= MIN_VALUES {
+        let limit_s = figures.limit_s().max(SLOW_FACTOR * median_s);
+        figures.slow_loads = samples_s.iter().filter(|time_s| **time_s > limit_s).count();
     }
-
-    fn count(&self, name: &str) -> Result<usize> {
-        Ok(self.table.column(name)?.u64()?.get(self.row).unwrap_or(0) as usize)
-    }
-
-    fn text(&self, name: &str) -> Result<Option<&str>> {
-        Ok(self.table.column(name)?.str()?.get(self.row))
-    }
-
-    fn list(&self, name: &str) -> Result<Option<Series>> {
-        Ok(self.table.column(name)?.list()?.get_as_series(self.row))
-    }
-
-    fn numbers(&self, name: &str) -> Result<Vec<f64>> {
-        let Some(series) = self.list(name)? else { return Ok(Vec::new()) };
-        Ok(series.f64()?.iter().flatten().collect())
-    }
-
-    fn texts(&self, name: &str) -> Result<Vec<String>> {
-        let Some(series) = self.list(name)? else { return Ok(Vec::new()) };
-        Ok(series.str()?.iter().flatten().map(str::to_string).collect())
-    }
-
-    fn key(&self) -> Result<GroupKey> {
-        let text = |name: &str| self.text(name).map(|text| text.unwrap_or_default().to_string());
-        let [model, mode, destination, cache_state, host, format, engine] = KEY.map(text);
-        Ok(GroupKey {
-            model: model?,
-            mode: mode?,
-            destination: destination?,
-            cache_state: cache_state?,
-            host: host?,
-            format: format?,
-            engine: engine?,
-        })
-    }
-
-    fn group(&self, with_intervals: bool) -> Result<Group> {
-        let samples_s = self.numbers("samples_s")?;
-        let mut runs = self.texts("runs")?;
-        runs.sort();
-        Ok(Group {
-            key: self.key()?,
-            figures: self.figures(&samples_s, with_intervals)?,
-            samples_s,
-            errors: self.count("errors")?,
-            warm_by_mistake: self.count("warm_by_mistake")?,
-            verified: self.count("verified")?,
-            runs,
-            // No load that knows its bytes: 0/0.
-            gb_per_s: self.number("gb_per_s")?.filter(|rate| rate.is_finite()),
-            tokens_per_s: self.number("tokens_per_s")?,
-            speedup: self.speedup()?,
-        })
-    }
-
-    fn figures(&self, samples_s: &[f64], with_intervals: bool) -> Result<Option<Figures>> {
-        let Some(mean_s) = self.number("mean_s")? else { return Ok(None) };
-        let known = |name: &str| self.number(name)?.with_context(|| format!("{name} is missing"));
-        let of_median = known("p50_s")?;
-        let [mean, median] = if with_intervals { self.intervals()? } else { [None, None] };
-        let tail = |value: f64| Some(value).filter(|_| samples_s.len() >= TAIL_MIN_LOADS);
-        let scale_s = (MAD_TO_STD * known("mad_s")?).max(MIN_SCALE_FRACTION * of_median);
-        let limit_s = (of_median + THRESHOLD * scale_s).max(SLOW_FACTOR * of_median);
-        let slow_loads = samples_s.iter().filter(|time_s| **time_s > limit_s).count();
-        Ok(Some(Figures {
-            mean: Estimate { value: mean_s, interval: mean },
-            median: Estimate { value: of_median, interval: median },
-            min_s: known("min_s")?,
-            max_s: known("max_s")?,
-            std_s: known("std_s")?,
-            p95_s: tail(known("p95_s")?),
-            p99_s: tail(known("p99_s")?),
-            slow_loads: if samples_s.len() < MIN_VALUES { 0 } else { slow_loads },
-        }))
-    }
-
-    /// Of mean and median.
-    fn intervals(&self) -> Result<[Option<Interval>; 2]> {
-        let Some(times) = self.list("time_by_run_s")? else { return Ok([None, None]) };
-        let run_of = self.texts("run_of")?;
-        let pairs = run_of.iter().zip(times.f64()?.iter());
-        let pairs: Vec<(&String, f64)> = pairs.filter_map(|(run, time_s)| Some((run, time_s?))).collect();
-        let runs =
-            pairs.chunk_by(|a, b| a.0 == b.0).map(|run| run.iter().map(|(_, time_s)| *time_s).collect());
-        mean_and_median(&runs.collect::<Vec<Vec<f64>>>(), RESAMPLES)
-    }
-
-    fn speedup(&self) -> Result<Option<Speedup>> {
-        let Some(value) = self.number("speedup")? else { return Ok(None) };
-        let interval = self.number("speedup_low")?.zip(self.number("speedup_high")?);
-        Ok(Some(Speedup {
-            ratio: Estimate { value, interval },
-            baseline: self.text("baseline")?.unwrap_or_default().to_string(),
-            is_paired: self.table.column("paired")?.bool()?.get(self.row) == Some(true),
-            turns: self.count("turns")?,
-            of_means: None,
-        }))
-    }
+    Ok(Some(figures))
 }
 
-fn add_ratios_of_means(groups: &mut [Group]) {
+/// Of mean and median.
+fn intervals(row: &Row) -> Result<[Option<Interval>; 2]> {
+    let (run_of, times) = (row.texts("run_of")?, row.numbers("time_by_run_s")?);
+    let pairs: Vec<(&String, f64)> = run_of.iter().zip(times).collect();
+    let runs = pairs.chunk_by(|a, b| a.0 == b.0).map(|run| run.iter().map(|(_, time_s)| *time_s).collect());
+    mean_and_median(&runs.collect::<Vec<Vec<f64>>>(), RESAMPLES)
+}
+
+/// What the groups of a section get from one another: their names, and the ratios of their means.
+fn compare_within(section: &mut [Group]) {
     let mean_s = |group: &Group| group.figures.as_ref().map(|figures| figures.mean.value);
-    for section in groups.chunk_by_mut(|a, b| a.key.section() == b.key.section()) {
-        let baselines: Vec<(String, Vec<String>, Option<f64>)> = section
-            .iter()
-            .filter(|group| group.key.is_baseline())
-            .map(|group| (group.key.engine.clone(), group.runs.clone(), mean_s(group)))
-            .collect();
-        for group in section {
-            let own_s = mean_s(group);
-            let Some(speedup) = &mut group.speedup else { continue };
-            let of =
-                baselines.iter().find(|(engine, runs, _)| *engine == speedup.baseline && *runs == group.runs);
-            speedup.of_means = of.and_then(|(_, _, baseline_s)| Some((*baseline_s)? / own_s?));
-        }
+    let all = section.to_vec();
+    for group in section {
+        let same_format = all.iter().filter(|other| other.key.format == group.key.format).count();
+        group.name = match same_format {
+            1 => group.key.format.clone(),
+            _ => format!("{} ({})", group.key.format, group.key.engine),
+        };
+        let own_s = mean_s(group);
+        let Some(speedup) = &mut group.speedup else { continue };
+        let is_of = |other: &&Group| {
+            other.key.is_baseline() && other.key.engine == speedup.baseline && other.runs == group.runs
+        };
+        speedup.of_means = all.iter().find(is_of).and_then(|baseline| Some(mean_s(baseline)? / own_s?));
     }
-}
-
-/// One row a group; every column's unit ends its name. What CSV and JSON print, and what regressions are joined by.
-pub fn frame(groups: &[Group]) -> Result<DataFrame> {
-    let count = |get: fn(&Group) -> usize| -> Vec<u64> { groups.iter().map(|g| get(g) as u64).collect() };
-    let figure = |get: fn(&Figures) -> Option<f64>| -> Vec<Option<f64>> {
-        groups.iter().map(|group| group.figures.as_ref().and_then(get)).collect()
-    };
-    let speedup = |get: fn(&Speedup) -> Option<f64>| -> Vec<Option<f64>> {
-        groups.iter().map(|group| group.speedup.as_ref().and_then(get)).collect()
-    };
-    let of_speedup = || groups.iter().map(|group| group.speedup.as_ref());
-    let figures = df![
-        "count" => count(|g| g.samples_s.len()),
-        "errors" => count(|g| g.errors),
-        "meant_cold_but_warm" => count(|g| g.warm_by_mistake),
-        "verified" => count(|g| g.verified),
-        "slow_loads" => count(|g| g.figures.as_ref().map_or(0, |figures| figures.slow_loads)),
-        "runs" => count(|g| g.runs.len()),
-        "mean_s" => figure(|f| Some(f.mean.value)),
-        "mean_low_s" => figure(|f| Some(f.mean.interval?.0)),
-        "mean_high_s" => figure(|f| Some(f.mean.interval?.1)),
-        "min_s" => figure(|f| Some(f.min_s)),
-        "max_s" => figure(|f| Some(f.max_s)),
-        "std_s" => figure(|f| Some(f.std_s)),
-        "p50_s" => figure(|f| Some(f.median.value)),
-        "p50_low_s" => figure(|f| Some(f.median.interval?.0)),
-        "p50_high_s" => figure(|f| Some(f.median.interval?.1)),
-        "p95_s" => figure(|f| f.p95_s),
-        "p99_s" => figure(|f| f.p99_s),
-        "gb_per_s" => groups.iter().map(|group| group.gb_per_s).collect::<Vec<_>>(),
-        "speedup" => speedup(|s| Some(s.ratio.value)),
-        "speedup_low" => speedup(|s| Some(s.ratio.interval?.0)),
-        "speedup_high" => speedup(|s| Some(s.ratio.interval?.1)),
-        "speedup_of_means" => speedup(|s| s.of_means),
-        "baseline" => of_speedup().map(|s| Some(s?.baseline.as_str())).collect::<Vec<_>>(),
-        "paired" => of_speedup().map(|s| Some(s?.is_paired)).collect::<Vec<_>>(),
-        "turns" => of_speedup().map(|s| Some(s?.turns as u64)).collect::<Vec<_>>(),
-    ]?;
-    Ok(key_columns(groups.iter().map(|group| Some(&group.key)))?.hstack(figures.columns())?)
-}
-
-/// Empty texts become null.
-pub fn with_nulls(frame: DataFrame) -> Result<DataFrame> {
-    let is_text = |column: &&Column| column.dtype() == &DataType::String;
-    let texts: Vec<PlSmallStr> =
-        frame.columns().iter().filter(is_text).map(|column| column.name().clone()).collect();
-    let null = |name: PlSmallStr| {
-        let text = || col(name.clone());
-        when(text().eq(lit(""))).then(lit(NULL)).otherwise(text()).alias(name.clone())
-    };
-    Ok(frame.lazy().with_columns(texts.into_iter().map(null).collect::<Vec<_>>()).collect()?)
-}
-
-/// What names a group. What a key does not say is null.
-pub fn key_columns<'a>(keys: impl Iterator<Item = Option<&'a GroupKey>>) -> PolarsResult<DataFrame> {
-    let keys: Vec<Option<&GroupKey>> = keys.collect();
-    let text = |get: fn(&GroupKey) -> &str| -> Vec<Option<&str>> {
-        keys.iter().map(|key| key.map(get).filter(|text| !text.is_empty())).collect()
-    };
-    df![
-        "model" => text(|key| &key.model),
-        "mode" => text(|key| &key.mode),
-        "destination" => text(|key| &key.destination),
-        "cache_state" => text(|key| &key.cache_state),
-        "host" => text(|key| &key.host),
-        "format" => text(|key| &key.format),
-        "engine" => text(|key| &key.engine),
-    ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analyze::figures::group::Shown;
     use crate::analyze::frame::test_loads::{Load, frame as loads_frame, loads};
     use crate::analyze::key::{BASELINE, SECTION};
 

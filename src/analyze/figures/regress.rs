@@ -8,9 +8,9 @@ use anyhow::{Result, bail};
 use polars::prelude::*;
 use serde_json::{Value, json};
 
-use crate::analyze::figures::groups;
-use crate::analyze::figures::groups::{Figures, Group};
+use crate::analyze::figures::group::{Figures, Group, key_columns};
 use crate::analyze::figures::resample::{Estimate, MIN_TURNS};
+use crate::analyze::frame::rows;
 use crate::analyze::key::{GroupKey, KEY};
 use crate::os::text;
 
@@ -82,22 +82,20 @@ pub fn judge(before: Option<Estimate>, now: Option<Estimate>, max_regression: f6
 /// Pairs groups by their keys. Fails when no group stands on both sides, since then nothing was compared.
 pub fn compare(before: &[Group], now: &[Group], max_regression: f64) -> Result<Comparison> {
     let side = |groups: &[Group], row: &str| -> Result<LazyFrame> {
-        let mut keys = groups::key_columns(groups.iter().map(|group| Some(&group.key)))?;
+        let mut keys = key_columns(groups.iter().map(|group| Some(&group.key)))?;
         keys.with_column(Column::new(row.into(), (0..groups.len() as u64).collect::<Vec<_>>()))?;
         Ok(keys.lazy().with_columns(KEY.map(|name| col(name).fill_null(lit("")))))
     };
     let how = JoinArgs::new(JoinType::Full);
-    let rows = side(now, "now")?
+    let joined = side(now, "now")?
         .join(side(before, "before")?, KEY.map(col), KEY.map(col), how)
         .sort(["now", "before"], SortMultipleOptions::default().with_nulls_last(true))
         .collect()?;
-    let of = |name: &str, groups| -> Result<Vec<Option<&Group>>> {
-        Ok(rows_of(rows.column(name)?.u64()?, groups))
-    };
     let mut comparison =
         Comparison { max_regression, pairs: Vec::new(), only_before: Vec::new(), only_now: Vec::new() };
-    for side in of("before", before)?.into_iter().zip(of("now", now)?) {
-        match side {
+    for row in rows(&joined) {
+        let before = row.index("before")?.and_then(|index| before.get(index));
+        match (before, row.index("now")?.and_then(|index| now.get(index))) {
             (Some(before), Some(now)) => {
                 let (before, figures) = (before.figures.clone(), now.figures.clone());
                 let median = |figures: &Option<Figures>| figures.as_ref().map(|figures| figures.median);
@@ -114,10 +112,6 @@ pub fn compare(before: &[Group], now: &[Group], max_regression: f64) -> Result<C
         bail!("nothing to compare: results and baseline share no group: {missing}");
     }
     Ok(comparison)
-}
-
-fn rows_of<'a>(rows: &UInt64Chunked, groups: &'a [Group]) -> Vec<Option<&'a Group>> {
-    rows.iter().map(|row| groups.get(row? as usize)).collect()
 }
 
 impl Pair {
@@ -165,7 +159,7 @@ impl Comparison {
             "regressed" => pairs.iter().map(|pair| pair.verdict.is_bad()).collect::<Vec<_>>(),
             "verdict" => pairs.iter().map(|pair| pair.verdict.word().to_lowercase()).collect::<Vec<_>>(),
         ]?;
-        Ok(groups::key_columns(pairs.iter().map(|pair| Some(&pair.key)))?.hstack(figures.columns())?)
+        Ok(key_columns(pairs.iter().map(|pair| Some(&pair.key)))?.hstack(figures.columns())?)
     }
 
     /// `pairs`: the rows of the frame.
@@ -191,6 +185,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::analyze::figures::groups;
     use crate::analyze::figures::resample::{SplitMix64, mean_and_median};
     use crate::analyze::frame::test_loads::{frame, loads};
     use crate::os::parallel;
@@ -260,7 +255,7 @@ mod tests {
     /// Recorded load times of one build, one run.
     fn recorded(file: &str) -> Vec<f64> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benchmarks/results").join(file);
-        let loads = crate::analyze::frame::read(&[path]).unwrap().loads;
+        let loads = crate::analyze::input::read(&[path]).unwrap().loads;
         loads.column("time_s").unwrap().f64().unwrap().iter().flatten().collect()
     }
 

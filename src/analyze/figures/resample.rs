@@ -12,6 +12,8 @@ use anyhow::Result;
 use polars::prelude::*;
 use serde::Serialize;
 
+use crate::record::median::median_of;
+
 pub const RESAMPLES: usize = 10_000;
 /// More loads than this take too many seconds to resample, and get no intervals.
 pub const INTERVALS_MAX_LOADS: usize = 30_000;
@@ -53,7 +55,7 @@ pub fn mean_and_median(runs: &[Vec<f64>], resamples: usize) -> Result<[Option<In
         }
         means.push(drawn.iter().sum::<f64>() / drawn.len() as f64);
         if count >= MIN_TURNS {
-            medians.extend(middle(&mut drawn));
+            medians.extend(median_of(&mut drawn));
         }
     }
     Ok([middle_95(&means)?, middle_95(&medians)?])
@@ -63,7 +65,7 @@ pub fn mean_and_median(runs: &[Vec<f64>], resamples: usize) -> Result<[Option<In
 pub fn median_ratio(runs: &[Ratios], resamples: usize, with_interval: bool) -> Result<Option<Estimate>> {
     let mut drawn = Vec::new();
     runs.iter().for_each(|run| run.add_to(&mut drawn));
-    let Some(value) = middle(&mut drawn) else { return Ok(None) };
+    let Some(value) = median_of(&mut drawn) else { return Ok(None) };
     let enough = runs.iter().map(Ratios::turns).sum::<usize>() >= MIN_TURNS;
     if !with_interval || !enough {
         return Ok(Some(Estimate { value, interval: None }));
@@ -75,7 +77,7 @@ pub fn median_ratio(runs: &[Ratios], resamples: usize, with_interval: bool) -> R
         for run in random.runs(runs) {
             random.ratios(run, &mut drawn);
         }
-        medians.extend(middle(&mut drawn));
+        medians.extend(median_of(&mut drawn));
     }
     Ok(Some(Estimate { value, interval: middle_95(&medians)? }))
 }
@@ -100,7 +102,7 @@ impl Ratios {
 }
 
 fn ratio_of_medians(baseline: &mut [f64], own: &mut [f64]) -> Option<f64> {
-    Some(middle(baseline)? / middle(own)?)
+    Some(median_of(baseline)? / median_of(own)?)
 }
 
 fn middle_95(drawn: &[f64]) -> Result<Option<Interval>> {
@@ -110,18 +112,6 @@ fn middle_95(drawn: &[f64]) -> Result<Option<Interval>> {
 /// By linear interpolation; `None` of nothing.
 pub fn quantile(samples: &[f64], share: f64) -> Result<Option<f64>> {
     Ok(Float64Chunked::from_slice(PlSmallStr::EMPTY, samples).quantile(share, QuantileMethod::Linear)?)
-}
-
-/// The median, without a copy.
-fn middle(values: &mut [f64]) -> Option<f64> {
-    let (count, half) = (values.len(), values.len() / 2);
-    if count == 0 {
-        return None;
-    }
-    let (below, at, _) = values.select_nth_unstable_by(half, f64::total_cmp);
-    let high = *at;
-    let low = if count % 2 == 1 { high } else { below.iter().copied().max_by(f64::total_cmp)? };
-    Some(low + (high - low) / 2.0)
 }
 
 /// Steele, Lea, Flood 2014: small, fast, and the same everywhere.

@@ -6,30 +6,29 @@
 //! stands for them, marked as not paired. Loads of two runs are never held against each other, since nobody made that
 //! comparison, not even on one machine. Of two baselines the one that leaves the smaller speedup counts.
 
+use std::collections::{BTreeMap, HashMap};
+
 use anyhow::Result;
 use polars::prelude::*;
 
-use crate::analyze::figures::resample::{Estimate, RESAMPLES, Ratios, median_ratio};
-use crate::analyze::key::{BASELINE, KEY, SECTION};
+use crate::analyze::figures::group::Speedup;
+use crate::analyze::figures::resample::{RESAMPLES, Ratios, median_ratio};
+use crate::analyze::frame::rows;
+use crate::analyze::key::{BASELINE, GroupKey, KEY, SECTION};
 use crate::os::parallel;
 
-/// A row a group that has a speedup: its key, `baseline` (an engine), `paired`, `turns`, `speedup`, `speedup_low`,
-/// `speedup_high`.
-pub fn speedups(loads: &DataFrame, with_intervals: bool) -> Result<DataFrame> {
+/// Of each group that has one; without the ratio of the means.
+pub fn speedups(loads: &DataFrame, with_intervals: bool) -> Result<HashMap<GroupKey, Speedup>> {
     let usable = loads.clone().lazy().filter(col("time_s").is_not_null());
     let in_turn = || col("run").neq(lit("")).and(col("iteration").is_not_null());
-    let mut all = estimates(&paired(usable.clone().filter(in_turn())).collect()?, true, with_intervals)?;
-    all.vstack_mut(&estimates(&unpaired(usable.filter(in_turn().not())).collect()?, false, with_intervals)?)?;
-    let figures = ["baseline", "paired", "turns", "speedup", "speedup_low", "speedup_high"];
-    let best = all
-        .lazy()
-        .sort(
-            ["paired", "speedup"],
-            SortMultipleOptions::default().with_order_descending_multi([true, false]),
-        )
-        .group_by(KEY.map(col))
-        .agg(figures.map(|name| col(name).first()));
-    Ok(best.collect()?)
+    let mut all = estimates(paired(usable.clone().filter(in_turn())), true, with_intervals)?;
+    all.extend(estimates(unpaired(usable.filter(in_turn().not())), false, with_intervals)?);
+    all.sort_by(|(_, a), (_, b)| b.is_paired.cmp(&a.is_paired).then(a.ratio.value.total_cmp(&b.ratio.value)));
+    let mut best = HashMap::new();
+    for (key, speedup) in all {
+        best.entry(key).or_insert(speedup);
+    }
+    Ok(best)
 }
 
 fn columns(names: &[&[&str]]) -> Vec<Expr> {
@@ -67,49 +66,23 @@ fn unpaired(loads: LazyFrame) -> LazyFrame {
     own.join(baseline, at.clone(), at, JoinArgs::new(JoinType::Inner))
 }
 
-/// A row for each group and baseline, over all its runs.
-fn estimates(runs: &DataFrame, paired: bool, with_intervals: bool) -> Result<DataFrame> {
-    let of: Vec<&str> = [&KEY[..], &["baseline"]].concat();
-    let runs = runs.sort([&of[..], &["run"]].concat(), SortMultipleOptions::default())?;
-    let mut values = Vec::with_capacity(runs.height());
-    for row in 0..runs.height() {
-        let list = |name: &str| -> Result<Vec<f64>> {
-            let series = runs.column(name)?.list()?.get_as_series(row);
-            Ok(series
-                .map(|series| series.f64().map(|values| values.iter().flatten().collect()))
-                .transpose()?
-                .unwrap_or_default())
+/// Of each group and baseline, over all its runs.
+fn estimates(runs: LazyFrame, is_paired: bool, with_intervals: bool) -> Result<Vec<(GroupKey, Speedup)>> {
+    let runs = runs.sort(["run"], SortMultipleOptions::default()).collect()?;
+    let mut all: BTreeMap<(GroupKey, String), Vec<Ratios>> = BTreeMap::new();
+    for row in rows(&runs) {
+        let ratios = row.numbers("ratios")?;
+        let ratios = match is_paired {
+            true => Ratios::Paired(ratios),
+            false => Ratios::Unpaired(ratios, row.numbers("own")?),
         };
-        values.push(if paired {
-            Ratios::Paired(list("ratios")?)
-        } else {
-            Ratios::Unpaired(list("ratios")?, list("own")?)
-        });
+        all.entry((row.key()?, row.text("baseline")?)).or_default().push(ratios);
     }
-    let key: Vec<Column> = of.iter().map(|name| runs.column(name).cloned()).collect::<PolarsResult<_>>()?;
-    let text = |row: usize| key.iter().map(move |column| column.str().ok().and_then(|texts| texts.get(row)));
-    let rows: Vec<usize> = (0..runs.height()).collect();
-    let groups: Vec<&[usize]> = rows.chunk_by(|a, b| text(*a).eq(text(*b))).collect();
-    let found = parallel::map(&groups, |rows| {
-        let runs = rows.first().zip(rows.last()).and_then(|(first, last)| values.get(*first..=*last));
-        let runs = runs.unwrap_or_default();
-        Ok((runs.iter().map(Ratios::turns).sum::<usize>(), median_ratio(runs, RESAMPLES, with_intervals)?))
+    let all: Vec<_> = all.into_iter().collect();
+    let found = parallel::map(&all, |((key, baseline), runs)| {
+        let Some(ratio) = median_ratio(runs, RESAMPLES, with_intervals)? else { return Ok(None) };
+        let (baseline, turns) = (baseline.clone(), runs.iter().map(Ratios::turns).sum());
+        Ok(Some((key.clone(), Speedup { ratio, baseline, is_paired, turns, of_means: None })))
     });
-    let found = found.into_iter().collect::<Result<Vec<(usize, Option<Estimate>)>>>()?;
-    let figure = |get: fn(&Estimate) -> Option<f64>| -> Vec<Option<f64>> {
-        found.iter().map(|(_, estimate)| estimate.as_ref().and_then(get)).collect()
-    };
-    let mut columns: Vec<Column> = Vec::new();
-    for (name, column) in of.iter().zip(&key) {
-        let texts = column.str()?;
-        let first: Vec<Option<&str>> = groups.iter().map(|rows| texts.get(*rows.first()?)).collect();
-        columns.push(Column::new((*name).into(), first));
-    }
-    columns.push(Column::new("paired".into(), vec![paired; groups.len()]));
-    columns
-        .push(Column::new("turns".into(), found.iter().map(|(turns, _)| *turns as u64).collect::<Vec<_>>()));
-    columns.push(Column::new("speedup".into(), figure(|estimate| Some(estimate.value))));
-    columns.push(Column::new("speedup_low".into(), figure(|estimate| Some(estimate.interval?.0))));
-    columns.push(Column::new("speedup_high".into(), figure(|estimate| Some(estimate.interval?.1))));
-    Ok(DataFrame::new_infer_height(columns)?)
+    Ok(found.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::analyze::key::printable;
 use crate::analyze::read::file::bytes_of;
@@ -268,13 +268,12 @@ impl Hosts {
     /// Every verdict of `qualify`, host by host.
     pub fn verdicts_json(&self) -> Vec<Value> {
         let with_host = |host: &Host, verdict: &Qualified| {
-            let mut json = verdict.json();
+            let mut json = json!(verdict);
             json["host"] = host.name.clone().into();
             json
         };
-        let of_host =
-            |host: &'_ Host| host.verdicts.iter().map(|verdict| with_host(host, verdict)).collect::<Vec<_>>();
-        self.hosts.iter().flat_map(of_host).collect()
+        let all = self.hosts.iter().flat_map(|host| host.verdicts.iter().map(move |verdict| (host, verdict)));
+        all.map(|(host, verdict)| with_host(host, verdict)).collect()
     }
 }
 
@@ -283,7 +282,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use serde_json::json;
 
     /// Writes `environment.json` files, and reads them.
     fn hosts(environments: &[(&str, Value)]) -> Hosts {

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::analyze::key::printable;
 use crate::analyze::read::file::bytes_of;
@@ -12,75 +12,50 @@ use crate::analyze::read::file::bytes_of;
 /// Of a reason, in text and pages. JSON and CSV have it whole.
 const WHY_CHARS: usize = 160;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Passed,
     Failed,
+    #[serde(rename = "not judged")]
     NotJudged,
     Interrupted,
 }
 
 /// The verdict on one storage path of a node.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Qualified {
     pub verdict: Verdict,
     pub why: String,
+    #[serde(default)]
     pub path: String,
     pub started_at_s: f64,
 }
 
 /// A record, with what tells whose it is.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
 pub struct QualifyRecord {
+    #[serde(flatten)]
     pub qualified: Qualified,
     pub host: String,
+    #[serde(default)]
     pub run_id: String,
     /// As in `environment.json`, should that not stand beside.
+    #[serde(default)]
     pub environment: Value,
 }
 
-#[derive(Deserialize)]
-struct Raw {
-    verdict: String,
-    why: String,
-    host: String,
-    started_at_s: f64,
-    #[serde(default)]
-    path: String,
-    #[serde(default)]
-    run_id: String,
-    #[serde(default)]
-    environment: Value,
-}
-
 pub fn read(path: &Path) -> Result<QualifyRecord> {
-    let bytes = bytes_of(path)?;
-    let foreign = || format!("{} is damaged, or no record of `sllm-gds qualify`", path.display());
-    let raw: Raw = serde_json::from_slice(&bytes).with_context(foreign)?;
-    let verdict = Verdict::parse(&raw.verdict).with_context(foreign)?;
-    let qualified = Qualified {
-        verdict,
-        why: printable(&raw.why),
-        path: printable(&raw.path),
-        started_at_s: raw.started_at_s,
-    };
-    Ok(QualifyRecord {
-        qualified,
-        host: printable(&raw.host),
-        run_id: raw.run_id,
-        environment: raw.environment,
-    })
+    let mut record: QualifyRecord = serde_json::from_slice(&bytes_of(path)?)
+        .with_context(|| format!("{} is damaged, or no record of `sllm-gds qualify`", path.display()))?;
+    let Qualified { why, path, .. } = &mut record.qualified;
+    for text in [why, path, &mut record.host] {
+        *text = printable(text);
+    }
+    Ok(record)
 }
 
 impl Verdict {
-    fn parse(word: &str) -> Result<Verdict> {
-        let all = [Verdict::Passed, Verdict::Failed, Verdict::NotJudged, Verdict::Interrupted];
-        match all.into_iter().find(|verdict| verdict.word() == word) {
-            Some(verdict) => Ok(verdict),
-            None => bail!("the verdict is {word:?}: neither passed, failed, not judged nor interrupted"),
-        }
-    }
-
     pub fn word(self) -> &'static str {
         match self {
             Verdict::Passed => "passed",
@@ -108,17 +83,13 @@ impl Qualified {
             if self.verdict == Verdict::Passed || self.verdict == Verdict::Failed { "" } else { " was" };
         format!("qualify{of}{was} {}: {why}", self.verdict.word())
     }
-
-    pub fn json(&self) -> Value {
-        json!({
-            "verdict": self.verdict.word(), "why": self.why, "path": self.path, "started_at_s": self.started_at_s,
-        })
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
     use crate::record::names::QUALIFY_FILE;
 
     fn record(text: &str) -> Result<QualifyRecord> {
@@ -141,14 +112,14 @@ mod tests {
         assert_eq!(found.qualified.in_words(), "qualify of /mnt was not judged: no GPU");
         let long = record(&with("failed", &"ü".repeat(200))).unwrap().qualified;
         assert_eq!(long.in_words(), format!("qualify of /mnt failed: {}…", "ü".repeat(WHY_CHARS)));
-        assert_eq!(long.json()["why"].as_str().unwrap().chars().count(), 200);
+        assert_eq!(json!(long)["why"].as_str().unwrap().chars().count(), 200);
     }
 
     #[test]
     fn what_is_none_says_so() {
         let missing = r#"{"verdict": "passed", "why": "", "started_at_s": 1}"#;
         for (text, why) in
-            [("{", "line 1"), ("[]", "line 1"), (missing, "host"), (&with("fine", ""), "\"fine\"")]
+            [("{", "line 1"), ("[]", "line 1"), (missing, "host"), (&with("fine", ""), "`fine`")]
         {
             let error = format!("{:#}", record(text).unwrap_err());
             assert!(error.contains("no record of `sllm-gds qualify`") && error.contains(why), "{error}");

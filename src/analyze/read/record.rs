@@ -39,26 +39,29 @@ pub struct Row<'a> {
     #[serde(borrow)]
     pub cache_state: Cow<'a, str>,
     meant_cold: bool,
-    verified: Option<bool>,
+    /// Whether its bytes were right; absent where they were not checked.
+    pub verified: Option<bool>,
+    /// Tokens a second of inference after the load, which ServerlessLLM's suite measures.
     #[serde(borrow)]
-    throughput: Loose<'a>,
+    pub throughput: Loose<'a>,
     #[serde(borrow)]
     pub run_id: Cow<'a, str>,
     #[serde(borrow)]
     iteration: Loose<'a>,
+    /// The way that the bytes took.
     #[serde(borrow)]
-    path: Loose<'a>,
+    pub path: Loose<'a>,
     #[serde(borrow)]
-    phases: Loose<'a>,
+    pub phases: Loose<'a>,
     #[serde(borrow)]
-    resident_before: Loose<'a>,
+    pub resident_before: Loose<'a>,
     #[serde(borrow)]
     started_at_s: Loose<'a>,
 }
 
 /// What stands where a number or a text should: anything, since one odd figure takes no load with it.
 #[derive(Debug, Clone, Default, PartialEq)]
-enum Loose<'a> {
+pub enum Loose<'a> {
     #[default]
     Missing,
     Null,
@@ -71,17 +74,25 @@ enum Loose<'a> {
 }
 
 impl Loose<'_> {
-    fn number(&self) -> Option<f64> {
+    pub fn number(&self) -> Option<f64> {
         match self {
             Loose::Number(value) => Some(*value),
             _ => None,
         }
     }
 
-    fn text(&self) -> &str {
+    /// Empty where it is none.
+    pub fn text(&self) -> &str {
         match self {
             Loose::Text(text) => text,
             _ => "",
+        }
+    }
+
+    pub fn transfer_s(&self) -> Option<f64> {
+        match self {
+            Loose::Phases(transfer_s) => *transfer_s,
+            _ => None,
         }
     }
 
@@ -184,32 +195,6 @@ impl<'a> Row<'a> {
     /// It was meant to find the page cache empty, and did not.
     pub fn warm_by_mistake(&self) -> bool {
         self.meant_cold && self.cache_state == "warm"
-    }
-
-    /// Whether its bytes were right; absent where they were not checked.
-    pub fn verified(&self) -> Option<bool> {
-        self.verified
-    }
-
-    /// Inference after the load, which ServerlessLLM's suite measures.
-    pub fn tokens_per_s(&self) -> Option<f64> {
-        self.throughput.number()
-    }
-
-    /// The way that the bytes took.
-    pub fn path(&self) -> &str {
-        self.path.text()
-    }
-
-    pub fn transfer_s(&self) -> Option<f64> {
-        match self.phases {
-            Loose::Phases(transfer_s) => transfer_s,
-            _ => None,
-        }
-    }
-
-    pub fn resident_before(&self) -> Option<f64> {
-        self.resident_before.number()
     }
 
     pub fn started_at_s(&self) -> Option<f64> {

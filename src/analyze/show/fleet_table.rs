@@ -2,15 +2,19 @@
 
 use anyhow::Result;
 use polars::prelude::*;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::analyze::figures::difference::{Difference, Shared};
-use crate::analyze::figures::fleet::{Finding, Fleet, Node, NodeGroup, Spread, What};
-use crate::analyze::figures::groups::{MAD_TO_STD, MIN_SCALE_FRACTION, MIN_VALUES, THRESHOLD, key_columns};
+use crate::analyze::figures::fleet::{Fleet, NodeGroup, Spread};
+use crate::analyze::figures::group::{MAD_TO_STD, MIN_SCALE_FRACTION, MIN_VALUES, THRESHOLD, key_columns};
+use crate::analyze::figures::node::{Finding, Node, What};
 use crate::analyze::key::GroupKey;
-use crate::analyze::show::table::{Line, align, frame_json, label, pipes, rate, seconds, speedup_in_words};
+use crate::analyze::show::format::{rate, seconds, speedup_in_words};
+use crate::analyze::show::loads::frame_json;
+use crate::analyze::show::part::{Grid, Kind, Part, Row, columns};
 
-pub const HEADER: [&str; 13] = [
+const HEADER: [&str; 13] = [
     "nodes",
     "loads",
     "failed",
@@ -33,12 +37,12 @@ const MAX_OPEN: usize = 20;
 
 impl Fleet {
     /// How nodes are judged, in words.
-    pub fn method(&self) -> String {
+    fn method(&self) -> String {
         format!(
             "A node is slow where its median load time exceeds the median of all nodes by more than {THRESHOLD} robust\n\
              standard deviations, which are {MAD_TO_STD} times the median absolute deviation (MAD), and at least {:.0} % of the\n\
              median; that is the limit. The times of fewer than {MIN_VALUES} nodes under the same conditions are not judged. A node\n\
-             with a failed load stands out always.\n",
+             with a failed load stands out always.",
             MIN_SCALE_FRACTION * 100.0
         )
     }
@@ -77,106 +81,52 @@ impl Fleet {
         ))
     }
 
-    /// Which nodes `qualify` could not judge, and why, a line each.
-    pub fn open_in_words(&self) -> Vec<String> {
-        let line = |node: &Node| format!("{}: {}", node.name, node.findings_in_words(self).join("; "));
-        let mut lines: Vec<String> = self.open.iter().take(MAX_OPEN).map(line).collect();
-        if self.open.len() > MAX_OPEN {
-            lines.push(format!("… and {} more, all in the JSON", self.open.len() - MAX_OPEN));
-        }
-        lines
+    /// The groups over all nodes.
+    pub fn groups_parts(&self) -> Vec<Part> {
+        let row = |group: &NodeGroup| Row {
+            section: group.key().section_title(),
+            cells: group.cells(),
+            class: None,
+        };
+        let columns = columns("format", HEADER.map(String::from));
+        let rows = self.groups.iter().map(row).collect();
+        vec![Part::Grid(Grid { columns, sections: Some("loads to"), rows }), Part::Note(self.method())]
     }
 
-    /// Groups with their titles and cells.
-    pub fn rows(&self) -> Vec<(String, String, Vec<String>)> {
-        let mut rows = Vec::new();
-        for section in self.groups.chunk_by(|a, b| a.key().section() == b.key().section()) {
-            let over_nodes: Vec<_> = section.iter().map(|group| group.over_nodes.clone()).collect();
-            for group in section {
-                rows.push((
-                    group.key().section_title(),
-                    label(&group.over_nodes, &over_nodes),
-                    group.cells(),
-                ));
-            }
-        }
-        rows
-    }
-
-    pub fn groups_text(&self) -> String {
-        let header = std::iter::once("").chain(HEADER).map(String::from).collect();
-        let mut lines = vec![Line::Cells(header)];
-        let mut last = String::new();
-        for (title, label, cells) in self.rows() {
-            if title != last {
-                lines.push(Line::Title(title.clone()));
-                last = title;
-            }
-            lines.push(Line::Cells([vec![format!("  {label}")], cells].concat()));
-        }
-        format!("{}\n{}", align(&lines), self.method())
-    }
-
-    pub fn nodes_text(&self, worst: usize) -> String {
-        let mut text = format!("{}.\n", self.verdict());
-        text.extend(self.qualified_in_words().map(|line| format!("{line}.\n")));
-        for node in self.worst.iter().take(worst) {
-            text.push_str(&format!("{}\n", node.name));
-            for line in node.findings_in_words(self) {
-                text.push_str(&format!("  {line}\n"));
-            }
-            text.extend(node.differences_in_words().iter().map(|line| format!("  differs: {line}\n")));
-        }
+    /// The worst nodes, then those that `qualify` could not judge, and what bad nodes share.
+    pub fn nodes_parts(&self, worst: usize) -> Vec<Part> {
+        let mut parts = vec![Part::Words(format!("{}.", self.verdict()))];
+        parts.extend(self.qualified_in_words().map(|line| Part::Words(format!("{line}."))));
+        let row = |node: &Node| {
+            let (found, differs) = (node.findings_in_words(self), node.differences_in_words());
+            let cells = vec![node.name.clone(), found.join("\n"), differs.join("\n")];
+            Row { section: String::new(), cells, class: None }
+        };
+        let columns = [("node", Kind::Text), ("found", Kind::Wide), ("differs", Kind::Wide)];
+        parts.push(Part::Grid(Grid {
+            columns: columns.map(|(name, kind)| (name.to_string(), kind)).into(),
+            sections: None,
+            rows: self.worst.iter().take(worst).map(row).collect(),
+        }));
         if self.worst.len() > worst {
-            text.push_str(&format!("… and {} more, all in the JSON\n", self.worst.len() - worst));
+            let more = self.worst.len() - worst;
+            parts.push(Part::Words(format!("… and {more} more, all in the JSON")));
         }
-        if !self.open.is_empty() {
-            text.push_str("\nNot judged by qualify:\n");
-            text.extend(self.open_in_words().iter().map(|line| format!("  {line}\n")));
+        let line = |node: &Node| format!("{}: {}", node.name, node.findings_in_words(self).join("; "));
+        let mut open: Vec<String> = self.open.iter().take(MAX_OPEN).map(line).collect();
+        if self.open.len() > MAX_OPEN {
+            open.push(format!("… and {} more, all in the JSON", self.open.len() - MAX_OPEN));
         }
-        if !self.shared.is_empty() {
-            text.push_str("\nWhat these nodes have more often than the others:\n");
-            text.extend(self.shared_in_words().iter().map(|line| format!("  {line}\n")));
-        }
-        text
-    }
-
-    pub fn shared_in_words(&self) -> Vec<String> {
+        parts.push(Part::List("Not judged by qualify:", open));
         let line = |s: &Shared| {
             format!(
                 "{} = {} (usual: {}): {} of {} that stand out, {} of {} others",
                 s.field, s.value, s.usual, s.bad, s.bad_of, s.others, s.others_of
             )
         };
-        self.shared.iter().map(line).collect()
-    }
-
-    pub fn groups_markdown(&self) -> String {
-        let header: Vec<String> =
-            ["loads to", "format"].into_iter().chain(HEADER).map(String::from).collect();
-        let row = |(title, label, cells)| [vec![title, label], cells].concat();
-        let rows: Vec<Vec<String>> = self.rows().into_iter().map(row).collect();
-        format!("{}\n{}", pipes(&header, &rows, 2), self.method())
-    }
-
-    pub fn nodes_markdown(&self, worst: usize) -> String {
-        let header = ["node", "found", "differs"].map(String::from);
-        let row = |node: &Node| {
-            let (found, differs) = (node.findings_in_words(self), node.differences_in_words());
-            vec![node.name.clone(), found.join("; "), differs.join("; ")]
-        };
-        let rows: Vec<Vec<String>> = self.worst.iter().take(worst).map(row).collect();
-        let qualified = self.qualified_in_words().map(|line| format!("{line}.\n\n")).unwrap_or_default();
-        let mut text = format!("{}.\n\n{qualified}{}", self.verdict(), pipes(&header, &rows, 3));
-        if !self.open.is_empty() {
-            text.push_str("\nNot judged by qualify:\n\n");
-            text.extend(self.open_in_words().iter().map(|line| format!("- {line}\n")));
-        }
-        if !self.shared.is_empty() {
-            text.push_str("\nWhat these nodes have more often than the others:\n\n");
-            text.extend(self.shared_in_words().iter().map(|line| format!("- {line}\n")));
-        }
-        text
+        let shared = self.shared.iter().map(line).collect();
+        parts.push(Part::List("What these nodes have more often than the others:", shared));
+        parts
     }
 }
 
@@ -196,6 +146,7 @@ impl NodeGroup {
         };
         let time = |time_s: Option<&f64>| time_s.map(|time_s| seconds(*time_s)).unwrap_or_default();
         vec![
+            self.over_nodes.name.clone(),
             self.nodes().to_string(),
             self.loads.to_string(),
             self.failed_loads.to_string(),
@@ -215,7 +166,7 @@ impl NodeGroup {
 
 impl Node {
     /// The worst findings, a line each.
-    pub fn findings_in_words(&self, fleet: &Fleet) -> Vec<String> {
+    fn findings_in_words(&self, fleet: &Fleet) -> Vec<String> {
         let missing = self.findings.iter().filter(|finding| finding.what == What::Missing).count();
         if missing > 0 && missing == fleet.groups.len() {
             return vec!["no loads at all".into()];
@@ -242,7 +193,7 @@ impl Node {
     }
 
     /// The most telling first.
-    pub fn differences_in_words(&self) -> Vec<String> {
+    fn differences_in_words(&self) -> Vec<String> {
         let line = |d: &Difference| {
             format!("{} = {} (usual: {}; {} nodes have it)", d.field, d.value, d.usual, d.nodes_alike)
         };
@@ -254,23 +205,29 @@ impl Node {
     }
 }
 
+#[derive(Serialize)]
+struct FindingJson<'a> {
+    group: Option<&'a GroupKey>,
+    #[serde(flatten)]
+    found: &'a What,
+    /// Stands behind a verdict's fields, as it always did.
+    #[serde(rename = "what", skip_serializing_if = "Option::is_none")]
+    of_qualify: Option<&'static str>,
+}
+
 /// As frames and JSON.
 impl Fleet {
     pub fn json(&self) -> Result<Value> {
+        let finding = |finding: &Finding| {
+            let of_qualify = matches!(finding.what, What::Qualify(_)).then_some("qualify");
+            json!(FindingJson { group: self.key_of(finding), found: &finding.what, of_qualify })
+        };
         let node = |node: &Node| {
             json!({
                 "node": node.name,
                 "score": node.score,
-                "findings": node.findings.iter().map(|finding| self.finding_json(finding)).collect::<Vec<_>>(),
-                "differences": node.differences.iter().map(|d| json!({
-                    "field": d.field, "value": d.value, "usual": d.usual, "nodes_alike": d.nodes_alike,
-                })).collect::<Vec<_>>(),
-            })
-        };
-        let shared = |s: &Shared| {
-            json!({
-                "field": s.field, "value": s.value, "usual": s.usual, "nodes": s.bad, "of_nodes": s.bad_of,
-                "others": s.others, "of_others": s.others_of,
+                "findings": node.findings.iter().map(finding).collect::<Vec<_>>(),
+                "differences": node.differences,
             })
         };
         let mut whole = json!({
@@ -281,7 +238,7 @@ impl Fleet {
             },
             "groups": frame_json(&self.group_frame()?)?,
             "worst_nodes": self.worst.iter().map(node).collect::<Vec<_>>(),
-            "shared_by_worst_nodes": self.shared.iter().map(shared).collect::<Vec<_>>(),
+            "shared_by_worst_nodes": self.shared,
         });
         if let Some(tally) = self.qualified {
             whole["qualify"] = json!({
@@ -291,27 +248,6 @@ impl Fleet {
             });
         }
         Ok(whole)
-    }
-
-    fn finding_json(&self, finding: &Finding) -> Value {
-        let mut object = Map::new();
-        object.insert("group".into(), json!(self.key_of(finding)));
-        let fields = match &finding.what {
-            What::Missing => json!({ "what": "missing" }),
-            What::Failing { failed, loads } => {
-                json!({ "what": "failing", "failed_loads": failed, "loads": loads })
-            }
-            What::Slow { median_s, usual_s, score } => {
-                json!({ "what": "slow", "median_s": median_s, "usual_s": usual_s, "score": score })
-            }
-            What::Qualify(qualified) => {
-                let mut fields = qualified.json();
-                fields["what"] = json!("qualify");
-                fields
-            }
-        };
-        object.extend(fields.as_object().cloned().unwrap_or_default());
-        Value::Object(object)
     }
 
     /// The group that a finding is of.

@@ -8,18 +8,17 @@ use anyhow::{Context, Result};
 
 use crate::analyze::Analysis;
 use crate::analyze::figures::difference::in_words;
-use crate::analyze::figures::fleet::{Fleet, MAX_NODES_SHOWN, Node};
-use crate::analyze::figures::groups::{Group, SLOW_FACTOR, TAIL_MIN_LOADS, sections};
-use crate::analyze::figures::regress::Comparison;
+use crate::analyze::figures::fleet::{Fleet, MAX_NODES_SHOWN};
+use crate::analyze::figures::group::{Group, SLOW_FACTOR, TAIL_MIN_LOADS, sections};
 use crate::analyze::figures::resample::{MIN_TURNS, RESAMPLES};
 use crate::analyze::read::hosts::{Fact, Host, UNNAMED};
-use crate::analyze::show::fleet_table;
-use crate::analyze::show::page_parts::{Cell, Row, table};
+use crate::analyze::show::loads::grid;
+use crate::analyze::show::part;
+use crate::analyze::show::part::{Grid, Kind, Part, Row};
 use crate::analyze::show::plot;
 use crate::analyze::show::plot::Subject;
 use crate::analyze::show::records;
-use crate::analyze::show::table;
-use crate::analyze::show::table::{label, only_baseline};
+use crate::analyze::show::tables::Table;
 use crate::analyze::show::words;
 use crate::analyze::show::words::Mood;
 use crate::page::document::{document, list};
@@ -43,17 +42,18 @@ pub fn page(analysis: &Analysis) -> Result<String> {
     let mut parts: Vec<(&str, &str, String)> = Vec::new();
     let fleet = analysis.fleet.as_ref().filter(|fleet| fleet.is_judged());
     if let Some(fleet) = fleet {
-        parts.push(("nodes", "Worst nodes", worst_nodes(fleet, analysis.worst)));
+        parts.push(("nodes", "Worst nodes", part::html(&fleet.nodes_parts(analysis.worst), false)));
         if analysis.has_loads() {
-            parts.push(("fleet", "Fleet", fleet_groups(fleet)));
+            parts.push(("fleet", "Fleet", part::html(&fleet.groups_parts(), false)));
         }
     }
-    if let Some(comparison) = &analysis.comparison {
-        parts.push(("comparison", "Against the baseline", against(comparison)));
+    if analysis.comparison.is_some() {
+        let table = analysis.table(Table::Comparison)?;
+        parts.push(("comparison", "Against the baseline", part::html(&table, false)));
     }
     if analysis.has_loads() {
         parts.push(("plot", "Plot", plots(analysis, fleet)?));
-        parts.push(("loads", "Load times", loads(analysis)));
+        parts.push(("loads", "Load times", loads(analysis)?));
     }
     parts.push(("environment", "Environment", environment(analysis)));
     if analysis.has_loads() {
@@ -129,42 +129,15 @@ fn class(mood: Mood) -> &'static str {
     }
 }
 
-fn against(comparison: &Comparison) -> String {
-    let (header, rows) = comparison.table();
-    let row = |(bad, cells): (bool, Vec<String>)| Row::plain(cells, 1).marked(bad.then_some("bad"));
-    let rows = rows.into_iter().map(row).collect();
-    format!(
-        "<p>{}</p>{}{}",
-        escape(&comparison.heading()),
-        table(&header, 1, rows, false),
-        list(&comparison.missing())
-    )
-}
-
 /// Of a large fleet, only the nodes that are named as the worst.
-fn loads(analysis: &Analysis) -> String {
-    let large = analysis.fleet.as_ref().filter(|fleet| fleet.is_large());
-    let shown: Option<Vec<&str>> =
-        large.map(|fleet| fleet.worst.iter().take(analysis.worst).map(|node| node.name.as_str()).collect());
-    let mut rows = Vec::new();
-    let one = only_baseline(&analysis.groups).is_some();
-    for section in sections(&analysis.groups) {
-        let Some(first) = section.first() else { continue };
-        if shown.as_ref().is_some_and(|names| !names.contains(&first.key.host.as_str())) {
-            continue;
-        }
-        rows.push(Row::Section(first.key.section_title()));
-        for group in section {
-            let row = Row::plain(table::cells(group, label(group, section), one), 1);
-            rows.push(row.marked((group.errors > 0).then_some("bad")));
-        }
-    }
-    let header = [vec!["format".into()], table::header(&analysis.groups)].concat();
-    let text = table(&header, 1, rows, true);
-    match shown {
-        Some(_) => format!("<p class=\"soft\">Of the worst nodes; the CSV and the JSON have all.</p>{text}"),
-        None => text,
-    }
+fn loads(analysis: &Analysis) -> Result<String> {
+    let Some(fleet) = analysis.fleet.as_ref().filter(|fleet| fleet.is_large()) else {
+        return Ok(part::html(&analysis.table(Table::Loads)?, true));
+    };
+    let worst: Vec<&str> = fleet.worst.iter().take(analysis.worst).map(|node| node.name.as_str()).collect();
+    let shown = analysis.groups.iter().filter(|group| worst.contains(&group.key.host.as_str()));
+    let note = Part::Note("Of the worst nodes; the CSV and the JSON have all.".into());
+    Ok(part::html(&[note, Part::Grid(grid(shown))], true))
 }
 
 fn plots(analysis: &Analysis, fleet: Option<&Fleet>) -> Result<String> {
@@ -201,54 +174,6 @@ fn figure(groups: &[Group], subject: Subject) -> Result<String> {
     Ok(format!("<div class=\"plot\">{}</div>\n", plot::svg(groups, subject)?))
 }
 
-fn fleet_groups(fleet: &Fleet) -> String {
-    let header: Vec<String> =
-        std::iter::once("format").chain(fleet_table::HEADER).map(String::from).collect();
-    let mut rows = Vec::new();
-    let mut last = None;
-    for (title, label, cells) in fleet.rows() {
-        if last.as_ref() != Some(&title) {
-            rows.push(Row::Section(title.clone()));
-            last = Some(title);
-        }
-        rows.push(Row::plain([vec![label], cells].concat(), 1));
-    }
-    format!("<p class=\"soft\">{}</p>{}", escape(&fleet.method()), table(&header, 1, rows, false))
-}
-
-fn worst_nodes(fleet: &Fleet, count: usize) -> String {
-    let header = ["node", "found", "differs from most others in"].map(String::from);
-    let row = |node: &Node| {
-        let differs = node.differences_in_words();
-        Row::Cells(
-            vec![
-                Cell::text(node.name.clone()),
-                Cell::wide(node.findings_in_words(fleet)),
-                Cell::wide(if differs.is_empty() { vec!["nothing known".into()] } else { differs }),
-            ],
-            None,
-        )
-    };
-    let rows: Vec<Row> = fleet.worst.iter().take(count).map(row).collect();
-    let mut text = format!("<p>{}.</p>", escape(&fleet.verdict()));
-    if !rows.is_empty() {
-        text.push_str(&table(&header, 3, rows, false));
-    }
-    if !fleet.open.is_empty() {
-        text.push_str("<p>Not judged by qualify:</p>");
-        text.push_str(&list(&fleet.open_in_words()));
-    }
-    if fleet.worst.len() > count {
-        let more = fleet.worst.len() - count;
-        text.push_str(&format!("<p class=\"soft\">… and {more} more, all in the JSON.</p>"));
-    }
-    if !fleet.shared.is_empty() {
-        text.push_str("<p>What these nodes have more often than the others:</p>");
-        text.push_str(&list(&fleet.shared_in_words()));
-    }
-    text
-}
-
 /// A column for each host, the worst first; rows that differ are marked.
 fn environment(analysis: &Analysis) -> String {
     let hosts = &analysis.hosts;
@@ -266,25 +191,24 @@ fn environment(analysis: &Analysis) -> String {
     }
     let facts: Vec<_> = shown.iter().map(|(_, host)| host.facts()).collect();
     let fields: BTreeSet<&str> = facts.iter().flat_map(|facts| facts.keys().copied()).collect();
-    let header: Vec<String> =
-        std::iter::once("".to_string()).chain(shown.iter().map(|(_, host)| host.name.clone())).collect();
+    let names = shown.iter().map(|(_, host)| (host.name.clone(), Kind::Wide));
+    let columns = std::iter::once((String::new(), Kind::Text)).chain(names).collect();
     let row = |field: &str| {
         let value = |facts: &BTreeMap<&str, Vec<&Fact>>| {
             facts.get(field).map_or(String::new(), |values| in_words(values))
         };
-        let values: Vec<String> = facts.iter().map(value).collect();
-        let differs = values.iter().any(|value| Some(value) != values.first());
-        let cells = values.into_iter().map(|value| Cell::wide(vec![value]));
-        let name = Cell::text(field.to_string());
-        Row::Cells(std::iter::once(name).chain(cells).collect(), differs.then_some("look"))
+        let mut cells: Vec<String> = facts.iter().map(value).collect();
+        let differs = cells.iter().any(|value| Some(value) != cells.first());
+        cells.insert(0, field.to_string());
+        Row { section: String::new(), cells, class: differs.then_some("look") }
     };
     let rows = fields.into_iter().map(row).collect();
-    let mut text = table(&header, header.len(), rows, true);
+    let more = format!("{} of {count} hosts, the worst first.", shown.len());
+    let mut parts = vec![Part::Grid(Grid { columns, sections: None, rows })];
     if count > shown.len() {
-        let more = format!("<p class=\"soft\">{} of {count} hosts, the worst first.</p>", shown.len());
-        text.insert_str(0, &more);
+        parts.insert(0, Part::Note(more));
     }
-    text
+    part::html(&parts, true)
 }
 
 fn method() -> String {

@@ -13,11 +13,12 @@ use kuva::backend::svg::SvgBackend;
 use kuva::render::render::{Scene, TextAnchor};
 use kuva::render::render_utils::generate_ticks;
 
-use crate::analyze::figures::groups::{Group, sections};
+use crate::analyze::figures::group::{Group, sections};
 use crate::analyze::figures::resample::quantile;
 use crate::analyze::key::baseline_name;
 use crate::analyze::show::canvas::{Canvas, Colors, INK, shorten, text_width};
-use crate::analyze::show::table::{label, only_baseline, rate, seconds, speedup_in_words};
+use crate::analyze::show::format::{rate, seconds, speedup_in_words};
+use crate::analyze::show::loads::only_baseline;
 
 /// More rows than fit a page many times over; a bitmap of them would take gigabytes.
 pub const MAX_ROWS: usize = 200;
@@ -168,7 +169,7 @@ fn scene(groups: &[Group], subject: Subject) -> Result<Scene> {
             canvas.line(panel.from, block.top, panel.from, block.bottom, INK, 1.0);
         }
     }
-    let baseline = only_baseline(groups).map_or("safetensors".into(), baseline_name);
+    let baseline = only_baseline(groups.iter()).map_or("safetensors".into(), baseline_name);
     for (note, line) in subject.notes(&baseline).iter().zip(1u8..) {
         canvas.text(
             EDGE,
@@ -192,7 +193,7 @@ fn lay_out(groups: &[Group]) -> (Vec<Block>, Vec<Row<'_>>, f64) {
         y += TITLE_ROW;
         let top = y;
         for group in section {
-            let name = shorten(&label(group, section), MAX_LABEL_COLUMNS);
+            let name = shorten(&group.name, MAX_LABEL_COLUMNS);
             let mark = if group.key.is_baseline() { " (baseline)" } else { "" };
             let label = format!("{name}{mark}, n = {}", group.samples_s.len());
             rows.push(Row { group, label, color: colors.get(&group.key.format), y: y + ROW / 2.0 });

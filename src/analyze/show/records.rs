@@ -3,28 +3,29 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use polars::prelude::*;
 
 use crate::analyze::Analysis;
-use crate::analyze::show::page_parts::{Cell, Row, table};
-use crate::analyze::show::table::{rate, seconds};
+use crate::analyze::frame;
+use crate::analyze::show::format::{rate, seconds};
+use crate::analyze::show::part;
+use crate::analyze::show::part::{Grid, Kind, Part, Row};
 
 /// A page with more takes long to open on a phone.
 const MAX_RECORDS: usize = 10_000;
-const HEADER: [&str; 13] = [
-    "record",
-    "host",
-    "format",
-    "engine",
-    "to",
-    "load s",
-    "GB/s",
-    "transfer s",
-    "path",
-    "in page cache",
-    "bytes checked",
-    "started (UTC)",
-    "error",
+const COLUMNS: [(&str, Kind); 13] = [
+    ("record", Kind::Text),
+    ("host", Kind::Text),
+    ("format", Kind::Text),
+    ("engine", Kind::Text),
+    ("to", Kind::Text),
+    ("load s", Kind::Number),
+    ("GB/s", Kind::Number),
+    ("transfer s", Kind::Number),
+    ("path", Kind::Text),
+    ("in page cache", Kind::Number),
+    ("bytes checked", Kind::Text),
+    ("started (UTC)", Kind::Text),
+    ("error", Kind::Wide),
 ];
 
 /// The table of records; of a large fleet, those of the worst nodes first, and what the page does not hold is said.
@@ -38,61 +39,44 @@ pub fn html(analysis: &Analysis) -> Result<String> {
     let mut order: Vec<usize> = (0..all).collect();
     order.sort_by_key(rank);
     order.truncate(MAX_RECORDS);
-    let rows = order.iter().map(|row| Load { loads: &analysis.loads, row: *row }.html());
-    let rows = rows.collect::<Result<Vec<Row>>>()?;
-    let mut text = format!("<p class=\"soft\">{} of {all} records", rows.len());
+    let loads = frame::rows(&analysis.loads);
+    let rows = order.iter().filter_map(|row| loads.get(*row)).map(of_load).collect::<Result<Vec<Row>>>()?;
+    let mut note = format!("{} of {all} records", rows.len());
     if rows.len() < all {
-        text.push_str(&format!(
+        note.push_str(&format!(
             ", the worst nodes' first: a page holds at most {MAX_RECORDS}; the files have all"
         ));
     }
-    text.push_str(".</p>");
-    Ok(text + &table(&HEADER.map(String::from), 5, rows, true))
+    let columns = COLUMNS.map(|(name, kind)| (name.to_string(), kind)).into();
+    let grid = Grid { columns, sections: None, rows };
+    Ok(part::html(&[Part::Note(note + "."), Part::Grid(grid)], true))
 }
 
-/// A row of the frame.
-struct Load<'a> {
-    loads: &'a DataFrame,
-    row: usize,
-}
-
-impl Load<'_> {
-    fn text(&self, name: &str) -> Result<String> {
-        Ok(self.loads.column(name)?.str()?.get(self.row).unwrap_or_default().to_string())
-    }
-
-    fn number(&self, name: &str) -> Result<Option<f64>> {
-        Ok(self.loads.column(name)?.f64()?.get(self.row))
-    }
-
-    fn html(&self) -> Result<Row> {
-        let time_s = self.number("time_s")?;
-        let rate_of = |(bytes, time_s): (f64, f64)| rate(bytes / time_s / 1e9);
-        let number =
-            |value: Option<f64>, words: fn(f64) -> String| Cell::Number(value.map(words).unwrap_or_default());
-        let checked = match self.loads.column("verified")?.bool()?.get(self.row) {
-            Some(true) => "right",
-            Some(false) => "WRONG",
-            None => "no",
-        };
-        let error = self.text("error")?;
-        let cells = vec![
-            Cell::text(self.text("record")?),
-            Cell::text(self.text("host")?),
-            Cell::text(self.text("format")?),
-            Cell::text(self.text("engine")?),
-            Cell::text(self.text("destination")?),
-            number(time_s, seconds),
-            Cell::Number(self.number("bytes")?.zip(time_s).map(rate_of).unwrap_or_default()),
-            number(self.number("transfer_s")?, seconds),
-            Cell::text(self.text("path")?),
-            number(self.number("resident_before")?, |share| format!("{:.0} %", share * 100.0)),
-            Cell::text(checked.into()),
-            Cell::text(self.number("started_at_s")?.map(utc).unwrap_or_default()),
-            Cell::wide(if error.is_empty() { Vec::new() } else { vec![error] }),
-        ];
-        Ok(Row::Cells(cells, time_s.is_none().then_some("bad")))
-    }
+fn of_load(load: &frame::Row) -> Result<Row> {
+    let time_s = load.number("time_s")?;
+    let rate_of = |(bytes, time_s): (f64, f64)| rate(bytes / time_s / 1e9);
+    let in_words = |value: Option<f64>, words: fn(f64) -> String| value.map(words).unwrap_or_default();
+    let checked = match load.is("verified")? {
+        Some(true) => "right",
+        Some(false) => "WRONG",
+        None => "no",
+    };
+    let cells = vec![
+        load.text("record")?,
+        load.text("host")?,
+        load.text("format")?,
+        load.text("engine")?,
+        load.text("destination")?,
+        in_words(time_s, seconds),
+        load.number("bytes")?.zip(time_s).map(rate_of).unwrap_or_default(),
+        in_words(load.number("transfer_s")?, seconds),
+        load.text("path")?,
+        in_words(load.number("resident_before")?, |share| format!("{:.0} %", share * 100.0)),
+        checked.into(),
+        in_words(load.number("started_at_s")?, utc),
+        load.text("error")?,
+    ];
+    Ok(Row { section: String::new(), cells, class: time_s.is_none().then_some("bad") })
 }
 
 /// `2026-11-24 08:57:10`; empty for a time that no clock shows.

@@ -11,9 +11,8 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use crate::analyze::figures::fleet::{Fleet, NodeGroup};
-use crate::analyze::figures::groups::{Figures, Group, sections};
+use crate::analyze::figures::group::{Figures, Group, sections};
 use crate::analyze::key::GroupKey;
-use crate::analyze::show::table::label;
 use crate::record::names::SUMMARY_FILE;
 use crate::record::result::write_json;
 
@@ -31,12 +30,11 @@ pub fn write(groups: &[Group], large: Option<&Fleet>, dir: &Path) -> Result<()> 
 /// One format of a section. Formats without a load that succeeded have no figures, and are left out.
 struct Line<'a> {
     group: &'a Group,
-    name: String,
     figures: &'a Figures,
 }
 
 fn lines(section: &[Group]) -> Vec<Line<'_>> {
-    let line = |group| Some(Line { group, name: label(group, section), figures: group.figures.as_ref()? });
+    let line = |group| Some(Line { group, figures: group.figures.as_ref()? });
     let mut lines: Vec<Line> = section.iter().filter_map(line).collect();
     // Theirs first and in their order.
     lines.sort_by_key(|line| match line.group.key.format.as_str() {
@@ -93,13 +91,13 @@ fn block(section: &[Group], replicas: usize, over: &str) -> Option<String> {
     let header = ["Avg (s)", "Min (s)", "Max (s)"].map(|name| format!("{name:<12} ")).concat();
     let lines = lines(section);
     // Theirs is 15 columns, which longer names would push out of line.
-    let columns = lines.iter().map(|line| line.name.chars().count()).fold(15, usize::max);
+    let columns = lines.iter().map(|line| line.group.name.chars().count()).fold(15, usize::max);
     text.push_str(&format!(
         "Loading Time Comparison:\n{single}\n{:<columns$} {header}{:<10}\n{single}\n",
         "Format", "Std Dev",
     ));
-    for Line { name, figures, .. } in &lines {
-        let name = shown(name);
+    for Line { group, figures } in &lines {
+        let name = shown(&group.name);
         let (mean_s, min_s, max_s, std_s) = (figures.mean.value, figures.min_s, figures.max_s, figures.std_s);
         text.push_str(&format!(
             "{name:<columns$} {mean_s:<12.3} {min_s:<12.3} {max_s:<12.3} {std_s:<10.3}\n"
@@ -118,7 +116,7 @@ fn block(section: &[Group], replicas: usize, over: &str) -> Option<String> {
 fn inference(lines: &[Line]) -> String {
     let of = |line: &Line| {
         let tokens_per_s = line.group.tokens_per_s.filter(|rate| *rate > 0.0)?;
-        Some(format!("{} Avg Throughput: {tokens_per_s:.2} tokens/s\n", shown(&line.name)))
+        Some(format!("{} Avg Throughput: {tokens_per_s:.2} tokens/s\n", shown(&line.group.name)))
     };
     match lines.iter().filter_map(of).collect::<String>() {
         rates if rates.is_empty() => rates,
@@ -153,7 +151,7 @@ fn json(groups: &[Group]) -> Value {
 fn object(section: &[Group]) -> Option<Value> {
     let key = &section.first()?.key;
     let mut statistics = Map::new();
-    for Line { group, name, figures } in lines(section) {
+    for Line { group, figures } in lines(section) {
         let mut statistic = json!({
             "count": group.samples_s.len(),
             "avg_loading_time": figures.mean.value,
@@ -165,7 +163,7 @@ fn object(section: &[Group]) -> Option<Value> {
         if let Some(tokens_per_s) = group.tokens_per_s.filter(|rate| *rate > 0.0) {
             statistic["avg_throughput"] = json!(tokens_per_s);
         }
-        statistics.insert(name, statistic);
+        statistics.insert(group.name.clone(), statistic);
     }
     let mut object = json!({
         "model_name": key.model,

@@ -2,13 +2,13 @@
 
 use crate::analyze::Analysis;
 use crate::analyze::figures::fleet::{Fleet, Tally};
-use crate::analyze::figures::groups::{Group, Shown, Speedup, sections};
+use crate::analyze::figures::group::{Group, Shown, Speedup, sections};
 use crate::analyze::figures::regress;
 use crate::analyze::figures::regress::{Comparison, Pair};
 use crate::analyze::figures::resample::MIN_TURNS;
 use crate::analyze::key::baseline_name;
 use crate::analyze::read::qualified::{Qualified, Verdict};
-use crate::analyze::show::table::{label, percent, seconds};
+use crate::analyze::show::format::{percent, seconds};
 
 /// More sections than this are left to the tables.
 const MAX_SECTIONS: usize = 12;
@@ -148,7 +148,7 @@ fn sentence(section: &[Group], unit: &str, state: &str) -> Option<String> {
     let Some((group, speedup)) = best.and_then(|group| Some((group, group.speedup.as_ref()?))) else {
         return without_speedup(section, state).map(|sentence| format!("{sentence}{failed}"));
     };
-    let name = label(group, section);
+    let name = &group.name;
     let baseline = baseline_name(&speedup.baseline);
     let value = speedup.ratio.value;
     let (sure, (low, high)) = (how_sure(speedup, unit), speedup.ratio.interval.unwrap_or((value, value)));
@@ -194,7 +194,7 @@ fn without_speedup(section: &[Group], state: &str) -> Option<String> {
         Some(baseline) if baseline.samples_s.is_empty() => "no load of safetensors succeeded",
         Some(_) => "no turn has a load of safetensors and of another format, both of which succeeded",
     };
-    let name = label(fastest, section);
+    let name = &fastest.name;
     Some(format!(
         "{name} loaded in {} s{}, the median of {}: {why}.",
         seconds(median_s),
@@ -206,9 +206,7 @@ fn without_speedup(section: &[Group], state: &str) -> Option<String> {
 fn failures(section: &[Group]) -> String {
     let failed = section.iter().filter(|group| group.errors > 0);
     failed
-        .map(|group| {
-            format!(" {} of {} {} loads failed.", group.errors, group.loads(), label(group, section))
-        })
+        .map(|group| format!(" {} of {} {} loads failed.", group.errors, group.loads(), group.name))
         .collect()
 }
 
@@ -250,7 +248,7 @@ pub fn slow_loads(analysis: &Analysis) -> Vec<String> {
         return Vec::new();
     }
     let several = sections(&analysis.groups).count() > 1;
-    let line = |section: &[Group], group: &Group| {
+    let line = |group: &Group| {
         let slow = group.slow_factors();
         let (first, last) = slow.first().zip(slow.last())?;
         let factors =
@@ -260,13 +258,10 @@ pub fn slow_loads(analysis: &Analysis) -> Vec<String> {
             "{at}{} of {} {} loads took {factors} times the median.",
             slow.len(),
             group.samples_s.len(),
-            label(group, section)
+            group.name
         ))
     };
-    sections(&analysis.groups)
-        .flat_map(|section| section.iter().filter_map(move |group| line(section, group)))
-        .take(MAX_SLOW)
-        .collect()
+    analysis.groups.iter().filter_map(line).take(MAX_SLOW).collect()
 }
 
 /// A line for each regression.
@@ -300,36 +295,4 @@ fn change(pair: &Pair, max_regression: f64) -> String {
         percent(growth),
         max_regression * 100.0,
     )
-}
-
-/// A comparison with earlier results as a table.
-impl Comparison {
-    pub fn heading(&self) -> String {
-        format!("Against the baseline (a median may grow by {:.1} %):", self.max_regression * 100.0)
-    }
-
-    /// Headings, and for each group whether it regressed and its cells.
-    pub fn table(&self) -> (Vec<String>, Vec<(bool, Vec<String>)>) {
-        let row = |pair: &Pair| {
-            let median = |side: &Option<crate::analyze::figures::groups::Figures>| {
-                side.as_ref().map_or("failed".into(), |figures| seconds(figures.median.value))
-            };
-            let intervals = match pair.intervals_overlap() {
-                Some(true) => "overlap",
-                Some(false) => "apart",
-                None => "none",
-            };
-            let growth = pair.growth().map(percent).unwrap_or_default();
-            let cells = [
-                median(&pair.before),
-                median(&pair.now),
-                growth,
-                intervals.into(),
-                pair.verdict.word().into(),
-            ];
-            (pair.verdict.is_bad(), [vec![pair.key.title()], cells.to_vec()].concat())
-        };
-        let header = ["loads", "before s", "now s", "change", "intervals", "verdict"].map(String::from);
-        (header.into(), self.pairs.iter().map(row).collect())
-    }
 }

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# The gate of `analyze --max-regression` against a device that is really slower: cold loads of one build, twice as the disk is
+# and once where a cgroup holds its reads to a share of what the first reached. Plain against plain must pass, held back
+# must fail.
+#   benchmarks/gate.sh OUT_DIR
+# MODEL [synthetic:facebook/opt-6.7b@0.125], LOADS [15], STORAGE [OUT_DIR/models], SHARE [0.78] and LIMIT [10%] change it.
+# Wants root, a cgroup controller of block devices (io.max, or blkio of version 1), and a disk that nothing else uses.
+# OUT_DIR gets a results directory a run, log.txt and gate.txt. Ends with 1 where the gate says anything else.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname "$0")/common.sh"
+model=${MODEL:-synthetic:facebook/opt-6.7b@0.125}
+storage=${STORAGE:-$out/models}
+mkdir -p "$storage"
+device=$(findmnt -n -o MAJ:MIN -T "$storage" | tr -d " ")
+[ -e "/sys/dev/block/$device/partition" ] && device=$(cat "/sys/dev/block/$device/../dev")
+
+# Version 2 has io.max; where version 1 has taken the controller of block devices, its own.
+controllers=/sys/fs/cgroup/cgroup.controllers
+if [ -e "$controllers" ] && grep -qw io "$controllers"; then
+  group=/sys/fs/cgroup/sllm-gds-gate knob=io.max
+  echo +io >/sys/fs/cgroup/cgroup.subtree_control
+elif [ -e /sys/fs/cgroup/blkio/blkio.throttle.read_bps_device ]; then
+  group=/sys/fs/cgroup/blkio/sllm-gds-gate knob=blkio.throttle.read_bps_device
+else
+  echo "no cgroup here can hold reads back: neither io.max nor blkio" >&2
+  exit 2
+fi
+mkdir "$group"
+trap 'rmdir "$group"' EXIT
+
+bench() {
+  "$program" bench --model "$model" --mode cached --cold --replicas "${LOADS:-15}" --formats sllm --storage-path "$storage" \
+    --results "$out/$1" >>"$log" 2>&1
+  say "$1 done, load average $(cut -d' ' -f1 /proc/loadavg)"
+}
+for run in plain-1 plain-2 throttled; do rm -rf "${out:?}/$run"; done
+say "$("$program" --version), $model, device $device"
+bench plain-1
+bench plain-2
+rate=$("$program" analyze "$out/plain-1" --json --fail-on none 2>>"$log" | python3 -c \
+  'import json, sys; group = json.load(sys.stdin)["groups"][0]; print(int(group["gb_per_s"] * group["mean_s"] / group["p50_s"] * 1e9))')
+limit=$(awk -v r="$rate" -v s="${SHARE:-0.78}" 'BEGIN {printf "%d", r * s}')
+say "$knob of $limit bytes/s, ${SHARE:-0.78} of the $rate that plain-1 reached by its median"
+case $knob in
+io.max) echo "$device rbps=$limit" >"$group/$knob" ;;
+*) echo "$device $limit" >"$group/$knob" ;;
+esac
+# Only this shell's child is held back.
+(echo "$BASHPID" >"$group/cgroup.procs" && bench throttled)
+
+gate() { # expected code, run
+  local code=0
+  echo "analyze $2 --baseline plain-1 --max-regression ${LIMIT:-10%}"
+  (cd "$out" && "$program" analyze "$2" --baseline plain-1 --max-regression "${LIMIT:-10%}" --table comparison 2>&1) || code=$?
+  echo "exit code $code, expected $1"
+  echo
+  [ "$code" = "$1" ]
+}
+as_expected=0
+{
+  echo "reads of throttled held to $limit bytes/s, ${SHARE:-0.78} of what plain-1 reached"
+  echo
+  gate 0 plain-2 || as_expected=1
+  gate 1 throttled || as_expected=1
+} >"$out/gate.txt"
+cat "$out/gate.txt"
+exit "$as_expected"
