@@ -16,6 +16,9 @@ mod error;
 /// Storage faults from a seed, for tests.
 #[doc(hidden)]
 pub mod fault;
+/// Which faults storage has, for tests.
+#[doc(hidden)]
+pub mod faults;
 /// Storage straight to GPU memory, by cuFile.
 #[doc(hidden)]
 pub mod gds;

@@ -13,6 +13,8 @@ pub mod fake;
 mod gpus;
 /// Where it listens.
 mod listen;
+/// What Prometheus is told.
+mod metrics;
 /// Which models there are.
 mod models;
 /// This program's own interface.
@@ -21,6 +23,8 @@ mod ours;
 mod refusal;
 /// What became of loads.
 mod replicas;
+/// Where Prometheus asks.
+mod scrape;
 /// What it was asked to be.
 mod settings;
 /// What both interfaces do.

@@ -28,6 +28,7 @@ const OF_CLI: [&str; 9] = [
 ];
 const OF_HUB: [&str; 3] = ["rustls", "sha2", "ureq"];
 const OF_ANALYZE: [&str; 3] = ["kuva", "polars", "polars-io"];
+const OF_SERVE: [&str; 5] = ["hyper", "prometheus-client", "prost", "tokio", "tonic"];
 
 fn check(features: &str, wanted: &[&[&str]], unwanted: &[&[&str]]) {
     let crates = built_of(features);
@@ -42,12 +43,12 @@ fn check(features: &str, wanted: &[&[&str]], unwanted: &[&[&str]]) {
 
 #[test]
 fn the_loader_alone_is_small() {
-    check("", &[], &[&OF_CLI, &OF_HUB, &OF_ANALYZE]);
+    check("", &[], &[&OF_CLI, &OF_HUB, &OF_ANALYZE, &OF_SERVE]);
 }
 
 #[test]
 fn the_command_line_needs_no_hub_and_no_analyzer() {
-    check("cli", &[&OF_CLI], &[&OF_HUB, &OF_ANALYZE]);
+    check("cli", &[&OF_CLI], &[&OF_HUB, &OF_ANALYZE, &OF_SERVE]);
 }
 
 #[test]
@@ -57,10 +58,15 @@ fn the_c_abi_needs_nothing_more() {
 
 #[test]
 fn the_hub_needs_no_command_line() {
-    check("hub", &[&OF_HUB], &[&OF_CLI, &OF_ANALYZE]);
+    check("hub", &[&OF_HUB], &[&OF_CLI, &OF_ANALYZE, &OF_SERVE]);
 }
 
 #[test]
 fn the_analyzer_comes_with_the_command_line() {
     check("analyze", &[&OF_CLI, &OF_ANALYZE], &[&OF_HUB]);
+}
+
+#[test]
+fn the_server_comes_with_the_command_line() {
+    check("serve", &[&OF_CLI, &OF_SERVE], &[&OF_HUB, &OF_ANALYZE]);
 }

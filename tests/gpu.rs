@@ -31,6 +31,9 @@ mod pool;
 mod qualify;
 #[path = "gpu/rig.rs"]
 mod rig;
+#[cfg(feature = "serve")]
+#[path = "gpu/serve.rs"]
+mod serve;
 #[path = "cufile/standin.rs"]
 mod standin;
 

@@ -27,7 +27,7 @@ const ROOMS: [&[&str]; 15] = [
     &["page"],
     &["bench", "analyze"],
     &["qualify"],
-    &["capi"],
+    &["capi", "serve"],
     &["cli"],
 ];
 

@@ -62,7 +62,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub metrics: Option<String>,
     /// Refuse to load models that were not registered before; may be followed by true or false, as with ServerlessLLM
-    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, default_value = "false", default_missing_value = "true", value_name = "BOOL", value_parser = parse_bool)]
     pub registration_required: bool,
     /// Take calls that change what the server holds (warm, pin, evict) over TCP, too
     #[arg(long)]
@@ -118,18 +118,27 @@ fn settings(args: &ServeArgs) -> Settings {
     }
 }
 
+/// True and false as click reads them, which ServerlessLLM's server is started through.
+fn parse_bool(text: &str) -> Result<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true),
+        "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
+        _ => anyhow::bail!("'{text}' is neither true nor false"),
+    }
+}
+
 /// An event for a person.
 fn say(event: &Event) {
     match event {
-        Event::Ready { at, gpus, pool_bytes, elapsed_s } => {
+        Event::Ready { at, gpus, no_gpus, pool_bytes, elapsed_s } => {
             print::say(format_args!(
                 "ready at {} after {elapsed_s:.2} s, with a pool of {}",
                 at.join(" and "),
                 size(*pool_bytes)
             ));
-            match gpus {
-                Ok(gpus) => print::say(format_args!("GPUs: {}", gpus.join(", "))),
-                Err(why) => {
+            match no_gpus {
+                None => print::say(format_args!("GPUs: {}", gpus.join(", "))),
+                Some(why) => {
                     print::say(format_args!("no GPU ({why}): it registers models and fills the pool"))
                 }
             }

@@ -54,6 +54,8 @@ pub struct PoolReport {
     pub free_chunks: usize,
     /// Those of them with bytes of checkpoints.
     pub full_chunks: usize,
+    /// How often checkpoints, or parts of one, were turned out so far.
+    pub evictions: u64,
     /// Each checkpoint of which it has something, the longest unused first.
     pub checkpoints: Vec<Kept>,
 }
@@ -165,8 +167,8 @@ impl Loader {
             is_pinned: held.is_pinned,
         };
         let checkpoints = pool.held().into_iter().map(kept).collect();
-        let chunk_bytes = pool.chunk_bytes;
-        Some(PoolReport { bytes, chunk_bytes, made_chunks, free_chunks, full_chunks, checkpoints })
+        let (chunk_bytes, evictions) = (pool.chunk_bytes, pool.evictions());
+        Some(PoolReport { bytes, chunk_bytes, made_chunks, free_chunks, full_chunks, evictions, checkpoints })
     }
 
     /// Opens a GPU, where there is one: the pool's memory is pinned through it.

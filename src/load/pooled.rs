@@ -10,6 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::gpu::Gpu;
 use crate::gpu::pinned::Pinned;
 use crate::load::engine::{Engine, PathTaken};
+use crate::load::fault;
 use crate::load::jobs::targets;
 use crate::load::landings::landings;
 use crate::load::links::{self, Carriers};
@@ -137,6 +138,7 @@ pub(super) fn attempt(
     let read_bytes = taken.direct_bytes + taken.buffered_bytes;
     let mut report = LoadReport::new(&checkpoint, &plan, options, phases, clock.total(), taken);
     (report.read_bytes, report.chunk_bytes) = (read_bytes, pool.chunk_bytes);
+    (report.held_bytes, report.joined_bytes) = (held_bytes, joined_bytes);
     report.threads = ran.unwrap_or(0);
     report.links = reports;
     why_not.iter().for_each(|why| report.path_reason.push_str(&format!("; {why}")));
@@ -199,7 +201,8 @@ fn deliver(
 ) -> Result<Option<(PathTaken, usize)>> {
     cancel.check()?;
     let faults = options.asked.faults.as_ref();
-    let faulty = sources.zip(faults).and_then(|(sources, faults)| faults.wrap(&checkpoint.dir, sources));
+    let faulty =
+        sources.zip(faults).and_then(|(sources, faults)| fault::wrap(faults, &checkpoint.dir, sources));
     let storage =
         faulty.as_ref().map(|faulty| faulty as &dyn Storage).or(sources.map(|sources| sources as _));
     let wanted = || !cancel.is_set();

@@ -18,6 +18,10 @@ pub struct LoadReport {
     pub bytes: u64,
     /// Bytes that this load read for them; through the pool those that neither it held nor another load brought.
     pub read_bytes: u64,
+    /// Bytes that the pool held before; 0 without one.
+    pub held_bytes: u64,
+    /// Bytes that loads which ran at the same time brought into the pool; 0 without one.
+    pub joined_bytes: u64,
     /// From the call to the last byte in place. What [`Request::verify`](crate::Request::verify) does afterwards does not count;
     /// where no digests were recorded, those that are made of the bytes as they are read do.
     pub elapsed_s: f64,
@@ -84,6 +88,8 @@ impl LoadReport {
         LoadReport {
             bytes,
             read_bytes: plan.bytes(),
+            held_bytes: 0,
+            joined_bytes: 0,
             elapsed_s,
             gb_per_s: bytes as f64 / elapsed_s / 1e9,
             phases,
@@ -166,6 +172,8 @@ mod tests {
         let mut report = LoadReport {
             bytes: 6_000_000_000,
             read_bytes: 6_000_000_000,
+            held_bytes: 0,
+            joined_bytes: 0,
             elapsed_s: 1.0,
             gb_per_s: 6.0,
             phases: Phases { open_s: 0.25, transfer_s: 0.75, ..Phases::default() },

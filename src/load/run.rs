@@ -22,7 +22,7 @@ use crate::load::shared::Shared;
 use crate::load::source::Storage;
 use crate::load::task::Task;
 use crate::load::transfer::{JobSource, transfer_from, transfer_telling};
-use crate::load::{gds, host, pinned, source};
+use crate::load::{fault, gds, host, pinned, source};
 use crate::os::cancel::Cancel;
 
 /// Opens the checkpoint at `path` and loads it, both on the clock.
@@ -92,7 +92,8 @@ fn load_to_host(task: &Task<'_>, options: &Options, cancel: &Cancel) -> Result<(
     phases.plan_s = clock.lap();
     let mut buffers = task.memory(&plan)?;
     phases.allocate_s = clock.lap();
-    let faulty = options.asked.faults.as_ref().and_then(|faults| faults.wrap(&checkpoint.dir, &sources));
+    let faulty =
+        options.asked.faults.as_ref().and_then(|faults| fault::wrap(faults, &checkpoint.dir, &sources));
     let storage: &dyn Storage = faulty.as_ref().map_or(&sources, |faulty| faulty);
     let digesting = task.digest.then(|| Digesting::new(storage, &checkpoint));
     let storage: &dyn Storage = digesting.as_ref().map_or(storage, |digesting| digesting);
@@ -151,7 +152,8 @@ fn load_by_ring(
         phases.register_s = clock.lap();
         poison_all(&mut buffers, options, &mut clock)?;
         drop(hold);
-        let faulty = options.asked.faults.as_ref().and_then(|faults| faults.wrap(&checkpoint.dir, &sources));
+        let faulty =
+            options.asked.faults.as_ref().and_then(|faults| fault::wrap(faults, &checkpoint.dir, &sources));
         let storage: &dyn Storage = faulty.as_ref().map_or(&sources, |faulty| faulty);
         let digesting = task.digest.then(|| Digesting::new(storage, &checkpoint));
         let storage: &dyn Storage = digesting.as_ref().map_or(storage, |digesting| digesting);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::load::fault::Faults;
+use crate::load::faults::Faults;
 
 /// How to load. What is `None` has a default that fits the destination.
 #[derive(Debug, Clone, Default)]

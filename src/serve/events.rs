@@ -12,8 +12,11 @@ pub enum Event {
     Ready {
         /// Addresses, as clients name them.
         at: Vec<String>,
-        /// The UUIDs of its GPUs; why there are none.
-        gpus: Result<Vec<String>, String>,
+        /// The UUIDs of its GPUs.
+        gpus: Vec<String>,
+        /// Why there are none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        no_gpus: Option<String>,
         /// Bytes that the pool may have.
         pool_bytes: u64,
         /// Since it was started.

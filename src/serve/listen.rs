@@ -19,6 +19,7 @@ use crate::os::cancel::Cancel;
 use crate::serve::devices::Devices;
 use crate::serve::events::Event;
 use crate::serve::ours::Ours;
+use crate::serve::scrape::answer;
 use crate::serve::settings::{Settings, Tell};
 use crate::serve::store::Store;
 use crate::serve::theirs::Theirs;
@@ -70,6 +71,17 @@ async fn run(store: Arc<Store>, stop: &Cancel, started: Instant) -> Result<Ended
     let mut at = vec![listener.local_addr().context("ask where it listens")?.to_string()];
     let unix = settings.unix.as_deref().map(bind_unix).transpose()?;
     at.extend(settings.unix.iter().map(|path| format!("unix:{}", path.display())));
+    let scraped = match &settings.metrics {
+        Some(address) => {
+            let listener = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("answer Prometheus at {address}"))?;
+            at.push(format!("http://{}/metrics", listener.local_addr().context("ask where it listens")?));
+            let page = store.clone();
+            Some(tokio::spawn(answer(listener, Arc::new(move || page.metrics_page()))))
+        }
+        None => None,
+    };
     let (reporter, health) = tonic_health::server::health_reporter();
     let (ending, _) = watch::channel(false);
     let router = || {
@@ -105,6 +117,7 @@ async fn run(store: Arc<Store>, stop: &Cancel, started: Instant) -> Result<Ended
     let grace = if matches!(ended, Ok(Ended::Stopped)) { store.settings.grace } else { Duration::ZERO };
     let closing = store.clone();
     let left = tokio::task::spawn_blocking(move || closing.under_way.close(grace, END)).await?;
+    scraped.inspect(|scraped| scraped.abort());
     // Answers go out; a client that keeps its connection open is not waited for.
     let _ =
         tokio::time::timeout(Duration::from_secs(1), async { while servers.join_next().await.is_some() {} })
@@ -127,8 +140,9 @@ async fn ready(store: &Arc<Store>, at: Vec<String>, started: Instant) -> bool {
     let gpus = tokio::task::spawn_blocking(move || devices.list()).await;
     let gpus = gpus.unwrap_or_else(|error| Err(error.to_string()));
     let has_gpus = gpus.is_ok();
+    let (gpus, no_gpus) = gpus.map_or_else(|why| (Vec::new(), Some(why)), |gpus| (gpus, None));
     let pool_bytes = store.settings.pool_bytes;
-    store.tell(&Event::Ready { at, gpus, pool_bytes, elapsed_s: started.elapsed().as_secs_f64() });
+    store.tell(&Event::Ready { at, gpus, no_gpus, pool_bytes, elapsed_s: started.elapsed().as_secs_f64() });
     has_gpus
 }
 

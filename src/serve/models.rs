@@ -18,13 +18,16 @@ const MOST_NAME_BYTES: usize = 4096;
 /// Recorded digests of tensors, by where they lie in the model's files, laid end to end: (offset, bytes).
 pub type Recorded = HashMap<(u64, u64), (String, Digest)>;
 
+/// Files, and what was recorded of them.
+type OfFiles = (Arc<Checkpoint>, Arc<Recorded>);
+
 /// The models below a storage path.
 pub struct Models {
     storage_path: PathBuf,
     /// By name: those that were asked for, as they were last found.
     known: Mutex<BTreeMap<String, Arc<Checkpoint>>>,
-    /// By name: the digests of those files.
-    recorded: Mutex<HashMap<String, (Arc<Checkpoint>, Arc<Recorded>)>>,
+    /// By name: files, and their digests.
+    recorded: Mutex<HashMap<String, OfFiles>>,
 }
 
 impl Models {

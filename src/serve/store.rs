@@ -1,6 +1,7 @@
 //! What both interfaces do: loads into clients' memory, the pool, and what is under way.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use crate::os::error::Error;
 use crate::serve::check::check;
 use crate::serve::devices::{Devices, Window};
 use crate::serve::events::Event;
+use crate::serve::metrics::{Metrics, Now};
 use crate::serve::models::Models;
 use crate::serve::refusal::Refusal;
 use crate::serve::replicas::Replicas;
@@ -45,6 +47,9 @@ pub struct Store {
     fills: Mutex<HashMap<String, Cancel>>,
     /// The error that broke a CUDA context.
     broken: watch::Sender<Option<String>>,
+    /// What Prometheus is told.
+    metrics: Metrics,
+    open_handles: AtomicUsize,
     tell: Tell,
 }
 
@@ -76,6 +81,8 @@ impl Store {
             places: Arc::new(Semaphore::new(most)),
             fills: Mutex::default(),
             broken: watch::Sender::new(None),
+            metrics: Metrics::new(),
+            open_handles: AtomicUsize::new(0),
             tell,
             settings,
         })
@@ -83,7 +90,18 @@ impl Store {
 
     /// Says that something happened.
     pub fn tell(&self, event: &Event) {
+        self.metrics.observe(event);
         (self.tell)(event);
+    }
+
+    /// The page for Prometheus.
+    pub fn metrics_page(&self) -> Option<String> {
+        let now = Now {
+            pool: self.loader.pool().unwrap_or_default(),
+            loads: self.under_way.list().len(),
+            open_handles: self.open_handles.load(Ordering::Relaxed),
+        };
+        self.metrics.text(&now).ok()
     }
 
     /// A place for a load to a client's memory: waits for one.
@@ -125,6 +143,7 @@ impl Store {
     ) -> Result<(String, LoadReport), Refusal> {
         let checkpoint = self.models.open(model)?;
         let windows = wanted.open(checkpoint.file_bytes(), self.devices.as_ref())?;
+        let _counted = Counted::new(&self.open_handles, windows.len());
         let labels: Vec<String> = windows.iter().map(|window| window.label()).collect();
         let to = labels.join(",");
         let entry = self.under_way.begin(model, &to, cancel).ok_or_else(ending)?;
@@ -173,9 +192,9 @@ impl Store {
     fn warm_quietly(&self, model: &str, cancel: &Cancel) -> Result<Warmed, Refusal> {
         let checkpoint = self.models.open(model)?;
         let entry = self.under_way.begin(model, "pool", cancel).ok_or_else(ending)?;
-        let (total_bytes, read_bytes) = (checkpoint.file_bytes(), std::sync::atomic::AtomicU64::new(0));
+        let (total_bytes, read_bytes) = (checkpoint.file_bytes(), AtomicU64::new(0));
         let progress = |bytes| {
-            let before = read_bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+            let before = read_bytes.fetch_add(bytes, Ordering::Relaxed);
             entry.running.tell(before + bytes, total_bytes);
         };
         let warmed = self.loader.warm(&checkpoint, cancel, &progress);
@@ -196,8 +215,14 @@ impl Store {
         let (store, name) = (self.clone(), model.to_string());
         let fill = move || {
             let _ended = FillEnded { store: &store, model: &name };
-            // What went wrong is told; a load to a client's memory does without the pool.
-            let _ = store.warm(&name, &cancel);
+            match store.warm_quietly(&name, &cancel) {
+                Ok(warmed) => store.tell(&Event::Warmed { model: name.clone(), warmed }),
+                // The load to a client's memory that comes next does without the pool.
+                Err(refusal) if refusal.code == Code::ResourceExhausted => {
+                    store.tell(&Event::Warning { what: refusal.message });
+                }
+                Err(refusal) => store.failed("bring into the pool", &name, &refusal),
+            }
         };
         match std::thread::Builder::new().name("fill".into()).spawn(fill) {
             Ok(_) => Ok(()),
@@ -271,6 +296,25 @@ impl Store {
 
     fn fills(&self) -> MutexGuard<'_, HashMap<String, Cancel>> {
         self.fills.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// So many of something, as long as this is there.
+struct Counted<'c> {
+    counter: &'c AtomicUsize,
+    count: usize,
+}
+
+impl<'c> Counted<'c> {
+    fn new(counter: &'c AtomicUsize, count: usize) -> Counted<'c> {
+        counter.fetch_add(count, Ordering::Relaxed);
+        Counted { counter, count }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.count, Ordering::Relaxed);
     }
 }
 

@@ -170,7 +170,7 @@ mod tests {
         let good = || handles(vec![vec![7; HANDLE_BYTES]]);
         let code = |chunks, handles: &HashMap<_, _>| {
             let wanted = Wanted::by_uuid(chunks, handles)?;
-            wanted.open(100, &NoDevices).map(|_| ()).map_err(|refusal| refusal)
+            wanted.open(100, &NoDevices).map(drop)
         };
         let of = |chunks, handles: &HashMap<_, _>| code(chunks, handles).unwrap_err().code;
         assert_eq!(of(chunks(&[(0, 100, 0, 0)]), &good()), Code::FailedPrecondition, "as far as the devices");

@@ -112,3 +112,41 @@ async fn models_are_warmed_and_pinned_from_the_start() {
         tokio::task::yield_now().await;
     }
 }
+
+/// What stands at /metrics.
+fn page(at: &str, path: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(at).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prometheus_reads_what_was_loaded_and_what_failed() {
+    let rig = Rig::new(|settings| settings.metrics = Some("127.0.0.1:0".into()));
+    let at = rig.all_at.iter().find_map(|at| at.strip_prefix("http://")?.strip_suffix("/metrics")).unwrap();
+    rig.put("m", &[200_000]);
+    let mut client = rig.theirs().await;
+    for (id, bytes) in [("a", 200_000), ("b", 200_000), ("c", 200_001)] {
+        let memory = rig.memory(300_000);
+        let request = crate::rig::load("m", id, GPUS[0], &[&memory], &[(0, bytes, 0, 0)]);
+        assert_eq!(client.load_model_async(request).await.is_ok(), id != "c");
+    }
+    let text = page(at, "/metrics");
+    for line in [
+        "HTTP/1.1 200 OK",
+        "sllm_gds_loads_total{source=\"pool\"} 1",
+        "sllm_gds_loaded_bytes_total{source=\"pool\"} 200000",
+        "sllm_gds_failures_total{call=\"load\",code=\"OutOfRange\"} 1",
+        "sllm_gds_pool_chunks{state=\"full\"} 4",
+        "sllm_gds_open_handles 0",
+        "sllm_gds_load_seconds_count 2",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|found| found == line), "'{line}' is not in:\n{text}");
+    }
+    assert!(text.contains("sllm_gds_load_phase_seconds_total{phase=\"transfer\"}"), "{text}");
+    assert!(page(at, "/").starts_with("HTTP/1.1 404"));
+}

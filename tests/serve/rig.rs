@@ -25,6 +25,8 @@ pub const GPUS: [&str; 2] = ["00000000-0000-0000-0000-00000000000a", "00000000-0
 pub struct Rig {
     pub dir: tempfile::TempDir,
     pub at: String,
+    /// With the other places where it listens.
+    pub all_at: Vec<String>,
     pub open_windows: Arc<AtomicUsize>,
     pub events: Arc<Mutex<Vec<Event>>>,
     stop: Cancel,
@@ -71,15 +73,24 @@ impl Rig {
         let log = events.clone();
         let tell = move |event: &Event| {
             if let Event::Ready { at, .. } = event {
-                told.send(at[0].clone()).unwrap();
+                told.send(at.clone()).unwrap();
             }
             log.lock().unwrap().push(event.clone());
         };
         let flag = stop.clone();
         let run = move || serve(settings, Arc::new(devices), &flag, Arc::new(tell));
         let server = std::thread::spawn(run);
-        let at = ready.recv().expect("the server did not come up");
-        Rig { dir, at, open_windows, events, stop, server: Some(server), next: AtomicUsize::new(0) }
+        let all_at = ready.recv().expect("the server did not come up");
+        Rig {
+            dir,
+            at: all_at[0].clone(),
+            all_at,
+            open_windows,
+            events,
+            stop,
+            server: Some(server),
+            next: AtomicUsize::new(0),
+        }
     }
 
     pub fn models(&self) -> PathBuf {

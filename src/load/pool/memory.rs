@@ -124,6 +124,11 @@ pub struct Held {
 }
 
 impl<C: Chunk> Pool<C> {
+    /// How often it turned something out.
+    pub fn evictions(&self) -> u64 {
+        self.lock().evictions
+    }
+
     /// What it has, the longest unused first.
     pub fn held(&self) -> Vec<Held> {
         let state = self.lock();

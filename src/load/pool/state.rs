@@ -21,13 +21,23 @@ pub struct State<C> {
     pub making: usize,
     /// The most that there may be.
     pub capacity: usize,
+    /// Checkpoints that were turned out, and ranges of those that others of their own took the place of.
+    pub evictions: u64,
     entries: HashMap<Key, Entry<C>>,
     clock: u64,
 }
 
 impl<C> State<C> {
     pub fn new(capacity: usize) -> State<C> {
-        State { free: Vec::new(), made: 0, making: 0, capacity, entries: HashMap::new(), clock: 0 }
+        State {
+            free: Vec::new(),
+            made: 0,
+            making: 0,
+            capacity,
+            evictions: 0,
+            entries: HashMap::new(),
+            clock: 0,
+        }
     }
 
     pub fn entry(&mut self, key: &Key) -> Option<&mut Entry<C>> {
@@ -99,6 +109,7 @@ impl<C> State<C> {
 
     /// Turns out a checkpoint that nobody uses.
     fn evict(&mut self, key: &Key) {
+        self.evictions += u64::from(self.entries.get(key).is_some_and(|entry| entry.full() > 0));
         for range in self.entries.remove(key).into_iter().flat_map(Entry::into_ranges) {
             self.take_back(range);
         }
@@ -117,6 +128,7 @@ impl<C> State<C> {
     }
 
     fn give_up(&mut self, key: &Key, range: usize) {
+        self.evictions += 1;
         let found = self.entries.get_mut(key).and_then(|entry| entry.range(range));
         if let Some(found) = found.map(|range| std::mem::replace(range, Range::Absent)) {
             self.take_back(found);

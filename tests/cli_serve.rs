@@ -1,0 +1,118 @@
+//! `sllm-gds serve` as it is started: the line that says it is ready, how it ends, what it refuses.
+
+#![cfg(feature = "serve")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use common::{run, temp_dir};
+
+mod common;
+
+struct Server {
+    child: Child,
+    said: BufReader<std::process::ChildStdout>,
+}
+
+impl Server {
+    fn start(dir: &Path, args: &[&str]) -> Server {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sllm-gds"))
+            .current_dir(dir)
+            .args(["serve", "--port", "0"])
+            .args(args)
+            .env_remove("STORAGE_PATH")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        Server { child, said }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).unwrap();
+        line.trim_end().to_string()
+    }
+
+    fn event(&mut self) -> Value {
+        serde_json::from_str(&self.line()).unwrap()
+    }
+
+    /// Sends a signal, and waits for the end: the code, and all that was said on standard error.
+    fn end(mut self, signal: libc::c_int) -> (Option<i32>, String) {
+        // SAFETY: our own child, which is not waited for yet.
+        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+        let code = self.child.wait().unwrap().code();
+        let mut errors = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        (code, errors)
+    }
+}
+
+#[test]
+fn it_says_when_it_is_ready_and_ends_when_it_is_asked_to() {
+    let dir = temp_dir();
+    fs::create_dir(dir.path().join("models")).unwrap();
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let socket = dir.path().join("socket");
+        let mut server = Server::start(dir.path(), &["--json", "--unix", socket.to_str().unwrap()]);
+        let ready = server.event();
+        assert_eq!((ready["event"].as_str(), ready["pool_bytes"].as_u64()), (Some("ready"), Some(4 << 30)));
+        let at = ready["at"][0].as_str().unwrap();
+        assert!(at.starts_with("127.0.0.1:") && TcpStream::connect(at).is_ok(), "{ready}");
+        assert_eq!(ready["at"][1].as_str().unwrap(), format!("unix:{}", socket.display()));
+        let (code, errors) = server.end(signal);
+        assert_eq!(code, Some(0), "{errors}");
+        assert!(!socket.exists());
+    }
+}
+
+#[test]
+fn theirs_switches_are_taken_and_people_are_told_in_words() {
+    let dir = temp_dir();
+    fs::create_dir(dir.path().join("models")).unwrap();
+    let theirs =
+        ["--num-thread", "2", "--chunk-size", "16MB", "--mem-pool-size", "64MB", "--disk-size", "128GB"];
+    let more = ["--registration-required", "False", "--metrics", "127.0.0.1:0"];
+    let mut server = Server::start(dir.path(), &[&theirs[..], &more[..]].concat());
+    let ready = server.line();
+    assert!(ready.starts_with("ready at 127.0.0.1:") && ready.ends_with("with a pool of 67.1 MB"), "{ready}");
+    assert!(ready.contains("/metrics"), "{ready}");
+    assert_eq!(server.end(libc::SIGTERM).0, Some(0));
+}
+
+#[test]
+fn what_can_not_be_served_is_refused_with_a_reason() {
+    let dir = temp_dir();
+    let refused = |args: &[&str], words: &[&str]| {
+        run(dir.path(), &[&["serve"], args].concat()).expect(2).one_error(words);
+    };
+    refused(&["--port", "0"], &["storage path ./models", "name the one that holds the models"]);
+    fs::create_dir(dir.path().join("models")).unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    refused(&["--port", &port], &[&port, "take another port"]);
+    refused(
+        &["--port", "0", "--mem-pool-size", "1PB"],
+        &["pool of 1125899906842624 bytes", "lower the pool size"],
+    );
+    refused(&["--port", "0", "--mem-pool-size", "1MB"], &["chunk"]);
+    fs::write(dir.path().join("file"), "mine").unwrap();
+    refused(&["--port", "0", "--unix", "file"], &["something else stands there"]);
+    assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"mine");
+    let args = ["--json", "--unix", "socket"];
+    let mut first = Server::start(dir.path(), &args);
+    first.event();
+    refused(&["--port", "0", "--unix", "socket"], &["another server listens there"]);
+    // Killed, it leaves its socket, which the next one takes.
+    first.end(libc::SIGKILL);
+    let mut next = Server::start(dir.path(), &args);
+    assert_eq!(next.event()["event"], "ready");
+    assert_eq!(next.end(libc::SIGTERM).0, Some(0));
+}
