@@ -1,4 +1,5 @@
-//! What is delivered beside the program: the container, Kubernetes manifests, fio's job file, completions, man pages.
+//! What is delivered beside the program: the container, Kubernetes manifests, the server's Compose file and unit, fio's job file,
+//! completions, man pages.
 //! No engine and no cluster runs here: a recording `docker` holds the command lines, schemas hold the manifests.
 #![cfg(feature = "cli")]
 
@@ -10,6 +11,9 @@ mod fio;
 mod kubernetes;
 #[path = "deploy/lint.rs"]
 mod lint;
+#[cfg(feature = "serve")]
+#[path = "deploy/serve.rs"]
+mod serve;
 #[path = "deploy/shell.rs"]
 mod shell;
 

@@ -104,6 +104,8 @@ impl Command {
             Command::Inspect(_) | Command::Completions(_) => Cancel::new(),
             #[cfg(feature = "analyze")]
             Command::Analyze(_) => Cancel::new(),
+            #[cfg(feature = "serve")]
+            Command::Serve(_) => process::cancel_on_signal_in_silence(),
             _ => process::cancel_on_signal(),
         }
     }

@@ -32,13 +32,22 @@ fn say_when_output_fails() {
 
 /// A flag that Ctrl-C, SIGTERM and SIGHUP set: the first asks for a clean end and is answered at once, the second ends at once.
 pub fn cancel_on_signal() -> Cancel {
+    cancel_and(|| progress::tell(stopping))
+}
+
+/// The same for a command that says by itself what it does then.
+pub fn cancel_on_signal_in_silence() -> Cancel {
+    cancel_and(|| ())
+}
+
+fn cancel_and(answer: impl Fn() + Send + 'static) -> Cancel {
     let cancel = Cancel::new();
     let flag = cancel.clone();
     let mut first = None;
     let handler = move || match wish(&mut first, Instant::now()) {
         Wish::Stop => {
             flag.set();
-            progress::tell(stopping);
+            answer();
         }
         Wish::Same => {}
         Wish::EndNow => sys::end_now(130),

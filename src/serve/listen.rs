@@ -26,8 +26,8 @@ use crate::serve::theirs::Theirs;
 use crate::serve::wire::storage::storage_server::StorageServer;
 use crate::serve::wire::v1::server_server::ServerServer;
 
-/// Two are enough: they only take calls and send answers.
-const RPC_THREADS: usize = 2;
+/// They only take calls and send answers; a large request takes one for as long as it takes to parse.
+const RPC_THREADS: usize = 4;
 /// A request of two million chunks; gRPC's own limit is 4 MiB.
 const MOST_REQUEST_BYTES: usize = 64 << 20;
 /// How often the flag that ends the server is looked at.
@@ -150,19 +150,9 @@ async fn ready(store: &Arc<Store>, at: Vec<String>, started: Instant) -> bool {
 fn begin(store: &Arc<Store>, has_gpus: bool) {
     let store = store.clone();
     let work = move || {
-        let began = Instant::now();
-        match store.loader.prefault_pool() {
-            // Without GPUs memory is taken as it is needed.
-            _ if !has_gpus => {}
-            Ok(()) => {
-                let bytes = store.settings.pool_bytes;
-                store.tell(&Event::PoolMade { bytes, elapsed_s: began.elapsed().as_secs_f64() });
-            }
-            Err(error) => {
-                let what =
-                    format!("not all of the pool could be made, and loads go past what is missing: {error}");
-                store.tell(&Event::Warning { what });
-            }
+        // Without GPUs nothing is pinned: memory is taken as it is needed.
+        if has_gpus {
+            make_pool(&store);
         }
         for name in &store.settings.warm {
             let _ = store.warm(name, &Cancel::new());
@@ -175,6 +165,20 @@ fn begin(store: &Arc<Store>, has_gpus: bool) {
     };
     // Where the system starts no thread, loads make what they need.
     let _ = std::thread::Builder::new().name("begin".into()).spawn(work);
+}
+
+fn make_pool(store: &Store) {
+    let began = Instant::now();
+    match store.loader.prefault_pool() {
+        Ok(()) => {
+            let bytes = store.settings.pool_bytes;
+            store.tell(&Event::PoolMade { bytes, elapsed_s: began.elapsed().as_secs_f64() });
+        }
+        Err(error) => {
+            let what = format!("not all of the pool could be made, and loads go past what is missing: {error}");
+            store.tell(&Event::Warning { what });
+        }
+    }
 }
 
 /// Waits for what ends the server.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -125,6 +126,16 @@ impl Running {
     /// Sends a signal to the whole process group, as a terminal does. The command must lead its own group.
     pub fn signal_group(&mut self, name: &str) {
         kill(name, &format!("-{}", self.child().id()));
+    }
+
+    /// Its next line on standard output, waited for; empty where it ended. `finish` has what comes after it.
+    pub fn line(&mut self) -> String {
+        let stdout = self.child().stdout.as_mut().unwrap();
+        let (mut line, mut byte) = (Vec::new(), [0u8]);
+        while stdout.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+            line.extend(byte);
+        }
+        String::from_utf8(line).unwrap()
     }
 
     pub fn finish(mut self) -> Ran {

@@ -16,21 +16,21 @@ const SCRIPT: &str = "benchmarks/docker-run.sh";
 const PROGRAMS: [&str; 9] = ["bash", "sh", "cat", "id", "mkdir", "realpath", "dirname", "git", "env"];
 
 /// A home with a storage directory, and a PATH of links.
-struct Host {
+pub struct Host {
     dir: TempDir,
 }
 
 /// One call of docker.
 #[derive(Debug)]
-struct Call {
+pub struct Call {
     hf_token: String,
-    args: Vec<String>,
+    pub args: Vec<String>,
 }
 
-struct Ran {
-    code: Option<i32>,
+pub struct Ran {
+    pub code: Option<i32>,
     stderr: String,
-    calls: Vec<Call>,
+    pub calls: Vec<Call>,
 }
 
 impl Host {
@@ -48,17 +48,17 @@ impl Host {
         Host { dir }
     }
 
-    fn new() -> Host {
+    pub fn new() -> Host {
         let host = Host::without_docker();
         symlink(root().join("tests/deploy/docker.sh"), host.path("bin/docker")).unwrap();
         host
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         fs::canonicalize(self.dir.path()).unwrap().join(name)
     }
 
-    fn run(&self, args: &[&str], vars: &[(&str, &str)]) -> Ran {
+    pub fn run(&self, args: &[&str], vars: &[(&str, &str)]) -> Ran {
         let log = self.path("calls");
         let output = Command::new("bash")
             .arg(root().join(SCRIPT))
@@ -86,7 +86,7 @@ impl Host {
 
     /// A run that ends well and calls docker once: the image is there.
     #[track_caller]
-    fn bench(&self, args: &[&str], vars: &[(&str, &str)]) -> Call {
+    pub fn bench(&self, args: &[&str], vars: &[(&str, &str)]) -> Call {
         let fixed = ["--image", "img", "--storage-path", "nvme"];
         let mut ran = self.run(&[&fixed, args].concat(), vars);
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
@@ -95,7 +95,7 @@ impl Host {
     }
 
     #[track_caller]
-    fn refused(&self, args: &[&str], says: &[&str]) {
+    pub fn refused(&self, args: &[&str], says: &[&str]) {
         let ran = self.run(args, &[]);
         assert_eq!(ran.code, Some(2), "{args:?}: {}", ran.stderr);
         assert!(ran.stderr.starts_with("error: ") && ran.stderr.lines().count() == 1, "{}", ran.stderr);
@@ -108,29 +108,29 @@ impl Host {
 
 impl Call {
     /// docker's own arguments, and those of sllm-gds behind the image.
-    fn split(&self, image: &str) -> (&[String], &[String]) {
+    pub fn split(&self, image: &str) -> (&[String], &[String]) {
         let at = self.args.iter().position(|arg| arg == image).expect("the image");
         (&self.args[..at], &self.args[at + 1..])
     }
 
-    fn has(&self, pair: [&str; 2]) -> bool {
+    pub fn has(&self, pair: [&str; 2]) -> bool {
         self.args.windows(2).any(|two| two == pair)
     }
 
     /// Fails the test unless sllm-gds takes the arguments behind the image.
     #[track_caller]
-    fn parses(&self, image: &str) {
+    pub fn parses(&self, image: &str) {
         let args = std::iter::once("sllm-gds").chain(self.split(image).1.iter().map(String::as_str));
         Cli::try_parse_from(args).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
-fn id(flag: &str) -> String {
+pub fn id(flag: &str) -> String {
     let output = Command::new("id").arg(flag).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_string()
 }
 
-fn bind(from: &Path, to: &str) -> String {
+pub fn bind(from: &Path, to: &str) -> String {
     format!("type=bind,source={},target={to}", from.display())
 }
 
@@ -316,6 +316,7 @@ fn help_names_every_flag_and_calls_nothing() {
         "--results-path",
         "--mount-hf-cache",
         "--generate-plots",
+        "--serve",
         "--help",
     ] {
         assert!(text.contains(flag), "{flag}");
