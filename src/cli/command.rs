@@ -9,12 +9,13 @@ use crate::cli::bench::BenchArgs;
 use crate::cli::complete::{CompletionsArgs, ManArgs};
 use crate::cli::doctor::{self, DoctorArgs};
 use crate::cli::export::ExportArgs;
+use crate::cli::index::IndexArgs;
 use crate::cli::inspect::InspectArgs;
 use crate::cli::load::LoadArgs;
 use crate::cli::qualify::{self, QualifyArgs};
 use crate::cli::save::SaveArgs;
 use crate::cli::verify::VerifyArgs;
-use crate::cli::{Outcome, bench, complete, export, inspect, load, process, save, verify};
+use crate::cli::{Outcome, bench, complete, export, index, inspect, load, process, save, verify};
 use crate::load::gds::proof;
 use crate::os::cancel::Cancel;
 
@@ -49,6 +50,8 @@ pub enum Command {
     Save(SaveArgs),
     /// Turn a checkpoint back into safetensors, byte for byte
     Export(ExportArgs),
+    /// Let ServerlessLLM's clients load a directory of safetensors as it is, through a store server: write only an index
+    Index(IndexArgs),
     /// Load a checkpoint and say how fast, by which path, and why
     Load(LoadArgs),
     /// Recompute every digest from disk, or compare with another checkpoint
@@ -96,6 +99,7 @@ impl Command {
         match self {
             Command::Save(args) => save::run(args, cancel),
             Command::Export(args) => export::run(args, cancel),
+            Command::Index(args) => index::run(args, cancel),
             Command::Load(args) => load::run(args, cancel),
             Command::Verify(args) => verify::run(args, cancel),
             Command::Inspect(args) => inspect::run(args),
