@@ -124,7 +124,9 @@ fn indexed_files(indexed: &Indexed, dir: &Path, bounds: &Bounds) -> Result<Vec<D
         files.push(DataFile { path, base, bytes, header_bytes: 0, stamp: Stamp::of(&about) });
     }
     let root = indexed.root(dir);
-    let chosen = safetensors::chosen_files(&root, bounds)
+    let chosen = bounds
+        .check_model(&root)
+        .and_then(|()| safetensors::chosen_files(&root, bounds))
         .with_context(|| stale(format!("what files are the model in {} changed", root.display())))?;
     let is_recorded = |name: &&String| indexed.shards.iter().any(|shard| shard.file == **name);
     if let Some(name) = chosen.iter().find(|name| !is_recorded(name)) {
@@ -132,6 +134,9 @@ fn indexed_files(indexed: &Indexed, dir: &Path, bounds: &Bounds) -> Result<Vec<D
     }
     if let Some(shard) = indexed.shards.iter().find(|shard| !chosen.contains(&shard.file)) {
         return Err(stale(format!("{} is no longer a part of the model", shard.file)));
+    }
+    if indexed.shards.iter().map(|shard| &shard.file).ne(&chosen) {
+        return Err(stale("its files are not laid end to end as they were".into()));
     }
     check_index(indexed, dir, bounds).map_err(stale)?;
     Ok(files)
@@ -225,6 +230,67 @@ mod tests {
         assert!(text(served(&at("hf/model.safetensors"), None)).contains("not a directory"));
         fs::create_dir(at("below/tensor.data_0")).unwrap();
         assert!(text(served(&at("below"), None)).contains("not a regular file"));
+    }
+
+    /// A mark that names these files.
+    fn mark(dir: &Path, over: Option<&str>, shards: &[&str], header: &str) {
+        let digest_of = |text: &str| digest::digest(text.as_bytes());
+        let shard = |file: &&str| {
+            let bytes = 8 + header.len() as u64;
+            indexed::Shard { file: file.to_string(), bytes, header_digest: digest_of(header) }
+        };
+        let mark = Indexed {
+            aliases: Default::default(),
+            digest: digest::NAME.into(),
+            links: Vec::new(),
+            over: over.map(str::to_string),
+            shards: shards.iter().map(shard).collect(),
+            tensors: Default::default(),
+            wrote: [(INDEX_FILE.to_string(), digest_of("{}"))].into(),
+        };
+        fs::write(dir.join("sllm_gds.json"), mark.to_text().unwrap()).unwrap();
+        fs::write(dir.join(INDEX_FILE), "{}").unwrap();
+    }
+
+    #[test]
+    fn a_mark_leads_to_no_file_that_is_not_of_the_model() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let header = r#"{"__metadata__":{}}"#;
+        let empty = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        for dir in ["models/m", "models/other", "outside"] {
+            fs::create_dir_all(at(dir)).unwrap();
+            fs::write(at(dir).join("model.safetensors"), &empty).unwrap();
+        }
+        let (model, storage) = (at("models/m"), at("models"));
+        let look = || served(&model, Some(&storage));
+        mark(&model, None, &["model.safetensors"], header);
+        assert_eq!(look().unwrap().total_bytes, empty.len() as u64);
+        let outside = at("outside/model.safetensors");
+        for file in
+            ["../other/model.safetensors", "../../outside/model.safetensors", outside.to_str().unwrap()]
+        {
+            mark(&model, None, &[file], header);
+            assert!(look().is_err(), "{file}");
+        }
+        mark(&model, None, &["model.safetensors", "model.safetensors"], header);
+        assert!(look().is_err(), "one file twice");
+        for over in ["../../outside", at("outside").to_str().unwrap()] {
+            mark(&model, Some(over), &["model.safetensors"], header);
+            assert!(text(look()).contains("is not looked into"), "{over}");
+        }
+        mark(&model, None, &["model.safetensors"], header);
+        let whole = fs::read_to_string(model.join("sllm_gds.json")).unwrap();
+        for (from, to) in [
+            ("\"version\":1", "\"version\":2"),
+            ("}}", "}"),
+            ("\"version\"", "\"requires\":[\"x\"],\"version\""),
+        ] {
+            let other = whole.replacen(from, to, 1);
+            assert_ne!(other, whole);
+            fs::write(model.join("sllm_gds.json"), other).unwrap();
+            assert!(text(look()).contains("sllm_gds.json"), "{to}");
+        }
     }
 
     #[test]
