@@ -11,6 +11,9 @@ pub mod dtype;
 mod error;
 /// The model among files that no index names.
 mod families;
+/// An index over safetensors files that stay as they are.
+#[doc(hidden)]
+pub mod indexed;
 /// JSON objects whose keys must not repeat.
 pub(crate) mod json;
 /// What lies in a directory, and where its links may lead.

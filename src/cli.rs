@@ -17,6 +17,8 @@ pub mod doctor;
 mod engine;
 /// `export`: back to safetensors.
 mod export;
+/// `index`: safetensors as they are for ServerlessLLM's clients.
+mod index;
 /// `inspect`: what a checkpoint holds.
 pub mod inspect;
 /// `sllm-gds load`.
@@ -51,6 +53,7 @@ pub use command::{Cli, Command};
 pub use complete::{CompletionsArgs, ManArgs};
 pub use engine::{EngineArgs, EngineChoice, IoChoice};
 pub use export::ExportArgs;
+pub use index::IndexArgs;
 pub use inspect::InspectArgs;
 pub use outcome::Outcome;
 pub use pack::PackArgs;

@@ -321,7 +321,15 @@ fn a_single_file_takes_config_and_tokenizer_along_and_nothing_else() {
         fs::write(downloads.join(name), name).unwrap();
     }
     run(dir.path(), &["save", "--model", "downloads/lora.safetensors"]).expect(0);
-    let own = ["config.json", "sllm_gds.json", "tensor.data_0", "tensor_index.json", "tokenizer_config.json"];
+    let own = [
+        "config.json",
+        "no_split_modules.json",
+        "sllm_gds.json",
+        "tensor.data_0",
+        "tensor_index.json",
+        "tied_no_split_modules.json",
+        "tokenizer_config.json",
+    ];
     assert_eq!(names_in(&dir.path().join("models/lora")), own);
 }
 

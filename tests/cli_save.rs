@@ -52,7 +52,15 @@ fn a_sharded_directory_keeps_every_byte_and_its_config() {
     assert_well_laid(&saved);
     assert_eq!(
         names_in(&saved),
-        ["config.json", "sllm_gds.json", "tensor.data_0", "tensor_index.json", "tokenizer.json"]
+        [
+            "config.json",
+            "no_split_modules.json",
+            "sllm_gds.json",
+            "tensor.data_0",
+            "tensor_index.json",
+            "tied_no_split_modules.json",
+            "tokenizer.json"
+        ]
     );
     assert_eq!(fs::read(saved.join("config.json")).unwrap(), fs::read(model.join("config.json")).unwrap());
     let wanted = safetensors_in(&model);

@@ -30,6 +30,16 @@ pub enum CheckpointError {
          once with transformers: AutoModelForCausalLM.from_pretrained(dir).save_pretrained(new_dir)"
     )]
     OnlyPickles(PathBuf),
+    /// The safetensors files that an index counts over are not what they were.
+    #[error("the index in {path} is stale: {what}; write it anew by `{again}`")]
+    Stale {
+        /// The directory of the index.
+        path: PathBuf,
+        /// Which file changed, and how.
+        what: String,
+        /// The command that writes it anew.
+        again: String,
+    },
     /// A file is not what it should be.
     #[error("{path}: {what}")]
     Malformed {

@@ -85,7 +85,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
 }
 
 /// As [`read`], whatever it is.
-pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let file = sys::open_regular(path).with_context(|| format!("open {}", path.display()))?;
     file.take(MAX_BYTES + 1)

@@ -195,6 +195,16 @@ impl Bounds {
         Ok(Bounds { roots })
     }
 
+    /// Refuses the directory of another model that lies out of bounds.
+    pub fn check_model(&self, dir: &Path) -> Result<()> {
+        let real = dir.canonicalize().with_context(|| format!("resolve {}", dir.display()))?;
+        if self.roots.iter().any(|root| real.starts_with(root)) || is_hub_snapshot(&real) {
+            return Ok(());
+        }
+        let what = "outside the storage path and no hub's cache, so it is not looked into: put both below the storage path";
+        Err(malformed(&real, what))
+    }
+
     /// Refuses a path that leads out of bounds, and one that leads nowhere.
     pub fn check(&self, path: &Path) -> Result<()> {
         let real = match path.canonicalize() {
@@ -218,6 +228,13 @@ impl Bounds {
         );
         Err(malformed(path, what))
     }
+}
+
+/// `…/models--org--name/snapshots/<commit>`: the directory of a model in a hub's cache.
+fn is_hub_snapshot(real: &Path) -> bool {
+    let Some(snapshots) = real.parent() else { return false };
+    let repo = snapshots.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    snapshots.file_name().is_some_and(|name| name == "snapshots") && repo.starts_with("models--")
 }
 
 /// `…/models--org--name/blobs/<etag>`: where the hub's clients keep content, and where they point links at.

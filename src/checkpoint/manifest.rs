@@ -1,11 +1,12 @@
 //! `sllm_gds.json`: what we add to ServerlessLLM's layout, and what other readers ignore.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::json;
-use crate::checkpoint::packed;
+use crate::checkpoint::{json, malformed, packed};
 use crate::os::digest;
 use crate::os::digest::Digest;
 
@@ -14,7 +15,7 @@ pub use crate::checkpoint::names::MANIFEST_FILE as FILE;
 pub(super) const VERSION: u32 = 1;
 
 /// What this version knows of what a manifest may require.
-pub(super) const KNOWN: [&str; 1] = [packed::REQUIREMENT];
+const KNOWN: [&str; 1] = [packed::REQUIREMENT];
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Manifest {
@@ -28,9 +29,13 @@ pub struct Manifest {
     pub partitions: Vec<Partition>,
     /// Partition numbers of each group; a group goes to one GPU.
     pub groups: Vec<Vec<usize>>,
-    /// A digest of each tensor's bytes.
+    /// A digest of each tensor's bytes. In the file, for version 0.1, of each alias too; not in memory.
     #[serde(deserialize_with = "json::unique_map")]
     pub tensors: BTreeMap<String, Digest>,
+    /// Entries of the index that the model's own files do not hold: tied weights by the tensor that they share. Only
+    /// ServerlessLLM's clients need them.
+    #[serde(default, deserialize_with = "json::unique_map", skip_serializing_if = "BTreeMap::is_empty")]
+    pub aliases: BTreeMap<String, String>,
     /// What it was saved from, in words: a path, a hub id, or `synthetic:…` with its seed.
     #[serde(default)]
     pub made_from: String,
@@ -45,8 +50,11 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beside: Option<Vec<String>>,
     /// A digest of each of those, so that none goes that somebody has edited since. Version 0.1 wrote none.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "json::unique_map", skip_serializing_if = "BTreeMap::is_empty")]
     pub beside_digests: BTreeMap<String, Digest>,
+    /// Those of `beside` that the save made itself, for ServerlessLLM's clients: the next save makes its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made_beside: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -94,11 +102,29 @@ impl Manifest {
             partitions,
             groups,
             tensors,
+            aliases: BTreeMap::new(),
             made_from: String::new(),
             source: None,
             index_digest: None,
             beside: None,
             beside_digests: BTreeMap::new(),
+            made_beside: Vec::new(),
         }
+    }
+}
+
+/// Refuses what this version does not know how to read.
+pub(super) fn check_known(path: &Path, requires: &[String]) -> Result<()> {
+    let unknown: Vec<&str> =
+        requires.iter().map(String::as_str).filter(|name| !KNOWN.contains(name)).collect();
+    match unknown.is_empty() {
+        true => Ok(()),
+        false => Err(malformed(
+            path,
+            format!(
+                "it requires {}, which this version does not know; use a newer sllm-gds, or save the model again",
+                unknown.join(", ")
+            ),
+        )),
     }
 }

@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::checkpoint::listing::Bounds;
-use crate::checkpoint::manifest::{KNOWN, Manifest, VERSION};
+use crate::checkpoint::manifest::{Manifest, VERSION, check_known};
 use crate::checkpoint::names::MANIFEST_FILE;
-use crate::checkpoint::{DType, DataFile, Tensor, json, malformed, safetensors};
+use crate::checkpoint::{DType, DataFile, Tensor, indexed, json, malformed, safetensors};
 use crate::os::digest;
 
 /// The manifest of a directory, if it has one.
@@ -20,6 +20,9 @@ pub(super) fn read(dir: &Path, bounds: &Bounds) -> Result<Option<Manifest>> {
         Ok(_) => bounds.check(&path)?,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e).with_context(|| format!("look for {}", path.display())),
+    }
+    if indexed::is_marked(dir) {
+        return Err(indexed::two_in_one(dir));
     }
     let manifest: Manifest = json::read(&path).or_else(|error| {
         // What it requires may be why it can't be read.
@@ -45,22 +48,6 @@ pub(super) fn read(dir: &Path, bounds: &Bounds) -> Result<Option<Manifest>> {
 struct Requires {
     #[serde(default)]
     requires: Vec<String>,
-}
-
-/// Refuses what this version does not know how to read.
-fn check_known(path: &Path, requires: &[String]) -> Result<()> {
-    let unknown: Vec<&str> =
-        requires.iter().map(String::as_str).filter(|name| !KNOWN.contains(name)).collect();
-    match unknown.is_empty() {
-        true => Ok(()),
-        false => Err(malformed(
-            path,
-            format!(
-                "it requires {}, which this version does not know; use a newer sllm-gds, or save the model again",
-                unknown.join(", ")
-            ),
-        )),
-    }
 }
 
 /// Holds the manifest against the files and the index beside it.
@@ -154,4 +141,34 @@ pub(super) fn check_index(manifest: &Manifest, index: &Path, text: &[u8], tensor
         ))),
         None => Ok(()),
     }
+}
+
+/// Parts the index's aliases from what are the model's own tensors, which are returned. An alias must be what it stands for.
+pub(super) fn without_aliases(
+    manifest: &mut Manifest,
+    index: &Path,
+    tensors: Vec<Tensor>,
+) -> Result<Vec<Tensor>> {
+    if manifest.aliases.is_empty() {
+        return Ok(tensors);
+    }
+    let (aliases, own): (Vec<Tensor>, Vec<Tensor>) =
+        tensors.into_iter().partition(|tensor| manifest.aliases.contains_key(&tensor.name));
+    let own_by_name: HashMap<&str, &Tensor> =
+        own.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    let is_same = |alias: &Tensor| {
+        let original = own_by_name.get(manifest.aliases.get(&alias.name)?.as_str())?;
+        Some(Tensor { name: alias.name.clone(), ..(*original).clone() } == *alias)
+    };
+    let bad = aliases.iter().find(|alias| is_same(alias) != Some(true)).map(|alias| &alias.name);
+    let absent = manifest.aliases.keys().find(|name| aliases.iter().all(|alias| alias.name != **name));
+    if let Some(name) = bad.or(absent) {
+        let what = format!(
+            "{MANIFEST_FILE} says that '{name}' stands for another tensor, and it is not there or not that: copy both of one \
+             save, or save the model again"
+        );
+        return Err(malformed(index, what));
+    }
+    manifest.tensors.retain(|name, _| !manifest.aliases.contains_key(name));
+    Ok(own)
 }

@@ -1,5 +1,6 @@
 //! Opening a checkpoint: layouts told apart, and what to do where there is none.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -8,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use crate::checkpoint::error::of_opening;
 use crate::checkpoint::names::{INDEX_FILE, MANIFEST_FILE, PACKED_INDEX_FILE, partition_name};
 use crate::checkpoint::{
-    Checkpoint, CheckpointError, Layout, Tensor, beside, list, listing, malformed, packed, safetensors,
-    shard_sets, sllm,
+    Checkpoint, CheckpointError, Layout, Tensor, beside, indexed, list, listing, malformed, packed,
+    safetensors, shard_sets, sllm,
 };
 use crate::os::error::{Doing, Error};
 use crate::os::remains;
@@ -67,6 +68,26 @@ impl Checkpoint {
             return Err(CheckpointError::Unknown { path: path.to_path_buf(), advice }.into());
         };
         opened.with_context(|| Doing::new(format!("open the checkpoint {}", path.display()), path))
+    }
+
+    /// Opens a directory of safetensors files, whatever else lies there.
+    #[doc(hidden)]
+    pub fn read_safetensors(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint> {
+        match dir.metadata() {
+            Ok(about) if about.is_dir() => {}
+            Ok(_) => return Err(malformed(dir, "not a directory: name the one that holds the model")),
+            Err(e) if e.kind() == ErrorKind::NotFound && !dir.is_symlink() => return Err(missing(dir)),
+            Err(e) => return Err(e).with_context(|| format!("stat {}", dir.display())),
+        }
+        if !safetensors::is_in(dir)? {
+            let advice = match sllm::is_in(dir)? {
+                true => "it is in ServerlessLLM's layout, and served as it is".to_string(),
+                false => unknown_advice(dir)?,
+            };
+            return Err(malformed(dir, format!("holds no safetensors files; {advice}")));
+        }
+        let opened = safetensors::open_dir(dir, storage_path);
+        opened.with_context(|| Doing::new(format!("open the checkpoint {}", dir.display()), dir))
     }
 
     /// As [`Checkpoint::open`], for whoever needs all of the model: refuses one that lost tensors, or has none.
@@ -184,7 +205,7 @@ impl Checkpoint {
         ))
     }
 
-    /// Its own files by their names, as a listing of its directory has them.
+    /// Its own files by their names, as a listing of its directory has them: what a load reads.
     #[doc(hidden)]
     pub fn own_files(&self) -> Vec<String> {
         let mut files: Vec<String> = self.files.iter().map(|file| self.name_of(file)).collect();
@@ -202,6 +223,27 @@ impl Checkpoint {
             Layout::Packed => Some(PACKED_INDEX_FILE),
             Layout::Safetensors => None,
         }
+    }
+
+    /// Its own files, and those that `save` and `index` made for ServerlessLLM's clients and nobody has edited since: what never
+    /// becomes part of another checkpoint.
+    #[doc(hidden)]
+    pub fn all_own_files(&self) -> Vec<String> {
+        let mut files = self.own_files();
+        files.extend(self.chosen.indexed.iter().flat_map(|indexed| indexed.own_files(&self.dir)));
+        if let Some(manifest) = &self.manifest {
+            let is_made = |name: &&String| indexed::is_unedited(&self.dir, name, &manifest.beside_digests);
+            files.extend(manifest.made_beside.iter().filter(is_made).cloned());
+        }
+        files
+    }
+
+    /// Entries that only its `tensor_index.json` has, for ServerlessLLM's clients: tied weights by the tensor that they share.
+    #[doc(hidden)]
+    pub fn aliases(&self) -> BTreeMap<String, String> {
+        let of_index = self.chosen.indexed.as_ref().map(|indexed| &indexed.aliases);
+        let of_manifest = self.manifest.as_ref().map(|manifest| &manifest.aliases);
+        of_manifest.or(of_index).cloned().unwrap_or_default()
     }
 
     /// The files that a save wrote beside the weights and that are gone.

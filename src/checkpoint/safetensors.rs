@@ -4,10 +4,12 @@
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::checkpoint::indexed;
 use crate::checkpoint::json;
 use crate::checkpoint::json::UniquePairs;
 use crate::checkpoint::listing;
@@ -54,9 +56,13 @@ pub(super) fn open_file(path: &Path, storage_path: Option<&Path>) -> Result<Chec
     open_shards(dir, vec![path.to_path_buf()], None, chosen, storage_path)
 }
 
-/// Opens the shards that the index names, or those that the names tell to be the model.
-pub(super) fn open_dir(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint> {
-    let bounds = Bounds::new(dir, storage_path)?;
+/// The files of the model in a directory, in the order in which they are laid end to end.
+pub(super) fn chosen_files(dir: &Path, bounds: &Bounds) -> Result<Vec<String>> {
+    Ok(choose(dir, bounds)?.files)
+}
+
+/// Those that the index names, or that the names tell to be the model.
+fn choose(dir: &Path, bounds: &Bounds) -> Result<select::Weights> {
     let read = |name: &str| {
         let path = dir.join(name);
         bounds.check(&path)?;
@@ -64,13 +70,21 @@ pub(super) fn open_dir(dir: &Path, storage_path: Option<&Path>) -> Result<Checkp
     };
     // A link that leads nowhere counts as there, and so does what may not be looked at: opening it tells more.
     let has = |name: &str| !dir.join(name).symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
-    let weights = select::weights(&listing::for_choice(dir)?, &has, &read)
-        .with_context(|| format!("choose the model's files in {}", dir.display()))?;
+    select::weights(&listing::for_choice(dir)?, &has, &read)
+        .with_context(|| format!("choose the model's files in {}", dir.display()))
+}
+
+/// Opens the shards of the model in a directory.
+pub(super) fn open_dir(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint> {
+    let bounds = Bounds::new(dir, storage_path)?;
+    let weights = choose(dir, &bounds)?;
     let shards: Vec<PathBuf> = weights.files.iter().map(|name| dir.join(name)).collect();
     shards.iter().try_for_each(|path| bounds.check(path))?;
     let (may_be_part, taken_together) = (weights.may_be_part(), weights.taken_together());
     let (left_out, below) = (weights.left_out, weights.below);
-    let chosen = Chosen { left_out, below, may_be_part, taken_together, ..Chosen::default() };
+    // One that can't be read makes no other checkpoint of the files.
+    let indexed = indexed::read(dir, &bounds).ok().flatten().map(Arc::new);
+    let chosen = Chosen { left_out, below, may_be_part, taken_together, indexed, ..Chosen::default() };
     open_shards(dir, shards, weights.index, chosen, storage_path)
 }
 

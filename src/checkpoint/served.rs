@@ -8,13 +8,17 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use crate::checkpoint::error::of_opening;
+use crate::checkpoint::indexed::{self, Indexed};
 use crate::checkpoint::listing::{self, Bounds};
-use crate::checkpoint::names::{is_partition, partition_name};
+use crate::checkpoint::names::{INDEX_FILE, is_partition, partition_name};
 use crate::checkpoint::open::{missing, unknown_advice};
 use crate::checkpoint::{
-    Checkpoint, Chosen, DataFile, Layout, MAX_TOTAL_BYTES, malformed, safetensors, sllm,
+    Checkpoint, CheckpointError, Chosen, DataFile, Layout, MAX_TOTAL_BYTES, Stamp, json, malformed,
+    safetensors, sllm,
 };
+use crate::os::digest;
 use crate::os::error::{Doing, Error};
+use crate::os::sys;
 
 /// What a server hands out of one directory.
 #[derive(Debug, Clone)]
@@ -45,12 +49,13 @@ impl Served {
     }
 }
 
-/// The files in a directory that offsets count over. No tensor index is read. Links inside may lead anywhere below
+/// The files in a directory that offsets count over: partitions, or the safetensors files that an index was written over.
+/// Of partitions no index is read; of safetensors files their headers are, to tell that they are the same still. Links inside may lead anywhere below
 /// `storage_path`, where that is known.
 ///
 /// # Errors
 /// - [`Error::NotFound`]: there is nothing at this path.
-/// - [`Error::Checkpoint`]: there are no such files, or the first is missing, or a link leads too far.
+/// - [`Error::Checkpoint`]: there are no such files, or the first is missing, an index is stale, or a link leads too far.
 /// - [`Error::Io`]: the system won't let a file or a directory be looked at.
 pub fn served(dir: &Path, storage_path: Option<&Path>) -> Result<Served, Error> {
     let doing = || Doing::new(format!("look for what can be served of {}", dir.display()), dir);
@@ -68,7 +73,12 @@ fn find(dir: &Path, storage_path: Option<&Path>) -> Result<Served> {
         Err(e) => return Err(e).with_context(|| format!("stat {}", dir.display())),
     }
     let bounds = Bounds::new(dir, storage_path)?;
-    let files = sllm::partitions(dir, &bounds)?;
+    let mut files = sllm::partitions(dir, &bounds)?;
+    match indexed::read(dir, &bounds)? {
+        Some(_) if !files.is_empty() => return Err(indexed::two_in_one(dir)),
+        Some(indexed) => files = indexed_files(&indexed, dir, &bounds)?,
+        None => {}
+    }
     let Some(last) = files.last() else { return Err(nothing_served(dir)?) };
     let total_bytes = last.end();
     if total_bytes > MAX_TOTAL_BYTES {
@@ -77,6 +87,71 @@ fn find(dir: &Path, storage_path: Option<&Path>) -> Result<Served> {
     }
     let storage_path = storage_path.map(Path::to_path_buf);
     Ok(Served { dir: dir.to_path_buf(), files, total_bytes, storage_path })
+}
+
+/// The safetensors files that an index counts over. Refuses them where they are not what they were, for then its offsets
+/// mean something else.
+fn indexed_files(indexed: &Indexed, dir: &Path, bounds: &Bounds) -> Result<Vec<DataFile>> {
+    let stale = |what: String| {
+        anyhow::Error::from(CheckpointError::Stale {
+            path: dir.to_path_buf(),
+            what,
+            again: indexed.again(dir),
+        })
+    };
+    let mut files: Vec<DataFile> = Vec::new();
+    for shard in &indexed.shards {
+        let path = dir.join(&shard.file);
+        let about = match path.metadata() {
+            Ok(about) => about,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Err(stale(format!("{} is gone", shard.file)));
+            }
+            Err(e) => return Err(sys::at(&path)(e)).with_context(|| format!("stat {}", path.display())),
+        };
+        bounds.check(&path)?;
+        let bytes = about.len();
+        if bytes != shard.bytes {
+            return Err(stale(format!("{} has {bytes} bytes, and had {}", shard.file, shard.bytes)));
+        }
+        let (_, header) = safetensors::read_header(&path)?;
+        if digest::digest(header.as_bytes()) != shard.header_digest {
+            return Err(stale(format!("the header of {} is another", shard.file)));
+        }
+        let base = files.last().map_or(0, DataFile::end);
+        if base.checked_add(bytes).is_none() {
+            return Err(malformed(&path, "the shards exceed 2^64 bytes"));
+        }
+        files.push(DataFile { path, base, bytes, header_bytes: 0, stamp: Stamp::of(&about) });
+    }
+    let root = indexed.root(dir);
+    let chosen = bounds
+        .check_model(&root)
+        .and_then(|()| safetensors::chosen_files(&root, bounds))
+        .with_context(|| stale(format!("what files are the model in {} changed", root.display())))?;
+    let is_recorded = |name: &&String| indexed.shards.iter().any(|shard| shard.file == **name);
+    if let Some(name) = chosen.iter().find(|name| !is_recorded(name)) {
+        return Err(stale(format!("{name} was added")));
+    }
+    if let Some(shard) = indexed.shards.iter().find(|shard| !chosen.contains(&shard.file)) {
+        return Err(stale(format!("{} is no longer a part of the model", shard.file)));
+    }
+    if indexed.shards.iter().map(|shard| &shard.file).ne(&chosen) {
+        return Err(stale("its files are not laid end to end as they were".into()));
+    }
+    check_index(indexed, dir, bounds).map_err(stale)?;
+    Ok(files)
+}
+
+/// Holds `tensor_index.json`, which clients read by themselves, against what was written.
+fn check_index(indexed: &Indexed, dir: &Path, bounds: &Bounds) -> Result<(), String> {
+    let path = dir.join(INDEX_FILE);
+    let read = bounds.check(&path).and_then(|()| json::read_bytes(&path));
+    let text = read.map_err(|error| format!("{INDEX_FILE} is gone, or can't be read ({error:#})"))?;
+    match indexed.wrote.get(INDEX_FILE) == Some(&digest::digest(&text)) {
+        true => Ok(()),
+        false => Err(format!("{INDEX_FILE} is not the one that was written")),
+    }
 }
 
 /// Why there is nothing to serve in a directory, and what to do.
@@ -156,6 +231,67 @@ mod tests {
         assert!(text(served(&at("hf/model.safetensors"), None)).contains("not a directory"));
         fs::create_dir(at("below/tensor.data_0")).unwrap();
         assert!(text(served(&at("below"), None)).contains("not a regular file"));
+    }
+
+    /// A mark that names these files.
+    fn mark(dir: &Path, over: Option<&str>, shards: &[&str], header: &str) {
+        let digest_of = |text: &str| digest::digest(text.as_bytes());
+        let shard = |file: &&str| {
+            let bytes = 8 + header.len() as u64;
+            indexed::Shard { file: file.to_string(), bytes, header_digest: digest_of(header) }
+        };
+        let mark = Indexed {
+            aliases: Default::default(),
+            digest: digest::NAME.into(),
+            links: Vec::new(),
+            over: over.map(str::to_string),
+            shards: shards.iter().map(shard).collect(),
+            tensors: Default::default(),
+            wrote: [(INDEX_FILE.to_string(), digest_of("{}"))].into(),
+        };
+        fs::write(dir.join("sllm_gds.json"), mark.to_text().unwrap()).unwrap();
+        fs::write(dir.join(INDEX_FILE), "{}").unwrap();
+    }
+
+    #[test]
+    fn a_mark_leads_to_no_file_that_is_not_of_the_model() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let header = r#"{"__metadata__":{}}"#;
+        let empty = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        for dir in ["models/m", "models/other", "outside"] {
+            fs::create_dir_all(at(dir)).unwrap();
+            fs::write(at(dir).join("model.safetensors"), &empty).unwrap();
+        }
+        let (model, storage) = (at("models/m"), at("models"));
+        let look = || served(&model, Some(&storage));
+        mark(&model, None, &["model.safetensors"], header);
+        assert_eq!(look().unwrap().total_bytes, empty.len() as u64);
+        let outside = at("outside/model.safetensors");
+        for file in
+            ["../other/model.safetensors", "../../outside/model.safetensors", outside.to_str().unwrap()]
+        {
+            mark(&model, None, &[file], header);
+            assert!(look().is_err(), "{file}");
+        }
+        mark(&model, None, &["model.safetensors", "model.safetensors"], header);
+        assert!(look().is_err(), "one file twice");
+        for over in ["../../outside", at("outside").to_str().unwrap()] {
+            mark(&model, Some(over), &["model.safetensors"], header);
+            assert!(text(look()).contains("is not looked into"), "{over}");
+        }
+        mark(&model, None, &["model.safetensors"], header);
+        let whole = fs::read_to_string(model.join("sllm_gds.json")).unwrap();
+        for (from, to) in [
+            ("\"version\":1", "\"version\":2"),
+            ("}}", "}"),
+            ("\"version\"", "\"requires\":[\"x\"],\"version\""),
+        ] {
+            let other = whole.replacen(from, to, 1);
+            assert_ne!(other, whole);
+            fs::write(model.join("sllm_gds.json"), other).unwrap();
+            assert!(text(look()).contains("sllm_gds.json"), "{to}");
+        }
     }
 
     #[test]

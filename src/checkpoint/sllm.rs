@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use crate::checkpoint::indexed;
 use crate::checkpoint::json;
 use crate::checkpoint::json::UniquePairs;
 use crate::checkpoint::listing;
@@ -23,11 +24,13 @@ use crate::os::sys::{self, DIRECT_ALIGN};
 /// One line of the index: offset and size in bytes, shape and stride in elements, torch's dtype.
 pub type IndexEntry = (u64, u64, Vec<u64>, Vec<u64>, String);
 
-/// Whether a directory holds an index of ServerlessLLM's.
+/// Whether a directory holds an index of ServerlessLLM's over its partitions. One over safetensors files makes no other
+/// checkpoint of them.
 pub(super) fn is_in(dir: &Path) -> Result<bool> {
     let index = dir.join(INDEX_FILE);
+    let has_partitions = || dir.join(partition_name(0)).symlink_metadata().is_ok();
     match index.symlink_metadata() {
-        Ok(_) => Ok(true),
+        Ok(_) => Ok(!indexed::is_marked(dir) || has_partitions()),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
         Err(e) => Err(sys::at(&index)(e)).with_context(|| format!("look for {}", index.display())),
     }
@@ -43,7 +46,7 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
     if files.is_empty() {
         return Err(malformed(&index, format!("{} is missing beside it", partition_name(0))));
     }
-    let manifest = manifest_check::read(dir, &bounds)?;
+    let mut manifest = manifest_check::read(dir, &bounds)?;
     if let Some(manifest) = &manifest {
         if manifest.is_packed() {
             let what = format!("it is of packed weights, and {INDEX_FILE} of others stands beside it");
@@ -52,10 +55,11 @@ pub(super) fn open(dir: &Path, storage_path: Option<&Path>) -> Result<Checkpoint
         let names: Vec<&str> = entries.iter().map(|(name, _)| name.as_str()).collect();
         manifest_check::check(manifest, &dir.join(MANIFEST_FILE), &files, &names)?;
     }
-    let tensors =
+    let mut tensors =
         entries.into_iter().map(|(name, entry)| tensor(&index, name, entry)).collect::<Result<Vec<_>>>()?;
-    if let Some(manifest) = &manifest {
+    if let Some(manifest) = &mut manifest {
         manifest_check::check_index(manifest, &index, &text, &tensors)?;
+        tensors = manifest_check::without_aliases(manifest, &index, tensors)?;
     }
     // Where the manifest says how long each file is, they are what they were.
     let (tensors, lost) = match manifest {

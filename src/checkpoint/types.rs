@@ -140,7 +140,7 @@ pub struct Checkpoint {
     /// when that fails, and says nothing.
     #[doc(hidden)]
     pub lost: Vec<Tensor>,
-    /// Safetensors only: how its files became the model.
+    /// How its files became the model.
     #[doc(hidden)]
     pub chosen: Chosen,
     /// Where its links may lead: the storage path that it was found below.
@@ -166,6 +166,8 @@ pub struct Chosen {
     pub may_be_part: Option<String>,
     /// Several files that nothing says to be one model, or all of it.
     pub taken_together: Vec<String>,
+    /// An index over the safetensors files that lies in their directory: what it was written over, and what belongs to it.
+    pub indexed: Option<Arc<crate::checkpoint::indexed::Indexed>>,
     /// What speaks against the index being of these files, though all that it names is there.
     pub odd_index: Option<String>,
 }

@@ -9,6 +9,7 @@ use crate::cli::bench::BenchArgs;
 use crate::cli::complete::{CompletionsArgs, ManArgs};
 use crate::cli::doctor::{self, DoctorArgs};
 use crate::cli::export::ExportArgs;
+use crate::cli::index::IndexArgs;
 use crate::cli::inspect::InspectArgs;
 use crate::cli::load::LoadArgs;
 use crate::cli::pack::PackArgs;
@@ -17,7 +18,7 @@ use crate::cli::save::SaveArgs;
 #[cfg(feature = "serve")]
 use crate::cli::serve::{self, ServeArgs};
 use crate::cli::verify::VerifyArgs;
-use crate::cli::{Outcome, bench, complete, export, inspect, load, pack, process, save, verify};
+use crate::cli::{Outcome, bench, complete, export, index, inspect, load, pack, process, save, verify};
 use crate::load::gds::proof;
 use crate::os::cancel::Cancel;
 
@@ -61,6 +62,8 @@ pub enum Command {
     Pack(PackArgs),
     /// Turn a checkpoint back into safetensors, byte for byte
     Export(ExportArgs),
+    /// Let ServerlessLLM's clients load a directory of safetensors as it is, through a store server: write only an index
+    Index(IndexArgs),
     /// Load a checkpoint and say how fast, by which path, and why
     Load(LoadArgs),
     /// Recompute every digest from disk, or compare with another checkpoint
@@ -115,6 +118,7 @@ impl Command {
             Command::Save(args) => save::run(args, cancel),
             Command::Pack(args) => pack::run(args, cancel),
             Command::Export(args) => export::run(args, cancel),
+            Command::Index(args) => index::run(args, cancel),
             Command::Load(args) => load::run(args, cancel),
             Command::Verify(args) => verify::run(args, cancel),
             Command::Inspect(args) => inspect::run(args),

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
+use crate::checkpoint::served::served;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::cli::checkpoint::CheckpointArg;
 use crate::cli::{Outcome, print};
@@ -48,6 +50,8 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
     let rows = rows(&checkpoint);
     let groups = checkpoint.manifest.as_ref().map(|m| m.groups.clone());
     let lost: Vec<&str> = checkpoint.lost.iter().map(|t| t.name.as_str()).collect();
+    let aliases = checkpoint.aliases();
+    let stale = stale(&checkpoint, &args.checkpoint.storage_path);
     if args.json {
         let files: Vec<serde_json::Value> = checkpoint
             .files
@@ -59,7 +63,8 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
             "tensor_bytes": checkpoint.tensor_bytes(), "file_bytes": checkpoint.file_bytes(),
             "stored_bytes": checkpoint.stored_bytes(),
             "alignment_bytes": alignment(&checkpoint), "partitions": files, "groups": groups, "tensors": rows,
-            "left_out": checkpoint.chosen.left_out, "lost": lost,
+            "left_out": checkpoint.chosen.left_out, "lost": lost, "aliases": aliases,
+            "indexed": checkpoint.chosen.indexed.is_some(), "stale": stale,
         });
         print::say_json(&serde_json::to_string_pretty(&value)?);
         return Ok(if lost.is_empty() { Outcome::Yes } else { Outcome::No });
@@ -94,6 +99,15 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
         let group = group.map(|g| format!(", group {g}")).unwrap_or_default();
         print::say(format_args!("partition {i}: {}, {} bytes{group}", file.path.display(), file.bytes));
     }
+    for (alias, of) in &aliases {
+        print::say(format_args!("alias {alias}: the tensor {of}, for ServerlessLLM's clients only"));
+    }
+    if checkpoint.chosen.indexed.is_some() && stale.is_none() {
+        print::say(format_args!(
+            "its index lets ServerlessLLM's clients load these files through a store server"
+        ));
+    }
+    print::tell_notes(stale.as_slice());
     print::say_page(&table(&rows));
     print::tell_notes(&checkpoint.notes());
     match checkpoint.what_is_lost() {
@@ -103,6 +117,12 @@ pub fn run(args: &InspectArgs) -> Result<Outcome> {
             Ok(Outcome::No)
         }
     }
+}
+
+/// Why the index over safetensors files can't be used, where there is one.
+fn stale(checkpoint: &Checkpoint, storage_path: &Path) -> Option<String> {
+    checkpoint.chosen.indexed.as_ref()?;
+    served(&checkpoint.dir, Some(storage_path)).err().map(|error| error.to_string())
 }
 
 /// A line for each tensor, in one piece: hundreds of thousands of writes would take longer than the rest.

@@ -72,6 +72,7 @@ pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
     let each = least.saturating_add(input.sidecar_bytes());
     check_space(&args.storage_path, each.saturating_mul(targets.len() as u64)).context("--storage-path")?;
     print::tell_notes(&input.notes);
+    print::tell_notes(layout.notes());
     print::tell_left_out(&input.sidecars.left_out);
     if args.pack {
         return run_packed(args, &input, &layout, &targets, cancel, &progress);

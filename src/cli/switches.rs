@@ -1,7 +1,7 @@
 //! The loader names things, not switches: here an error gets those that its remedy means.
 
 /// What a message calls a setting, and the switch that sets it.
-const SWITCHES: [(&str, &str); 19] = [
+const SWITCHES: [(&str, &str); 21] = [
     ("chunk size", "--chunk-size"),
     ("copy size", "--copy-size"),
     ("ring size", "--ring-size"),
@@ -16,6 +16,8 @@ const SWITCHES: [(&str, &str); 19] = [
     ("overwriting", "--overwrite"),
     ("an export of whole tensors", "export --whole-tensors"),
     ("largest shard size", "--max-shard-size"),
+    ("write the index into another directory", "--to"),
+    ("the directory for the index", "--to"),
     ("name another place", "--storage-path, --name or --to"),
     ("hub token", "--hf-token"),
     ("the model synthetic:", "--model"),

@@ -6,10 +6,12 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::served::served;
 use crate::cli::checkpoint::CheckpointArg;
 use crate::cli::{Outcome, print, progress};
 use crate::load::compare::compare;
 use crate::load::stored;
+use crate::load::verify::Digests;
 use crate::os::cancel::Cancel;
 
 #[derive(Debug, Args)]
@@ -41,8 +43,8 @@ pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
     problems.push(
         gone.iter().map(|name| format!("{name}, which was saved beside the weights, is missing")).collect(),
     );
-    match &checkpoint.manifest {
-        Some(manifest) => {
+    match (&checkpoint.manifest, digests_of_index(&checkpoint)) {
+        (Some(manifest), _) => {
             problems.push(stored::digests(&checkpoint, manifest, cancel, &progress)?);
             let chunks: usize = match &checkpoint.packed {
                 Some(packed) => packed.files.iter().map(|file| file.chunks()).sum(),
@@ -53,12 +55,18 @@ pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
                 checkpoint.tensors.len()
             ));
         }
-        None if args.against.is_none() && checkpoint.lost.is_empty() => bail!(
+        (None, Some(wanted)) => {
+            let stale = served(&checkpoint.dir, Some(&args.checkpoint.storage_path)).err();
+            problems.push(stale.iter().map(|error| error.to_string()).collect());
+            problems.push(stored::tensor_digests(&checkpoint, wanted, cancel)?);
+            done.push(format!("{} tensors against the digests of its index", checkpoint.tensors.len()));
+        }
+        (None, None) if args.against.is_none() && checkpoint.lost.is_empty() => bail!(
             "{} has no manifest with digests (sllm_gds.json): say --against DIR to compare with another checkpoint, or \
              save it again to get one",
             checkpoint.dir.display()
         ),
-        None => {}
+        (None, None) => {}
     }
     if let Some(against) = &args.against {
         // As the first one, by its name, too.
@@ -84,4 +92,9 @@ pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
         print::say(format_args!("verified {}: {verdict}", done.join(", ")));
     }
     Ok(if good { Outcome::Yes } else { Outcome::No })
+}
+
+/// What an index over the files says of their tensors, where digests were asked for when it was written.
+fn digests_of_index(checkpoint: &Checkpoint) -> Option<&Digests> {
+    checkpoint.chosen.indexed.as_ref().map(|indexed| &indexed.tensors).filter(|digests| !digests.is_empty())
 }

@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::packed::{self, Decoder, WINDOW_BYTES};
+use crate::checkpoint::reader::{TensorReader, TensorSource};
 use crate::load::source::{Sources, Storage};
+use crate::load::verify::{Digests, differs, read_digests};
 use crate::load::{Destination, default_threads};
 use crate::os::cancel::Cancel;
 use crate::os::digest;
@@ -94,6 +96,16 @@ pub fn digests(
         }
     }
     Ok(lines)
+}
+
+/// Recomputes the digests of all tensors, from one read of each, and holds them against those of an index over their files.
+/// What is wrong, in words.
+pub fn tensor_digests(checkpoint: &Checkpoint, wanted: &Digests, cancel: &Cancel) -> Result<Vec<String>> {
+    let reader = TensorReader::new(checkpoint.clone())?;
+    let sizes: Vec<u64> = checkpoint.tensors.iter().map(|tensor| tensor.bytes).collect();
+    let found = read_digests(&sizes, &reader, cancel)?;
+    reader.check_unchanged()?;
+    Ok(checkpoint.names().zip(found).filter_map(|(name, found)| differs(name, found, wanted)).collect())
 }
 
 /// What a thread reads into.

@@ -175,7 +175,8 @@ fn make_pool(store: &Store) {
             store.tell(&Event::PoolMade { bytes, elapsed_s: began.elapsed().as_secs_f64() });
         }
         Err(error) => {
-            let what = format!("not all of the pool could be made, and loads go past what is missing: {error}");
+            let what =
+                format!("not all of the pool could be made, and loads go past what is missing: {error}");
             store.tell(&Event::Warning { what });
         }
     }

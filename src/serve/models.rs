@@ -65,9 +65,10 @@ impl Models {
         }
         let found = Checkpoint::open_below(&files.dir, Some(&self.storage_path)).map_err(Error::from)?;
         let mut recorded = Recorded::new();
+        let of_manifest = found.manifest.as_ref().map(|manifest| &manifest.tensors);
+        let of_index = found.chosen.indexed.as_ref().map(|indexed| &indexed.tensors);
         for tensor in found.tensors() {
-            let digest = found.manifest.as_ref().and_then(|manifest| manifest.tensors.get(&tensor.name));
-            if let Some(digest) = digest {
+            if let Some(digest) = of_manifest.or(of_index).and_then(|digests| digests.get(&tensor.name)) {
                 recorded.insert((tensor.offset, tensor.bytes), (tensor.name.clone(), *digest));
             }
         }

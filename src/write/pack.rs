@@ -74,7 +74,7 @@ pub struct NoGain {
 /// Where every tensor of a packed checkpoint goes, unpacked.
 pub fn layout(input: &Input, groups: usize, max_partition_bytes: u64) -> Result<Layout> {
     let align = |bytes: u64| if bytes < LARGE_BYTES { TENSOR_ALIGN } else { BLOCK_ALIGN };
-    Layout::aligned(input, groups, max_partition_bytes, align)
+    Ok(Layout::aligned(input, groups, max_partition_bytes, align)?.for_no_clients())
 }
 
 /// The least that packed weights take: no type comes to less, so that it is too little to look for room for.

@@ -13,7 +13,8 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::manifest;
 use crate::checkpoint::manifest::{Manifest, Partition};
 use crate::checkpoint::modules::{cut, module_of, order};
-use crate::checkpoint::sllm::{INDEX_FILE, IndexEntry, partition_name, to_torch};
+use crate::checkpoint::sllm::IndexEntry;
+use crate::checkpoint::sllm::{INDEX_FILE, partition_name};
 use crate::os::cancel::Cancel;
 use crate::os::digest;
 use crate::os::digest::Digest;
@@ -21,10 +22,12 @@ use crate::os::progress::{Progress, Unit};
 use crate::os::sys;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 use crate::write::files::{Content, NewFile, Piece, Written, write_files};
-use crate::write::input::Input;
+use crate::write::for_clients::{Alias, ForClients, Named, for_clients};
+use crate::write::input::{Input, InputTensor};
 use crate::write::sidecars;
-use crate::write::sidecars::write_synced;
+use crate::write::sidecars::{Sidecar, write_synced};
 use crate::write::staging::Staging;
+use crate::write::tensor_index::{Placed, entry, tensor_index};
 
 /// Tensors begin at multiples of this, so that any kernel can read them with its widest loads.
 pub const TENSOR_ALIGN: u64 = 256;
@@ -100,6 +103,8 @@ pub struct Layout {
     pub(super) groups: Vec<Vec<usize>>,
     /// Offset of each input tensor over all partitions.
     offsets: Vec<u64>,
+    /// What goes beside the weights for ServerlessLLM's clients.
+    for_clients: ForClients,
 }
 
 impl Layout {
@@ -120,7 +125,9 @@ impl Layout {
         let sized: Vec<(&str, u64)> =
             own.iter().map(|i| (module_of(names[*i]), input.tensors[*i].bytes)).collect();
         let ends = if own.is_empty() { bail!("the model has no tensors") } else { cut(&sized, groups)? };
-        let mut layout = Layout { files: Vec::new(), groups: Vec::new(), offsets: vec![0; names.len()] };
+        let for_clients = what_clients_need(input)?;
+        let mut layout =
+            Layout { files: Vec::new(), groups: Vec::new(), offsets: vec![0; names.len()], for_clients };
         let mut start = 0usize;
         let mut base = 0u64;
         for end in ends {
@@ -165,10 +172,34 @@ impl Layout {
         }
     }
 
+    /// The same with nothing beside the weights for ServerlessLLM's clients, who can't read them.
+    pub(super) fn for_no_clients(self) -> Layout {
+        Layout { for_clients: ForClients::default(), ..self }
+    }
+
+    /// What a user should hear of how ServerlessLLM's clients will find the model.
+    pub fn notes(&self) -> &[String] {
+        &self.for_clients.notes
+    }
+
     /// Bytes of all partitions.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|f| f.bytes).sum()
     }
+}
+
+/// What ServerlessLLM's clients need that the model does not bring.
+fn what_clients_need(input: &Input) -> Result<ForClients> {
+    let tensors: Vec<Named> = input
+        .tensors
+        .iter()
+        .map(|t| Named { name: &t.name, dtype: t.dtype, bytes: t.bytes, tied_to: t.tied_to })
+        .collect();
+    let carried = &input.sidecars.carried;
+    let config =
+        carried.iter().find(|sidecar| sidecar.name == "config.json").map(Sidecar::read).transpose()?;
+    let brought = |name: &str| carried.iter().any(|sidecar| sidecar.name == name);
+    Ok(for_clients(&tensors, config.as_deref(), &brought))
 }
 
 /// Saves one checkpoint at `target`.
@@ -182,7 +213,7 @@ pub fn save(
 ) -> Result<Saved> {
     let started = Instant::now();
     // What the index can't hold is refused before the first byte.
-    let index = serde_json::to_vec(&index(input, layout)?)?;
+    let index = index(input, layout)?;
     let staging = Staging::new(target, overwrite)?;
     staging.notes.iter().for_each(|note| progress.note(note));
     let meter = progress.begin(&format!("save {}", target.display()), layout.bytes(), Unit::Bytes);
@@ -193,7 +224,10 @@ pub fn save(
     let explain = |e| explain_full_disk(e, staging.path(), layout.bytes());
     let written = written.map_err(explain).with_context(|| format!("save {}", target.display()))?;
     check_against_source(input, &written.tensors)?;
-    let beside_digests = sidecars::copy(&input.sidecars.carried, staging.path(), cancel).map_err(explain)?;
+    let mut beside_digests =
+        sidecars::copy(&input.sidecars.carried, staging.path(), cancel).map_err(explain)?;
+    let made: Vec<Sidecar> = layout.for_clients.files.iter().map(Sidecar::text).collect();
+    beside_digests.extend(sidecars::copy(&made, staging.path(), cancel).map_err(explain)?);
     let mut manifest = manifest(input, layout, written);
     manifest.index_digest = Some(digest::digest(&index));
     manifest.beside_digests = beside_digests;
@@ -213,36 +247,34 @@ pub fn save(
     })
 }
 
-/// ServerlessLLM's index of these tensors.
-fn index(input: &Input, layout: &Layout) -> Result<serde_json::Map<String, serde_json::Value>> {
-    let pairs = entries(input, layout)?.into_iter();
-    pairs.map(|(name, entry)| Ok((name, serde_json::to_value(entry)?))).collect()
+/// The entries of ServerlessLLM's index for these tensors, in its order.
+pub(super) fn entries(input: &Input, layout: &Layout) -> Result<Vec<(String, IndexEntry)>> {
+    let numbered = input.tensors.iter().enumerate();
+    numbered
+        .map(|(i, tensor)| Ok((tensor.name.clone(), entry(&placed(input, layout, i, &tensor.name))?)))
+        .collect()
 }
 
-/// The entries of that index, in its order.
-pub(super) fn entries(input: &Input, layout: &Layout) -> Result<Vec<(String, IndexEntry)>> {
-    let mut entries = Vec::new();
-    for (tensor, offset) in input.tensors.iter().zip(&layout.offsets) {
-        let torch = to_torch(tensor.dtype, &tensor.shape, &tensor.stride).zip(tensor.dtype.torch_name());
-        let Some(((shape, stride), dtype)) = torch else {
-            bail!(
-                "tensor '{}' is {} {:?}, for which torch, and so ServerlessLLM's index, has no type: load the safetensors \
-                 files as they are",
-                tensor.name,
-                tensor.dtype.safetensors_name(),
-                tensor.shape
-            );
-        };
-        let entry: IndexEntry = (*offset, tensor.bytes, shape, stride, dtype.to_string());
-        entries.push((tensor.name.clone(), entry));
-    }
-    Ok(entries)
+/// A tensor under this name.
+fn placed<'a>(input: &'a Input, layout: &Layout, i: usize, name: &'a str) -> Placed<'a> {
+    let InputTensor { dtype, shape, stride, bytes, .. } = &input.tensors[i];
+    Placed { name, dtype: *dtype, shape, stride, offset: layout.offsets[i], bytes: *bytes }
+}
+
+/// ServerlessLLM's index of these tensors, and of the aliases behind them.
+fn index(input: &Input, layout: &Layout) -> Result<Vec<u8>> {
+    let own = input.tensors.iter().enumerate().map(|(i, tensor)| placed(input, layout, i, &tensor.name));
+    let aliases = layout.for_clients.aliases.iter().map(|alias| placed(input, layout, alias.of, &alias.name));
+    tensor_index(own.chain(aliases))
 }
 
 pub(super) fn manifest(input: &Input, layout: &Layout, written: Written) -> Manifest {
     let digest_of = |i: usize| written.tensors[input.tensors[i].tied_to.unwrap_or(i)];
-    let digests: BTreeMap<String, Digest> =
+    let mut digests: BTreeMap<String, Digest> =
         input.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), digest_of(i))).collect();
+    let for_clients = &layout.for_clients;
+    // Version 0.1 wants a digest of whatever the index names.
+    digests.extend(for_clients.aliases.iter().map(|alias| (alias.name.clone(), digest_of(alias.of))));
     let partitions = layout.files.iter().zip(written.chunks).map(|(file, digests)| Partition {
         file: file.name.clone(),
         bytes: file.bytes,
@@ -251,7 +283,11 @@ pub(super) fn manifest(input: &Input, layout: &Layout, written: Written) -> Mani
     let mut manifest = Manifest::new(partitions.collect(), layout.groups.clone(), digests);
     manifest.made_from = input.made_from.clone();
     manifest.source = input.origin.clone();
-    manifest.beside = Some(input.sidecars.carried.iter().map(|sidecar| sidecar.name.clone()).collect());
+    let of = |alias: &Alias| (alias.name.clone(), input.tensors[alias.of].name.clone());
+    manifest.aliases = for_clients.aliases.iter().map(of).collect();
+    manifest.made_beside = for_clients.files.iter().map(|(name, _)| name.clone()).collect();
+    let carried = input.sidecars.carried.iter().map(|sidecar| sidecar.name.clone());
+    manifest.beside = Some(carried.chain(manifest.made_beside.iter().cloned()).collect());
     manifest
 }
 

@@ -27,6 +27,19 @@ pub enum Content {
 }
 
 impl Sidecar {
+    /// One of this name and text.
+    pub fn text((name, text): &(String, String)) -> Sidecar {
+        Sidecar { name: name.clone(), content: Content::Text(text.clone()) }
+    }
+
+    /// What it holds, which must be text.
+    pub fn read(&self) -> Result<String> {
+        match &self.content {
+            Content::Copy(path, _) => json::read_text(path),
+            Content::Text(text) => Ok(text.clone()),
+        }
+    }
+
     pub fn bytes(&self) -> u64 {
         match &self.content {
             Content::Copy(_, stamp) => stamp.bytes(),
@@ -64,7 +77,7 @@ pub fn of(checkpoint: &Checkpoint) -> Result<Sidecars> {
         };
         let modules = beside::modules(&below.names, &read)?;
         let mut found =
-            beside::beside(&below.names, &checkpoint.own_files(), &checkpoint.chosen.left_out, &modules);
+            beside::beside(&below.names, &checkpoint.all_own_files(), &checkpoint.chosen.left_out, &modules);
         found.left_out.extend(below.unreadable);
         found
     };

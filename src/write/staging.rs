@@ -16,7 +16,7 @@ use crate::os::remains::{Maker, OLD_MARK, aside_of};
 use crate::os::sys;
 use crate::write::target::{check_free, parent_of, standing};
 
-const MARK: &str = ".sllm-gds-partial-";
+pub(super) const MARK: &str = ".sllm-gds-partial-";
 
 /// A directory in the making. Dropped before [`Staging::publish`], it is removed. A killed process leaves it
 /// behind unlocked, and the next save beside it clears it.
@@ -197,7 +197,7 @@ fn create_lasting(dir: &Path) -> io::Result<()> {
 
 /// Removes hidden directories whose makers are gone, and puts back old checkpoints that an overwrite cut short had moved
 /// aside. Gives notes of what can't be done, which stops nobody.
-fn clear_remains(parent: &Path) -> Result<Vec<String>> {
+pub(super) fn clear_remains(parent: &Path) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     for path in crate::checkpoint::list(parent)? {
         let name = path.file_name().unwrap_or_default().as_bytes();

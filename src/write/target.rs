@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
+use crate::checkpoint::indexed::{self, Indexed};
 use crate::checkpoint::packed::REQUIREMENT;
 use crate::checkpoint::{Checkpoint, Layout, beside, json, listing, manifest, names, shard_sets};
 use crate::os::digest::Digest;
@@ -81,8 +82,8 @@ pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
     }
     let files = everything_below(target)?;
     let known: Box<dyn Fn(&str) -> bool> = match recorded_files(target) {
-        Some(Recorded { files: recorded, beside_digests }) => {
-            check_unedited(target, &files, &beside_digests)?;
+        Some(Recorded { files: recorded, links, beside_digests }) => {
+            check_unedited(target, &files, &links, &beside_digests)?;
             // A folder may stand empty when its files were moved away.
             Box::new(move |name| {
                 let is_left = || recorded.iter().any(|file| file.starts_with(name));
@@ -141,7 +142,7 @@ fn one_model(target: &Path) -> Result<(Vec<String>, Vec<String>)> {
         )));
     }
     let modules = beside::modules(&listing::top(target)?, &|name| json::read_text(&target.join(name)))?;
-    Ok((found.own_files(), modules))
+    Ok((found.all_own_files(), modules))
 }
 
 /// All files and links below, hidden ones too, by their paths; of an empty folder its own, with a `/`.
@@ -168,12 +169,21 @@ fn everything_below(dir: &Path) -> Result<Vec<String>> {
 /// What a save wrote into a directory, by its manifest.
 struct Recorded {
     files: HashSet<String>,
+    /// Those of them that are symbolic links.
+    links: Vec<String>,
     /// What the files beside the weights held; of those of version 0.1 it is not known.
     beside_digests: BTreeMap<String, Digest>,
 }
 
 /// `None` where no manifest says.
 fn recorded_files(dir: &Path) -> Option<Recorded> {
+    if let Some(indexed) = recorded_index(dir) {
+        // Among the files of a model it tells nothing of those.
+        indexed.over.as_ref()?;
+        let own = [manifest::FILE.to_string()];
+        let files = indexed.wrote.keys().chain(&indexed.links).chain(&own).cloned().collect();
+        return Some(Recorded { files, links: indexed.links, beside_digests: indexed.wrote });
+    }
     #[derive(Deserialize)]
     struct Part {
         file: String,
@@ -200,13 +210,26 @@ fn recorded_files(dir: &Path) -> Option<Recorded> {
     // Where another program saved its weights over ours, their index is another.
     let mut beside_digests = recorded.beside_digests;
     beside_digests.extend(recorded.index_digest.map(|digest| (index.to_string(), digest)));
-    Some(Recorded { files, beside_digests })
+    Some(Recorded { files, links: Vec::new(), beside_digests })
+}
+
+fn recorded_index(dir: &Path) -> Option<Indexed> {
+    let bounds = listing::Bounds::new(dir, None).ok()?;
+    indexed::read(dir, &bounds).ok()?
 }
 
 /// Refuses where somebody wrote to files that were saved beside the weights. One that is gone is no loss; only what lies
 /// below is looked at, whatever a manifest names.
-fn check_unedited(target: &Path, files: &[String], saved: &BTreeMap<String, Digest>) -> Result<()> {
+fn check_unedited(
+    target: &Path,
+    files: &[String],
+    links: &[String],
+    saved: &BTreeMap<String, Digest>,
+) -> Result<()> {
     let is_edited = |name: &&String| {
+        if links.contains(name) {
+            return !target.join(name).is_symlink();
+        }
         let is = |saved: &Digest| sidecars::digest_of(&target.join(name)).is_ok_and(|found| found == *saved);
         saved.get(*name).is_some_and(|saved| !is(saved))
     };
