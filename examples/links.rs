@@ -11,7 +11,8 @@ use std::error::Error;
 use std::time::Instant;
 
 use sllm_gds::gpu::copies::Stream;
-use sllm_gds::gpu::memory::{DeviceBuffer, Pinned, pin};
+use sllm_gds::gpu::memory::DeviceBuffer;
+use sllm_gds::gpu::pinned::{Pinned, pin};
 use sllm_gds::{Checkpoint, Links, Loader, Model, Request, To, gpu};
 
 type Anything<T> = Result<T, Box<dyn Error>>;
