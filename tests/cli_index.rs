@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sllm_gds::Error;
 use sllm_gds::checkpoint::served::served;
 
-use common::{names_in, read_json, run, safetensors_in, temp_dir, tree, write_odd_model};
+use common::{names_in, read_json, run, safetensors_in, served_tensors, temp_dir, tree, write_odd_model};
 
 mod common;
 
@@ -56,23 +56,6 @@ fn write_llama(dir: &Path, config: &Value) {
     fs::write(dir.join("tokenizer.json"), "{}").unwrap();
 }
 
-/// What ServerlessLLM's offsets find: the bytes of each entry of the index in the served files laid end to end.
-fn bytes_by_offset(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let found = served(dir, None).unwrap();
-    let mut all = Vec::new();
-    for file in &found.files {
-        assert_eq!(file.base, all.len() as u64);
-        all.extend(fs::read(&file.path).unwrap());
-    }
-    assert_eq!(all.len() as u64, found.total_bytes);
-    let index = read_json(&dir.join("tensor_index.json"));
-    let slice = |entry: &Value| {
-        let [offset, bytes] = [0, 1].map(|i| entry[i].as_u64().unwrap() as usize);
-        all[offset..offset + bytes].to_vec()
-    };
-    index.as_object().unwrap().iter().map(|(name, entry)| (name.clone(), slice(entry))).collect()
-}
-
 fn wanted_bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     safetensors_in(dir).into_iter().map(|(name, tensor)| (name, tensor.2)).collect()
 }
@@ -99,7 +82,7 @@ fn offsets_count_over_the_files_and_the_directory_stays_a_model() {
     let mut untouched = tree(&model);
     ours.iter().for_each(|name| assert!(untouched.remove(*name).is_some(), "{name}"));
     assert_eq!(untouched, before);
-    assert_eq!(bytes_by_offset(&model), wanted);
+    assert_eq!(served_tensors(&model), wanted);
     assert_eq!(report["tensors"], wanted.len());
     assert_eq!(report["unchanged"], false);
     let index = read_json(&model.join("tensor_index.json"));
@@ -233,7 +216,7 @@ fn what_is_not_its_own_is_never_replaced() {
         ran.one_error(&[name, "move it away", "--to"]);
         assert_eq!(tree(&model), before);
         run(dir.path(), &["index", "hf", "--to", &format!("beside-{name}")]).expect(0);
-        assert_eq!(bytes_by_offset(&dir.path().join(format!("beside-{name}"))), wanted_bytes(&model));
+        assert_eq!(served_tensors(&dir.path().join(format!("beside-{name}"))), wanted_bytes(&model));
         fs::remove_file(model.join(name)).unwrap();
     }
     run(dir.path(), &["index", "hf"]).expect(0);
@@ -244,7 +227,7 @@ fn what_is_not_its_own_is_never_replaced() {
     fs::remove_file(model.join("tensor_index.json")).unwrap();
     assert!(refusal(&model).contains("tensor_index.json is gone"));
     run(dir.path(), &["index", "hf"]).expect(0);
-    assert_eq!(bytes_by_offset(&model), wanted_bytes(&model));
+    assert_eq!(served_tensors(&model), wanted_bytes(&model));
     // Partitions that come to lie there make it ambiguous.
     fs::write(model.join("tensor.data_0"), "x").unwrap();
     assert!(refusal(&model).contains("can't be told"));
@@ -290,7 +273,7 @@ fn a_stale_index_is_refused_with_the_file_that_changed() {
     );
     stale(second, "bytes, and had");
     run(dir.path(), &["index", "hf"]).expect(0);
-    assert_eq!(bytes_by_offset(&model), wanted_bytes(&model));
+    assert_eq!(served_tensors(&model), wanted_bytes(&model));
     fresh();
     write_shards(
         &model,
@@ -311,7 +294,7 @@ fn a_stale_index_is_refused_with_the_file_that_changed() {
     let path = model.join(second);
     let end = fs::metadata(&path).unwrap().len();
     fs::File::options().write(true).open(&path).unwrap().write_at(&[255], end - 1).unwrap();
-    assert_eq!(bytes_by_offset(&model), wanted_bytes(&model));
+    assert_eq!(served_tensors(&model), wanted_bytes(&model));
 }
 
 #[test]
@@ -345,11 +328,11 @@ fn an_index_of_its_own_directory_links_to_the_files() {
     assert_eq!(fs::read_link(other.join("config.json")).unwrap(), Path::new("../org/hf/config.json"));
     let mut wanted = wanted_bytes(&model);
     wanted.insert("lm_head.weight".into(), wanted["model.embed_tokens.weight"].clone());
-    assert_eq!(bytes_by_offset(&other), wanted);
+    assert_eq!(served_tensors(&other), wanted);
     // It is a model too, and may move with what it refers to.
     run(dir.path(), &["verify", "for-them", "--against", "org/hf"]).expect(0);
     fs::rename(&storage, dir.path().join("elsewhere")).unwrap();
-    assert_eq!(bytes_by_offset(&dir.path().join("elsewhere/for-them")), wanted);
+    assert_eq!(served_tensors(&dir.path().join("elsewhere/for-them")), wanted);
     fs::rename(dir.path().join("elsewhere"), &storage).unwrap();
     // A file that is added there counts, though nothing here links to it.
     run(dir.path(), &args).expect(0);
@@ -393,10 +376,10 @@ fn a_snapshot_of_the_hubs_cache_is_indexed_where_it_is_and_elsewhere() {
     symlink("../../blobs/0123.safetensors", snapshot.join("model.safetensors")).unwrap();
     let path = snapshot.to_str().unwrap().to_string();
     run(dir.path(), &["index", &path]).expect(0);
-    assert_eq!(bytes_by_offset(&snapshot), wanted_bytes(&snapshot));
+    assert_eq!(served_tensors(&snapshot), wanted_bytes(&snapshot));
     fs::create_dir_all(dir.path().join("models")).unwrap();
     run(dir.path(), &["index", &path, "--to", "models/b"]).expect(0);
-    assert_eq!(bytes_by_offset(&dir.path().join("models/b")), wanted_bytes(&snapshot));
+    assert_eq!(served_tensors(&dir.path().join("models/b")), wanted_bytes(&snapshot));
 }
 
 proptest! {
@@ -415,6 +398,6 @@ proptest! {
         }
         let report = sllm_gds::write::index::index(&model, dir.path(), None, true, &sllm_gds::Cancel::new()).unwrap();
         prop_assert_eq!(report.tensors, sizes.iter().map(Vec::len).sum::<usize>());
-        prop_assert_eq!(bytes_by_offset(&model), wanted_bytes(&model));
+        prop_assert_eq!(served_tensors(&model), wanted_bytes(&model));
     }
 }

@@ -1,10 +1,12 @@
-//! Saves and exports that are killed, or fail, at each call by which they change a disk: the old checkpoint or the new
+//! Saves, exports and indices that are killed, or fail, at each call by which they change a disk: the old checkpoint or the new
 //! one, never half of one. The same on file systems that lack what others have.
 #![cfg(feature = "cli")]
 
 mod common;
 #[path = "crash/faults.rs"]
 mod faults;
+#[path = "crash/indices.rs"]
+mod indices;
 #[path = "crash/kills.rs"]
 mod kills;
 #[path = "crash/lacks.rs"]

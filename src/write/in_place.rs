@@ -20,6 +20,9 @@ pub fn replace_files(dir: &Path, old: &[String], new: &[(String, Vec<u8>)]) -> R
     // One at a time, here and for whoever makes a directory in this one.
     let _gate = remains::lock(dir)?;
     let notes = clear_remains(dir)?;
+    if old.is_empty() && new.is_empty() {
+        return Ok(notes);
+    }
     let hidden = Hidden::new(dir)?;
     for (name, text) in new {
         write_synced(&hidden.fresh(name), text)?;
@@ -49,8 +52,10 @@ fn move_all(
     for (from, to) in going.chain(coming) {
         rename_new(&from, &to)?;
         moved.push((from, to));
+        // Each lasts before the next is made: no loss of power leaves an index without its mark.
+        sys::sync_dir(dir)?;
     }
-    sys::sync_dir(dir)
+    Ok(())
 }
 
 /// Renames a file, never over another.

@@ -188,7 +188,8 @@ fn among_the_files(checkpoint: &Checkpoint, mark: &Indexed, files: Files) -> Res
         json::read_bytes(&dir.join(name)).is_ok_and(|there| there == *text)
     };
     if old.len() == new.len() && new.iter().all(is_same) {
-        return Ok(Done { unchanged: true, ..Done::default() });
+        // One that was killed when all was in its place may have left its hidden directory.
+        return Ok(Done { unchanged: true, notes: replace_files(dir, &[], &[])?, ..Done::default() });
     }
     let notes = replace_files(dir, &old, &new)?;
     check_served(dir, checkpoint)?;

@@ -298,6 +298,23 @@ pub fn partitioned_tensors(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     entries.map(|(name, entry)| (name.clone(), bytes(entry))).collect()
 }
 
+/// What ServerlessLLM's offsets find: the bytes of each entry of the index in the served files laid end to end.
+pub fn served_tensors(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let found = sllm_gds::checkpoint::served::served(dir, None).unwrap();
+    let mut all = Vec::new();
+    for file in &found.files {
+        assert_eq!(file.base, all.len() as u64);
+        all.extend(fs::read(&file.path).unwrap());
+    }
+    assert_eq!(all.len() as u64, found.total_bytes);
+    let index = read_json(&dir.join("tensor_index.json"));
+    let slice = |entry: &Value| {
+        let [offset, bytes] = [0, 1].map(|i| entry[i].as_u64().unwrap() as usize);
+        all[offset..offset + bytes].to_vec()
+    };
+    index.as_object().unwrap().iter().map(|(name, entry)| (name.clone(), slice(entry))).collect()
+}
+
 /// The records of one result file of the model `odd`.
 pub fn records(results: &Path, format: &str, count: usize, mode: &str) -> Vec<Value> {
     let records = read_json(&results.join(format!("odd_{format}_{count}_{mode}.json")));

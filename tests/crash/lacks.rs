@@ -39,7 +39,7 @@ fn a_second_save_does_not_replace_the_first_where_renames_take_no_flags() {
         let out = case.begin();
         let mut slow = case.stopped_at(stop_at);
         let fast = ["save", "--model", "../plain", "--storage-path", ".", "--name", "x"];
-        shimmed(&out, &fast, lacks).unwrap().expect(0);
+        shimmed(&out, &fast, &[("SHIM_WITHOUT", lacks)]).unwrap().expect(0);
         let first = tree(&out.join("x"));
         slow.signal("CONT");
         slow.finish().expect(2).one_error(&["x exists", "another save"]);
@@ -55,7 +55,8 @@ fn bench_and_qualify_run_without_locks_and_flags_and_say_so() {
     let bench = ["bench", "--model", "odd", "--gpus", "none", "--replicas", "1", "--mode", "random"];
     let qualify = ["qualify", "--path", ".", "--gpus", "none", "--size", "128MB", "--duration", "1s"];
     for args in [&bench[..], &qualify] {
-        let Some(ran) = shimmed(dir.path(), args, "rename-flags,locks,direct-open") else { return };
+        let lacks = [("SHIM_WITHOUT", "rename-flags,locks,direct-open")];
+        let Some(ran) = shimmed(dir.path(), args, &lacks) else { return };
         assert!(ran.code.is_some_and(|code| args[0] == "qualify" || code == 0), "{ran:?}");
         assert!(ran.stderr.contains("has no locks") && !ran.stderr.contains("another"), "{ran:?}");
         assert!(!ran.stderr.contains("error:"), "{ran:?}");

@@ -183,9 +183,9 @@ impl Case {
     }
 }
 
-/// Any command, on a file system that lacks something; `None` where there is no C compiler.
-pub fn shimmed(dir: &Path, args: &[&str], lacks: &str) -> Option<Ran> {
+/// Any command, with these settings of the shim; `None` where there is no C compiler.
+pub fn shimmed(dir: &Path, args: &[&str], settings: &[(&str, &str)]) -> Option<Ran> {
     let mut command = program(dir, args);
-    command.env("LD_PRELOAD", shim()?).env("SHIM_WITHOUT", lacks);
+    command.env("LD_PRELOAD", shim()?).envs(settings.iter().copied());
     Some(run_command(command))
 }
