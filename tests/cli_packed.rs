@@ -2,6 +2,7 @@
 #![cfg(feature = "cli")]
 
 use std::fs;
+use std::path::PathBuf;
 
 use common::{flip_bit, names_in, read_json, records, run, temp_dir, tree, write_odd_model};
 
@@ -148,4 +149,42 @@ fn bench_packs_once_and_records_both_numbers() {
     assert!(!run(dir.path(), &args).expect(0).stderr.contains("packed once"));
     let said = run(dir.path(), &["load", "odd_packed_0", "--gpus", "none"]).expect(0).stdout;
     assert!(said.contains("GB/s of unpacked bytes") && said.contains(" bytes at "), "{said}");
+}
+
+/// A decoder that somebody wrote from `docs/packed.md` alone, in another language.
+#[test]
+fn the_document_is_enough_to_write_a_decoder() {
+    let python = std::env::var("PYTHON").unwrap_or("python3".into());
+    if std::process::Command::new(&python).arg("--version").output().is_err() {
+        eprintln!("skipped: there is no {python}");
+        return;
+    }
+    let dir = temp_dir();
+    model::write(&dir.path().join("source"));
+    run(dir.path(), &["pack", "source", "--to", "a", "--max-partition-size", "2MB"]).expect(0);
+    let decoder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/packed/decoder.py");
+    for (packed, tensors) in [(dir.path().join("models/a"), 12), (PathBuf::from(FIXTURE), 7)] {
+        let ran = std::process::Command::new(&python).arg(decoder).arg(packed).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(
+            ran.status.success() && said.contains(&format!("{tensors} tensors are right")),
+            "{said}{ran:?}"
+        );
+    }
+}
+
+/// All forms, both schemes, stored blocks and zeros, as the first version wrote them.
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/packed-1");
+
+#[test]
+fn what_the_first_version_packed_stays_readable() {
+    let dir = temp_dir();
+    run(dir.path(), &["verify", FIXTURE]).expect(0);
+    run(dir.path(), &["load", FIXTURE, "--gpus", "none", "--verify"]).expect(0);
+    run(dir.path(), &["export", FIXTURE, "--to", "back"]).expect(0);
+    let wanted = "6d9dac705b85903990c3896528718d0595de438ee9deccfbd3a8aa4c8a4d0fd8";
+    assert_eq!(
+        tree(&dir.path().join("back")),
+        [("model.safetensors".to_string(), wanted.to_string())].into()
+    );
 }

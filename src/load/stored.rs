@@ -13,7 +13,7 @@ use crate::load::source::{Sources, Storage};
 use crate::load::verify::{Digests, differs, read_digests};
 use crate::load::{Destination, default_threads};
 use crate::os::cancel::Cancel;
-use crate::os::digest;
+use crate::os::digest::{self, Digest};
 use crate::os::memory::HostBuffer;
 use crate::os::parallel;
 use crate::os::progress::{Progress, Unit};
@@ -28,61 +28,25 @@ pub fn digests(
     progress: &Progress,
 ) -> Result<Vec<String>> {
     let sources = Sources::open_direct(checkpoint)?;
-    // Packed files are digested chunk by chunk; each unpacks to a window.
-    let unit_bytes = if manifest.is_packed() { WINDOW_BYTES } else { manifest.chunk_bytes };
-    let jobs: Vec<(usize, u64)> = checkpoint
-        .files
-        .iter()
-        .enumerate()
-        .flat_map(|(i, f)| (0..f.bytes.div_ceil(unit_bytes)).map(move |c| (i, c)))
-        .collect();
+    let jobs = chunks(checkpoint, manifest);
     let meter = progress.begin("verify", checkpoint.file_bytes(), Unit::Bytes);
     let tensor_sums: Vec<AtomicU64> = checkpoint.tensors.iter().map(|_| AtomicU64::new(0)).collect();
     // With file and chunk, for their order.
     let problems: Mutex<Vec<((usize, u64), String)>> = Mutex::new(Vec::new());
     let check = |room: &mut Room, number: usize| -> Result<()> {
-        let (file, chunk) = jobs[number];
-        let offset = chunk * unit_bytes;
-        let bytes = unit_bytes.min(checkpoint.files[file].bytes - offset);
-        let (stored, stored_bytes) = match checkpoint.packed_file(file) {
-            Some(packed) => packed
-                .windows(offset, offset + bytes)
-                .next()
-                .map_or((offset, 0), |window| (window.stored.start, window.stored.end - window.stored.start)),
-            None => (offset, bytes),
-        };
-        read_chunk(checkpoint, &sources, file, stored, stored_bytes, &mut room.stored)?;
-        let read = &room.stored.as_slice()[(stored % DIRECT_ALIGN) as usize..][..stored_bytes as usize];
-        let wanted = match checkpoint.packed_file(file) {
-            Some(packed) => packed.digests[chunk as usize],
-            None => manifest.partitions[file].digests[chunk as usize],
-        };
-        let found = digest::digest(read);
-        let unpacked = unpack(checkpoint, file, offset, bytes, read, &mut room.unpacked);
-        let why = match &unpacked {
-            _ if found != wanted => Some(format!("digest {found}, expected {wanted}")),
-            Ok(_) => None,
-            Err(why) => Some(format!("its digest is right, and it does not unpack: {why}")),
-        };
-        if let Ok(unpacked) = unpacked {
-            add_tensor_parts(checkpoint, file, offset, unpacked.unwrap_or(read), &tensor_sums);
+        let chunk = &jobs[number];
+        if let Some(why) = check_chunk(checkpoint, &sources, chunk, room, &tensor_sums)? {
+            let text = format!("{}: {why}", describe(checkpoint, chunk));
+            let mut problems = problems.lock().unwrap_or_else(|e| e.into_inner());
+            problems.push(((chunk.file, chunk.number), text));
         }
-        if let Some(why) = why {
-            let what = describe(checkpoint, file, chunk, (offset, bytes), (stored, stored_bytes));
-            problems
-                .lock()
-                .unwrap_or_else(|e| e.into_inner())
-                .push(((file, chunk), format!("{what}: {why}")));
-        }
-        meter.advance(bytes);
+        meter.advance(chunk.bytes);
         Ok(())
     };
     let threads = default_threads(&Destination::Host);
-    let room = || -> Result<Room> {
-        // A packed chunk is at most twice as long as its window, and begins and ends within pages.
-        let bytes = if manifest.is_packed() { 2 * (WINDOW_BYTES + DIRECT_ALIGN) } else { unit_bytes };
-        Ok(Room { stored: HostBuffer::new(bytes)?, unpacked: Vec::new() })
-    };
+    // Read from the beginning of a page to the end of one.
+    let most = jobs.iter().map(|chunk| chunk.stored_bytes).max().unwrap_or(0) + 2 * DIRECT_ALIGN;
+    let room = || -> Result<Room> { Ok(Room { stored: HostBuffer::new(most)?, unpacked: Vec::new() }) };
     parallel::for_each(jobs.len(), threads, cancel, room, check)?;
     let mut problems = problems.into_inner().unwrap_or_else(|e| e.into_inner());
     problems.sort();
@@ -108,6 +72,69 @@ pub fn tensor_digests(checkpoint: &Checkpoint, wanted: &Digests, cancel: &Cancel
     Ok(checkpoint.names().zip(found).filter_map(|(name, found)| differs(name, found, wanted)).collect())
 }
 
+/// What has a digest of its own: a part of a file, or a packed chunk.
+struct Chunk {
+    file: usize,
+    number: u64,
+    /// Its bytes in the file; of packed files as that unpacks.
+    offset: u64,
+    bytes: u64,
+    /// The same as it lies on disk.
+    stored: u64,
+    stored_bytes: u64,
+    wanted: Digest,
+}
+
+/// All chunks of all files. [`Checkpoint::open`] has seen that each has a digest.
+fn chunks(checkpoint: &Checkpoint, manifest: &Manifest) -> Vec<Chunk> {
+    let mut chunks = Vec::new();
+    for (file, data) in checkpoint.files.iter().enumerate() {
+        if let Some(packed) = checkpoint.packed_file(file) {
+            chunks.extend(packed.windows(0, data.bytes).zip(&packed.digests).map(|(window, wanted)| Chunk {
+                file,
+                number: window.number.into(),
+                offset: u64::from(window.number) * WINDOW_BYTES,
+                bytes: window.window_bytes,
+                stored: window.stored.start,
+                stored_bytes: window.stored.end - window.stored.start,
+                wanted: *wanted,
+            }));
+            continue;
+        }
+        for (number, wanted) in (0..).zip(&manifest.partitions[file].digests) {
+            let offset = number * manifest.chunk_bytes;
+            let bytes = manifest.chunk_bytes.min(data.bytes - offset);
+            let (stored, stored_bytes, wanted) = (offset, bytes, *wanted);
+            chunks.push(Chunk { file, number, offset, bytes, stored, stored_bytes, wanted });
+        }
+    }
+    chunks
+}
+
+/// Reads a chunk, and adds what it holds to the sums of its tensors. What is wrong with it, in words.
+fn check_chunk(
+    checkpoint: &Checkpoint,
+    sources: &Sources,
+    chunk: &Chunk,
+    room: &mut Room,
+    sums: &[AtomicU64],
+) -> Result<Option<String>> {
+    read_chunk(checkpoint, sources, chunk, &mut room.stored)?;
+    let before = (chunk.stored % DIRECT_ALIGN) as usize;
+    let read = &room.stored.as_slice()[before..][..chunk.stored_bytes as usize];
+    let found = digest::digest(read);
+    let unpacked = unpack(checkpoint, chunk, read, &mut room.unpacked);
+    let why = match &unpacked {
+        _ if found != chunk.wanted => Some(format!("digest {found}, expected {}", chunk.wanted)),
+        Ok(_) => None,
+        Err(why) => Some(format!("its digest is right, and it does not unpack: {why}")),
+    };
+    if let Ok(unpacked) = unpacked {
+        add_tensor_parts(checkpoint, chunk.file, chunk.offset, unpacked.unwrap_or(read), sums);
+    }
+    Ok(why)
+}
+
 /// What a thread reads into.
 struct Room {
     stored: HostBuffer,
@@ -117,31 +144,23 @@ struct Room {
 /// The unpacked bytes of a packed file's window; `None` of files that are not packed.
 fn unpack<'r>(
     checkpoint: &Checkpoint,
-    file: usize,
-    offset: u64,
-    bytes: u64,
+    chunk: &Chunk,
     read: &[u8],
     room: &'r mut Vec<u8>,
 ) -> Result<Option<&'r [u8]>, packed::Damaged> {
-    let window =
-        checkpoint.packed_file(file).and_then(|packed| packed.windows(offset, offset + bytes).next());
+    let (from, to) = (chunk.offset, chunk.offset + chunk.bytes);
+    let window = checkpoint.packed_file(chunk.file).and_then(|packed| packed.windows(from, to).next());
     let Some(window) = window else { return Ok(None) };
-    room.resize(bytes as usize, 0);
+    room.resize(chunk.bytes as usize, 0);
     packed::decode(&mut Decoder::default(), &window, read, room)?;
     Ok(Some(room))
 }
 
 /// Fills a buffer with bytes of a file, and those before them on their page.
-fn read_chunk(
-    c: &Checkpoint,
-    sources: &Sources,
-    file: usize,
-    offset: u64,
-    bytes: u64,
-    buffer: &mut HostBuffer,
-) -> Result<()> {
-    let path = &c.files[file].path;
-    let (offset, bytes) = (offset & !(DIRECT_ALIGN - 1), bytes + offset % DIRECT_ALIGN);
+fn read_chunk(c: &Checkpoint, sources: &Sources, chunk: &Chunk, buffer: &mut HostBuffer) -> Result<()> {
+    let (file, path) = (chunk.file, &c.files[chunk.file].path);
+    let offset = chunk.stored & !(DIRECT_ALIGN - 1);
+    let bytes = chunk.stored_bytes + chunk.stored % DIRECT_ALIGN;
     // Read up to the end of a page, so that packed chunks, which end anywhere, are read past the page cache, too.
     let room_bytes = align_up(bytes, DIRECT_ALIGN);
     let bytes = room_bytes.min(c.stored_file_bytes(file) - offset).max(bytes);
@@ -190,14 +209,9 @@ fn add_tensor_parts(checkpoint: &Checkpoint, file: usize, offset: u64, chunk: &[
     }
 }
 
-/// Names a chunk by file, number, bytes (of what it holds, and as it is stored) and the tensors in it.
-fn describe(
-    checkpoint: &Checkpoint,
-    file: usize,
-    chunk: u64,
-    (offset, bytes): (u64, u64),
-    (stored, stored_bytes): (u64, u64),
-) -> String {
+/// Names a chunk by file, number, bytes as they lie on disk, and the tensors in it.
+fn describe(checkpoint: &Checkpoint, chunk: &Chunk) -> String {
+    let Chunk { file, number, offset, bytes, stored, stored_bytes, .. } = *chunk;
     let data = &checkpoint.files[file];
     let start = data.base + offset;
     let names: Vec<&str> = checkpoint.tensors_in(start, start + bytes).map(|t| t.name.as_str()).collect();
@@ -206,5 +220,5 @@ fn describe(
         [one] => format!("tensor '{one}'"),
         [first, .., last] => format!("{} tensors, '{first}' to '{last}'", names.len()),
     };
-    format!("{} chunk {chunk} (bytes {stored} to {}, {tensors})", data.path.display(), stored + stored_bytes)
+    format!("{} chunk {number} (bytes {stored} to {}, {tensors})", data.path.display(), stored + stored_bytes)
 }
