@@ -40,6 +40,9 @@ mod save;
 /// `serve`: the store server.
 #[cfg(feature = "serve")]
 mod serve;
+/// `status`: what a store server holds and does.
+#[cfg(feature = "client")]
+mod status;
 /// The switches that errors mean.
 pub mod switches;
 /// `verify`: digests from disk, and comparison.

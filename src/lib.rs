@@ -80,6 +80,9 @@ pub mod checkpoint;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+/// Models from a store server: this program's own client.
+#[cfg(feature = "client")]
+pub mod client;
 /// cuFile (GPUDirect Storage), loaded with dlopen.
 #[doc(hidden)]
 pub mod cufile;
@@ -118,6 +121,10 @@ pub mod record;
 #[cfg(feature = "serve")]
 #[doc(hidden)]
 pub mod serve;
+/// What goes between the store server and its clients.
+#[cfg(feature = "client")]
+#[doc(hidden)]
+pub mod wire;
 /// New checkpoints on disk, whole or not at all.
 #[doc(hidden)]
 pub mod write;

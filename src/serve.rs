@@ -3,14 +3,8 @@
 
 /// Whether clients got what was saved.
 mod check;
-/// Memory of clients.
-pub mod devices;
 /// What the server tells whoever started it.
 pub mod events;
-/// Devices for tests without a GPU.
-pub mod fake;
-/// The GPUs of this machine.
-mod gpus;
 /// Where it listens.
 mod listen;
 /// What Prometheus is told.
@@ -23,6 +17,8 @@ mod ours;
 mod refusal;
 /// What became of loads.
 mod replicas;
+/// Loads of this program's own clients, by id.
+mod running;
 /// Where Prometheus asks.
 mod scrape;
 /// What it was asked to be.
@@ -35,11 +31,11 @@ mod theirs;
 mod under_way;
 /// What a client wants loaded.
 mod wanted;
-/// What both interfaces say on the wire, generated from `proto/` (`tests/proto.rs` holds that it is fresh).
-pub mod wire;
 /// Work that blocks.
 mod work;
 
-pub use gpus::Gpus;
 pub use listen::{Ended, serve};
 pub use settings::{Settings, Tell, Verify};
+
+pub use crate::wire;
+pub use crate::wire::{Gpus, fake};

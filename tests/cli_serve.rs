@@ -116,3 +116,22 @@ fn what_can_not_be_served_is_refused_with_a_reason() {
     assert_eq!(next.event()["event"], "ready");
     assert_eq!(next.end(libc::SIGTERM).0, Some(0));
 }
+
+#[test]
+fn status_tells_what_a_server_holds_and_that_none_is_there() {
+    let dir = temp_dir();
+    fs::create_dir_all(dir.path().join("models/m")).unwrap();
+    fs::write(dir.path().join("models/m/tensor.data_0"), vec![7; 100_000]).unwrap();
+    let mut server = Server::start(dir.path(), &["--json", "--mem-pool-size", "64MB", "--pin", "m"]);
+    let at = server.event()["at"][0].as_str().unwrap().to_string();
+    while server.event()["event"] != "warmed" {}
+    let status = |args: &[&str]| run(dir.path(), &[&["status", "--server", &at], args].concat());
+    let told = status(&["--json"]).expect(0).json();
+    assert_eq!((&told["models"][0]["model"], &told["models"][0]["bytes"]), (&"m".into(), &100_000.into()));
+    assert_eq!(told["pool"]["bytes"], 64 << 20);
+    let said = status(&[]).expect(0).stdout;
+    assert!(said.contains("pool: ") && said.contains("100.0 kB  in the pool"), "{said}");
+    assert_eq!(server.end(libc::SIGTERM).0, Some(0));
+    status(&[]).expect(1).one_error(&["no store server answers", "sllm-gds serve"]);
+    run(dir.path(), &["status", "--server", "nowhere"]).expect(2).one_error(&["HOST:PORT"]);
+}

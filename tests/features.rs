@@ -28,7 +28,8 @@ const OF_CLI: [&str; 9] = [
 ];
 const OF_HUB: [&str; 3] = ["rustls", "sha2", "ureq"];
 const OF_ANALYZE: [&str; 3] = ["kuva", "polars", "polars-io"];
-const OF_SERVE: [&str; 5] = ["hyper", "prometheus-client", "prost", "tokio", "tonic"];
+const OF_CLIENT: [&str; 4] = ["hyper", "prost", "tokio", "tonic"];
+const OF_SERVE: [&str; 3] = ["axum", "prometheus-client", "tonic-health"];
 
 fn check(features: &str, wanted: &[&[&str]], unwanted: &[&[&str]]) {
     let crates = built_of(features);
@@ -43,12 +44,12 @@ fn check(features: &str, wanted: &[&[&str]], unwanted: &[&[&str]]) {
 
 #[test]
 fn the_loader_alone_is_small() {
-    check("", &[], &[&OF_CLI, &OF_HUB, &OF_ANALYZE, &OF_SERVE]);
+    check("", &[], &[&OF_CLI, &OF_HUB, &OF_ANALYZE, &OF_CLIENT, &OF_SERVE]);
 }
 
 #[test]
 fn the_command_line_needs_no_hub_and_no_analyzer() {
-    check("cli", &[&OF_CLI], &[&OF_HUB, &OF_ANALYZE, &OF_SERVE]);
+    check("cli", &[&OF_CLI], &[&OF_HUB, &OF_ANALYZE, &OF_CLIENT, &OF_SERVE]);
 }
 
 #[test]
@@ -58,15 +59,20 @@ fn the_c_abi_needs_nothing_more() {
 
 #[test]
 fn the_hub_needs_no_command_line() {
-    check("hub", &[&OF_HUB], &[&OF_CLI, &OF_ANALYZE, &OF_SERVE]);
+    check("hub", &[&OF_HUB], &[&OF_CLI, &OF_ANALYZE, &OF_CLIENT, &OF_SERVE]);
 }
 
 #[test]
 fn the_analyzer_comes_with_the_command_line() {
-    check("analyze", &[&OF_CLI, &OF_ANALYZE], &[&OF_HUB]);
+    check("analyze", &[&OF_CLI, &OF_ANALYZE], &[&OF_HUB, &OF_SERVE]);
+}
+
+#[test]
+fn the_client_needs_no_command_line_and_no_server() {
+    check("client", &[&OF_CLIENT], &[&OF_CLI, &OF_HUB, &OF_ANALYZE, &OF_SERVE]);
 }
 
 #[test]
 fn the_server_comes_with_the_command_line() {
-    check("serve", &[&OF_CLI, &OF_SERVE], &[&OF_HUB, &OF_ANALYZE]);
+    check("serve", &[&OF_CLI, &OF_CLIENT, &OF_SERVE], &[&OF_HUB, &OF_ANALYZE]);
 }

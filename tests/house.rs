@@ -13,7 +13,7 @@ mod resolve;
 mod source;
 
 /// From below. Rooms of one line do not know each other, but for those of the second: `gpu` knows `cufile`.
-const ROOMS: [&[&str]; 15] = [
+const ROOMS: [&[&str]; 16] = [
     &["os"],
     &["node"],
     &["cufile"],
@@ -27,7 +27,8 @@ const ROOMS: [&[&str]; 15] = [
     &["page"],
     &["bench", "analyze"],
     &["qualify"],
-    &["capi", "serve"],
+    &["capi", "wire"],
+    &["client", "serve"],
     &["cli"],
 ];
 

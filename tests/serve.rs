@@ -2,6 +2,8 @@
 
 #![cfg(feature = "serve")]
 
+#[path = "serve/client.rs"]
+mod client;
 #[path = "serve/faults.rs"]
 mod faults;
 #[path = "faults/fixture.rs"]

@@ -17,6 +17,8 @@ use crate::cli::qualify::{self, QualifyArgs};
 use crate::cli::save::SaveArgs;
 #[cfg(feature = "serve")]
 use crate::cli::serve::{self, ServeArgs};
+#[cfg(feature = "client")]
+use crate::cli::status::{self, StatusArgs};
 use crate::cli::verify::VerifyArgs;
 use crate::cli::{Outcome, bench, complete, export, index, inspect, load, pack, process, save, verify};
 use crate::load::gds::proof;
@@ -46,6 +48,13 @@ const SERVE_EXIT_CODES: &str = "Exit codes:
   1    an error broke a CUDA context, so that nothing can be loaded in the process any more: start it anew
   2    it could not serve: bad usage, the address is taken, too little memory for the pool
 A second signal ends it at once, with 130.";
+
+#[cfg(feature = "client")]
+const STATUS_EXIT_CODES: &str = "Exit codes:
+  0    the server answered
+  1    no server answers there, or it went away
+  2    not done: bad usage, an address that is none, a server of another version
+  130  interrupted, as Ctrl-C ends --watch";
 
 #[derive(Debug, Parser)]
 #[command(name = "sllm-gds", version, about, after_help = EXIT_CODES)]
@@ -79,6 +88,10 @@ pub enum Command {
     #[cfg(feature = "serve")]
     #[command(after_help = SERVE_EXIT_CODES)]
     Serve(ServeArgs),
+    /// Show what a store server holds and does: models, pool, loads under way
+    #[cfg(feature = "client")]
+    #[command(after_help = STATUS_EXIT_CODES)]
+    Status(StatusArgs),
     /// Print a shell's completions: bash, zsh, fish, elvish or powershell
     Completions(CompletionsArgs),
     /// Print the man page, or write one for each command
@@ -127,6 +140,8 @@ impl Command {
             Command::Analyze(args) => analyze::run(args),
             #[cfg(feature = "serve")]
             Command::Serve(args) => serve::run(args, cancel),
+            #[cfg(feature = "client")]
+            Command::Status(args) => status::run(args, cancel),
             Command::Completions(args) => complete::completions(args, Cli::command()),
             Command::Man(args) => complete::man(args, Cli::command()),
             Command::ProveGds { request } => {

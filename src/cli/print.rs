@@ -19,6 +19,13 @@ pub fn say_page(page: &str) {
     print!("{}", text::clean_page(page));
 }
 
+/// Empties the terminal for a page that is shown anew.
+#[cfg(feature = "client")]
+#[allow(clippy::print_stdout, reason = "the one place that moves the cursor")]
+pub fn clear_screen() {
+    print!("\x1b[H\x1b[2J");
+}
+
 /// JSON for standard output. What would harm a terminal is escaped, which readers of JSON undo: names stay exact.
 #[allow(clippy::print_stdout, reason = "the one place that prints JSON")]
 pub fn say_json(json: &str) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::cli::words::{parse_duration, parse_links, parse_size};
+use crate::cli::words::{parse_duration, parse_links, parse_size, size};
 use crate::cli::{Outcome, print};
 use crate::load::Links;
 use crate::os::cancel::Cancel;
@@ -168,26 +168,5 @@ fn say(event: &Event) {
         }
         Event::Warning { what } => print::tell(format_args!("warning: {what}")),
         Event::Stopping { why } => print::say(format_args!("ending: {why}")),
-    }
-}
-
-/// Bytes in people's units, by 1000 as rates are.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];
-    let exponent = (bytes.max(1).ilog10() / 3).min(4);
-    match exponent {
-        0 => format!("{bytes} bytes"),
-        _ => format!("{:.1} {}", bytes as f64 / 1000f64.powi(exponent as i32), UNITS[exponent as usize]),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_in_peoples_units() {
-        let said: Vec<String> = [0, 999, 1000, 65_341_726_720, 2 << 50].map(size).into();
-        assert_eq!(said, ["0 bytes", "999 bytes", "1.0 kB", "65.3 GB", "2251.8 TB"]);
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 use std::sync::Arc;
 
-use cudarc::driver::sys;
+use cudarc::driver::{result, sys};
 
 use crate::gpu::memory::DeviceBuffer;
 use crate::gpu::{Gpu, GpuError};
@@ -69,13 +69,27 @@ impl Imported {
         self.bytes
     }
 
-    /// Sets `bytes` bytes from `offset` on to `value`, and waits.
-    pub fn fill(&self, offset: u64, bytes: u64, value: u8) -> Result<(), GpuError> {
-        let end = offset.checked_add(bytes);
-        if end.is_none_or(|end| end > self.bytes) {
-            let what = format!("fill {bytes} bytes at {offset} of another process's memory");
+    fn check(&self, what: &str, offset: u64, bytes: u64) -> Result<(), GpuError> {
+        if offset.checked_add(bytes).is_none_or(|end| end > self.bytes) {
+            let what = format!("{what} {bytes} bytes at {offset} of another process's memory");
             return Err(self.gpu.error(&what, &format!("it has {} bytes", self.bytes)));
         }
+        Ok(())
+    }
+
+    /// Copies `out.len()` bytes from `offset` on to the host, and waits.
+    pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), GpuError> {
+        self.check("read", offset, out.len() as u64)?;
+        self.gpu.make_current()?;
+        // SAFETY: the range lies within memory that stays open as long as this lives, and the call returns when the bytes are in
+        // `out`.
+        unsafe { result::memcpy_dtoh_sync(out, self.address + offset) }
+            .map_err(self.gpu.fail("copy another process's memory to the host"))
+    }
+
+    /// Sets `bytes` bytes from `offset` on to `value`, and waits.
+    pub fn fill(&self, offset: u64, bytes: u64, value: u8) -> Result<(), GpuError> {
+        self.check("fill", offset, bytes)?;
         self.gpu.make_current()?;
         // SAFETY: the range lies within memory that stays open as long as this lives, and the context is current.
         let code = unsafe { sys::cuMemsetD8_v2(self.address + offset, value, bytes as usize) };

@@ -135,6 +135,19 @@ impl DeviceBuffer {
         unsafe { result::memcpy_dtoh_sync(out, self.address + offset) }
             .map_err(self.gpu.fail("copy to the host"))
     }
+
+    /// Sets `bytes` bytes from `offset` on to `value`, and waits.
+    pub fn fill(&self, offset: u64, bytes: u64, value: u8) -> Result<(), GpuError> {
+        if offset.checked_add(bytes).is_none_or(|end| end > self.bytes) {
+            let what = format!("fill {bytes} bytes at {offset}");
+            return Err(self.gpu.error(&what, &format!("the buffer has {} bytes", self.bytes)));
+        }
+        self.gpu.make_current()?;
+        // SAFETY: the range lies within this live allocation, and the context is current.
+        let code = unsafe { sys::cuMemsetD8_v2(self.address + offset, value, bytes as usize) };
+        code.result().map_err(self.gpu.fail("fill memory"))?;
+        self.gpu.synchronize()
+    }
 }
 
 impl Drop for DeviceBuffer {

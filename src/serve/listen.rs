@@ -16,15 +16,16 @@ use tonic::transport::server::{Router, TcpIncoming};
 use tonic_health::server::HealthReporter;
 
 use crate::os::cancel::Cancel;
-use crate::serve::devices::Devices;
 use crate::serve::events::Event;
 use crate::serve::ours::Ours;
+use crate::serve::running::Running;
 use crate::serve::scrape::answer;
 use crate::serve::settings::{Settings, Tell};
 use crate::serve::store::Store;
 use crate::serve::theirs::Theirs;
-use crate::serve::wire::storage::storage_server::StorageServer;
-use crate::serve::wire::v1::server_server::ServerServer;
+use crate::wire::devices::Devices;
+use crate::wire::storage::storage_server::StorageServer;
+use crate::wire::v1::server_server::ServerServer;
 
 /// They only take calls and send answers; a large request takes one for as long as it takes to parse.
 const RPC_THREADS: usize = 4;
@@ -84,13 +85,15 @@ async fn run(store: Arc<Store>, stop: &Cancel, started: Instant) -> Result<Ended
     };
     let (reporter, health) = tonic_health::server::health_reporter();
     let (ending, _) = watch::channel(false);
+    let running = Running::default();
     let router = || {
         let theirs =
             StorageServer::new(Theirs::new(store.clone())).max_decoding_message_size(MOST_REQUEST_BYTES);
         let mut server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE));
-        let ours = ServerServer::new(Ours::new(store.clone())).max_decoding_message_size(MOST_REQUEST_BYTES);
+        let ours = ServerServer::new(Ours::new(store.clone(), running.clone()))
+            .max_decoding_message_size(MOST_REQUEST_BYTES);
         server.add_service(health.clone()).add_service(theirs).add_service(ours)
     };
     let mut servers = tokio::task::JoinSet::new();

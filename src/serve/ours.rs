@@ -11,12 +11,13 @@ use crate::checkpoint::Checkpoint;
 use crate::load::{ByteRange, LoadReport};
 use crate::os::cancel::Cancel;
 use crate::serve::refusal::Refusal;
+use crate::serve::running::{Entry, Running};
 use crate::serve::store::{Store, no_thread};
 use crate::serve::wanted::Wanted;
-use crate::serve::wire::v1;
-use crate::serve::wire::v1::load_event::Event;
-use crate::serve::wire::v1::server_server::Server;
 use crate::serve::work::{CancelOnDrop, blocking};
+use crate::wire::v1;
+use crate::wire::v1::load_event::Event;
+use crate::wire::v1::server_server::Server;
 
 /// Events of one load that wait for a client; it misses those of progress that come while it is slower.
 const WAITING_EVENTS: usize = 16;
@@ -24,12 +25,13 @@ const WAITING_EVENTS: usize = 16;
 /// The service.
 pub struct Ours {
     store: Arc<Store>,
+    running: Running,
 }
 
 impl Ours {
-    /// Over this store.
-    pub fn new(store: Arc<Store>) -> Ours {
-        Ours { store }
+    /// Over this store. The list of loads is that of all who serve it.
+    pub fn new(store: Arc<Store>, running: Running) -> Ours {
+        Ours { store, running }
     }
 
     /// Refuses calls over TCP that change what the server holds.
@@ -65,7 +67,7 @@ impl Server for Ours {
     type LoadStream = ReceiverStream<Result<v1::LoadEvent, Status>>;
 
     async fn load(&self, request: Request<v1::LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {
-        let v1::LoadRequest { model, memory, ranges } = request.into_inner();
+        let v1::LoadRequest { model, memory, ranges, id } = request.into_inner();
         let memory = memory.into_iter().map(|memory| (memory.gpu_uuid, memory.cuda_ipc_handle)).collect();
         let range = |range: v1::Range| ByteRange {
             from: range.from,
@@ -78,14 +80,21 @@ impl Server for Ours {
             let why = "as many loads run as this server takes at a time: ask again in a second";
             return Err(Refusal::new(Code::ResourceExhausted, why).into());
         };
+        let cancel = CancelOnDrop::new();
+        let entry = self.running.begin(&id, cancel.flag())?;
         let (events, stream) = mpsc::channel(WAITING_EVENTS);
         let store = self.store.clone();
         let load = move || {
             let _place = place;
-            load_now(&store, &model, &wanted, &events);
+            load_now(&store, &model, &wanted, &cancel, entry, &events);
         };
         std::thread::Builder::new().name("load".into()).spawn(load).map_err(|error| no_thread(&error))?;
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::CancelReply>, Status> {
+        self.running.cancel(&request.into_inner().id).await;
+        Ok(Response::new(v1::CancelReply {}))
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
@@ -127,9 +136,10 @@ fn load_now(
     store: &Store,
     model: &str,
     wanted: &Wanted,
+    cancel: &CancelOnDrop,
+    entry: Option<Entry>,
     events: &mpsc::Sender<Result<v1::LoadEvent, Status>>,
 ) {
-    let cancel = CancelOnDrop::new();
     let (flag, progress) = (cancel.flag(), events.clone());
     let tell = move |read_bytes, total_bytes| {
         let event = Event::Progress(v1::Progress { read_bytes, total_bytes });
@@ -140,6 +150,8 @@ fn load_now(
         }
     };
     let loaded = store.load(model, wanted, &cancel.flag(), Box::new(tell));
+    // The client's memory is closed now.
+    drop(entry);
     let last = loaded.map(|report| v1::LoadEvent { event: Some(Event::Report(reported(report))) });
     // Nobody waits where the client has gone.
     let _ = events.blocking_send(last.map_err(Status::from));

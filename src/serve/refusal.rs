@@ -28,6 +28,17 @@ impl Refusal {
     pub fn out_of_range(message: impl Into<String>) -> Refusal {
         Refusal::new(Code::OutOfRange, message)
     }
+
+    /// A client's memory was not opened.
+    pub fn of_memory(error: Error) -> Refusal {
+        match error {
+            // A GPU that the server does not see is no model that it does not have.
+            Error::NotFound(why) => {
+                Refusal::new(Code::FailedPrecondition, format!("the server's devices: {why}"))
+            }
+            error => error.into(),
+        }
+    }
 }
 
 impl From<Error> for Refusal {

@@ -12,7 +12,6 @@ use crate::load::{ByteRange, LoadReport, Loader, Request, Target, To, Warmed};
 use crate::os::cancel::Cancel;
 use crate::os::error::Error;
 use crate::serve::check::check;
-use crate::serve::devices::{Devices, Window};
 use crate::serve::events::Event;
 use crate::serve::metrics::{Metrics, Now};
 use crate::serve::models::Models;
@@ -21,6 +20,7 @@ use crate::serve::replicas::Replicas;
 use crate::serve::settings::{Settings, Tell, Verify};
 use crate::serve::under_way::UnderWay;
 use crate::serve::wanted::Wanted;
+use crate::wire::devices::{Devices, Window};
 
 /// What a destination holds where a load failed: as floating point numbers of any width, none.
 const NOT_A_NUMBER: u8 = 0xff;

@@ -12,13 +12,13 @@ use crate::serve::refusal::Refusal;
 use crate::serve::replicas::{Begun, Start, ended};
 use crate::serve::store::{Store, no_thread};
 use crate::serve::wanted::Wanted;
-use crate::serve::wire::storage::storage_server::Storage;
-use crate::serve::wire::storage::{
+use crate::serve::work::{CancelOnDrop, blocking};
+use crate::wire::storage::storage_server::Storage;
+use crate::wire::storage::{
     ClearMemRequest, ClearMemResponse, ConfirmModelRequest, ConfirmModelResponse, DeviceType,
     GetServerConfigRequest, GetServerConfigResponse, LoadModelRequest, LoadModelResponse,
     RegisterModelRequest, RegisterModelResponse, UnloadModelRequest, UnloadModelResponse,
 };
-use crate::serve::work::{CancelOnDrop, blocking};
 
 /// How long a confirmation waits for a load that was not asked for yet: calls may overtake each other.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -79,12 +79,12 @@ impl Theirs {
 
 fn load_now(store: &Store, request: LoadModelRequest, cancel: &Cancel) -> Result<(), Refusal> {
     let LoadModelRequest { model_path, chunks, handles, .. } = request;
-    let of = |chunk: crate::serve::wire::storage::MemCopyChunk| {
+    let of = |chunk: crate::wire::storage::MemCopyChunk| {
         (chunk.src_offset, chunk.size, chunk.dst_offset, chunk.handle_idx)
     };
     let chunks: BTreeMap<_, Vec<_>> =
         chunks.into_iter().map(|(uuid, list)| (uuid, list.chunks.into_iter().map(of).collect())).collect();
-    let of = |handle: crate::serve::wire::storage::MemCopyHandle| handle.cuda_ipc_handle;
+    let of = |handle: crate::wire::storage::MemCopyHandle| handle.cuda_ipc_handle;
     let handles =
         handles.into_iter().map(|(uuid, list)| (uuid, list.handles.into_iter().map(of).collect())).collect();
     let wanted = Wanted::by_uuid(chunks, &handles)

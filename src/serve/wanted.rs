@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::gpu::ipc::{HANDLE_BYTES, Handle};
 use crate::load::ByteRange;
-use crate::serve::devices::{Devices, Window, plain_uuid};
 use crate::serve::refusal::Refusal;
+use crate::wire::devices::{Devices, Window, plain_uuid};
 
 /// A client's memory, as it names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Wanted {
                 )));
             }
         }
-        let open = |named: &Named| devices.open(&named.uuid, &named.handle);
+        let open = |named: &Named| devices.open(&named.uuid, &named.handle).map_err(Refusal::of_memory);
         let windows: Vec<Box<dyn Window>> = self.memory.iter().map(open).collect::<Result<_, _>>()?;
         for ByteRange { bytes, memory, to, .. } in &self.ranges {
             let window = windows[*memory].as_ref();
@@ -145,6 +145,8 @@ mod tests {
     use tonic::Code;
 
     use super::*;
+    use crate::os::error::Error;
+    use crate::wire::devices::Own;
 
     struct NoDevices;
 
@@ -152,8 +154,11 @@ mod tests {
         fn list(&self) -> Result<Vec<String>, String> {
             Ok(Vec::new())
         }
-        fn open(&self, uuid: &str, _: &Handle) -> Result<Box<dyn Window>, Refusal> {
-            Err(Refusal::new(Code::FailedPrecondition, uuid))
+        fn open(&self, uuid: &str, _: &Handle) -> Result<Box<dyn Window>, Error> {
+            Err(Error::NotFound(uuid.into()))
+        }
+        fn make(&self, uuid: &str, _: u64) -> Result<Box<dyn Own>, Error> {
+            Err(Error::NotFound(uuid.into()))
         }
     }
 

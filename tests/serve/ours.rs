@@ -13,7 +13,7 @@ use crate::rig::{GPUS, Rig};
 
 fn request(model: &str, memory: &crate::rig::Memory, ranges: Vec<Range>) -> LoadRequest {
     let memory = vec![Memory { gpu_uuid: format!("GPU-{}", GPUS[0]), cuda_ipc_handle: memory.handle() }];
-    LoadRequest { model: model.into(), memory, ranges }
+    LoadRequest { model: model.into(), memory, ranges, id: String::new() }
 }
 
 #[tokio::test]
