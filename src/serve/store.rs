@@ -215,8 +215,14 @@ impl Store {
         let (store, name) = (self.clone(), model.to_string());
         let fill = move || {
             let _ended = FillEnded { store: &store, model: &name };
-            // What went wrong is told; a load to a client's memory does without the pool.
-            let _ = store.warm(&name, &cancel);
+            match store.warm_quietly(&name, &cancel) {
+                Ok(warmed) => store.tell(&Event::Warmed { model: name.clone(), warmed }),
+                // The load to a client's memory that comes next does without the pool.
+                Err(refusal) if refusal.code == Code::ResourceExhausted => {
+                    store.tell(&Event::Warning { what: refusal.message });
+                }
+                Err(refusal) => store.failed("bring into the pool", &name, &refusal),
+            }
         };
         match std::thread::Builder::new().name("fill".into()).spawn(fill) {
             Ok(_) => Ok(()),

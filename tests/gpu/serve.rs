@@ -2,9 +2,9 @@
 //! own.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -138,11 +138,18 @@ fn packed(checkpoint: &Checkpoint) -> (Vec<MemCopyChunk>, u64) {
     (chunks, dst_offset)
 }
 
-/// Lines of a client, until it says this.
-fn wait_for(child: &mut Child, word: &str) -> String {
-    let said = BufReader::new(child.stdout.take().expect("is read once"));
-    let mut lines = said.lines().map(Result::unwrap);
-    lines.find(|line| line.contains(word)).unwrap_or_else(|| panic!("the client ended without '{word}'"))
+/// Lines of a client, until it says this. It can go on as long as the rest is kept.
+fn wait_for(child: &mut Child, word: &str) -> (String, Lines<BufReader<ChildStdout>>) {
+    let mut lines = BufReader::new(child.stdout.take().expect("is read once")).lines();
+    let found = lines.by_ref().map(Result::unwrap).find(|line| line.contains(word));
+    (found.unwrap_or_else(|| panic!("the client ended without '{word}'")), lines)
+}
+
+/// A client's whole load.
+fn load_in_another_process(server: &Server, model: &Path) {
+    let output = server.client(model, "load").wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("every byte is right"), "{said}");
 }
 
 #[test]
@@ -152,9 +159,7 @@ fn other_processes_get_every_byte_and_the_second_time_none_is_read() {
     for (pool_bytes, second) in [(64 << 20, 0), (128 << 10, u64::MAX)] {
         let server = Server::start(fixture.root.path(), pool_bytes);
         for most_read in [u64::MAX, second] {
-            let mut client = server.client(&fixture.ours(), "load");
-            wait_for(&mut client, "every byte is right");
-            assert!(client.wait().unwrap().success());
+            load_in_another_process(&server, &fixture.ours());
             let (read, path) = server.loaded();
             assert!(read <= most_read, "{read} bytes were read by {path}");
         }
@@ -171,7 +176,7 @@ fn handles_that_are_none_fail_their_call_and_the_server_lives() {
     let (chunks, bytes) = packed(&checkpoint);
     let own = DeviceBuffer::new(gpu, bytes.max(4 << 20)).unwrap();
     let mut dead = server.client(&fixture.ours(), "handle");
-    let line = wait_for(&mut dead, "handle ");
+    let (line, _rest) = wait_for(&mut dead, "handle ");
     dead.kill().unwrap();
     dead.wait().unwrap();
     let hex = line.split("handle ").nth(1).unwrap();
@@ -189,9 +194,7 @@ fn handles_that_are_none_fail_their_call_and_the_server_lives() {
             assert!(refused.message().contains("PID and IPC namespaces"), "{refused:?}");
         }
     });
-    let mut client = server.client(&fixture.ours(), "load");
-    wait_for(&mut client, "every byte is right");
-    assert!(client.wait().unwrap().success());
+    load_in_another_process(&server, &fixture.ours());
 }
 
 #[test]
@@ -199,20 +202,16 @@ fn clients_that_are_killed_leave_no_memory_taken() {
     let Some(Session { gpu, .. }) = &session() else { return };
     let fixture = Fixture::new_in(&std::env::temp_dir());
     let server = Server::start(fixture.root.path(), 64 << 20);
-    let mut right = server.client(&fixture.ours(), "load");
-    wait_for(&mut right, "every byte is right");
-    assert!(right.wait().unwrap().success());
+    load_in_another_process(&server, &fixture.ours());
     let (free_before, _) = gpu.memory_info().unwrap();
     for _ in 0..8 {
         let mut client = server.client(&fixture.ours(), "again and again");
-        wait_for(&mut client, "load 2 begins");
+        let (_, _rest) = wait_for(&mut client, "load 2 begins");
         (0..fastrand::u32(..2_000_000)).for_each(|_| std::hint::spin_loop());
         client.kill().unwrap();
         client.wait().unwrap();
     }
-    let mut right = server.client(&fixture.ours(), "load");
-    wait_for(&mut right, "every byte is right");
-    assert!(right.wait().unwrap().success());
+    load_in_another_process(&server, &fixture.ours());
     let (free_after, _) = gpu.memory_info().unwrap();
     assert!(free_after + (8 << 20) >= free_before, "{free_before} bytes were free, and {free_after} are");
 }
