@@ -8,18 +8,23 @@ Safetensors files and directories of them, and ServerlessLLM's layout. torch, nu
 installed; none is needed to install this.
 """
 
+from ._client import Client
 from ._core import __version__
 from ._errors import SllmGdsError as SafetensorError
 from ._errors import (
+    BusyError,
     CancelledError,
     CheckpointError,
     CorruptError,
     CudaError,
+    DeniedError,
     NotFoundError,
     OutOfMemoryError,
     ReadError,
     RefusedError,
+    ServerError,
     SllmGdsError,
+    UnreachableError,
 )
 from ._into import load_into
 from ._load import load, load_dlpack, load_file
@@ -29,17 +34,22 @@ from ._save import save
 from ._stream import stream
 
 __all__ = [
+    "BusyError",
     "CancelledError",
     "CheckpointError",
+    "Client",
     "CorruptError",
     "CudaError",
+    "DeniedError",
     "Loader",
     "NotFoundError",
     "OutOfMemoryError",
     "ReadError",
     "RefusedError",
     "SafetensorError",
+    "ServerError",
     "SllmGdsError",
+    "UnreachableError",
     "__version__",
     "load",
     "load_dlpack",

@@ -70,6 +70,13 @@ class Loader:
         self, checkpoint: Checkpoint, device: int | None, names: Sequence[str] | None, *, verify: bool = False
     ) -> list[tuple[str, OwnTensor]]: ...
 
+class Client:
+    """A store server, connected to."""
+
+    def __init__(self, address: str) -> None: ...
+    def status(self) -> str: ...
+    def load(self, model: str, gpu: int) -> list[tuple[str, OwnTensor]]: ...
+
 class OwnTensor:
     """A tensor in memory of the loader's own."""
 

@@ -115,6 +115,40 @@ class CancelledError(SllmGdsError, OSError):
         self._facts(facts)
 
 
+class UnreachableError(SllmGdsError, ConnectionError):
+    """No store server answers, or it went away."""
+
+    def __init__(self, words: str, **facts: Any):
+        super().__init__(words)
+        self._facts(facts)
+
+
+class DeniedError(SllmGdsError, PermissionError):
+    """The store server takes such calls over its Unix socket only."""
+
+    def __init__(self, words: str, **facts: Any):
+        super().__init__(words)
+        self.errno = _errno.EACCES
+        self._facts(facts)
+
+
+class BusyError(SllmGdsError, OSError):
+    """The store server is short of something, as memory or places for loads, or is about to end: ask again later."""
+
+    def __init__(self, words: str, **facts: Any):
+        super().__init__(words)
+        self.errno = _errno.EBUSY
+        self._facts(facts)
+
+
+class ServerError(SllmGdsError, RuntimeError):
+    """Something failed within the store server: storage, the driver, or itself."""
+
+    def __init__(self, words: str, **facts: Any):
+        super().__init__(words)
+        self._facts(facts)
+
+
 def refuse(words: str) -> RefusedError:
     """The error for a request that makes no sense."""
     return RefusedError(words)

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use sllm_gds::client::ServedModel;
 use sllm_gds::{DType, Device, Model};
 
-use crate::error::{raise, refused};
+use crate::error::{raise, raise_client, refused};
 
 #[repr(C)]
 struct DLDevice {
@@ -59,24 +60,83 @@ const VERSION: [u32; 2] = [1, 0];
 /// One tensor of a load; the memory of the load lives as long as any of its tensors, or of what was made of them.
 #[pyclass(frozen, module = "sllm_gds._core")]
 pub struct OwnTensor {
-    model: Arc<Model>,
+    memory: Arc<Memory>,
     name: String,
+}
+
+/// What the tensors of a load lie in.
+pub enum Memory {
+    /// Of a loader.
+    Loaded(Box<Model>),
+    /// Of a store server's client.
+    Served(Box<ServedModel>),
+}
+
+/// What DLPack asks of a tensor.
+struct View<'m> {
+    dtype: DType,
+    shape: &'m [u64],
+    strides: &'m [u64],
+    bytes: u64,
+    device: Device,
+    address: u64,
+}
+
+impl Memory {
+    fn view(&self, py: Python<'_>, name: &str) -> PyResult<View<'_>> {
+        match self {
+            Memory::Loaded(model) => {
+                let found = model.get(name).map_err(|error| raise(py, error))?;
+                let (dtype, shape, strides) = (found.dtype, found.shape, found.strides);
+                Ok(View {
+                    dtype,
+                    shape,
+                    strides,
+                    bytes: found.bytes,
+                    device: found.device,
+                    address: found.address,
+                })
+            }
+            Memory::Served(model) => {
+                let found = model.get(name).map_err(|error| raise_client(py, error))?;
+                let (dtype, shape, strides) = (found.dtype, found.shape, found.strides);
+                Ok(View {
+                    dtype,
+                    shape,
+                    strides,
+                    bytes: found.bytes,
+                    device: found.device,
+                    address: found.address,
+                })
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self {
+            Memory::Loaded(model) => model.names().map(String::from).collect(),
+            Memory::Served(model) => model.names().map(String::from).collect(),
+        }
+    }
 }
 
 /// What a capsule keeps: the memory, and what DLPack points to.
 struct Kept {
-    _model: Arc<Model>,
+    _memory: Arc<Memory>,
     shape: Vec<i64>,
     strides: Vec<i64>,
 }
 
 impl OwnTensor {
-    pub fn new(model: &Arc<Model>, name: String) -> OwnTensor {
-        OwnTensor { model: model.clone(), name }
+    /// All tensors that lie in a memory, by name.
+    pub fn all(memory: Memory) -> Vec<(String, OwnTensor)> {
+        let memory = Arc::new(memory);
+        let tensor = |name: String| (name.clone(), OwnTensor { memory: memory.clone(), name });
+        memory.names().into_iter().map(tensor).collect()
     }
 
     fn tensor(&self, py: Python<'_>) -> PyResult<(DLTensor, Kept)> {
-        let weight = self.model.get(&self.name).map_err(|error| raise(py, error))?;
+        let weight = self.memory.view(py, &self.name)?;
         let (dtype, halves) = crossing(weight.dtype).ok_or_else(|| {
             let dtype = weight.dtype.safetensors_name();
             PyBufferError::new_err(format!("DLPack has no type for {dtype}, the type of '{}'", self.name))
@@ -90,7 +150,7 @@ impl OwnTensor {
             strides[..axes].iter_mut().for_each(|stride| *stride /= 2);
             shape.last_mut().into_iter().for_each(|last| *last /= 2);
         }
-        let mut kept = Kept { _model: self.model.clone(), shape, strides };
+        let mut kept = Kept { _memory: self.memory.clone(), shape, strides };
         let (device_type, device_id) = place(weight.device);
         let tensor = DLTensor {
             data: weight.address as *mut c_void,
@@ -110,22 +170,22 @@ impl OwnTensor {
     /// safetensors' name of its type.
     #[getter]
     fn dtype(&self, py: Python<'_>) -> PyResult<&'static str> {
-        Ok(self.model.get(&self.name).map_err(|error| raise(py, error))?.dtype.safetensors_name())
+        Ok(self.memory.view(py, &self.name)?.dtype.safetensors_name())
     }
 
     #[getter]
     fn shape(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
-        Ok(self.model.get(&self.name).map_err(|error| raise(py, error))?.shape.to_vec())
+        Ok(self.memory.view(py, &self.name)?.shape.to_vec())
     }
 
     #[getter]
     fn nbytes(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(self.model.get(&self.name).map_err(|error| raise(py, error))?.bytes)
+        Ok(self.memory.view(py, &self.name)?.bytes)
     }
 
     /// DLPack's device type and number.
     fn __dlpack_device__(&self, py: Python<'_>) -> PyResult<(i32, i32)> {
-        Ok(place(self.model.get(&self.name).map_err(|error| raise(py, error))?.device))
+        Ok(place(self.memory.view(py, &self.name)?.device))
     }
 
     /// A capsule: versioned where `max_version` is 1.0 or later. All copies have ended, so that no stream need wait.

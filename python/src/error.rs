@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sllm_gds::Error;
+use sllm_gds::client::ClientError;
 
 /// The exception for an error, with its words.
 pub fn raise(py: Python<'_>, error: Error) -> PyErr {
@@ -35,6 +36,26 @@ fn made(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     };
     let class = py.import("sllm_gds._errors")?.getattr(class)?;
     Ok(PyErr::from_value(class.call((error.to_string(),), Some(&facts))?))
+}
+
+/// The exception for an error of a store server's client, with its words.
+pub fn raise_client(py: Python<'_>, error: ClientError) -> PyErr {
+    let class = match error {
+        ClientError::Here(error) => return raise(py, error),
+        ClientError::Interrupted => return raise(py, Error::Interrupted),
+        ClientError::Unreachable(_) => "UnreachableError",
+        ClientError::NotFound(_) => "NotFoundError",
+        ClientError::Denied(_) => "DeniedError",
+        ClientError::Busy(_) => "BusyError",
+        ClientError::Corrupt(_) => "CorruptError",
+        ClientError::Refused(_) => "RefusedError",
+        _ => "ServerError",
+    };
+    let made = || {
+        let class = py.import("sllm_gds._errors")?.getattr(class)?;
+        Ok(PyErr::from_value(class.call1((error.to_string(),))?))
+    };
+    made().unwrap_or_else(|failed| failed)
 }
 
 /// An exception for a request that makes no sense.

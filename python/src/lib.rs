@@ -2,6 +2,7 @@
 //! is done there, in `sllm_gds/`.
 
 mod checkpoint;
+mod client;
 mod dlpack;
 mod error;
 mod interrupt;
@@ -16,6 +17,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<checkpoint::Checkpoint>()?;
     module.add_class::<loader::Loader>()?;
+    module.add_class::<client::Client>()?;
     module.add_class::<interrupt::Cancel>()?;
     module.add_class::<dlpack::OwnTensor>()?;
     module.add_function(wrap_pyfunction!(save::save, module)?)

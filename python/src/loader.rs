@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -11,7 +10,7 @@ use sllm_gds::{
 };
 
 use crate::checkpoint::Checkpoint;
-use crate::dlpack::OwnTensor;
+use crate::dlpack::{Memory as Held, OwnTensor};
 use crate::error::{raise, refused};
 use crate::interrupt::{Cancel, run};
 
@@ -137,9 +136,8 @@ impl Loader {
         let select = names.map_or(Select::All, Select::names);
         let cancel = sllm_gds::Cancel::new();
         let request = Request::to(to).select(select).verify(verify).cancel(&cancel);
-        let model = Arc::new(run(py, &cancel, || self.0.load(&checkpoint.0, &request))?);
-        let names: Vec<String> = model.names().map(String::from).collect();
-        Ok(names.into_iter().map(|name| (name.clone(), OwnTensor::new(&model, name))).collect())
+        let model = run(py, &cancel, || self.0.load(&checkpoint.0, &request))?;
+        Ok(OwnTensor::all(Held::Loaded(Box::new(model))))
     }
 }
 
