@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use sllm_gds::Checkpoint;
+use sllm_gds::client::Client;
 use sllm_gds::gpu::ipc::handle_of;
 use sllm_gds::gpu::memory::DeviceBuffer;
 use sllm_gds::gpu::{self, Gpu};
@@ -168,6 +169,29 @@ fn other_processes_get_every_byte_and_the_second_time_none_is_read() {
 }
 
 #[test]
+fn our_own_client_loads_every_tensor_aligned() {
+    let Some(_session) = session() else { return };
+    let fixture = Fixture::new_in(&std::env::temp_dir());
+    let server = Server::start(fixture.root.path(), 64 << 20);
+    let output = server.client(&fixture.ours(), "our own").wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("every tensor is right"), "{said}");
+}
+
+/// Loads by this program's own client, and holds each tensor against the files.
+fn load_by_our_own(at: &str, checkpoint: &Checkpoint) {
+    let files: Vec<u8> = checkpoint.files.iter().flat_map(|file| fs::read(&file.path).unwrap()).collect();
+    let model = Client::connect(at).unwrap().load("ours", 0).unwrap();
+    for tensor in checkpoint.tensors() {
+        let found = model.get(&tensor.name).unwrap();
+        assert!(found.address.is_multiple_of(256) && found.bytes == tensor.bytes, "{found:?}");
+        let mut bytes = vec![0; tensor.bytes as usize];
+        model.read(&tensor.name, &mut bytes).unwrap();
+        assert!(bytes == files[tensor.offset as usize..][..bytes.len()], "{}", tensor.name);
+    }
+}
+
+#[test]
 fn handles_that_are_none_fail_their_call_and_the_server_lives() {
     let Some(Session { gpu, .. }) = &session() else { return };
     let fixture = Fixture::new_in(&std::env::temp_dir());
@@ -223,6 +247,11 @@ fn client() {
     let Ok(told) = std::env::var(CLIENT) else { return };
     let [at, model, what] = told.split('\n').collect::<Vec<_>>()[..] else { panic!("{told}") };
     let checkpoint = Checkpoint::open(model).unwrap();
+    if what == "our own" {
+        load_by_our_own(at, &checkpoint);
+        println!("every tensor is right");
+        return;
+    }
     let gpu = gpu::open(&["0".into()]).unwrap().remove(0);
     let (chunks, bytes) = packed(&checkpoint);
     // Past what shares pages with others.
