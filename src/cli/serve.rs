@@ -146,7 +146,7 @@ fn say(event: &Event) {
         Event::PoolMade { bytes, elapsed_s } => {
             print::say(format_args!("all {} of the pool are pinned, after {elapsed_s:.2} s", size(*bytes)));
         }
-        Event::Loaded { model, to, report } => print::say(format_args!(
+        Event::Loaded { model, to, report, .. } => print::say(format_args!(
             "loaded {model} to GPU {to}: {} in {:.3} s, {:.1} GB/s, {}",
             size(report.bytes),
             report.elapsed_s,

@@ -5,7 +5,7 @@ use crate::cufile::CufileError;
 use crate::gpu;
 use crate::gpu::GpuError;
 use crate::load::pool::TooLarge;
-use crate::load::transfer::ReadError;
+use crate::load::transfer::{EndsEarly, ReadError};
 use crate::node::memory::NoMemory;
 use crate::os::cancel::Interrupted;
 use crate::os::error::{Error, found};
@@ -29,6 +29,9 @@ impl From<anyhow::Error> for Error {
                 Some((needed_bytes, free_bytes)) => Error::OutOfMemory { needed_bytes, free_bytes, message },
                 None => Error::Cuda(message),
             };
+        }
+        if found::<EndsEarly>(&error).is_some() {
+            return Error::Checkpoint(message);
         }
         if let Some(error) = CheckpointError::kind(&error, &message) {
             return error;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use anyhow::{Context, Result, bail};
 
-use crate::checkpoint::{DataFile, malformed};
+use crate::checkpoint::DataFile;
 use crate::load::engine::{Engine, Job};
 use crate::os::cancel::{Cancel, Interrupted};
 use crate::os::threads;
@@ -21,6 +21,18 @@ pub struct ReadError {
     /// What was asked for.
     pub bytes: u64,
     pub source: io::Error,
+}
+
+/// A file that is shorter than its index says.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{} ends at byte {at}, {missing_bytes} bytes short of what its index promises: it was cut short; fetch or save it anew",
+    path.display()
+)]
+pub struct EndsEarly {
+    pub path: PathBuf,
+    pub at: u64,
+    pub missing_bytes: u64,
 }
 
 /// Where the threads of a lane get their jobs from.
@@ -188,13 +200,7 @@ fn work<E: Engine>(
             }
             let (path, at) = (&files[job.file].path, job.file_offset + done);
             match worker.read(&mut job, done) {
-                Ok(0) => {
-                    let what = format!(
-                        "ends at byte {at}, {} bytes short of what its index promises: it was cut short; fetch or save it anew",
-                        job.bytes - done
-                    );
-                    return Err(malformed(path, what));
-                }
+                Ok(0) => bail!(EndsEarly { path: path.clone(), at, missing_bytes: job.bytes - done }),
                 Ok(n) => {
                     done += n;
                     moved(n);

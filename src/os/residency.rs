@@ -283,11 +283,14 @@ mod tests {
         let trial = Residency(How::Tried(own));
         let holds = || trial.holds(file.as_file(), 0, all);
         assert!((0..20).all(|_| holds()), "what was written is there");
-        evict(file.as_file()).unwrap();
-        assert_eq!(resident_bytes(file.as_file(), 0, all), Some(0), "evicted");
         const TRIALS: u64 = 5;
-        // One may hit a page that another brought in.
-        assert!((0..TRIALS).filter(|_| holds()).count() < TRIALS as usize, "a cold file passed for warm");
+        // One may hit a page that another brought in; and where this thread is held up in each, all pages may have come.
+        let cold_is_told = || {
+            evict(file.as_file()).unwrap();
+            assert_eq!(resident_bytes(file.as_file(), 0, all), Some(0), "evicted");
+            (0..TRIALS).filter(|_| holds()).count() < TRIALS as usize
+        };
+        assert!((0..20).any(|_| cold_is_told()), "a cold file passed for warm");
         // Bytes in flight count as held: at most the pages that were tried.
         assert!(resident_bytes(file.as_file(), 0, all).unwrap() <= TRIALS * sys::page_bytes());
         assert!(!trial.holds(file.as_file(), 0, 0));

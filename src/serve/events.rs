@@ -35,6 +35,10 @@ pub enum Event {
         model: String,
         /// Where to: GPUs.
         to: String,
+        /// Opening the client's memory, with a look at the model's files.
+        open_handles_s: f64,
+        /// Closing it again.
+        close_handles_s: f64,
         /// How.
         #[serde(flatten)]
         report: Box<LoadReport>,

@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
 use tonic::Code;
 
-use crate::load::{ByteRange, LoadReport, Loader, Request, Target, To, Warmed};
+use crate::load::{ByteRange, Clock, LoadReport, Loader, Request, Target, To, Warmed};
 use crate::os::cancel::Cancel;
 use crate::os::error::Error;
 use crate::serve::check::check;
@@ -125,13 +125,16 @@ impl Store {
     ) -> Result<LoadReport, Refusal> {
         let done = self.load_quietly(model, wanted, cancel, progress);
         match &done {
-            Ok((to, report)) => {
-                let (model, to, report) = (model.to_string(), to.clone(), Box::new(report.clone()));
-                self.tell(&Event::Loaded { model, to, report });
-            }
+            Ok(done) => self.tell(&Event::Loaded {
+                model: model.into(),
+                to: done.to.clone(),
+                open_handles_s: done.open_handles_s,
+                close_handles_s: done.close_handles_s,
+                report: Box::new(done.report.clone()),
+            }),
             Err(refusal) => self.failed("load", model, refusal),
         }
-        done.map(|(_, report)| report)
+        done.map(|done| done.report)
     }
 
     fn load_quietly(
@@ -140,10 +143,12 @@ impl Store {
         wanted: &Wanted,
         cancel: &Cancel,
         progress: Progress,
-    ) -> Result<(String, LoadReport), Refusal> {
+    ) -> Result<Done, Refusal> {
+        let mut clock = Clock::start();
         let checkpoint = self.models.open(model)?;
         let windows = wanted.open(checkpoint.file_bytes(), self.devices.as_ref())?;
         let _counted = Counted::new(&self.open_handles, windows.len());
+        let open_handles_s = clock.lap();
         let labels: Vec<String> = windows.iter().map(|window| window.label()).collect();
         let to = labels.join(",");
         let entry = self.under_way.begin(model, &to, cancel).ok_or_else(ending)?;
@@ -176,7 +181,9 @@ impl Store {
             let has_begun = entry.running.progress().0 > 0;
             spoil(error, has_begun, &windows, &ranges)
         })?;
-        Ok((to, report))
+        clock.lap();
+        drop(windows);
+        Ok(Done { to, report, open_handles_s, close_handles_s: clock.lap() })
     }
 
     /// Brings a model into the pool. Blocks.
@@ -297,6 +304,14 @@ impl Store {
     fn fills(&self) -> MutexGuard<'_, HashMap<String, Cancel>> {
         self.fills.lock().unwrap_or_else(|e| e.into_inner())
     }
+}
+
+/// A load that went well.
+struct Done {
+    to: String,
+    report: LoadReport,
+    open_handles_s: f64,
+    close_handles_s: f64,
 }
 
 /// So many of something, as long as this is there.
