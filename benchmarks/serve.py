@@ -92,13 +92,17 @@ class Client:
         return call(message)
 
     def load(self):
-        """As their client: the CPU first, then the GPU, then the confirmation. Seconds of all that."""
+        """As their client: the CPU first, then the GPU, then the confirmation. Seconds of each call."""
         replica = str(uuid.uuid4())
-        started = time.perf_counter()
-        self.call("LoadModelAsync", load_request(self.model, CPU))
-        self.call("LoadModelAsync", load_request(self.model, GPU, self.chunks, self.gpu, self.handle, replica))
-        self.call("ConfirmModel", text(1, self.model) + text(2, replica) + field(3, GPU))
-        return time.perf_counter() - started
+        at = [time.perf_counter()]
+        for method, message in (
+            ("LoadModelAsync", load_request(self.model, CPU)),
+            ("LoadModelAsync", load_request(self.model, GPU, self.chunks, self.gpu, self.handle, replica)),
+            ("ConfirmModel", text(1, self.model) + text(2, replica) + field(3, GPU)),
+        ):
+            self.call(method, message)
+            at.append(time.perf_counter())
+        return [end - start for start, end in zip(at, at[1:])]
 
     def check(self, storage_path):
         """Holds what lies on the GPU against the files."""
@@ -209,29 +213,34 @@ def main():
             client.call("ClearMem")
             drop_caches()
         before = sectors(args.device)
-        wall_s = client.load()
+        calls_s = client.load()
         loads += 1
-        event = server.last(loads)
         read = (sectors(args.device) - before) * 512
-        return wall_s, event["elapsed_s"], event["path"], read
+        return calls_s, server.last(loads), read
 
     serve(False)
     client.check(args.storage_path)
     server.made.wait(60)
     print(f"all of the pool pinned {getattr(server, 'pool_made_s', float('nan')):.2f} s after it began; the first load's bytes are right")
     for case, cold in (("pool", False), ("cold", True)):
-        pairs, walls = [], []
+        pairs, walls, others = [], [], []
         for turn in range(args.turns):
             own_s = in_process(args, cold)
-            wall_s, served_s, path, read = serve(cold)
-            record(case=case, turn=turn, in_process_s=own_s, served_s=served_s, client_s=wall_s, path=path, sector_bytes=read)
+            calls_s, event, read = serve(cold)
+            served_s, path, wall_s = event["elapsed_s"], event["path"], sum(calls_s)
+            handles_s = [event["open_handles_s"], event["close_handles_s"]]
+            record(case=case, turn=turn, in_process_s=own_s, served_s=served_s, client_s=wall_s, calls_s=calls_s,
+                   handles_s=handles_s, phases=event["phases"], path=path, sector_bytes=read)
             pairs.append((own_s, served_s))
             walls.append(wall_s)
+            others.append((*calls_s, *handles_s))
         middle, low, high = median_of_ratios(pairs)
         print(
             f"{case}: in one process over served {middle:.3f} ({low:.3f} to {high:.3f}); server's clock "
             f"{statistics.median(p[1] for p in pairs):.3f} s, client's {statistics.median(walls):.3f} s, {path}"
         )
+        middles = [statistics.median(column) * 1e3 for column in zip(*others)]
+        print("  the client's calls {:.1f}, {:.1f}, {:.1f} ms; opening its memory {:.1f}, closing it {:.1f} ms".format(*middles))
     client.check(args.storage_path)
     together(args, server, client, record)
     calls(server, client, record)
