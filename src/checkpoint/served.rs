@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::checkpoint::error::of_opening;
 use crate::checkpoint::indexed::{self, Indexed};
 use crate::checkpoint::listing::{self, Bounds};
-use crate::checkpoint::names::{INDEX_FILE, is_partition, partition_name};
+use crate::checkpoint::names::{INDEX_FILE, PACKED_INDEX_FILE, is_partition, partition_name};
 use crate::checkpoint::open::{missing, unknown_advice};
 use crate::checkpoint::{
     Checkpoint, CheckpointError, Chosen, DataFile, Layout, MAX_TOTAL_BYTES, Stamp, json, malformed,
@@ -157,6 +157,11 @@ fn check_index(indexed: &Indexed, dir: &Path, bounds: &Bounds) -> Result<(), Str
 /// Why there is nothing to serve in a directory, and what to do.
 fn nothing_served(dir: &Path) -> Result<anyhow::Error> {
     let first = partition_name(0);
+    if dir.join(PACKED_INDEX_FILE).is_file() {
+        let what = "holds packed weights, which ServerlessLLM's clients can't read: make safetensors files of it by \
+                    `sllm-gds export`, and serve those";
+        return Ok(malformed(dir, what));
+    }
     if let Some(other) = listing::top(dir)?.into_iter().find(|name| is_partition(name)) {
         let what =
             format!("holds {other} and no {first}: copy all of the checkpoint anew, or save the model again");
@@ -185,6 +190,15 @@ mod tests {
             Err(Error::Checkpoint(text)) => text,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn packed_weights_are_named_as_such() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [PACKED_INDEX_FILE, "packed.data_0"] {
+            fs::write(dir.path().join(name), "{}").unwrap();
+        }
+        assert!(text(served(dir.path(), None)).contains("`sllm-gds export`"));
     }
 
     #[test]
