@@ -10,13 +10,13 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use common::{run, temp_dir};
+use common::{program, run, temp_dir};
 
 mod common;
 
 struct Server {
     child: Child,
-    said: BufReader<std::process::ChildStdout>,
+    said: Option<BufReader<std::process::ChildStdout>>,
 }
 
 impl Server {
@@ -30,13 +30,13 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap());
+        let said = Some(BufReader::new(child.stdout.take().unwrap()));
         Server { child, said }
     }
 
     fn line(&mut self) -> String {
         let mut line = String::new();
-        self.said.read_line(&mut line).unwrap();
+        self.said.as_mut().unwrap().read_line(&mut line).unwrap();
         line.trim_end().to_string()
     }
 
@@ -134,4 +134,55 @@ fn status_tells_what_a_server_holds_and_that_none_is_there() {
     assert_eq!(server.end(libc::SIGTERM).0, Some(0));
     status(&[]).expect(1).one_error(&["no store server answers", "sllm-gds serve"]);
     run(dir.path(), &["status", "--server", "nowhere"]).expect(2).one_error(&["HOST:PORT"]);
+}
+
+#[test]
+fn who_hangs_up_ends_neither_the_server_nor_its_own_command() {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    let dir = temp_dir();
+    fs::create_dir(dir.path().join("models")).unwrap();
+    let socket = dir.path().join("socket");
+    let args = ["--json", "--unix", socket.to_str().unwrap(), "--metrics", "127.0.0.1:0"];
+    let mut server = Server::start(dir.path(), &args);
+    let ready = server.event();
+    let at = ready["at"][0].as_str().unwrap().to_string();
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+    for _ in 0..100 {
+        drop(UnixStream::connect(&socket).unwrap());
+        UnixStream::connect(&socket).unwrap().write_all(PREFACE).unwrap();
+        TcpStream::connect(&at).unwrap().write_all(PREFACE).unwrap();
+    }
+    let second = run(dir.path(), &["serve", "--port", "0", "--unix", "socket"]);
+    second.expect(2).one_error(&["another server listens there"]);
+    run(dir.path(), &["status", "--server", &at]).expect(0);
+    let page = ready["at"][2].as_str().unwrap().trim_start_matches("http://").trim_end_matches("/metrics");
+    let code = run(dir.path(), &["status", "--server", page]).code;
+    assert!(matches!(code, Some(1 | 2)), "{code:?}");
+    for _ in 0..20 {
+        let mut watch =
+            program(dir.path(), &["status", "--server", &at, "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+        BufReader::new(watch.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        watch.kill().unwrap();
+        watch.wait().unwrap();
+    }
+    // Nobody reads what it says any more.
+    server.said = None;
+    assert_eq!(server.end(libc::SIGTERM).0, Some(0));
+}
+
+#[test]
+fn status_ends_at_once_though_the_server_never_answers() {
+    let dir = temp_dir();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = silent.local_addr().unwrap().to_string();
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let mut asking = program(dir.path(), &["status", "--server", &at]).spawn().unwrap();
+        let mut connection = silent.accept().unwrap().0;
+        // It has begun to ask.
+        connection.read_exact(&mut [0; 24]).unwrap();
+        // SAFETY: our own child, which is not waited for yet.
+        assert_eq!(unsafe { libc::kill(asking.id() as i32, signal) }, 0);
+        assert_eq!(asking.wait().unwrap().code(), Some(130));
+    }
 }

@@ -54,7 +54,7 @@ const STATUS_EXIT_CODES: &str = "Exit codes:
   0    the server answered
   1    no server answers there, or it went away
   2    not done: bad usage, an address that is none, a server of another version
-  130  interrupted, as Ctrl-C ends --watch";
+  130  interrupted: Ctrl-C ends it at once, as it does --watch";
 
 #[derive(Debug, Parser)]
 #[command(name = "sllm-gds", version, about, after_help = EXIT_CODES)]
@@ -121,7 +121,16 @@ impl Command {
             #[cfg(feature = "analyze")]
             Command::Analyze(_) => Cancel::new(),
             #[cfg(feature = "serve")]
-            Command::Serve(_) => process::cancel_on_signal_in_silence(),
+            Command::Serve(_) => {
+                process::outlive_peers();
+                process::cancel_on_signal_in_silence()
+            }
+            #[cfg(feature = "client")]
+            Command::Status(_) => {
+                process::outlive_peers();
+                process::end_on_signal();
+                Cancel::new()
+            }
             _ => process::cancel_on_signal(),
         }
     }
@@ -141,7 +150,7 @@ impl Command {
             #[cfg(feature = "serve")]
             Command::Serve(args) => serve::run(args, cancel),
             #[cfg(feature = "client")]
-            Command::Status(args) => status::run(args, cancel),
+            Command::Status(args) => status::run(args),
             Command::Completions(args) => complete::completions(args, Cli::command()),
             Command::Man(args) => complete::man(args, Cli::command()),
             Command::ProveGds { request } => {

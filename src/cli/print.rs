@@ -32,6 +32,16 @@ pub fn say_json(json: &str) {
     println!("{}", text::clean_json(json));
 }
 
+/// A line for standard output, if anybody still reads that: a server does not end with who reads what it says.
+pub fn say_if_heard(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{}", text::line(&line.to_string()));
+}
+
+/// The same of JSON.
+pub fn say_json_if_heard(json: &str) {
+    let _ = writeln!(io::stdout(), "{}", text::clean_json(json));
+}
+
 /// A line for standard error.
 pub fn tell(line: impl Display) {
     // Where nobody hears there is nothing to be done about it.

@@ -16,11 +16,19 @@ pub fn prepare() {
     say_when_output_fails();
 }
 
+/// For commands that talk to other processes, who may hang up at any moment. To be called before any thread is started.
+#[cfg(feature = "client")]
+pub fn outlive_peers() {
+    sys::fail_on_closed_pipe();
+}
+
 /// `println!` panics when standard output can't be written (a full disk, say): an error like any other to a user.
 fn say_when_output_fails() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         match info.payload_as_str().filter(|text| text.starts_with("failed printing to stdout")) {
+            // Nobody reads any more, and a command that outlives its peers gets here: it ends like the others, by SIGPIPE.
+            Some(said) if said.contains("Broken pipe") => sys::end_now(128 + libc::SIGPIPE),
             Some(said) => {
                 print::tell(format_args!("error: {said}"));
                 std::process::exit(2);
@@ -57,6 +65,13 @@ fn cancel_and(answer: impl Fn() + Send + 'static) -> Cancel {
         print::tell(format_args!("warning: no signal handler, Ctrl-C will end at once: {e}"));
     }
     cancel
+}
+
+/// For a command that changes nothing, so that a signal may end it wherever it is: with 130, as the others end.
+#[cfg(feature = "client")]
+pub fn end_on_signal() {
+    // Without a handler the signal ends it all the same.
+    let _ = ctrlc::set_handler(|| sys::end_now(130));
 }
 
 /// What a signal asks for.

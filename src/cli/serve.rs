@@ -83,7 +83,7 @@ pub enum VerifyArg {
 pub fn run(args: &ServeArgs, cancel: &Cancel) -> Result<Outcome> {
     let json = args.json;
     let tell = move |event: &Event| match json {
-        true => print::say_json(&serde_json::to_string(event).unwrap_or_default()),
+        true => print::say_json_if_heard(&serde_json::to_string(event).unwrap_or_default()),
         false => say(event),
     };
     match serve(settings(args), Arc::new(Gpus::default()), cancel, Arc::new(tell))? {
@@ -131,29 +131,29 @@ fn parse_bool(text: &str) -> Result<bool> {
 fn say(event: &Event) {
     match event {
         Event::Ready { at, gpus, no_gpus, pool_bytes, elapsed_s } => {
-            print::say(format_args!(
+            print::say_if_heard(format_args!(
                 "ready at {} after {elapsed_s:.2} s, with a pool of {}",
                 at.join(" and "),
                 size(*pool_bytes)
             ));
             match no_gpus {
-                None => print::say(format_args!("GPUs: {}", gpus.join(", "))),
+                None => print::say_if_heard(format_args!("GPUs: {}", gpus.join(", "))),
                 Some(why) => {
-                    print::say(format_args!("no GPU ({why}): it registers models and fills the pool"))
+                    print::say_if_heard(format_args!("no GPU ({why}): it registers models and fills the pool"))
                 }
             }
         }
         Event::PoolMade { bytes, elapsed_s } => {
-            print::say(format_args!("all {} of the pool are pinned, after {elapsed_s:.2} s", size(*bytes)));
+            print::say_if_heard(format_args!("all {} of the pool are pinned, after {elapsed_s:.2} s", size(*bytes)));
         }
-        Event::Loaded { model, to, report, .. } => print::say(format_args!(
+        Event::Loaded { model, to, report, .. } => print::say_if_heard(format_args!(
             "loaded {model} to GPU {to}: {} in {:.3} s, {:.1} GB/s, {}",
             size(report.bytes),
             report.elapsed_s,
             report.gb_per_s,
             report.path
         )),
-        Event::Warmed { model, warmed } => print::say(format_args!(
+        Event::Warmed { model, warmed } => print::say_if_heard(format_args!(
             "{model} is in the pool: {} in {:.3} s, {} of them read",
             size(warmed.bytes),
             warmed.elapsed_s,
@@ -161,12 +161,12 @@ fn say(event: &Event) {
         )),
         Event::Evicted { model, bytes } => {
             let what = if model.is_empty() { "all models" } else { model };
-            print::say(format_args!("{what} left the pool: {} are free again", size(*bytes)));
+            print::say_if_heard(format_args!("{what} left the pool: {} are free again", size(*bytes)));
         }
         Event::Failed { what, model, code, error } => {
             print::tell(format_args!("error: {what} {model}: {code}: {error}"));
         }
         Event::Warning { what } => print::tell(format_args!("warning: {what}")),
-        Event::Stopping { why } => print::say(format_args!("ending: {why}")),
+        Event::Stopping { why } => print::say_if_heard(format_args!("ending: {why}")),
     }
 }

@@ -9,12 +9,9 @@ use clap::Args;
 use crate::cli::words::size;
 use crate::cli::{Outcome, print};
 use crate::client::{Client, ClientError, Status, UnderWay};
-use crate::os::cancel::Cancel;
 
 /// How often a server that is watched is asked.
 const ASK: Duration = Duration::from_secs(1);
-/// How often the flag that ends a watch is looked at.
-const POLL: Duration = Duration::from_millis(20);
 /// Characters of a bar.
 const BAR: u64 = 30;
 
@@ -31,7 +28,7 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
-pub fn run(args: &StatusArgs, cancel: &Cancel) -> Result<Outcome> {
+pub fn run(args: &StatusArgs) -> Result<Outcome> {
     let client = match Client::connect(&args.server) {
         Ok(client) => client,
         Err(error) => return not_there(error),
@@ -45,12 +42,7 @@ pub fn run(args: &StatusArgs, cancel: &Cancel) -> Result<Outcome> {
         if !args.watch {
             return Ok(Outcome::Yes);
         }
-        while asked.elapsed() < ASK {
-            if cancel.is_set() {
-                return Ok(Outcome::Interrupted);
-            }
-            std::thread::sleep(POLL);
-        }
+        std::thread::sleep(ASK.saturating_sub(asked.elapsed()));
     }
 }
 

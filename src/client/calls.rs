@@ -76,10 +76,11 @@ impl Client {
     /// What the server holds and does.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`]: it went away.
+    /// [`ClientError::Unreachable`]: it went away, or has said nothing for ten seconds.
     pub fn status(&self) -> Result<Status, ClientError> {
         let mut server = self.connection.server();
-        let reply = self.connection.call(async move { server.status(v1::StatusRequest {}).await })?;
+        let reply =
+            self.connection.soon(async move { server.status(v1::StatusRequest {}).await })?;
         Ok(reply.into())
     }
 

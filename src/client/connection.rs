@@ -16,6 +16,11 @@ const MOST_MESSAGE_BYTES: usize = 64 << 20;
 /// How long the server may take to let a client in.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// How long it may take to answer what it knows.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How often a server that says nothing during a call is asked whether it is there, and how long that may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
 /// A server, connected to. It connects anew where the server was started anew.
 pub struct Connection {
     /// As the caller wrote it.
@@ -39,7 +44,11 @@ impl Connection {
     pub fn new(address: &str) -> Result<Connection, ClientError> {
         let malformed =
             |error: tonic::transport::Error| ClientError::Refused(format!("'{address}': {error}"));
-        let endpoint = Endpoint::from_shared(endpoint(address)?).map_err(malformed)?.connect_timeout(CONNECT);
+        let endpoint = Endpoint::from_shared(endpoint(address)?)
+            .map_err(malformed)?
+            .connect_timeout(CONNECT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("sllm-gds client")
@@ -76,6 +85,19 @@ impl Connection {
         call: impl Future<Output = Result<Response<T>, Status>> + Send + 'static,
     ) -> Result<T, ClientError> {
         self.wait(call)?.map(Response::into_inner).map_err(|status| ClientError::of(status, &self.address))
+    }
+
+    /// Makes a call that a server answers from memory, and waits for its answer only as long as that may take.
+    pub fn soon<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        let answered = self.wait(async move { tokio::time::timeout(ANSWER, call).await })?;
+        let silent = format!("it has said nothing for {} s", ANSWER.as_secs());
+        match answered {
+            Ok(answer) => answer.map(Response::into_inner).map_err(|status| ClientError::of(status, &self.address)),
+            Err(_) => Err(ClientError::unreachable(&self.address, &silent)),
+        }
     }
 
     /// Runs something, and does not wait for it.

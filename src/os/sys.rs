@@ -179,6 +179,13 @@ pub fn end_on_closed_pipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
+/// Lets a write to a closed pipe or connection fail like any other write, which the peer's hanging up must not end. Call
+/// before any thread is started.
+pub fn fail_on_closed_pipe() {
+    // SAFETY: ignores a signal, which runs no code of ours, before any other thread exists.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Lets a write past the limit on the size of files (`ulimit -f`) fail like one to a full disk, where the kernel would
 /// end the process. Call first in `main`.
 pub fn fail_at_file_size_limit() {
