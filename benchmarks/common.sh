@@ -41,3 +41,36 @@ tell_udev() {
 
 # Out of the page cache.
 evict() { for f in "$@"; do dd if="$f" iflag=nocache count=0 status=none; done; }
+
+# A control group, in $group, whose processes can be held to a rate of reads; gone again at the script's end.
+hold_group() {
+  # Version 2 has io.max; where version 1 has taken the controller of block devices, its own.
+  local controllers=/sys/fs/cgroup/cgroup.controllers
+  if [ -e "$controllers" ] && grep -qw io "$controllers"; then
+    group=/sys/fs/cgroup/sllm-gds-$$ knob=io.max
+    echo +io >/sys/fs/cgroup/cgroup.subtree_control
+  elif [ -e /sys/fs/cgroup/blkio/blkio.throttle.read_bps_device ]; then
+    group=/sys/fs/cgroup/blkio/sllm-gds-$$ knob=blkio.throttle.read_bps_device
+  else
+    return 1
+  fi
+  mkdir "$group"
+  trap 'rmdir "$group"' EXIT
+}
+
+# The whole device below a directory, as MAJOR:MINOR.
+device_of() {
+  local device
+  device=$(findmnt -n -o MAJ:MIN -T "$1" | tr -d " ")
+  [ ! -e "/sys/dev/block/$device/partition" ] || device=$(cat "/sys/dev/block/$device/../dev")
+  echo "$device"
+}
+
+hold_to() { # device, bytes/s
+  case $knob in
+  io.max) echo "$1 rbps=$2" >"$group/$knob" ;;
+  *) echo "$1 $2" >"$group/$knob" ;;
+  esac
+}
+
+held() { (echo "$BASHPID" >"$group/cgroup.procs" && "$@"); } # only the subshell is held back

@@ -12,22 +12,11 @@ source "$(dirname "$0")/common.sh"
 model=${MODEL:-synthetic:facebook/opt-6.7b@0.125}
 storage=${STORAGE:-$out/models}
 mkdir -p "$storage"
-device=$(findmnt -n -o MAJ:MIN -T "$storage" | tr -d " ")
-[ -e "/sys/dev/block/$device/partition" ] && device=$(cat "/sys/dev/block/$device/../dev")
-
-# Version 2 has io.max; where version 1 has taken the controller of block devices, its own.
-controllers=/sys/fs/cgroup/cgroup.controllers
-if [ -e "$controllers" ] && grep -qw io "$controllers"; then
-  group=/sys/fs/cgroup/sllm-gds-gate knob=io.max
-  echo +io >/sys/fs/cgroup/cgroup.subtree_control
-elif [ -e /sys/fs/cgroup/blkio/blkio.throttle.read_bps_device ]; then
-  group=/sys/fs/cgroup/blkio/sllm-gds-gate knob=blkio.throttle.read_bps_device
-else
+device=$(device_of "$storage")
+hold_group || {
   echo "no cgroup here can hold reads back: neither io.max nor blkio" >&2
   exit 2
-fi
-mkdir "$group"
-trap 'rmdir "$group"' EXIT
+}
 
 bench() {
   "$program" bench --model "$model" --mode cached --cold --replicas "${LOADS:-15}" --formats sllm --storage-path "$storage" \
@@ -42,12 +31,8 @@ rate=$("$program" analyze "$out/plain-1" --json --fail-on none 2>>"$log" | pytho
   'import json, sys; group = json.load(sys.stdin)["groups"][0]; print(int(group["gb_per_s"] * group["mean_s"] / group["p50_s"] * 1e9))')
 limit=$(awk -v r="$rate" -v s="${SHARE:-0.78}" 'BEGIN {printf "%d", r * s}')
 say "$knob of $limit bytes/s, ${SHARE:-0.78} of the $rate that plain-1 reached by its median"
-case $knob in
-io.max) echo "$device rbps=$limit" >"$group/$knob" ;;
-*) echo "$device $limit" >"$group/$knob" ;;
-esac
-# Only this shell's child is held back.
-(echo "$BASHPID" >"$group/cgroup.procs" && bench throttled)
+hold_to "$device" "$limit"
+held bench throttled
 
 gate() { # expected code, run
   local code=0

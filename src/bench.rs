@@ -10,6 +10,8 @@ pub mod conditions;
 pub mod done;
 /// Modes, formats, baselines.
 pub mod format;
+/// Keeping memory present until a load takes it.
+pub mod hold;
 /// One measured load.
 pub mod one;
 /// The checkpoints of a run, made where they are missing.

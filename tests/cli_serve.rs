@@ -160,8 +160,10 @@ fn who_hangs_up_ends_neither_the_server_nor_its_own_command() {
     let code = run(dir.path(), &["status", "--server", page]).code;
     assert!(matches!(code, Some(1 | 2)), "{code:?}");
     for _ in 0..20 {
-        let mut watch =
-            program(dir.path(), &["status", "--server", &at, "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut watch = program(dir.path(), &["status", "--server", &at, "--watch"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         BufReader::new(watch.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
         watch.kill().unwrap();
         watch.wait().unwrap();

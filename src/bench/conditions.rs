@@ -6,9 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 
 use crate::bench::cache::Files;
+use crate::bench::hold;
 use crate::node;
 use crate::os::cancel::Cancel;
-use crate::os::memory::make_present;
+use crate::os::memory::present;
 use crate::record::result::{COLD_RESIDENT_MAX, Record};
 
 /// What a measured load is to find.
@@ -18,6 +19,8 @@ pub struct Conditions {
     pub cold: bool,
     /// The memory that it will need, present.
     pub ready_memory: bool,
+    /// It goes into host memory.
+    pub into_host: bool,
     /// Once set, making ready ends early.
     pub cancel: Cancel,
 }
@@ -62,7 +65,7 @@ fn find(checkpoint: &Path, conditions: &Conditions) -> Result<(Option<f64>, Opti
         return Ok((files.resident_share(), None));
     }
     let resident_bytes = files.resident_bytes();
-    let ready_memory_bytes = make_memory_ready(&files, resident_bytes, &conditions.cancel);
+    let ready_memory_bytes = make_memory_ready(&files, resident_bytes, conditions);
     // Memory may have been shorter than was said.
     if files.resident_bytes() < resident_bytes {
         fill_or_empty(&files, conditions.cold, &conditions.cancel)?;
@@ -73,11 +76,13 @@ fn find(checkpoint: &Path, conditions: &Conditions) -> Result<(Option<f64>, Opti
 /// Makes as much memory present as the files are long: what a load into host memory takes, and more than one to a GPU does,
 /// which differ in what they hold on the way. Leaves it where memory does not hold both that and what the page cache has of
 /// the files; where that can't be told, it counts as all of them.
-fn make_memory_ready(files: &Files, resident_bytes: Option<u64>, cancel: &Cancel) -> Option<u64> {
-    let bytes = files.bytes();
+fn make_memory_ready(files: &Files, resident_bytes: Option<u64>, conditions: &Conditions) -> Option<u64> {
+    let (bytes, cancel) = (files.bytes(), &conditions.cancel);
     node::memory::check(bytes.saturating_add(resident_bytes.unwrap_or(bytes))).ok()?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    make_present(bytes, threads, cancel).ok()?;
+    let memory = present(bytes, threads, cancel).ok()?;
+    hold::wait(hold::time(conditions.into_host, bytes), cancel);
+    drop(memory);
     (!cancel.is_set()).then_some(bytes)
 }
 
@@ -86,7 +91,7 @@ mod tests {
     use super::*;
 
     fn conditions(cold: bool, ready_memory: bool) -> Conditions {
-        Conditions { cold, ready_memory, cancel: Cancel::new() }
+        Conditions { cold, ready_memory, into_host: true, cancel: Cancel::new() }
     }
 
     #[test]
@@ -114,9 +119,9 @@ mod tests {
         assert_eq!((bytes(true), bytes(false)), (Some(file.len() as u64), None));
         let files = Files::open(dir.path()).unwrap();
         let more_than_there_is = Some(1 << 50);
-        assert_eq!(make_memory_ready(&files, more_than_there_is, &Cancel::new()), None);
-        let cancel = Cancel::new();
-        cancel.set();
-        assert_eq!(make_memory_ready(&files, Some(0), &cancel), None, "it ended early");
+        assert_eq!(make_memory_ready(&files, more_than_there_is, &conditions(false, true)), None);
+        let cancelled = conditions(false, true);
+        cancelled.cancel.set();
+        assert_eq!(make_memory_ready(&files, Some(0), &cancelled), None, "it ended early");
     }
 }

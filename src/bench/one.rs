@@ -100,7 +100,8 @@ mod tests {
         let file = [&(header.len() as u64).to_le_bytes()[..], header, &[1]].concat();
         std::fs::write(dir.path().join("model.safetensors"), file).unwrap();
         let one = |says| {
-            let conditions = Conditions { cold: false, ready_memory: false, cancel: Cancel::new() };
+            let conditions =
+                Conditions { cold: false, ready_memory: false, into_host: true, cancel: Cancel::new() };
             let (record, done) = one(Record::default(), dir.path(), &conditions, &mut Fake(says));
             (record.verified, record.error, record.loading_time, done.is_ok())
         };

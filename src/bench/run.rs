@@ -250,7 +250,8 @@ impl Run {
             ..Record::default()
         };
         let (cold, ready_memory) = (self.meant_cold(), self.settings.ready_memory);
-        let conditions = Conditions { cold, ready_memory, cancel: cancel.clone() };
+        let into_host = matches!(self.to, Destination::Host);
+        let conditions = Conditions { cold, ready_memory, into_host, cancel: cancel.clone() };
         let (record, done) =
             one(record, &dir, &conditions, &mut OneOf { run: self, format, replica, cancel });
         let interrupted = done.is_err_and(|error| error.root_cause().is::<Interrupted>());

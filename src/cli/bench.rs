@@ -7,6 +7,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
 use crate::bench::format::{Baseline, Format, Mode};
+use crate::bench::hold;
 use crate::bench::{Bench, Measured, NamedTwice, NoPython, NotReused, PoolSettings, Settings, WantsGpu};
 use crate::cli::engine::EngineArgs;
 use crate::cli::load::{Ready, prepare};
@@ -17,6 +18,7 @@ use crate::origin::input;
 use crate::os::cancel::Cancel;
 use crate::record::result::Record;
 use crate::record::{environment, result};
+use crate::write::input::Input;
 use crate::write::save::NoSpace;
 
 /// ServerlessLLM's store has chunks of this size by default.
@@ -123,6 +125,7 @@ pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
         notes.push("--mem-pool-size is for loads to GPUs; loads into host memory use no pool".into());
     }
     notes.iter().for_each(print::tell);
+    let into_host = matches!(to, Destination::Host);
     let settings = settings(args, &options);
     let count = settings.count;
     let bench = Bench::start(settings, to, options, cancel).map_err(name_switch)?;
@@ -134,6 +137,7 @@ pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
     let input = input::open(&args.model, args.seed, args.hf_token.as_deref(), cancel, &progress)?;
     print::tell_notes(&input.notes);
     print::tell_left_out(&input.sidecars.left_out);
+    tell_hold(&input, into_host && !args.no_ready_memory);
     let measured = bench.measure(&input, &notes, context_s, cancel, &progress).map_err(name_switch)?;
     summarize(args, count, &measured)?;
     if cancel.is_set() {
@@ -142,6 +146,20 @@ pub fn run(args: &BenchArgs, cancel: &Cancel) -> Result<Outcome> {
     }
     let bad = |r: &Record| r.error.is_some() || r.verified == Some(false);
     Ok(if measured.records().any(bad) { Outcome::No } else { Outcome::Yes })
+}
+
+/// Why nothing seems to happen before a load.
+fn tell_hold(input: &Input, into_host: bool) {
+    let bytes =
+        input.tensors.iter().filter(|tensor| tensor.tied_to.is_none()).map(|tensor| tensor.bytes).sum();
+    let time = hold::time(into_host, bytes);
+    if !time.is_zero() {
+        print::tell(format_args!(
+            "note: this machine's host takes back memory that lies free (virtio balloon), so that of each load is kept present for \
+             {} s before it begins, off the clock; --no-ready-memory leaves that out",
+            time.as_secs_f64()
+        ));
+    }
 }
 
 /// `options` are those of the loads.

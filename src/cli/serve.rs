@@ -138,13 +138,16 @@ fn say(event: &Event) {
             ));
             match no_gpus {
                 None => print::say_if_heard(format_args!("GPUs: {}", gpus.join(", "))),
-                Some(why) => {
-                    print::say_if_heard(format_args!("no GPU ({why}): it registers models and fills the pool"))
-                }
+                Some(why) => print::say_if_heard(format_args!(
+                    "no GPU ({why}): it registers models and fills the pool"
+                )),
             }
         }
         Event::PoolMade { bytes, elapsed_s } => {
-            print::say_if_heard(format_args!("all {} of the pool are pinned, after {elapsed_s:.2} s", size(*bytes)));
+            print::say_if_heard(format_args!(
+                "all {} of the pool are pinned, after {elapsed_s:.2} s",
+                size(*bytes)
+            ));
         }
         Event::Loaded { model, to, report, .. } => print::say_if_heard(format_args!(
             "loaded {model} to GPU {to}: {} in {:.3} s, {:.1} GB/s, {}",

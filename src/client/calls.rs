@@ -79,8 +79,7 @@ impl Client {
     /// [`ClientError::Unreachable`]: it went away, or has said nothing for ten seconds.
     pub fn status(&self) -> Result<Status, ClientError> {
         let mut server = self.connection.server();
-        let reply =
-            self.connection.soon(async move { server.status(v1::StatusRequest {}).await })?;
+        let reply = self.connection.soon(async move { server.status(v1::StatusRequest {}).await })?;
         Ok(reply.into())
     }
 

@@ -95,7 +95,9 @@ impl Connection {
         let answered = self.wait(async move { tokio::time::timeout(ANSWER, call).await })?;
         let silent = format!("it has said nothing for {} s", ANSWER.as_secs());
         match answered {
-            Ok(answer) => answer.map(Response::into_inner).map_err(|status| ClientError::of(status, &self.address)),
+            Ok(answer) => {
+                answer.map(Response::into_inner).map_err(|status| ClientError::of(status, &self.address))
+            }
             Err(_) => Err(ClientError::unreachable(&self.address, &silent)),
         }
     }

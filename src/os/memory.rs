@@ -138,10 +138,12 @@ pub fn bring_in(memory: &mut [u8]) {
     memory.last_mut().into_iter().for_each(|byte| *byte = 0);
 }
 
-/// Takes so much host memory, every page of it, and gives it back: whoever takes memory next finds it present. The host of a
+/// So much host memory, every page of it there: whoever takes memory once this is dropped finds it present. The host of a
 /// virtual machine may have taken back what lay free (`node::balloon`), and the first touch of that is slow.
-pub fn make_present(bytes: u64, threads: usize, cancel: &Cancel) -> Result<(), NoHostMemory> {
-    HostBuffer::new(bytes).map(|mut buffer| buffer.prefault(threads, cancel))
+pub fn present(bytes: u64, threads: usize, cancel: &Cancel) -> Result<HostBuffer, NoHostMemory> {
+    let mut buffer = HostBuffer::new(bytes)?;
+    buffer.prefault(threads, cancel);
+    Ok(buffer)
 }
 
 #[cfg(test)]

@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::bench::hold;
 use crate::load::Options;
 use crate::os::cancel::Cancel;
 use crate::os::digest::digest;
+use crate::qualify::loads::LOADS_MAX;
 use crate::qualify::measure::{Kind, ROUNDS_MIN, ROUNDS_WANTED, median};
 use crate::qualify::raw;
 use crate::qualify::schedule::{Schedule, Stage};
@@ -27,6 +29,8 @@ pub struct Speeds {
     pub memory: f64,
     /// Of the check of every byte after a load.
     pub verify: f64,
+    /// Seconds before each load while its memory is kept present, which are no part of the time for measuring.
+    pub hold_s: f64,
 }
 
 /// What a run will take.
@@ -56,8 +60,14 @@ pub fn probe(
     let read = median(&rounds.gb_per_s);
     Ok(match memory {
         // A GPU checks at the rate of its memory.
-        Some(memory) => Speeds { write, read, memory, verify: f64::INFINITY },
-        None => Speeds { write, read, memory: MEMORY_GB_PER_S, verify: digests_gb_per_s() },
+        Some(memory) => Speeds { write, read, memory, verify: f64::INFINITY, hold_s: 0.0 },
+        None => Speeds {
+            write,
+            read,
+            memory: MEMORY_GB_PER_S,
+            verify: digests_gb_per_s(),
+            hold_s: hold::time(true, raw::FILE_BYTES_MIN).as_secs_f64(),
+        },
     })
 }
 
@@ -84,6 +94,18 @@ impl Speeds {
         }
     }
 
+    /// Seconds that go by, beside those of measuring, while loads' memory is kept present.
+    fn holding_s(&self, kind: Kind, bytes: u64, measuring_s: f64) -> f64 {
+        match kind {
+            Kind::LoadCold | Kind::LoadWarm => {
+                let loads =
+                    (measuring_s / self.round_s(kind, bytes)).clamp(ROUNDS_MIN as f64, LOADS_MAX as f64);
+                self.hold_s * loads
+            }
+            _ => 0.0,
+        }
+    }
+
     /// The most bytes with which as many rounds fit into the time as are wanted.
     pub fn fitting_bytes(&self, schedule: &Schedule) -> u64 {
         let fits = |(kind, rounds): (Kind, usize)| {
@@ -107,7 +129,8 @@ impl Estimate {
             Stage::LayOut | Stage::Save => size_bytes as f64 / 1e9 / speeds.write,
             Stage::Measure(kind, _) => {
                 let least_s = ROUNDS_MIN as f64 * speeds.round_s(*kind, size_bytes);
-                schedule.share(*kind).as_secs_f64().max(least_s)
+                let measuring_s = schedule.share(*kind).as_secs_f64().max(least_s);
+                measuring_s + speeds.holding_s(*kind, size_bytes, measuring_s)
             }
         };
         let stages = schedule.stages().iter().map(|stage| (stage.clone(), stage_s(stage))).collect();
@@ -148,7 +171,7 @@ impl Estimate {
 mod tests {
     use super::*;
 
-    const SPEEDS: Speeds = Speeds { write: 0.5, read: 2.0, memory: 8.0, verify: 4.0 };
+    const SPEEDS: Speeds = Speeds { write: 0.5, read: 2.0, memory: 8.0, verify: 4.0, hold_s: 0.0 };
 
     fn schedule(seconds: u64, gpus: usize) -> Schedule {
         let names: Vec<String> = (0..gpus).map(|i| format!("GPU {i}")).collect();
@@ -178,6 +201,15 @@ mod tests {
         );
         let save = estimate.stage_in_words(&Stage::Save);
         assert_eq!(save, "3 of 5: save the checkpoint, about 16 s");
+    }
+
+    #[test]
+    fn what_keeps_memory_present_comes_on_top_of_the_loads() {
+        let schedule = schedule(1, 0);
+        let held = Speeds { hold_s: 2.0, ..SPEEDS };
+        let seconds = |speeds| Estimate::new(&schedule, speeds, 8_000_000_000).total_s();
+        assert_eq!(seconds(&held) - seconds(&SPEEDS), 20.0, "five loads of each kind");
+        assert_eq!(held.fitting_bytes(&schedule), SPEEDS.fitting_bytes(&schedule));
     }
 
     #[test]

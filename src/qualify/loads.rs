@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::bench::cache::Files;
 use crate::bench::conditions::{Conditions, make_ready};
 use crate::bench::done::{Done, InPlace};
+use crate::bench::hold;
 use crate::bench::one::{Load, one};
 use crate::checkpoint::Checkpoint;
 use crate::load;
@@ -22,7 +24,7 @@ use crate::write::save::{Layout, save};
 
 const PARTITION_BYTES_MAX: u64 = 10 << 30;
 /// More loads than this tell nothing new.
-const LOADS_MAX: usize = 50;
+pub const LOADS_MAX: usize = 50;
 
 /// Loads the random file, cold, and says what the transfer alone came to, and its path.
 pub fn storage_to_gpus(
@@ -52,6 +54,8 @@ pub struct Loads<'a> {
     options: Options,
     engine: &'static str,
     run_id: String,
+    /// Before each load, off the clock.
+    hold: Duration,
 }
 
 impl<'a> Loads<'a> {
@@ -79,6 +83,7 @@ impl<'a> Loads<'a> {
         let mut options = options.clone();
         options.poison = true;
         let model = input.default_name.clone();
+        let hold = hold::time(matches!(to, Destination::Host), Files::open(&dir)?.bytes());
         Ok(Loads {
             model,
             dir,
@@ -87,6 +92,7 @@ impl<'a> Loads<'a> {
             options,
             engine,
             run_id: run_id.to_string(),
+            hold,
         })
     }
 
@@ -101,13 +107,14 @@ impl<'a> Loads<'a> {
         let started = Instant::now();
         let mut records: Vec<Record> = Vec::new();
         let mut last = Duration::ZERO;
-        let more = |count: usize, last| count < LOADS_MAX && started.elapsed().saturating_add(last) < share;
+        let measuring = |count: usize| started.elapsed().saturating_sub(self.hold * count as u32);
+        let more = |count, last| count < LOADS_MAX && measuring(count).saturating_add(last) < share;
         while records.len() < ROUNDS_MIN || more(records.len(), last) {
             let began = Instant::now();
             let Some((record, loaded)) = self.one(cold, records.len() as u64, cancel) else { break };
             let failed = record.error.is_some();
             records.push(record);
-            last = began.elapsed();
+            last = began.elapsed().saturating_sub(self.hold);
             if failed {
                 return (records, loaded.err());
             }
@@ -130,7 +137,8 @@ impl<'a> Loads<'a> {
             run_id: self.run_id.clone(),
             ..Record::default()
         };
-        let conditions = Conditions { cold, ready_memory: true, cancel: cancel.clone() };
+        let into_host = matches!(self.to, Destination::Host);
+        let conditions = Conditions { cold, ready_memory: true, into_host, cancel: cancel.clone() };
         let (record, loaded) = one(record, &self.dir, &conditions, &mut OneOf { loads: self, cancel });
         let interrupted = loaded.as_ref().is_err_and(|error| error.root_cause().is::<Interrupted>());
         (!interrupted).then_some((record, loaded))
@@ -187,6 +195,7 @@ mod tests {
             options,
             engine: "auto",
             run_id: "1-2".into(),
+            hold: Duration::ZERO,
         };
         for cold in [true, false] {
             let (records, error) = loads.run(cold, Duration::ZERO, &Cancel::new());
