@@ -3,7 +3,9 @@
 # and once where a cgroup holds its reads to a share of what the first reached. Plain against plain must pass, held back
 # must fail.
 #   benchmarks/gate.sh OUT_DIR
-# MODEL [synthetic:facebook/opt-6.7b@0.125], LOADS [15], STORAGE [OUT_DIR/models], SHARE [0.78] and LIMIT [10%] change it.
+# MODEL [synthetic:facebook/opt-6.7b@0.125], LOADS [15], STORAGE [OUT_DIR/models], SHARE [0.78] and LIMIT [10%] change it. BASE holds
+# the plain runs to so many bytes/s, too: a device that others use is steady then, and one that is over in a tenth of a second is
+# slow enough for the kernel to hold it back.
 # Wants root, a cgroup controller of block devices (io.max, or blkio of version 1), and a disk that nothing else uses.
 # OUT_DIR gets a results directory a run, log.txt and gate.txt. Ends with 1 where the gate says anything else.
 set -euo pipefail
@@ -18,6 +20,7 @@ hold_group || {
   exit 2
 }
 
+# shellcheck disable=SC2329 # `held` calls it
 bench() {
   "$program" bench --model "$model" --mode cached --cold --replicas "${LOADS:-15}" --formats sllm --storage-path "$storage" \
     --results "$out/$1" >>"$log" 2>&1
@@ -25,8 +28,9 @@ bench() {
 }
 for run in plain-1 plain-2 throttled; do rm -rf "${out:?}/$run"; done
 say "$("$program" --version), $model, device $device"
-bench plain-1
-bench plain-2
+[ -z "${BASE:-}" ] || hold_to "$device" "$(printf '%.0f' "$BASE")"
+held bench plain-1
+held bench plain-2
 rate=$("$program" analyze "$out/plain-1" --json --fail-on none 2>>"$log" | python3 -c \
   'import json, sys; group = json.load(sys.stdin)["groups"][0]; print(int(group["gb_per_s"] * group["mean_s"] / group["p50_s"] * 1e9))')
 limit=$(awk -v r="$rate" -v s="${SHARE:-0.78}" 'BEGIN {printf "%d", r * s}')

@@ -2,7 +2,7 @@
 # `qualify` several times on one machine, and whether it says the same each time; then with reads held back, and against
 # floors that nothing reaches: both must fail.
 #   benchmarks/qualify.sh OUT_DIR [DIRECTORY]
-# DIRECTORY is what is measured [a RAM-backed device, which it mounts as root]; RUNS [3], PROFILE [none], HELD [1.5e9 bytes/s]
+# DIRECTORY is what is measured [a RAM-backed device, which it mounts as root]; RUNS [3], PROFILE [none], HELD [1.5e9 bytes/s, with a profile]
 # and GB_PER_S [70] of the floors change it. Wants a machine on which nothing else runs; HELD a cgroup with io.max or blkio.
 # OUT_DIR gets a results directory and page.txt a run, log.txt and table.txt. Ends with 1 where a verdict is not as expected.
 set -euo pipefail
@@ -25,7 +25,9 @@ say "$("$program" --version), load average $(cut -d' ' -f1-3 /proc/loadavg)"
 for run in $(seq "${RUNS:-3}"); do qualify "run-$run" "${profile[@]}"; done
 
 short=(--duration 20s --size 2GiB)
-if hold_group; then
+if [ -z "${PROFILE:-}" ]; then
+  say "not held back: without a profile's floors no rate of a drive is judged"
+elif hold_group; then
   hold_to "$(device_of "$path")" "$(printf '%.0f' "${HELD:-1.5e9}")"
   held qualify held "${short[@]}" "${profile[@]}"
 else
