@@ -17,10 +17,14 @@ pub mod doctor;
 mod engine;
 /// `export`: back to safetensors.
 mod export;
+/// What `--help` says beside the options.
+mod help;
 /// `index`: safetensors as they are for ServerlessLLM's clients.
 mod index;
 /// `inspect`: what a checkpoint holds.
 pub mod inspect;
+/// `list`: the models below a storage path.
+mod list;
 /// `sllm-gds load`.
 pub mod load;
 /// What a command came to.
@@ -43,6 +47,8 @@ mod serve;
 /// `status`: what a store server holds and does.
 #[cfg(feature = "client")]
 mod status;
+/// The models below a storage path, and what a name may mean.
+mod stored;
 /// The switches that errors mean.
 pub mod switches;
 /// `verify`: digests from disk, and comparison.

@@ -4,14 +4,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use sllm_gds::cli::switches::with_switches;
 use sllm_gds::cli::{Cli, Outcome, print, process};
 use sllm_gds::os::cancel::Interrupted;
 
 fn main() -> ExitCode {
     process::prepare();
-    let cli = Cli::try_parse().unwrap_or_else(|error| print::refuse(&error));
+    let cli = Cli::asked().unwrap_or_else(|error| print::refuse(&error));
     let cancel = cli.command.prepare();
     match cli.command.run(&cancel) {
         Ok(Outcome::Yes) => ExitCode::SUCCESS,

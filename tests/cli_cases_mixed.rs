@@ -355,8 +355,8 @@ fn limits_of_disk_and_of_files_are_errors() {
     let notes = fs::File::options().write(true).open(dir.path().join("odd/notes.txt")).unwrap();
     // The largest that common file systems hold.
     notes.set_len(15 << 40).unwrap();
-    run(dir.path(), &["save", "--model", "odd"]).expect(2).one_error(&["bytes free"]);
-    run(dir.path(), &["export", "./odd", "--to", "back"]).expect(2).one_error(&["bytes free"]);
+    run(dir.path(), &["save", "--model", "odd"]).expect(2).one_error(&["B free"]);
+    run(dir.path(), &["export", "./odd", "--to", "back"]).expect(2).one_error(&["B free"]);
     assert!(!dir.path().join("back").exists());
 }
 

@@ -9,6 +9,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use common::{run, safetensors_in, temp_dir, upstream, write_odd_model};
+use sllm_gds::os::text::size;
 
 mod common;
 
@@ -29,7 +30,7 @@ fn the_text_says_how_fast_by_which_path_and_why() {
     let dir = saved();
     let ran = run(dir.path(), &["load", "ours", "--gpus", "none", "--verify"]).expect(0);
     let bytes = tensor_bytes(&dir.path().join("odd"));
-    assert!(ran.stdout.contains(&format!("{bytes} bytes in ")), "{}", ran.stdout);
+    assert!(ran.stdout.contains(&format!("{} in ", size(bytes))), "{}", ran.stdout);
     for part in ["GB/s", "path ", "host-", "page cache", "phases ", "transfer ", "verified ", "manifest"] {
         assert!(ran.stdout.contains(part), "'{part}' is not in: {}", ran.stdout);
     }

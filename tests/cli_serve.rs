@@ -98,10 +98,7 @@ fn what_can_not_be_served_is_refused_with_a_reason() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     refused(&["--port", &port], &[&port, "take another port"]);
-    refused(
-        &["--port", "0", "--mem-pool-size", "1PB"],
-        &["pool of 1125899906842624 bytes", "lower the pool size"],
-    );
+    refused(&["--port", "0", "--mem-pool-size", "1PB"], &["pool of 1125.9 TB", "lower the pool size"]);
     refused(&["--port", "0", "--mem-pool-size", "1MB"], &["chunk"]);
     fs::write(dir.path().join("file"), "mine").unwrap();
     refused(&["--port", "0", "--unix", "file"], &["something else stands there"]);

@@ -134,7 +134,7 @@ fn errors_are_of_the_kinds_that_a_program_decides_on() {
     );
     for (made, word) in [
         (Loader::builder().pool_bytes(1 << 20).build(), "pool size"),
-        (Loader::builder().pool_bytes(9000).pool_chunk_bytes(1 << 20).build(), "chunk of 1048576"),
+        (Loader::builder().pool_bytes(9000).pool_chunk_bytes(1 << 20).build(), "chunk of 1.0 MB"),
         (Loader::builder().pool_bytes(1 << 25).engine(EngineChoice::Gds).build(), "pool"),
     ] {
         let refused = made.err().unwrap();

@@ -200,7 +200,7 @@ fn models_in_use_stay_and_nothing_is_turned_out_in_vain() {
     assert_eq!(whole(&pool, &world, 5).past(&pool), "checkpoints in use fill the pool");
     assert!(is_held(&pool, &world, 1), "it would not have been enough");
     let why = whole(&pool, &world, TOO_LARGE).past(&pool);
-    assert!(why.contains(&format!("{} chunks of 4096", pool.capacity)) && why.contains("pool size"));
+    assert!(why.contains(&format!("{} chunks of 4.1 kB", pool.capacity)) && why.contains("pool size"));
     host.check(&world.tensors(4));
     drop(in_use);
     assert!(!is_held(&pool, &world, 5));
@@ -388,7 +388,7 @@ fn a_pool_needs_room_for_a_chunk_and_no_more_than_there_is() {
     let make = || Box::new(|_, _, _| -> anyhow::Result<Vec<HostBuffer>> { anyhow::bail!("not asked for") });
     let error = |bytes, chunk_bytes| Pool::new(bytes, chunk_bytes, make()).err().unwrap().to_string();
     assert!(error(4095, 4096).contains("pool size"));
-    assert!(error(4095, 1).contains("holds no chunk of 4096"));
+    assert!(error(4095, 1).contains("holds no chunk of 4.1 kB"));
     assert!(error(0, 0).contains("holds no chunk"));
     assert!(error(1 << 60, 4096).contains("available"));
     let pool = Pool::new(10_000, 0, make()).unwrap();

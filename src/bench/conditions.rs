@@ -80,8 +80,14 @@ fn make_memory_ready(files: &Files, resident_bytes: Option<u64>, conditions: &Co
     let (bytes, cancel) = (files.bytes(), &conditions.cancel);
     node::memory::check(bytes.saturating_add(resident_bytes.unwrap_or(bytes))).ok()?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let memory = present(bytes, threads, cancel).ok()?;
-    hold::wait(hold::time(conditions.into_host, bytes), cancel);
+    let hold = hold::time(conditions.into_host, bytes);
+    let mut memory = present(bytes, threads, cancel).ok()?;
+    if !hold.is_zero() {
+        // Given back, its blocks grow together with free ones that the host has taken: the load would get those, too.
+        drop(memory);
+        memory = present(bytes, threads, cancel).ok()?;
+        hold::wait(hold, cancel);
+    }
     drop(memory);
     (!cancel.is_set()).then_some(bytes)
 }

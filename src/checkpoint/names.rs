@@ -32,6 +32,13 @@ pub fn is_saved_index(name: &str) -> bool {
     name == INDEX_FILE || name == PACKED_INDEX_FILE
 }
 
+/// Whether a directory that holds this holds weights, whole or in part, in a layout that is read here.
+pub fn is_of_weights(name: &str) -> bool {
+    let is_partition =
+        |head: &str| name.strip_prefix(head).is_some_and(|number| number.parse::<u32>().is_ok());
+    is_saved_index(name) || is_partition("tensor.data_") || is_partition("packed.data_") || is_weights(name)
+}
+
 /// `model.fp16.safetensors` is `model.safetensors` in another type; the plain one is the model.
 pub const VARIANTS: [&str; 9] = ["fp32", "fp16", "bf16", "fp8", "fp4", "int8", "int4", "ema", "non_ema"];
 

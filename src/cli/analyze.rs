@@ -12,6 +12,7 @@ use crate::analyze::show::tables::Table;
 use crate::analyze::show::words;
 use crate::analyze::{Analysis, Fault, summarize, summarize_against};
 use crate::cli::Outcome;
+use crate::cli::help;
 use crate::cli::print;
 use crate::cli::words::parse_growth;
 use crate::os::text;
@@ -24,32 +25,35 @@ pub struct AnalyzeArgs {
     /// Result files, or directories of them
     #[arg(required = true)]
     pub results: Vec<PathBuf>,
-    #[arg(long, group = "output")]
+    /// Print one JSON object instead of text
+    #[arg(long, group = "output", help_heading = help::OUTPUT)]
     pub json: bool,
-    #[arg(long, group = "output")]
+    /// Print one table as comma-separated values
+    #[arg(long, group = "output", help_heading = help::OUTPUT)]
     pub csv: bool,
-    #[arg(long, group = "output")]
+    /// Print the tables as Markdown
+    #[arg(long, group = "output", help_heading = help::OUTPUT)]
     pub markdown: bool,
     /// Print only this table [default: all that fit; with --csv: loads]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = help::OUTPUT)]
     pub table: Option<Table>,
     /// How many of a fleet's worst nodes to show in text, markdown and HTML
-    #[arg(long, default_value_t = 10, value_name = "COUNT")]
+    #[arg(long, default_value_t = 10, value_name = "COUNT", help_heading = help::OUTPUT)]
     pub worst: usize,
     /// Draw the comparison to a .png or .svg
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = help::OUTPUT)]
     pub plot: Option<PathBuf>,
     /// Write one page with everything: verdict, tables, plot, environment, records
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = help::OUTPUT)]
     pub html: Option<PathBuf>,
     /// Write summary.txt and summary.json here, as ServerlessLLM's suite does
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = help::OUTPUT)]
     pub summary: Option<PathBuf>,
     /// Earlier results to hold these against
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = help::WHAT)]
     pub baseline: Option<PathBuf>,
     /// With --baseline: by how much a median load time may grow, as 10% or 0.1
-    #[arg(long, default_value = "10%", value_parser = parse_growth, value_name = "PERCENT", requires = "baseline")]
+    #[arg(long, default_value = "10%", value_parser = parse_growth, value_name = "PERCENT", requires = "baseline", help_heading = help::WHAT)]
     pub max_regression: f64,
     /// What makes the exit code 1
     #[arg(
@@ -57,7 +61,8 @@ pub struct AnalyzeArgs {
         value_enum,
         value_delimiter = ',',
         value_name = "FAULTS",
-        default_value = "failed-loads,qualify,outliers,regression"
+        default_value = "failed-loads,qualify,outliers,regression",
+        help_heading = help::WHAT
     )]
     pub fail_on: Vec<FailOn>,
 }

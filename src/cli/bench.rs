@@ -10,6 +10,7 @@ use crate::bench::format::{Baseline, Format, Mode};
 use crate::bench::hold;
 use crate::bench::{Bench, Measured, NamedTwice, NoPython, NotReused, PoolSettings, Settings, WantsGpu};
 use crate::cli::engine::EngineArgs;
+use crate::cli::help;
 use crate::cli::load::{Ready, prepare};
 use crate::cli::words::{Gpus, parse_gpus, parse_size};
 use crate::cli::{Outcome, print, progress};
@@ -27,50 +28,59 @@ const POOL_CHUNK_BYTES: u64 = 16 << 20;
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// A directory of safetensors, a hub id, or synthetic:<id>[@<scale>]
-    #[arg(long, alias = "model-name", default_value = "synthetic:facebook/opt-125m")]
+    #[arg(long, alias = "model-name", default_value = "synthetic:facebook/opt-125m", help_heading = help::WHAT)]
     pub model: String,
-    /// cached: one checkpoint again and again. random: many replicas in random order, each read cold
-    #[arg(long, alias = "benchmark-type", value_enum, default_value_t = Mode::Cached)]
+    /// One checkpoint again and again, or many replicas in random order, each read cold
+    #[arg(long, alias = "benchmark-type", value_enum, default_value_t = Mode::Cached, help_heading = help::WHAT)]
     pub mode: Mode,
-    /// Measured loads of each format (cached), or replicas on disk (random) [default: 5 cached, 30 random]
-    #[arg(long, alias = "num-replicas", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// Measured loads of each format (cached: 5), or replicas on disk (random: 30)
+    #[arg(long, alias = "num-replicas", value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N", help_heading = help::WHAT)]
     pub replicas: Option<u32>,
-    /// `none` (host memory), `all`, or a list: 0,1 or UUIDs [default: 0, or none on a machine without a GPU]
-    #[arg(long, value_parser = parse_gpus)]
+    /// Where to load to: none (host memory), all, or GPUs as 0,1 or UUIDs [default: 0, or none without a GPU]
+    #[arg(long, value_parser = parse_gpus, help_heading = help::WHERE)]
     pub gpus: Option<Gpus>,
-    /// What to compare, in turns. A peer runs in the Python that SLLM_GDS_PYTHON_<PEER> names, else PYTHON, else python3
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "sllm,safetensors")]
+    /// What to compare, in turns
+    ///
+    /// A peer runs in the Python that SLLM_GDS_PYTHON_<PEER> names, else PYTHON, else python3.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sllm,safetensors", help_heading = help::WHAT)]
     pub formats: Vec<Format>,
-    #[arg(long, default_value = "./models")]
+    /// Where the models to load are, or will be saved
+    #[arg(long, default_value = "./models", value_name = "DIR", help_heading = help::WHERE)]
     pub storage_path: PathBuf,
-    #[arg(long, alias = "results-path", default_value = "results")]
+    /// Where the records of the loads go
+    #[arg(long, alias = "results-path", default_value = "results", value_name = "DIR", help_heading = help::OUTPUT)]
     pub results: PathBuf,
     /// Keep loaded checkpoints in a pinned pool of this size, and copy from there (GPU loads)
-    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    #[arg(long, value_parser = parse_size, value_name = "SIZE", help_heading = help::TUNING)]
     pub mem_pool_size: Option<u64>,
     #[command(flatten)]
     pub engine: EngineArgs,
     /// Whose SafeTensors: the Rust crate in this process, or the Python library in its own
-    #[arg(long, value_enum, default_value_t = Baseline::Rust)]
+    #[arg(long, value_enum, default_value_t = Baseline::Rust, help_heading = help::WHAT)]
     pub baseline: Baseline,
     /// Make the whole pool before the first load, not as it is needed
-    #[arg(long, requires = "mem_pool_size")]
+    #[arg(long, requires = "mem_pool_size", help_heading = help::TUNING)]
     pub prefault: bool,
     /// Evict before every load, in cached mode too
-    #[arg(long)]
+    #[arg(long, help_heading = help::WHAT)]
     pub cold: bool,
-    /// Do not make the memory that a load will need present before it, off the clock
-    #[arg(long)]
+    /// Begin loads without making the memory that they need present first
+    ///
+    /// Without this it is touched and given back before each load, off the clock: a virtual machine's host may have taken what lay
+    /// free, and the first touch would be part of the load.
+    #[arg(long, help_heading = help::TUNING)]
     pub no_ready_memory: bool,
     /// Seed of the random order and of synthetic values
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, help_heading = help::WHAT)]
     pub seed: u64,
-    #[arg(long, env = "HF_TOKEN", hide_env_values = true)]
+    /// A token for gated models on the hub
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true, help_heading = help::WHAT)]
     pub hf_token: Option<String>,
     /// Do not check the bytes after each load
-    #[arg(long)]
+    #[arg(long, help_heading = help::TUNING)]
     pub no_verify: bool,
-    #[arg(long)]
+    /// Print one JSON object instead of text
+    #[arg(long, help_heading = help::OUTPUT)]
     pub json: bool,
 }
 

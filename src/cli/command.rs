@@ -1,7 +1,7 @@
 //! The command line: what can be asked, and who answers.
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 #[cfg(feature = "analyze")]
 use crate::cli::analyze::{self, AnalyzeArgs};
@@ -11,6 +11,7 @@ use crate::cli::doctor::{self, DoctorArgs};
 use crate::cli::export::ExportArgs;
 use crate::cli::index::IndexArgs;
 use crate::cli::inspect::InspectArgs;
+use crate::cli::list::ListArgs;
 use crate::cli::load::LoadArgs;
 use crate::cli::pack::PackArgs;
 use crate::cli::qualify::{self, QualifyArgs};
@@ -20,44 +21,14 @@ use crate::cli::serve::{self, ServeArgs};
 #[cfg(feature = "client")]
 use crate::cli::status::{self, StatusArgs};
 use crate::cli::verify::VerifyArgs;
-use crate::cli::{Outcome, bench, complete, export, index, inspect, load, pack, process, save, verify};
+use crate::cli::{
+    Outcome, bench, complete, export, help, index, inspect, list, load, pack, process, save, verify,
+};
 use crate::load::gds::proof;
 use crate::os::cancel::Cancel;
 
-const EXIT_CODES: &str = "Exit codes:
-  0    done, and the answer is yes
-  1    done, and the answer is no: a mismatch, a failed load, a regression
-  2    not done: bad usage, bad input, no space, no permission; the message says what to do
-  130  interrupted";
-
-const DOCTOR_EXIT_CODES: &str = "Exit codes:
-  0    GDS is possible for every PATH
-  1    for some PATH it is not, or that can't be told
-  2    not done: no such path, bad usage";
-
-const QUALIFY_EXIT_CODES: &str = "Exit codes:
-  0    passed: every criterion that could be judged is met; the page lists what nobody told
-  1    failed: some criterion was not met; the page names the likeliest cause
-  2    could not be judged, and the page says why: a figure that could not be measured, or what the profile wants to be
-       told and was not. Or not done: bad usage, no such directory, no space
-  130  interrupted; what was measured is kept";
-
-#[cfg(feature = "serve")]
-const SERVE_EXIT_CODES: &str = "Exit codes:
-  0    it was asked to end (SIGTERM, Ctrl-C), and did
-  1    an error broke a CUDA context, so that nothing can be loaded in the process any more: start it anew
-  2    it could not serve: bad usage, the address is taken, too little memory for the pool
-A second signal ends it at once, with 130.";
-
-#[cfg(feature = "client")]
-const STATUS_EXIT_CODES: &str = "Exit codes:
-  0    the server answered
-  1    no server answers there, or it went away
-  2    not done: bad usage, an address that is none, a server of another version
-  130  interrupted: Ctrl-C ends it at once, as it does --watch";
-
 #[derive(Debug, Parser)]
-#[command(name = "sllm-gds", version, about, after_help = EXIT_CODES)]
+#[command(name = "sllm-gds", version, about)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -79,6 +50,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Show tensors, partitions and groups
     Inspect(InspectArgs),
+    /// List the models below the storage path: size, layout, digests
+    List(ListArgs),
     /// Measure cached and random loads against SafeTensors
     Bench(BenchArgs),
     /// Tables, speedups and plots from result files
@@ -86,11 +59,9 @@ pub enum Command {
     Analyze(AnalyzeArgs),
     /// Serve models to ServerlessLLM's clients, and to this program's own
     #[cfg(feature = "serve")]
-    #[command(after_help = SERVE_EXIT_CODES)]
     Serve(ServeArgs),
     /// Show what a store server holds and does: models, pool, loads under way
     #[cfg(feature = "client")]
-    #[command(after_help = STATUS_EXIT_CODES)]
     Status(StatusArgs),
     /// Print a shell's completions: bash, zsh, fish, elvish or powershell
     Completions(CompletionsArgs),
@@ -100,11 +71,20 @@ pub enum Command {
     #[command(hide = true)]
     ProveGds { request: String },
     /// Say whether GPUDirect Storage works here, and if not, exactly why
-    #[command(after_help = DOCTOR_EXIT_CODES)]
     Doctor(DoctorArgs),
     /// Accept or refuse this machine: measure its ceilings and loads, and hold them against a profile
-    #[command(after_help = QUALIFY_EXIT_CODES)]
     Qualify(QualifyArgs),
+}
+
+impl Cli {
+    fn whole() -> clap::Command {
+        help::complete(Cli::command())
+    }
+
+    /// What this process was asked.
+    pub fn asked() -> Result<Cli, clap::Error> {
+        Cli::whole().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches))
+    }
 }
 
 impl Command {
@@ -117,7 +97,7 @@ impl Command {
                 Cancel::new()
             }
             // They change nothing that a signal's own way would leave half-made.
-            Command::Inspect(_) | Command::Completions(_) => Cancel::new(),
+            Command::Inspect(_) | Command::List(_) | Command::Completions(_) => Cancel::new(),
             #[cfg(feature = "analyze")]
             Command::Analyze(_) => Cancel::new(),
             #[cfg(feature = "serve")]
@@ -144,6 +124,7 @@ impl Command {
             Command::Load(args) => load::run(args, cancel),
             Command::Verify(args) => verify::run(args, cancel),
             Command::Inspect(args) => inspect::run(args),
+            Command::List(args) => list::run(args),
             Command::Bench(args) => bench::run(args, cancel),
             #[cfg(feature = "analyze")]
             Command::Analyze(args) => analyze::run(args),
@@ -151,8 +132,8 @@ impl Command {
             Command::Serve(args) => serve::run(args, cancel),
             #[cfg(feature = "client")]
             Command::Status(args) => status::run(args),
-            Command::Completions(args) => complete::completions(args, Cli::command()),
-            Command::Man(args) => complete::man(args, Cli::command()),
+            Command::Completions(args) => complete::completions(args, Cli::whole()),
+            Command::Man(args) => complete::man(args, Cli::whole()),
             Command::ProveGds { request } => {
                 proof::answer(request, crate::cli::print::say_json).map(|()| Outcome::Yes)
             }
@@ -169,8 +150,43 @@ impl Command {
 mod tests {
     use super::*;
 
+    fn subcommands() -> Vec<clap::Command> {
+        let mut all = Cli::whole();
+        all.build();
+        all.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help").cloned().collect()
+    }
+
     #[test]
-    fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+    fn clap_finds_nothing_wrong() {
+        Cli::whole().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_two_examples_that_parse_and_exit_codes() {
+        for mut subcommand in subcommands() {
+            let name = subcommand.get_name().to_string();
+            let help = subcommand.render_long_help().to_string();
+            assert!(help.contains("Exit codes:\n  0    "), "{name}: {help}");
+            assert_eq!(help::examples(&name).len(), 2, "{name}");
+            for how in help::examples(&name) {
+                let start = how.find("sllm-gds ").expect(how);
+                let words = how[start..].split_whitespace().map(|word| word.trim_end_matches(')'));
+                let words = words.take_while(|word| !word.starts_with(['|', '>']));
+                let parsed = Cli::whole().try_get_matches_from(words).unwrap();
+                assert_eq!(parsed.subcommand_name(), Some(name.as_str()), "{how}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_option_says_what_it_is_for_and_a_screen_holds_the_short_help() {
+        for mut subcommand in subcommands() {
+            let name = subcommand.get_name().to_string();
+            for arg in subcommand.get_arguments().filter(|arg| !arg.is_hide_set()) {
+                assert!(arg.get_help().is_some(), "{name}: {}", arg.get_id());
+            }
+            let help = subcommand.render_help().to_string();
+            assert!(help.lines().count() <= 60, "{name}: {help}");
+        }
     }
 }

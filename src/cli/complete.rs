@@ -8,16 +8,18 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::cli::Outcome;
+use crate::cli::help;
 
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
+    /// Whose completions
     pub shell: clap_complete::Shell,
 }
 
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// Write sllm-gds.1 and sllm-gds-<command>.1 into this directory, which is made where it is missing
-    #[arg(long, value_name = "DIR")]
+    /// Write a page for each command into this directory, which is made where it is missing
+    #[arg(long, value_name = "DIR", help_heading = help::WHERE)]
     pub to: Option<PathBuf>,
 }
 

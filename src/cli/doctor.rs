@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::cli::Outcome;
+use crate::cli::help;
 use crate::cli::print;
 use crate::cli::words::{Gpus, parse_gpus};
 use crate::doctor;
@@ -16,20 +17,20 @@ use crate::node::source::{Source, Unread};
 pub struct DoctorArgs {
     /// Directories or files whose file systems to examine [default: the current directory]
     pub paths: Vec<PathBuf>,
-    /// `none`, `all`, or a list: 0,1 or UUIDs
-    #[arg(long, value_parser = parse_gpus, default_value = "all")]
+    /// Which GPUs to examine: none, all, or a list (0,1 or UUIDs)
+    #[arg(long, value_parser = parse_gpus, default_value = "all", help_heading = help::WHERE)]
     pub gpus: Gpus,
     /// Print one JSON object instead of text
-    #[arg(long)]
+    #[arg(long, help_heading = help::OUTPUT)]
     pub json: bool,
     /// List every check, also those that pass
-    #[arg(long)]
+    #[arg(long, help_heading = help::OUTPUT)]
     pub all: bool,
     /// Examine a machine that was recorded, not this one
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = help::WHERE)]
     pub root: Option<PathBuf>,
     /// Write all that is read to a new directory, for --root
-    #[arg(long, value_name = "DIR", conflicts_with = "root")]
+    #[arg(long, value_name = "DIR", conflicts_with = "root", help_heading = help::OUTPUT)]
     pub record: Option<PathBuf>,
     /// Open cuFile's driver and say what came of it: doctor runs this in a child process
     #[arg(long, hide = true)]

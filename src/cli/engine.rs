@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
+use crate::cli::help;
 use crate::cli::parse_size;
 use crate::cli::words::parse_links;
 pub use crate::load::{EngineChoice, IoChoice};
@@ -12,38 +13,47 @@ use crate::load::{Links, OnError, Placement, Register, Settings};
 /// The knobs of the loader, the same wherever something is loaded.
 #[derive(Debug, Clone, Args)]
 pub struct EngineArgs {
-    #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
+    /// Which way bytes take
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto, help_heading = help::TUNING)]
     pub engine: EngineChoice,
-    /// `auto` asks the page cache range by range; the others force one way, to measure what the choice buys
-    #[arg(long, value_enum, default_value_t = IoChoice::Auto)]
+    /// Past the page cache or through it
+    ///
+    /// `auto` asks the page cache range by range; the others force one way, to measure what the choice buys.
+    #[arg(long, value_enum, default_value_t = IoChoice::Auto, help_heading = help::TUNING, hide_short_help = true)]
     pub io: IoChoice,
-    /// Over which links bytes come to GPUs: `own`, each GPU's; `all`, of every GPU that is there, passed on by NVLink; a list (0,1 or
-    /// UUIDs) of those whose links to use; `auto`, its own for one GPU, and for several those of all of them together
-    #[arg(long, value_parser = parse_links, default_value = "auto", value_name = "LINKS")]
+    /// Over which GPUs' links bytes come: auto, own, all, or a list (0,1 or UUIDs)
+    ///
+    /// `own`: each GPU's own link. `all`: those of every GPU that is there, passed on by NVLink. A list: those of these GPUs.
+    /// `auto`: its own for one GPU, and for several those of all of them together.
+    #[arg(long, value_parser = parse_links, default_value = "auto", value_name = "LINKS", help_heading = help::TUNING)]
     pub links: Links,
-    /// Bytes of one read [default: 2MB, 1MB through the ring of several links, 8MB by cuFile]
-    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    /// Bytes of one read [default: 2MB; 1MB with several links, 8MB by cuFile]
+    #[arg(long, value_parser = parse_size, value_name = "SIZE", help_heading = help::TUNING, hide_short_help = true)]
     pub chunk_size: Option<u64>,
     /// Reader threads of each link to a GPU, or in all to host memory [default: 4 to 16, by cores]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024), value_name = "N", help_heading = help::TUNING, hide_short_help = true)]
     pub num_threads: Option<u32>,
-    /// Bytes of one copy to a GPU, rounded up to whole chunks: several threads fill it [default: 16MB, 4MB for several links]
-    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    /// Bytes of one copy to a GPU [default: 16MB, 4MB with several links]
+    ///
+    /// Rounded up to whole chunks: several threads fill one copy.
+    #[arg(long, value_parser = parse_size, value_name = "SIZE", help_heading = help::TUNING, hide_short_help = true)]
     pub copy_size: Option<u64>,
-    /// Pinned memory that the threads of a link share: as many copies as fit [default: 64MB over all links, or two copies]
-    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    /// Pinned memory that reads go into [default: 64MB over all links, or two copies]
+    ///
+    /// The threads of a link share it: as many copies as fit.
+    #[arg(long, value_parser = parse_size, value_name = "SIZE", help_heading = help::TUNING, hide_short_help = true)]
     pub ring_size: Option<u64>,
     /// How several GPUs share a checkpoint
-    #[arg(long, value_enum, default_value_t = Placement::Balanced)]
+    #[arg(long, value_enum, default_value_t = Placement::Balanced, help_heading = help::TUNING)]
     pub placement: Placement,
-    /// With --engine gds: take cuFile's compatibility mode where nothing direct is possible
-    #[arg(long)]
+    /// With --engine gds: allow cuFile's compatibility mode, which is not direct
+    #[arg(long, help_heading = help::GPUDIRECT, hide_short_help = true)]
     pub allow_compat: bool,
-    /// With --engine gds: which device memory to register with cuFile [default: auto]
-    #[arg(long, value_enum)]
+    /// With --engine gds: which device memory cuFile registers [default: auto]
+    #[arg(long, value_enum, value_name = "WHICH", help_heading = help::GPUDIRECT, hide_short_help = true)]
     pub gds_register: Option<Register>,
     /// When a read by cuFile fails half-way [default: fail with --engine gds, retry with auto]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = help::GPUDIRECT, hide_short_help = true)]
     pub on_gds_error: Option<OnError>,
 }
 

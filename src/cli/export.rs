@@ -6,11 +6,13 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 
-use crate::checkpoint::{Checkpoint, beside};
+use crate::checkpoint::beside;
 use crate::cli::checkpoint::CheckpointArg;
+use crate::cli::help;
 use crate::cli::words::parse_size;
 use crate::cli::{Outcome, print, progress};
 use crate::os::cancel::Cancel;
+use crate::os::text::size;
 use crate::write::export::{Unfit, export};
 use crate::write::save::NoSpace;
 
@@ -19,24 +21,27 @@ pub struct ExportArgs {
     #[command(flatten)]
     pub checkpoint: CheckpointArg,
     /// The new directory
-    #[arg(long)]
+    #[arg(long, value_name = "DIR", help_heading = help::WHERE)]
     pub to: PathBuf,
-    /// Shard anew, none past this but for a single larger tensor [default: the files it was saved from, or 5GB]
-    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    /// Shard anew, in files of at most this [default: the files it was saved from, or 5GB]
+    ///
+    /// A single larger tensor gets a file of its own.
+    #[arg(long, value_parser = parse_size, value_name = "SIZE", help_heading = help::WHAT)]
     pub max_shard_size: Option<u64>,
     /// Replace the directory
-    #[arg(long)]
+    #[arg(long, help_heading = help::WHERE)]
     pub overwrite: bool,
-    /// Of a checkpoint whose file was cut short, export the tensors that are whole; the exit code is 1 then
-    #[arg(long)]
+    /// Of a checkpoint whose file was cut short, export what is whole; ends with 1 then
+    #[arg(long, help_heading = help::WHAT)]
     pub whole_tensors: bool,
-    #[arg(long)]
+    /// Print one JSON object instead of text
+    #[arg(long, help_heading = help::OUTPUT)]
     pub json: bool,
 }
 
 pub fn run(args: &ExportArgs, cancel: &Cancel) -> Result<Outcome> {
     let started = Instant::now();
-    let mut checkpoint = Checkpoint::find(&args.checkpoint.name, &args.checkpoint.storage_path)?;
+    let mut checkpoint = args.checkpoint.find()?;
     let lost = match args.whole_tensors && !checkpoint.tensors.is_empty() {
         true => std::mem::take(&mut checkpoint.lost).into_iter().map(|tensor| tensor.name).collect(),
         false => Vec::new(),
@@ -58,7 +63,8 @@ pub fn run(args: &ExportArgs, cancel: &Cancel) -> Result<Outcome> {
         print::say_json(&serde_json::to_string_pretty(&report)?);
     } else {
         print::say(format_args!(
-            "exported {bytes} bytes in {} files to {}: {elapsed_s:.2} s",
+            "exported {} in {} files to {}: {elapsed_s:.2} s",
+            size(bytes),
             done.files.len(),
             args.to.display()
         ));

@@ -6,8 +6,10 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::checkpoint::{Checkpoint, beside};
+use crate::cli::help;
 use crate::cli::{Outcome, print};
 use crate::os::cancel::Cancel;
+use crate::os::text::size;
 use crate::write::index::index;
 
 #[derive(Debug, Args)]
@@ -16,16 +18,16 @@ pub struct IndexArgs {
     #[arg(value_name = "DIR")]
     pub name: String,
     /// Where a server finds its models: links are followed only below it
-    #[arg(long, default_value = "./models")]
+    #[arg(long, default_value = "./models", help_heading = help::WHERE)]
     pub storage_path: PathBuf,
     /// Write into this new directory, with links to DIR's files; DIR gets nothing
-    #[arg(long, value_name = "OTHER")]
+    #[arg(long, value_name = "OTHER", help_heading = help::WHERE)]
     pub to: Option<PathBuf>,
     /// Read all weights once and keep a digest of each tensor: `verify` holds the files against it
-    #[arg(long)]
+    #[arg(long, help_heading = help::WHAT)]
     pub digests: bool,
     /// Print one JSON object instead of text
-    #[arg(long)]
+    #[arg(long, help_heading = help::OUTPUT)]
     pub json: bool,
 }
 
@@ -44,10 +46,10 @@ pub fn run(args: &IndexArgs, cancel: &Cancel) -> Result<Outcome> {
     let aliases: Vec<String> = written.aliases.iter().map(|(alias, of)| format!("{alias} is {of}")).collect();
     let aliases = if aliases.is_empty() { String::new() } else { format!("; {}", beside::summary(&aliases)) };
     print::say(format_args!(
-        "indexed {} tensors in {} safetensors files of {} bytes: wrote {} to {}{aliases}",
+        "indexed {} tensors in {} safetensors files of {}: wrote {} to {}{aliases}",
         written.tensors,
         written.shards.len(),
-        written.bytes,
+        size(written.bytes),
         written.files.join(", "),
         written.path.display()
     ));

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::checkpoint::served::served;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::cli::checkpoint::CheckpointArg;
+use crate::cli::help;
 use crate::cli::{Outcome, print};
 use crate::os::text;
 use crate::write::save::TENSOR_ALIGN;
@@ -19,7 +20,8 @@ use crate::write::save::TENSOR_ALIGN;
 pub struct InspectArgs {
     #[command(flatten)]
     pub checkpoint: CheckpointArg,
-    #[arg(long)]
+    /// Print one JSON object instead of text
+    #[arg(long, help_heading = help::OUTPUT)]
     pub json: bool,
 }
 
@@ -46,7 +48,7 @@ struct Row<'a> {
 const NAME_CHARS: usize = 100;
 
 pub fn run(args: &InspectArgs) -> Result<Outcome> {
-    let checkpoint = Checkpoint::find(&args.checkpoint.name, &args.checkpoint.storage_path)?;
+    let checkpoint = args.checkpoint.find()?;
     let rows = rows(&checkpoint);
     let groups = checkpoint.manifest.as_ref().map(|m| m.groups.clone());
     let lost: Vec<&str> = checkpoint.lost.iter().map(|t| t.name.as_str()).collect();

@@ -1,6 +1,6 @@
 //! `sllm-gds load`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
@@ -8,36 +8,40 @@ use anyhow::{Result, anyhow, bail};
 use crate::checkpoint::Checkpoint;
 use crate::cli::CheckpointArg;
 use crate::cli::Outcome;
+use crate::cli::help;
 use crate::cli::words::parse_gpus;
 use crate::cli::{EngineArgs, EngineChoice, Gpus, print};
 use crate::gpu;
 use crate::load::{Clock, Destination, LinkReport, Links, LoadReport, Options, gds, links, load, verify};
 use crate::os::cancel::Cancel;
 use crate::os::error::Error;
+use crate::os::text::size;
 use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     #[command(flatten)]
     pub checkpoint: CheckpointArg,
-    /// `none` (host memory), `all`, or a list: 0,1 or UUIDs [default: 0, or none on a machine without a GPU]
-    #[arg(long, value_parser = parse_gpus)]
+    /// Where to load to: none (host memory), all, or GPUs as 0,1 or UUIDs [default: 0, or none without a GPU]
+    #[arg(long, value_parser = parse_gpus, help_heading = help::WHERE)]
     pub gpus: Option<Gpus>,
     #[command(flatten)]
     pub engine: EngineArgs,
-    /// Check every byte in place against the manifest's digests, or a second read where there is none
-    #[arg(long)]
+    /// Check every byte where it lies now: by the digests of the save, or by a second read
+    #[arg(long, help_heading = help::OUTPUT)]
     pub verify: bool,
-    #[arg(long)]
+    /// Print one JSON object instead of text
+    #[arg(long, help_heading = help::OUTPUT)]
     pub json: bool,
 }
 
 pub fn run(args: &LoadArgs, cancel: &Cancel) -> Result<Outcome> {
-    let path: PathBuf = Checkpoint::locate(&args.checkpoint.name, &args.checkpoint.storage_path);
+    let path = args.checkpoint.path();
     let Ready { to, note, mut options, context_s } = prepare(args.gpus.as_ref(), &args.engine, &path)?;
     options.poison = args.verify;
     options.storage_path = Some(args.checkpoint.storage_path.clone());
-    let (mut loaded, report) = load(&path, &to, &options, cancel)?;
+    let (mut loaded, report) =
+        load(&path, &to, &options, cancel).map_err(|error| args.checkpoint.explain(error))?;
     Arc::make_mut(&mut loaded.checkpoint).chosen.passed_over =
         Checkpoint::passed_over(&args.checkpoint.name, &args.checkpoint.storage_path);
     loaded.checkpoint.notes().iter().for_each(|note| print::tell(format_args!("note: {note}")));
@@ -182,9 +186,9 @@ fn in_words(r: &LoadReport) -> String {
     let of = if is_packed { " of unpacked bytes" } else { "" };
     let rate = if is_packed { format!(" at {:.2} GB/s", r.read_gb_per_s) } else { String::new() };
     format!(
-        "loaded    {} bytes in {:.4} s: {:.2} GB/s{of}\npath      {} ({})\nphases    open {}, plan {}, allocate {}, \
-         register {}, transfer {}\nreads     {} bytes{rate} with {} threads of {} KiB chunks, {} MiB pinned\n",
-        r.bytes,
+        "loaded    {} in {:.4} s: {:.2} GB/s{of}\npath      {} ({})\nphases    open {}, plan {}, allocate {}, \
+         register {}, transfer {}\nreads     {}{rate} with {} threads of {} KiB chunks, {} MiB pinned\n",
+        size(r.bytes),
         r.elapsed_s,
         r.gb_per_s,
         r.path,
@@ -194,7 +198,7 @@ fn in_words(r: &LoadReport) -> String {
         ms(p.allocate_s),
         ms(p.register_s),
         ms(p.transfer_s),
-        r.read_bytes,
+        size(r.read_bytes),
         r.threads,
         r.chunk_bytes >> 10,
         r.staging_bytes >> 20

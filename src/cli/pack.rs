@@ -3,12 +3,14 @@
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::checkpoint::{Checkpoint, Layout};
+use crate::checkpoint::Layout;
 use crate::cli::checkpoint::CheckpointArg;
+use crate::cli::help;
 use crate::cli::words::parse_size;
 use crate::cli::{Outcome, print, progress};
 use crate::origin::input;
 use crate::os::cancel::Cancel;
+use crate::os::text::size;
 use crate::write::pack::{self, Packed};
 use crate::write::save::check_space;
 use crate::write::target;
@@ -18,22 +20,22 @@ pub struct PackArgs {
     #[command(flatten)]
     pub checkpoint: CheckpointArg,
     /// The new checkpoint's name, under the storage path
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = help::WHERE)]
     pub to: String,
     /// No partition file grows past this before it is packed, but for a single larger tensor
-    #[arg(long, default_value = "10GB", value_parser = parse_size, value_name = "SIZE")]
+    #[arg(long, default_value = "10GB", value_parser = parse_size, value_name = "SIZE", help_heading = help::WHAT)]
     pub max_partition_size: u64,
     /// Replace a checkpoint of that name
-    #[arg(long)]
+    #[arg(long, help_heading = help::WHERE)]
     pub overwrite: bool,
     /// Print one JSON object instead of text
-    #[arg(long)]
+    #[arg(long, help_heading = help::OUTPUT)]
     pub json: bool,
 }
 
 pub fn run(args: &PackArgs, cancel: &Cancel) -> Result<Outcome> {
     let progress = progress::progress();
-    let checkpoint = Checkpoint::find(&args.checkpoint.name, &args.checkpoint.storage_path)?.whole()?;
+    let checkpoint = args.checkpoint.find()?.whole()?;
     if checkpoint.layout == Layout::Packed {
         bail!("{} is packed already", checkpoint.dir.display());
     }
@@ -61,11 +63,11 @@ pub fn run(args: &PackArgs, cancel: &Cancel) -> Result<Outcome> {
 pub fn say(packed: &Packed) {
     let saved = &packed.saved;
     print::say(format_args!(
-        "packed {} tensors, {} bytes in the place of {} ({:.4}), in {} partitions and {} groups to {}: {:.2} s, {:.2} GB/s \
+        "packed {} tensors, {} in the place of {} ({:.4}), in {} partitions and {} groups to {}: {:.2} s, {:.2} GB/s \
          of unpacked bytes",
         saved.tensors,
-        saved.bytes,
-        packed.unpacked_bytes,
+        size(saved.bytes),
+        size(packed.unpacked_bytes),
         packed.ratio,
         saved.partitions,
         saved.groups,

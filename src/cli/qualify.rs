@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::cli::engine::EngineArgs;
+use crate::cli::help;
 use crate::cli::load::{Ready, prepare};
 use crate::cli::words::{parse_duration, parse_gpus, parse_size, parse_tolerance};
 use crate::cli::{EngineChoice, Gpus, Outcome, print};
@@ -39,35 +40,42 @@ use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub struct QualifyArgs {
-    /// A directory of the file system to measure. All that is written goes below it, and is removed again
-    #[arg(long)]
+    /// A directory of the file system to measure: what is written there is removed again
+    #[arg(long, help_heading = help::WHERE)]
     pub path: PathBuf,
-    /// `none` (host memory), `all`, or a list: 0,1 or UUIDs [default: all, or none on a machine without a GPU]
-    #[arg(long, value_parser = parse_gpus)]
+    /// Where to load to: none (host memory), all, or GPUs as 0,1 or UUIDs [default: all, or none without a GPU]
+    #[arg(long, value_parser = parse_gpus, help_heading = help::WHERE)]
     pub gpus: Option<Gpus>,
-    /// A TOML file, or one of h100-sxm-nvme4, h200-pcie5, a5000-nvme2, laptop [default: shares only, of what links and parts allow]
-    #[arg(long, value_name = "FILE.toml|NAME")]
+    /// What a good node reaches: h100-sxm-nvme4, h200-pcie5, a5000-nvme2, laptop, or a TOML file
+    ///
+    /// Without one there are no floors in GB/s, only shares of what links and parts allow.
+    #[arg(long, value_name = "FILE.toml|NAME", help_heading = help::WHAT)]
     pub profile: Option<String>,
     /// Judge by an earlier node instead: the qualify.json that it left
-    #[arg(long, value_name = "RECORD.json", conflicts_with = "profile")]
+    #[arg(long, value_name = "RECORD.json", conflicts_with = "profile", help_heading = help::WHAT)]
     pub against: Option<PathBuf>,
     /// With --against: how much less than the earlier node is still good
-    #[arg(long, default_value = "10%", value_parser = parse_tolerance, value_name = "PERCENT", requires = "against")]
+    #[arg(long, default_value = "10%", value_parser = parse_tolerance, value_name = "PERCENT", requires = "against", help_heading = help::WHAT)]
     pub tolerance: f64,
-    /// Measuring time in all, shared out; each measurement is made at least five times, however long that takes
-    #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
+    /// Measuring time in all, shared out
+    ///
+    /// Each measurement is made at least five times, however long that takes. What keeps memory present before loads into host memory
+    /// (`bench --help`) comes on top.
+    #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME", help_heading = help::WHAT)]
     pub duration: Duration,
-    /// Bytes of the file and of the checkpoint to measure with, one after the other [default: 8GB, at most a quarter
-    /// of the free space and of the memory to load into, and less where ten cold loads would not fit into the time]
-    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    /// Bytes of the file and of the checkpoint to measure with [default: 8GB, or what fits]
+    ///
+    /// They lie there one after the other. The default is at most a quarter of the free space and of the memory to load into, and less
+    /// where ten cold loads would not fit into the time.
+    #[arg(long, value_parser = parse_size, value_name = "SIZE", help_heading = help::WHAT)]
     pub size: Option<u64>,
     /// Where qualify.json, qualify.html and the records of the loads go
-    #[arg(long, alias = "results-path", default_value = "results")]
+    #[arg(long, alias = "results-path", default_value = "results", help_heading = help::OUTPUT)]
     pub results: PathBuf,
     #[command(flatten)]
     pub engine: EngineArgs,
     /// Print qualify.json instead of text
-    #[arg(long)]
+    #[arg(long, help_heading = help::OUTPUT)]
     pub json: bool,
 }
 

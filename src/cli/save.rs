@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::cli::help;
 use crate::cli::words::parse_size;
 use crate::cli::{Outcome, print, progress};
 use crate::origin::input;
 use crate::os::cancel::Cancel;
 use crate::os::progress::Progress;
+use crate::os::text::size;
 use crate::write::input::Input;
 use crate::write::pack;
 use crate::write::save::{Layout, check_space, save};
@@ -18,37 +20,39 @@ use crate::write::target;
 #[derive(Debug, Args)]
 pub struct SaveArgs {
     /// A directory of safetensors, a hub id, or synthetic:<id>[@<scale>]
-    #[arg(long, alias = "model-name", value_name = "DIR|ID|synthetic:ID[@SCALE]")]
+    #[arg(long, alias = "model-name", value_name = "DIR|ID|synthetic:ID[@SCALE]", help_heading = help::WHAT)]
     pub model: String,
     /// Where checkpoints live; the new one becomes <storage path>/<name>
-    #[arg(long, default_value = "./models")]
+    #[arg(long, default_value = "./models", help_heading = help::WHERE)]
     pub storage_path: PathBuf,
     /// The checkpoint's name [default: the model's id, or its directory's last part]
-    #[arg(long)]
+    #[arg(long, help_heading = help::WHERE)]
     pub name: Option<String>,
     /// Groups of nearly equal bytes, cut at module boundaries: one for each GPU
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024), help_heading = help::WHAT)]
     pub partitions: u32,
     /// No partition file grows past this, but for a single larger tensor
-    #[arg(long, default_value = "10GB", value_parser = parse_size, value_name = "SIZE")]
+    #[arg(long, default_value = "10GB", value_parser = parse_size, value_name = "SIZE", help_heading = help::WHAT)]
     pub max_partition_size: u64,
     /// Save that many real copies, <name>_0, <name>_1, …
-    #[arg(long, alias = "num-replicas", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, alias = "num-replicas", value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = help::WHERE)]
     pub replicas: Option<u32>,
-    /// Save in fewer bytes, without loss, in a layout of its own; refused where that gains under 3 %
-    #[arg(long)]
+    /// Save in fewer bytes, without loss, in a layout of its own
+    ///
+    /// Refused where that gains under 3 %.
+    #[arg(long, help_heading = help::WHAT)]
     pub pack: bool,
     /// Replace a checkpoint of this name
-    #[arg(long)]
+    #[arg(long, help_heading = help::WHERE)]
     pub overwrite: bool,
     /// A token for gated models on the hub
-    #[arg(long, env = "HF_TOKEN", hide_env_values = true)]
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true, help_heading = help::WHAT)]
     pub hf_token: Option<String>,
     /// Seed of synthetic values
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, help_heading = help::WHAT)]
     pub seed: u64,
     /// Print one JSON object instead of text
-    #[arg(long)]
+    #[arg(long, help_heading = help::OUTPUT)]
     pub json: bool,
 }
 
@@ -88,9 +92,9 @@ pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
     }
     for s in &saved {
         print::say(format_args!(
-            "saved {} tensors, {} bytes in {} partitions and {} groups to {}: {:.2} s, {:.2} GB/s",
+            "saved {} tensors, {} in {} partitions and {} groups to {}: {:.2} s, {:.2} GB/s",
             s.tensors,
-            s.bytes,
+            size(s.bytes),
             s.partitions,
             s.groups,
             s.path.display(),

@@ -7,68 +7,80 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::cli::words::{parse_duration, parse_links, parse_size, size};
+use crate::cli::help;
+use crate::cli::words::{parse_duration, parse_links, parse_size};
 use crate::cli::{Outcome, print};
 use crate::load::Links;
 use crate::os::cancel::Cancel;
+use crate::os::text::size;
 use crate::serve::events::Event;
 use crate::serve::{Ended, Gpus, Settings, Verify, serve};
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Models lie below this
-    #[arg(long, env = "STORAGE_PATH", default_value = "./models", value_name = "DIR")]
+    #[arg(long, env = "STORAGE_PATH", default_value = "./models", value_name = "DIR", help_heading = help::WHERE)]
     pub storage_path: PathBuf,
-    /// Address to listen at; 0.0.0.0 lets other machines ask, who may then load, unload and clear
-    #[arg(long, default_value = "127.0.0.1")]
+    /// Address to listen at
+    ///
+    /// 0.0.0.0 lets other machines ask, who may then load, unload and clear.
+    #[arg(long, default_value = "127.0.0.1", help_heading = help::WHERE)]
     pub host: String,
-    /// Port to listen at [ServerlessLLM's clients want 8073]; 0 takes one that is free, which the ready line tells
-    #[arg(long, default_value_t = 8073)]
+    /// Port to listen at: ServerlessLLM's clients want 8073
+    ///
+    /// 0 takes one that is free, which the ready line tells.
+    #[arg(long, default_value_t = 8073, help_heading = help::WHERE)]
     pub port: u16,
     /// Listen at this Unix socket, too, for processes of the same user
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help_heading = help::WHERE)]
     pub unix: Option<PathBuf>,
     /// Host memory that keeps models, pinned where there is a GPU
-    #[arg(long, default_value = "4GB", value_parser = parse_size, value_name = "SIZE")]
+    #[arg(long, default_value = "4GB", value_parser = parse_size, value_name = "SIZE", help_heading = help::TUNING)]
     pub mem_pool_size: u64,
-    /// Bytes of one chunk of the pool; a file's last one takes as much as the others
-    #[arg(long, default_value = "32MB", value_parser = parse_size, value_name = "SIZE")]
+    /// Bytes of one chunk of the pool
+    ///
+    /// A file's last chunk takes as much as the others.
+    #[arg(long, default_value = "32MB", value_parser = parse_size, value_name = "SIZE", help_heading = help::TUNING)]
     pub chunk_size: u64,
     /// Reader threads of each link [default: 4 to 16, by cores]
-    #[arg(long, alias = "num-thread", value_name = "N")]
+    #[arg(long, alias = "num-thread", value_name = "N", help_heading = help::TUNING)]
     pub num_threads: Option<usize>,
     /// Taken as ServerlessLLM's server takes it, and without effect there and here
     #[arg(long, value_name = "SIZE", hide = true)]
     pub disk_size: Option<String>,
     /// Over which links bytes come to GPUs: as of `load`
-    #[arg(long, value_parser = parse_links, default_value = "auto", value_name = "LINKS")]
+    #[arg(long, value_parser = parse_links, default_value = "auto", value_name = "LINKS", help_heading = help::TUNING)]
     pub links: Links,
-    /// Hold loads against recorded digests before they are answered: all tensors, a sixteenth of them, or none
-    #[arg(long, default_value = "off", value_name = "WHICH")]
+    /// Hold loads against recorded digests before they are answered: all tensors, a sample, or none
+    ///
+    /// `sample` takes a sixteenth of the tensors, other ones each time.
+    #[arg(long, default_value = "off", value_name = "WHICH", help_heading = help::WHAT)]
     pub verify: VerifyArg,
     /// Bring these models into the pool at the start
-    #[arg(long, num_args = 1.., value_name = "NAME")]
+    #[arg(long, num_args = 1.., value_name = "NAME", help_heading = help::WHAT)]
     pub warm: Vec<String>,
     /// Bring these models into the pool at the start, and keep them there
-    #[arg(long, num_args = 1.., value_name = "NAME")]
+    #[arg(long, num_args = 1.., value_name = "NAME", help_heading = help::WHAT)]
     pub pin: Vec<String>,
     /// Loads to clients' memory that run at a time; further ones wait [default: no limit]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = help::TUNING)]
     pub max_loads: Option<u16>,
     /// How long loads may go on once the server is asked to end
-    #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "TIME", help_heading = help::TUNING)]
     pub grace: Duration,
     /// Answer Prometheus at this address, under /metrics
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", help_heading = help::OUTPUT)]
     pub metrics: Option<String>,
-    /// Refuse to load models that were not registered before; may be followed by true or false, as with ServerlessLLM
-    #[arg(long, num_args = 0..=1, default_value = "false", default_missing_value = "true", value_name = "BOOL", value_parser = parse_bool)]
+    /// Refuse to load models that were not registered before
+    ///
+    /// May be followed by true or false, as with ServerlessLLM.
+    #[arg(long, num_args = 0..=1, default_value = "false", default_missing_value = "true", value_name = "BOOL", value_parser = parse_bool, help_heading = help::WHAT)]
     pub registration_required: bool,
     /// Take calls that change what the server holds (warm, pin, evict) over TCP, too
-    #[arg(long)]
+    #[arg(long, help_heading = help::WHAT)]
     pub admin_tcp: bool,
     /// A JSON line for each event
-    #[arg(long)]
+    #[arg(long, help_heading = help::OUTPUT)]
     pub json: bool,
 }
 

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 
-use crate::cli::words::size;
+use crate::cli::help;
 use crate::cli::{Outcome, print};
 use crate::client::{Client, ClientError, Status, UnderWay};
+use crate::os::text::size;
 
 /// How often a server that is watched is asked.
 const ASK: Duration = Duration::from_secs(1);
@@ -18,13 +19,13 @@ const BAR: u64 = 30;
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Where the server listens: HOST:PORT, or unix:PATH
-    #[arg(long, default_value = "127.0.0.1:8073", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:8073", value_name = "ADDRESS", help_heading = help::WHERE)]
     pub server: String,
     /// Show it anew every second, until Ctrl-C
-    #[arg(long)]
+    #[arg(long, help_heading = help::OUTPUT)]
     pub watch: bool,
     /// A JSON object; with --watch, a line each
-    #[arg(long)]
+    #[arg(long, help_heading = help::OUTPUT)]
     pub json: bool,
 }
 

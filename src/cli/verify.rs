@@ -8,6 +8,7 @@ use clap::Args;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::served::served;
 use crate::cli::checkpoint::CheckpointArg;
+use crate::cli::help;
 use crate::cli::{Outcome, print, progress};
 use crate::load::compare::compare;
 use crate::load::stored;
@@ -18,15 +19,16 @@ use crate::os::cancel::Cancel;
 pub struct VerifyArgs {
     #[command(flatten)]
     pub checkpoint: CheckpointArg,
-    /// Compare tensor by tensor with this checkpoint, in either layout
-    #[arg(long, value_name = "DIR")]
+    /// Compare tensor by tensor with this checkpoint, whatever its layout
+    #[arg(long, value_name = "DIR", help_heading = help::WHAT)]
     pub against: Option<PathBuf>,
-    #[arg(long)]
+    /// Print one JSON object instead of text
+    #[arg(long, help_heading = help::OUTPUT)]
     pub json: bool,
 }
 
 pub fn run(args: &VerifyArgs, cancel: &Cancel) -> Result<Outcome> {
-    let checkpoint = Checkpoint::find(&args.checkpoint.name, &args.checkpoint.storage_path)?;
+    let checkpoint = args.checkpoint.find()?;
     if let Some(note) = checkpoint.note_of_place().filter(|_| args.against.is_none()) {
         print::tell(format_args!("note: {note}"));
     }

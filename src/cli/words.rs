@@ -15,6 +15,9 @@ pub enum Gpus {
     List(Vec<String>),
 }
 
+/// Of less than this, a number without a unit is a mistake.
+const LEAST_BARE_BYTES: u64 = 1024;
+
 /// Reads "16MB". K, M, G, T count by 1024 with or without the i, as ServerlessLLM's own options do.
 pub fn parse_size(text: &str) -> Result<u64> {
     let bytes = parse_size::Config::new().with_binary().parse_size(text).map_err(|e| {
@@ -22,6 +25,11 @@ pub fn parse_size(text: &str) -> Result<u64> {
     })?;
     if bytes == 0 {
         bail!("a size of 0 makes no sense here; write for example 16MB");
+    }
+    if bytes < LEAST_BARE_BYTES && text.trim().bytes().all(|byte| byte.is_ascii_digit()) {
+        bail!(
+            "'{text}' would be {bytes} bytes; write for example {bytes}MB, or {bytes}B if so few are meant"
+        );
     }
     Ok(bytes)
 }
@@ -104,34 +112,17 @@ pub fn parse_links(text: &str) -> Result<Links> {
     }
 }
 
-/// Bytes in people's units, by 1000 as rates are.
-#[cfg(feature = "client")]
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];
-    let exponent = (bytes.max(1).ilog10() / 3).min(4);
-    match exponent {
-        0 => format!("{bytes} bytes"),
-        _ => format!("{:.1} {}", bytes as f64 / 1000f64.powi(exponent as i32), UNITS[exponent as usize]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[cfg(feature = "client")]
-    #[test]
-    fn sizes_are_in_peoples_units() {
-        let said: Vec<String> = [0, 999, 1000, 65_341_726_720, 2 << 50].map(size).into();
-        assert_eq!(said, ["0 bytes", "999 bytes", "1.0 kB", "65.3 GB", "2251.8 TB"]);
-    }
 
     #[test]
     fn sizes_count_by_1024() {
         assert_eq!(parse_size("16MB").unwrap(), 16 << 20);
         assert_eq!(parse_size("10GiB").unwrap(), 10 << 30);
         assert_eq!(parse_size("4096").unwrap(), 4096);
-        for bad in ["", "0", "x", "-1", "16XB"] {
+        assert_eq!(parse_size("16B").unwrap(), 16);
+        for bad in ["", "0", "x", "-1", "16XB", "16", " 64 "] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }

@@ -9,6 +9,7 @@ use crate::gpu::stream::Users;
 use crate::gpu::{Gpu, GpuError};
 use crate::os::memory::CallerMemory;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
+use crate::os::text::size;
 
 /// CUDA gives out memory from this size on in pages of its own, aligned to 2 MiB.
 const LARGE_BYTES: u64 = 2 << 20;
@@ -30,10 +31,10 @@ impl DeviceBuffer {
     pub fn new(gpu: &Arc<Gpu>, bytes: u64) -> Result<DeviceBuffer, GpuError> {
         // Small allocations share pages, and begin anywhere in them; large ones have pages of their own.
         let spare = if bytes < LARGE_BYTES { DIRECT_ALIGN } else { 0 };
-        let size = bytes.max(1).saturating_add(spare) as usize;
+        let with_spare = bytes.max(1).saturating_add(spare) as usize;
         gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
         // SAFETY: the context is current on this thread; the address is only used through this owner.
-        match unsafe { result::malloc_sync(size) } {
+        match unsafe { result::malloc_sync(with_spare) } {
             Ok(allocation) => {
                 let address = if spare > 0 { align_up(allocation, DIRECT_ALIGN) } else { allocation };
                 Ok(DeviceBuffer {
@@ -47,10 +48,11 @@ impl DeviceBuffer {
             }
             Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 let free_bytes = gpu.memory_info().map(|(free, _)| free).ok();
-                let free = free_bytes.map_or("unknown".to_string(), |free| free.to_string());
+                let free = free_bytes.map_or("an unknown part".to_string(), size);
                 let what = format!(
-                    "{bytes} bytes of device memory are needed and {free} are free: end other processes on this GPU \
-                     (nvidia-smi), name more GPUs, or load a smaller checkpoint"
+                    "{} of device memory are needed and {free} are free: end other processes on this GPU (nvidia-smi), name \
+                     more GPUs, or load a smaller checkpoint",
+                    size(bytes)
                 );
                 Err(gpu.fail(&what)(e).lacking(bytes, free_bytes))
             }

@@ -11,6 +11,7 @@ use crate::node::memory::available_bytes;
 use crate::os::cancel::Cancel;
 use crate::os::memory::{HostBuffer, NoHostMemory};
 use crate::os::sys::{DIRECT_ALIGN, align_up};
+use crate::os::text::size;
 use crate::os::threads;
 
 /// Host memory that devices read directly: a [`HostBuffer`], registered with the driver for all contexts; without a GPU it
@@ -123,8 +124,8 @@ pub fn check_room(gpu: &Gpu, bytes: u64) -> Result<(), GpuError> {
     match available_bytes() {
         Some(free) if bytes > free => Err(gpu
             .error(
-                &format!("pin {bytes} bytes of host memory (ask for a smaller ring or pool)"),
-                &format!("{free} bytes are available"),
+                &format!("pin {} of host memory (ask for a smaller ring or pool)", size(bytes)),
+                &format!("{} are available", size(free)),
             )
             .lacking(bytes, Some(free))),
         _ => Ok(()),

@@ -8,6 +8,7 @@ use crate::gpu::Gpu;
 use crate::gpu::pinned::{Pinned, pin_for};
 use crate::load::pool::{Pool, check_room};
 use crate::os::error::Error;
+use crate::os::text::size;
 
 /// As long as a copy that is at the link's rate; small enough that little lies idle behind a file's end.
 const CHUNK_BYTES: u64 = 16 << 20;
@@ -42,8 +43,9 @@ impl OwnPool {
         if let Some(bytes) = settings.bytes {
             if bytes < chunk_bytes {
                 return Err(Error::Refused(format!(
-                    "a pool of {bytes} bytes holds no chunk of {chunk_bytes}: raise the pool size, or lower the pool's \
-                     chunk size"
+                    "a pool of {} holds no chunk of {}: raise the pool size, or lower the pool's chunk size",
+                    size(bytes),
+                    size(chunk_bytes)
                 )));
             }
             check_room(bytes).map_err(anyhow::Error::from)?;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::cgroup;
 use crate::node::source::{Source, Unread};
+use crate::os::text::size;
 
 pub fn total_bytes(source: &Source) -> Option<u64> {
     meminfo_bytes(source, "MemTotal")
@@ -28,8 +29,10 @@ pub fn available_bytes() -> Option<u64> {
 /// Less memory is there than was asked for.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the load needs {needed_bytes} bytes of host memory and {free_bytes} are available, the limits of its container or \
-     service counted: raise these, close other programs, or load a smaller checkpoint"
+    "the load needs {} of host memory and {} are available, the limits of its container or service counted: raise these, \
+     close other programs, or load a smaller checkpoint",
+    size(*needed_bytes),
+    size(*free_bytes)
 )]
 pub struct NoMemory {
     pub needed_bytes: u64,

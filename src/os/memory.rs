@@ -6,13 +6,14 @@ use memmap2::{Advice, MmapMut, MmapOptions};
 
 use crate::os::cancel::Cancel;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
+use crate::os::text::size;
 use crate::os::{numa, threads};
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// The system reserves no such memory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("reserve {needed_bytes} bytes of host memory: {why}")]
+#[error("reserve {} of host memory: {why}", size(*needed_bytes))]
 pub struct NoHostMemory {
     pub needed_bytes: u64,
     pub why: String,

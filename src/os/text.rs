@@ -88,9 +88,25 @@ fn spelled(text: &str, harmful: impl Fn(char) -> bool, spell: impl Fn(char, &mut
     out.into()
 }
 
+/// Bytes in people's units, by 1000 as rates are.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];
+    let exponent = (bytes.max(1).ilog10() / 3).min(4);
+    match exponent {
+        0 => format!("{bytes} bytes"),
+        _ => format!("{:.1} {}", bytes as f64 / 1000f64.powi(exponent as i32), UNITS[exponent as usize]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_in_peoples_units() {
+        let said: Vec<String> = [0, 999, 1000, 65_341_726_720, 2 << 50].map(size).into();
+        assert_eq!(said, ["0 bytes", "999 bytes", "1.0 kB", "65.3 GB", "2251.8 TB"]);
+    }
 
     #[test]
     fn what_harms_is_spelled_out_and_the_rest_stays() {

@@ -17,6 +17,7 @@ use crate::os::cancel::Cancel;
 use crate::os::digest;
 use crate::os::digest::Digest;
 use crate::os::progress::{Progress, Unit};
+use crate::os::text::size;
 use crate::write::chunks::{self, Gain};
 use crate::write::files::Written;
 use crate::write::input::Input;
@@ -61,8 +62,10 @@ pub struct OfType {
 /// Packed, a model would hardly be smaller.
 #[derive(Debug, Error)]
 #[error(
-    "packed it would take {packed_bytes} of {unpacked_bytes} bytes ({:.1} %), and a gain under {LEAST_PERCENT} % is not \
+    "packed it would take {} of {} ({:.1} %), and a gain under {LEAST_PERCENT} % is not \
      worth a layout that other programs can't read: {types}; save it unpacked",
+    size(*packed_bytes),
+    size(*unpacked_bytes),
     100.0 * *packed_bytes as f64 / (*unpacked_bytes).max(1) as f64
 )]
 pub struct NoGain {

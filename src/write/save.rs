@@ -21,6 +21,7 @@ use crate::os::digest::Digest;
 use crate::os::progress::{Progress, Unit};
 use crate::os::sys;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
+use crate::os::text::size;
 use crate::write::files::{Content, NewFile, Piece, Written, write_files};
 use crate::write::for_clients::{Alias, ForClients, Named, for_clients};
 use crate::write::input::{Input, InputTensor};
@@ -47,9 +48,10 @@ pub struct Saved {
 /// A place has too little room for what is to be written.
 #[derive(Debug, Error)]
 #[error(
-    "{} has {free_bytes} bytes free, and {needed_bytes} are needed, 64 MiB of them in reserve for the file system: make \
-     room, or choose another place",
-    place.display()
+    "{} has {} free, and {} are needed, 64 MiB of them in reserve for the file system: make room, or choose another place",
+    place.display(),
+    size(*free_bytes),
+    size(*needed_bytes)
 )]
 pub struct NoSpace {
     place: PathBuf,
@@ -90,8 +92,9 @@ pub(super) fn explain_full_disk(error: anyhow::Error, dir: &Path, needed_bytes: 
     let full = has(ErrorKind::StorageFull);
     match sys::free_bytes(dir) {
         Ok(free_bytes) if full => error.context(format!(
-            "the disk filled up: {needed_bytes} bytes were needed in all, {free_bytes} are free beside what was written \
-             so far (now removed)"
+            "the disk filled up: {} were needed in all, {} are free beside what was written so far (now removed)",
+            size(needed_bytes),
+            size(free_bytes)
         )),
         _ => error,
     }

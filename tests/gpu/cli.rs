@@ -154,7 +154,7 @@ fn a_ring_that_memory_cannot_hold_is_one_clear_error() {
     let args = ["load", "ours", "--gpus", "0", "--chunk-size", "1GiB", "--num-threads", "4"];
     run(fixture.root.path(), &[&args[..], &["--ring-size", "64TiB"]].concat()).expect(2).one_error(&[
         "GPU 0",
-        "bytes of host memory",
+        "B of host memory",
         "--ring-size",
     ]);
 }
@@ -176,7 +176,7 @@ fn a_ring_without_room_for_one_copy_is_one_clear_error_and_any_other_works() {
     for (args, copy_bytes, staging_bytes) in [
         (&[][..], 16 << 20, 64 << 20),
         (&["--chunk-size", "4096", "--copy-size", "5000", "--ring-size", "8192"], 8192, 8192),
-        (&["--copy-size", "1", "--ring-size", "9MB"], 2 << 20, 8 << 20),
+        (&["--copy-size", "1B", "--ring-size", "9MB"], 2 << 20, 8 << 20),
         (&["--chunk-size", "64MB"], 64 << 20, 128 << 20),
     ] {
         let report = load(args).expect(0).json();

@@ -11,6 +11,7 @@ use sllm_gds::gpu::pinned::pin;
 use sllm_gds::load::pinned::Ring;
 use sllm_gds::load::{Options, Placement, load};
 use sllm_gds::os::cancel::Cancel;
+use sllm_gds::os::text::size;
 
 use crate::rig::{assert_right, both, fixture, large, options, own_link, scratch, session};
 
@@ -20,7 +21,8 @@ fn more_than_the_gpu_has_is_refused_with_both_figures() {
     let needed = session.gpu.memory_bytes + (1 << 30);
     session.keeps_memory(|| {
         let error = DeviceBuffer::new(&session.gpu, needed).err().unwrap().to_string();
-        let figures = format!("{needed} bytes of device memory are needed and {} are", session.free_bytes());
+        let figures =
+            format!("{} of device memory are needed and {} are", size(needed), size(session.free_bytes()));
         assert!(error.contains(&figures) && error.contains("OUT_OF_MEMORY"), "{error}");
     });
 }
@@ -216,7 +218,7 @@ fn a_ring_that_memory_cannot_hold_is_an_error() {
         let ring = Ring::new(&links, &sizes);
         std::thread::scope(|scope| ring.fill(scope)).unwrap();
         let error = ring.wait_for_first().unwrap_err().to_string();
-        for part in ["GPU 0", "bytes of host memory", "smaller ring"] {
+        for part in ["GPU 0", "B of host memory", "smaller ring"] {
             assert!(error.contains(part), "{error}");
         }
     });

@@ -17,7 +17,7 @@ fn no_directory_no_room_no_sense() {
         run_command(program(bench.dir.path(), &args)).expect(2).one_error(&parts);
     }
     let qualify = |args: &[&str]| bench.run(args).expect(2);
-    qualify(&["--size", "900TB"]).one_error(&["bytes free", "are needed", "a smaller --size"]);
+    qualify(&["--size", "900TB"]).one_error(&["B free", "are needed", "a smaller --size"]);
     qualify(&["--size", "1MB"]).one_error(&[
         "a size of 1048576 bytes",
         "too little",

@@ -8,6 +8,7 @@ use crate::load::pool::entry::Range;
 use crate::load::pool::files::{Files, Ranges};
 use crate::load::pool::memory::Pool;
 use crate::os::cancel::Cancel;
+use crate::os::text::size;
 
 /// What a lookup comes to.
 pub enum Lookup<'p, C: Chunk> {
@@ -33,9 +34,9 @@ impl<C: Chunk> Pool<C> {
         wanted.dedup();
         if wanted.len() > self.capacity {
             return Ok(Lookup::Past(format!(
-                "the pool has {} chunks of {} bytes and the checkpoint needs {}: raise the pool size",
+                "the pool has {} chunks of {} and the checkpoint needs {}: raise the pool size",
                 self.capacity,
-                self.chunk_bytes,
+                size(self.chunk_bytes),
                 wanted.len()
             )));
         }

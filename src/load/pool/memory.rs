@@ -14,6 +14,7 @@ use crate::load::pool::state::{Key, State};
 use crate::node::memory::available_bytes;
 use crate::os::cancel::Cancel;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
+use crate::os::text::size;
 
 /// Memory that is made at a time, for no load in particular.
 const PREFAULT_BYTES: u64 = 4 << 30;
@@ -34,7 +35,9 @@ pub struct Pool<C> {
 /// A pool was asked for that memory has no room for.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "a pool of {needed_bytes} bytes was asked for and {free_bytes} bytes of memory are available: lower the pool size"
+    "a pool of {} was asked for and {} of memory are available: lower the pool size",
+    size(*needed_bytes),
+    size(*free_bytes)
 )]
 pub struct TooLarge {
     pub needed_bytes: u64,
@@ -55,7 +58,9 @@ impl<C: Chunk> Pool<C> {
         let chunk_bytes = align_up(chunk_bytes.max(1), DIRECT_ALIGN);
         if bytes < chunk_bytes {
             bail!(
-                "a pool of {bytes} bytes holds no chunk of {chunk_bytes}: raise the pool size, or lower the chunk size"
+                "a pool of {} holds no chunk of {}: raise the pool size, or lower the chunk size",
+                size(bytes),
+                size(chunk_bytes)
             );
         }
         check_room(bytes)?;
