@@ -16,6 +16,8 @@ pub mod link_facts;
 /// Device memory.
 pub mod memory;
 mod module;
+/// Packed bytes that lie in pinned memory, sent over a link.
+pub mod packed_link;
 /// What one GPU can do with the memory of another.
 pub mod peers;
 /// Host memory that is pinned for devices.

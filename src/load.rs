@@ -52,6 +52,8 @@ pub mod model;
 pub mod options;
 /// The pool of a loader.
 mod own_pool;
+/// Packed files in the pool.
+mod packed_ranges;
 /// Tensors as they are delivered: whole, or slices.
 mod parts;
 /// Where the time of a load goes.
@@ -102,6 +104,10 @@ pub mod task;
 mod to_devices;
 /// Ranges of the pool on their way to host memory.
 mod to_host;
+/// Packed ones, unpacked there.
+mod to_host_unpacked;
+/// Packed ranges of the pool on their way to devices.
+mod to_unpack;
 /// The one loop that moves bytes.
 #[doc(hidden)]
 pub mod transfer;

@@ -22,6 +22,8 @@ use tempfile::TempDir;
 mod faults;
 #[path = "packed/model.rs"]
 mod model;
+#[path = "packed/pool.rs"]
+mod pool;
 
 use model::Pristine;
 

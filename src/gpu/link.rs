@@ -206,7 +206,7 @@ impl Link {
 }
 
 /// Waits for a link when it drops: what it copies from is borrowed until then.
-struct EndsOnDrop<'l>(&'l Link);
+pub(super) struct EndsOnDrop<'l>(pub(super) &'l Link);
 
 impl Drop for EndsOnDrop<'_> {
     fn drop(&mut self) {

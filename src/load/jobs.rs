@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::{self, WINDOW_BYTES, Within};
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::gpu::memory::DeviceSlice;
 use crate::gpu::scatter::{Piece, Targets};
 use crate::gpu::unpack::{PackedWindow, UNPACK_ALIGN};
 use crate::load::engine::Job;
 use crate::load::loaded::Buffer;
-use crate::load::plan::{Cut, Plan, furthest_ends, pieces_within};
+use crate::load::plan::{Cut, Extent, Plan, furthest_ends, pieces_within};
 use crate::os::memory::HostBuffer;
 use crate::os::sys::{DIRECT_ALIGN, align_up};
 
@@ -137,14 +137,7 @@ pub fn to_unpack<'a>(
     targets: &Arc<Targets<'a>>,
     copy_bytes: u64,
 ) -> Option<Vec<Vec<Job<Landing<'a>>>>> {
-    let is_there = |piece: &Piece, target: DeviceSlice<'_>| {
-        target.address().wrapping_sub(piece.from).is_multiple_of(UNPACK_ALIGN)
-    };
-    let is_aligned = |piece: &Piece| {
-        piece.rows == 1
-            && targets.of(piece).is_ok_and(|mut all| all.all(|(_, target)| is_there(piece, target)))
-    };
-    if !plan.pieces.iter().all(is_aligned) {
+    if !can_unpack(plan, targets) {
         return None;
     }
     let mut lanes: Vec<Vec<Job<Landing<'a>>>> = (0..plan.lanes).map(|_| Vec::new()).collect();
@@ -162,25 +155,7 @@ pub fn to_unpack<'a>(
             let last = now.last()?;
             rest = later;
             let bytes = align_up(last.stored.end, DIRECT_ALIGN).min(file.stored_bytes()) - start;
-            // Bytes of the unpacked file: where the first window begins, and those of the extent that these windows hold.
-            let base = u64::from(first.number) * WINDOW_BYTES;
-            let from = base + first.bytes.start;
-            let end = u64::from(last.number) * WINDOW_BYTES + last.bytes.end;
-            let within = pieces_within(pieces, &ends, from - extent.file_offset, end - extent.file_offset);
-            let pieces =
-                within.into_iter().map(|piece| Piece { from: piece.from + (from - base), ..piece }).collect();
-            let window = |window: &Within| PackedWindow {
-                from: window.stored.start - start,
-                bytes: (window.stored.end - window.stored.start) as u32,
-                start: u64::from(window.number) * WINDOW_BYTES - base,
-                window_bytes: window.window_bytes as u32,
-            };
-            let packed = PackedRead {
-                path: checkpoint.files[extent.file].path.clone(),
-                first: first.number,
-                file_offset: start,
-                windows: now.iter().map(window).collect(),
-            };
+            let (packed, pieces) = packed_read(checkpoint, extent, (pieces, &ends), now, start)?;
             let memory = Landing { targets: targets.clone(), pieces, packed: Some(packed) };
             lanes[extent.lane].push(Job { file: extent.file, file_offset: start, bytes, memory });
         }
@@ -188,19 +163,69 @@ pub fn to_unpack<'a>(
     Some(lanes)
 }
 
+/// The chunks of windows that follow one another, from byte `start` of their file on, and those of an extent's pieces that lie in
+/// them. `None` of no windows.
+pub fn packed_read(
+    checkpoint: &Checkpoint,
+    extent: &Extent,
+    (pieces, ends): (&[Piece], &[u64]),
+    windows: &[Within],
+    start: u64,
+) -> Option<(PackedRead, Vec<Piece>)> {
+    let (first, last) = (windows.first()?, windows.last()?);
+    // Bytes of the unpacked file: where the first window begins, and those of the extent that these windows hold.
+    let base = u64::from(first.number) * WINDOW_BYTES;
+    let from = base + first.bytes.start;
+    let end = u64::from(last.number) * WINDOW_BYTES + last.bytes.end;
+    let within = pieces_within(pieces, ends, from - extent.file_offset, end - extent.file_offset);
+    let pieces =
+        within.into_iter().map(|piece| Piece { from: piece.from + (from - base), ..piece }).collect();
+    let window = |window: &Within| PackedWindow {
+        from: window.stored.start - start,
+        bytes: (window.stored.end - window.stored.start) as u32,
+        start: u64::from(window.number) * WINDOW_BYTES - base,
+        window_bytes: window.window_bytes as u32,
+    };
+    let read = PackedRead {
+        path: checkpoint.files.get(extent.file)?.path.clone(),
+        first: first.number,
+        file_offset: start,
+        windows: windows.iter().map(window).collect(),
+    };
+    Some((read, pieces))
+}
+
+/// Whether the kernel that unpacks can write all of a plan: a piece has no rows, and lies there as in its window, but for whole words.
+pub fn can_unpack(plan: &Plan, targets: &Targets<'_>) -> bool {
+    let is_there = |piece: &Piece, target: DeviceSlice<'_>| {
+        target.address().wrapping_sub(piece.from).is_multiple_of(UNPACK_ALIGN)
+    };
+    plan.pieces.iter().all(|piece| {
+        piece.rows == 1
+            && targets.of(piece).is_ok_and(|mut all| all.all(|(_, target)| is_there(piece, target)))
+    })
+}
+
 impl PackedRead {
+    /// The windows, as the decoder takes them.
+    pub fn within(&self) -> impl Iterator<Item = (&PackedWindow, Within)> {
+        (self.first..).zip(&self.windows).map(|(number, window)| {
+            let start = self.file_offset + window.from;
+            let within = Within {
+                number,
+                stored: start..start + u64::from(window.bytes),
+                window_bytes: window.window_bytes.into(),
+                bytes: 0..window.window_bytes.into(),
+            };
+            (window, within)
+        })
+    }
+
     /// Refuses chunks whose tables are not in order, before anything is made of them.
-    pub fn check(&self, read: &[u8]) -> anyhow::Result<()> {
-        for (number, window) in (self.first..).zip(&self.windows) {
+    pub fn check(&self, read: &[u8]) -> Result<(), CheckpointError> {
+        for (window, within) in self.within() {
             let chunk = &read[window.from as usize..][..window.bytes as usize];
-            if let Err(why) = packed::Chunk::parse(chunk, number, window.window_bytes.into()) {
-                let start = self.file_offset + window.from;
-                let within = Within {
-                    number,
-                    stored: start..start + u64::from(window.bytes),
-                    window_bytes: window.window_bytes.into(),
-                    bytes: 0..0,
-                };
+            if let Err(why) = packed::Chunk::parse(chunk, within.number, within.window_bytes) {
                 return Err(packed::damaged(&self.path, &within, &why.to_string()));
             }
         }

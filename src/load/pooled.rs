@@ -1,6 +1,7 @@
 //! Loads through the pool: what it holds is copied at the link's rate; what it lacks is read into it, each range copied on
 //! as soon as it is full; what another load reads is waited for, and read once.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,25 +10,31 @@ use anyhow::Result;
 use crate::checkpoint::Checkpoint;
 use crate::gpu::Gpu;
 use crate::gpu::pinned::Pinned;
+use crate::gpu::scatter::Piece;
 use crate::load::engine::{Engine, PathTaken};
 use crate::load::fault;
-use crate::load::jobs::targets;
+use crate::load::jobs::{can_unpack, targets};
 use crate::load::landings::landings;
 use crate::load::links::{self, Carriers};
 use crate::load::loaded::{Destination, Loaded, Placement};
 use crate::load::options::Options;
+use crate::load::packed_ranges::{PackedCut, PackedPart};
 use crate::load::phases::Phases;
+use crate::load::plan::Plan;
 use crate::load::pool::files::changed;
-use crate::load::pool::{Attempt, Chunk, Files, FillEngine, Full, Lookup, Pool};
+use crate::load::pool::{Attempt, Chunk, Files, FillEngine, Full, Lookup, Pool, Ranges};
 use crate::load::prepare::poison_all;
 use crate::load::receiver::Receiver;
 use crate::load::report::{Clock, LoadReport};
 use crate::load::rings::Rings;
 use crate::load::run::load_to_gpus;
+use crate::load::settings::Links;
 use crate::load::source::{Sources, Storage};
 use crate::load::task::Task;
 use crate::load::to_devices::ToDevices;
 use crate::load::to_host::{Nowhere, ToHost};
+use crate::load::to_host_unpacked::ToHostUnpacked;
+use crate::load::to_unpack::ToUnpack;
 use crate::load::transfer::{JobSource, transfer_from};
 use crate::load::unpacking::Unpacking;
 use crate::os::cancel::Cancel;
@@ -60,6 +67,41 @@ pub fn load(
     }
 }
 
+/// What lands of each range that a plan needs.
+enum Landings {
+    Plain(BTreeMap<usize, Vec<Piece>>),
+    /// Of packed files, which the pool keeps as they are.
+    Packed(BTreeMap<usize, Vec<PackedPart>>),
+}
+
+impl Landings {
+    /// With the ranges that a pool cuts the files into.
+    fn new(pool: &Pool<Pinned>, plan: &Plan, checkpoint: &Checkpoint) -> (Ranges, Landings) {
+        match PackedCut::new(checkpoint, pool.chunk_bytes) {
+            Some(cut) => {
+                let landings = Landings::Packed(cut.landings(plan, checkpoint));
+                (cut.ranges, landings)
+            }
+            None => {
+                let ranges = pool.ranges(&checkpoint.files);
+                let landings = Landings::Plain(landings(plan, &ranges));
+                (ranges, landings)
+            }
+        }
+    }
+
+    fn ranges(&self) -> Vec<usize> {
+        match self {
+            Landings::Plain(landings) => landings.keys().copied().collect(),
+            Landings::Packed(landings) => landings.keys().copied().collect(),
+        }
+    }
+
+    fn are_packed(&self) -> bool {
+        matches!(self, Landings::Packed(_))
+    }
+}
+
 /// What a load through the pool comes to.
 pub(super) enum Attempted {
     Loaded(Box<(Loaded, LoadReport)>),
@@ -87,10 +129,9 @@ pub(super) fn attempt(
     files.check().map_err(|path| changed(&path))?;
     phases.open_s = clock.lap();
     let plan = task.plan(&checkpoint)?;
-    let ranges = pool.ranges(&checkpoint.files);
-    let landings = landings(&plan, &ranges);
+    let (ranges, landings) = Landings::new(pool, &plan, &checkpoint);
     phases.plan_s = clock.lap();
-    let wanted = landings.keys().copied();
+    let wanted = landings.ranges();
     let attempt = match pool.lookup(files, ranges.clone(), wanted, options.threads, cancel)? {
         Lookup::Attempt(attempt) => attempt,
         Lookup::Past(why) => return Ok(Attempted::Past(why)),
@@ -98,6 +139,8 @@ pub(super) fn attempt(
     phases.register_s = clock.lap();
     let chosen = match task.lanes.is_empty() {
         true => Carriers::default(),
+        // What unpacks is on the destinations.
+        false if landings.are_packed() => links::carriers(&task.lanes, &Links::Own, &[])?,
         false => links::carriers(&task.lanes, &options.links, &options.helpers)?,
     };
     let options = &options.over_links(chosen.links());
@@ -107,22 +150,35 @@ pub(super) fn attempt(
     let sources = (attempt.left() > 0).then(|| open_unchanged(&checkpoint, options)).transpose()?;
     phases.open_s += clock.lap();
     let mut buffers = task.memory(&plan)?;
-    let links = rings.take_links(&carriers)?;
+    let links = if landings.are_packed() { Vec::new() } else { rings.take_links(&carriers)? };
     phases.allocate_s = clock.lap();
     poison_all(&mut buffers, options, &mut clock)?;
     let held_bytes = held.iter().map(|full| full.spot().bytes).sum();
-    let wanted_bytes = landings.keys().map(|range| ranges.spot(*range).bytes).sum();
+    let wanted_bytes = landings.ranges().into_iter().map(|range| ranges.spot(range).bytes).sum();
     let meter = task.meter(wanted_bytes);
     let how = (options, cancel, &meter as &(dyn Fn(u64) + Sync));
-    let (taken, reports) = match task.lanes.is_empty() {
-        true => {
-            let to = ToHost::new(&landings, &mut buffers, options.threads);
+    let (taken, reports) = match (&landings, task.lanes.is_empty()) {
+        (Landings::Plain(landings), true) => {
+            let to = ToHost::new(landings, &mut buffers, options.threads);
             (deliver(&checkpoint, &attempt, held, sources.as_ref(), &to, how)?, Vec::new())
         }
-        false => {
+        (Landings::Packed(landings), true) => {
+            let to = ToHostUnpacked::new(landings, &mut buffers, options.threads);
+            (deliver(&checkpoint, &attempt, held, sources.as_ref(), &to, how)?, Vec::new())
+        }
+        (Landings::Packed(landings), false) => {
             let targets = targets(&plan, &mut buffers);
-            let to =
-                ToDevices { carriers: &carriers, lanes: &task.lanes, landings: &landings, targets, links };
+            if !can_unpack(&plan, &targets) {
+                let why = "packed weights are wanted where a GPU can't unpack to: parts of rows, or bytes at odd places";
+                return Ok(Attempted::Past(why.into()));
+            }
+            let to = ToUnpack::new(&task.lanes, landings, targets)?;
+            let taken = deliver(&checkpoint, &attempt, held, sources.as_ref(), &to, how)?;
+            (taken, to.reports(clock.peek()))
+        }
+        (Landings::Plain(landings), false) => {
+            let targets = targets(&plan, &mut buffers);
+            let to = ToDevices { carriers: &carriers, lanes: &task.lanes, landings, targets, links };
             let taken = deliver(&checkpoint, &attempt, held, sources.as_ref(), &to, how)?;
             let reports = to.reports(clock.peek());
             let links = to.links;
@@ -143,6 +199,10 @@ pub(super) fn attempt(
     (report.held_bytes, report.joined_bytes) = (held_bytes, joined_bytes);
     report.threads = ran.unwrap_or(0);
     report.links = reports;
+    if landings.are_packed() {
+        let there = if task.lanes.is_empty() { "the CPU" } else { "the GPU" };
+        report.path_reason.push_str(&format!("; unpacked on {there}"));
+    }
     why_not.iter().for_each(|why| report.path_reason.push_str(&format!("; {why}")));
     task.count_plan(&mut report, &plan);
     Ok(Attempted::Loaded(Box::new((task.loaded(checkpoint, plan, buffers), report))))
@@ -167,7 +227,9 @@ pub(super) fn fill(
 ) -> Result<std::result::Result<Filled, String>> {
     let files = Files::of(&checkpoint.files);
     files.check().map_err(|path| changed(&path))?;
-    let ranges = pool.ranges(&checkpoint.files);
+    let cut = PackedCut::new(checkpoint, pool.chunk_bytes);
+    let is_packed = cut.is_some();
+    let ranges = cut.map_or_else(|| pool.ranges(&checkpoint.files), |cut| cut.ranges);
     let wanted = 0..ranges.count();
     let attempt = match pool.lookup(files, ranges, wanted, options.threads, cancel)? {
         Lookup::Attempt(attempt) => attempt,
@@ -177,7 +239,14 @@ pub(super) fn fill(
     let held_bytes = held.iter().map(|full| full.spot().bytes).sum();
     meter(held_bytes);
     let sources = (attempt.left() > 0).then(|| open_unchanged(checkpoint, options)).transpose()?;
-    let taken = deliver(checkpoint, &attempt, held, sources.as_ref(), &Nowhere, (options, cancel, meter))?;
+    let taken = deliver(
+        checkpoint,
+        &attempt,
+        held,
+        sources.as_ref(),
+        &Nowhere { is_packed },
+        (options, cancel, meter),
+    )?;
     let joined_bytes = attempt.joined_bytes();
     attempt.complete()?;
     let read_bytes = taken.map_or(0, |(taken, _)| taken.direct_bytes + taken.buffered_bytes);
@@ -221,7 +290,8 @@ fn deliver(
             }
         }
         let filled = storage.map(|storage| -> Result<(PathTaken, usize)> {
-            let unpacking = Unpacking::new(storage, checkpoint);
+            // Where chunks are longer than the pool's, it keeps what they unpack to.
+            let unpacking = Unpacking::new(storage, checkpoint).filter(|_| !to.takes_packed());
             let storage: &dyn Storage = unpacking.as_ref().map_or(storage, |unpacking| unpacking);
             let engine = FillEngine::new(storage, to);
             let lanes: Vec<&dyn JobSource<_>> = (0..to.lanes()).map(|_| attempt as _).collect();

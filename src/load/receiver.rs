@@ -17,6 +17,9 @@ pub(super) trait Receiver: Delivery<Pinned> {
         wanted: &'s (dyn Fn() -> bool + Sync),
     ) -> Result<Vec<Send<'s>>>;
 
+    /// Whether ranges of packed files come as they lie on disk.
+    fn takes_packed(&self) -> bool;
+
     /// Waits until all that was delivered has arrived.
     fn synchronize(&self) -> Result<()>;
 }

@@ -131,6 +131,10 @@ impl Receiver for ToDevices<'_, '_> {
         Ok(senders.into_iter().map(send).collect())
     }
 
+    fn takes_packed(&self) -> bool {
+        false
+    }
+
     fn synchronize(&self) -> Result<()> {
         Ok(self.links.iter().try_for_each(Link::synchronize)?)
     }

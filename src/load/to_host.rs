@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, bail};
 
@@ -46,6 +46,28 @@ impl<'a> ToHost<'a> {
     }
 }
 
+/// Threads that share what is held among them.
+pub(super) fn each_held<'s>(
+    held: &'s [Full<'_, Pinned>],
+    threads: usize,
+    wanted: &'s (dyn Fn() -> bool + Sync),
+    copy: impl Fn(&Full<'_, Pinned>) -> Result<()> + core::marker::Send + Sync + 's,
+) -> Vec<Send<'s>> {
+    let shared = Arc::new((AtomicUsize::new(0), copy));
+    let sender = |_| -> Send<'s> {
+        let shared = shared.clone();
+        Box::new(move || {
+            let (next, copy) = &*shared;
+            while wanted() {
+                let Some(full) = held.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                copy(full)?;
+            }
+            Ok(())
+        })
+    };
+    (0..threads.min(held.len())).map(sender).collect()
+}
+
 impl Receiver for ToHost<'_> {
     fn lanes(&self) -> usize {
         1
@@ -56,18 +78,11 @@ impl Receiver for ToHost<'_> {
         held: &'s [Full<'_, Pinned>],
         wanted: &'s (dyn Fn() -> bool + Sync),
     ) -> Result<Vec<Send<'s>>> {
-        let next = std::sync::Arc::new(AtomicUsize::new(0));
-        let sender = |_| -> Send<'s> {
-            let next = next.clone();
-            Box::new(move || {
-                while wanted() {
-                    let Some(full) = held.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                    self.copy(full)?;
-                }
-                Ok(())
-            })
-        };
-        Ok((0..self.copiers.min(held.len())).map(sender).collect())
+        Ok(each_held(held, self.copiers, wanted, |full| self.copy(full)))
+    }
+
+    fn takes_packed(&self) -> bool {
+        false
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -88,7 +103,10 @@ impl Deliver<Pinned> for &ToHost<'_> {
 }
 
 /// For a pool that is only to be filled.
-pub(super) struct Nowhere;
+pub(super) struct Nowhere {
+    /// As [`Receiver::takes_packed`].
+    pub(super) is_packed: bool,
+}
 
 impl Receiver for Nowhere {
     fn lanes(&self) -> usize {
@@ -103,6 +121,10 @@ impl Receiver for Nowhere {
         Ok(Vec::new())
     }
 
+    fn takes_packed(&self) -> bool {
+        self.is_packed
+    }
+
     fn synchronize(&self) -> Result<()> {
         Ok(())
     }
@@ -110,11 +132,11 @@ impl Receiver for Nowhere {
 
 impl Delivery<Pinned> for Nowhere {
     fn worker(&self, _lane: usize) -> io::Result<Box<dyn Deliver<Pinned> + '_>> {
-        Ok(Box::new(Nowhere))
+        Ok(Box::new(self))
     }
 }
 
-impl Deliver<Pinned> for Nowhere {
+impl Deliver<Pinned> for &Nowhere {
     fn deliver(&mut self, _full: &Full<'_, Pinned>) -> io::Result<()> {
         Ok(())
     }

@@ -120,11 +120,21 @@ fn a_pool_gives_the_same_bytes_again() {
     let dir = scratch();
     let (path, pristine) = packed(dir.path());
     let checkpoint = Checkpoint::open(&path).unwrap();
-    let loader = Loader::builder().pool_bytes(128 << 20).build().unwrap();
-    for wanted in ["pool-fill", "pool"] {
-        let model = loader.load(&checkpoint, &Request::to(To::gpu(0)).verify(true)).unwrap();
-        assert!(model.report().path.starts_with(wanted), "{}", model.report().path);
-        assert_right(&model, &pristine);
+    for chunk_bytes in [64 << 10, 2 << 20, 16 << 20] {
+        let loader = Loader::builder().pool_bytes(128 << 20).pool_chunk_bytes(chunk_bytes).build().unwrap();
+        for wanted in ["pool-fill", "pool", "pool"] {
+            let model = loader.load(&checkpoint, &Request::to(To::gpu(0)).verify(true)).unwrap();
+            assert!(model.report().path.starts_with(wanted), "{}", model.report().path);
+            // Chunks that are longer than those of the pool are unpacked on their way into it.
+            let reason = &model.report().path_reason;
+            assert!(on_the_gpu(&model) || chunk_bytes < 1 << 20, "{reason}");
+            assert_right(&model, &pristine);
+        }
+        for name in pristine.keys() {
+            let select = Select::Names(BTreeSet::from([name.clone()]));
+            let one = loader.load(&checkpoint, &Request::to(To::gpu(0)).select(select)).unwrap();
+            assert_right(&one, &[(name.clone(), pristine[name].clone())].into());
+        }
     }
 }
 
@@ -137,6 +147,7 @@ fn two_gpus_get_what_is_theirs_and_copies_of_all() {
     let dir = scratch();
     let (path, pristine) = packed(dir.path());
     let checkpoint = Checkpoint::open(&path).unwrap();
+    let pool = Loader::builder().pool_bytes(128 << 20).build().unwrap();
     for links in [sllm_gds::Links::Own, sllm_gds::Links::Auto, sllm_gds::Links::All] {
         for to in [
             To::gpu(0),
@@ -145,7 +156,9 @@ fn two_gpus_get_what_is_theirs_and_copies_of_all() {
         ] {
             let loader = Loader::builder().build().unwrap();
             let request = Request::to(to).links(links.clone()).verify(true);
-            assert_right(&loader.load(&checkpoint, &request).unwrap(), &pristine);
+            for loader in [&loader, &pool] {
+                assert_right(&loader.load(&checkpoint, &request).unwrap(), &pristine);
+            }
         }
     }
 }
@@ -155,9 +168,15 @@ fn two_gpus_get_what_is_theirs_and_copies_of_all() {
 #[test]
 fn damage_is_told_and_harms_nothing() {
     let Some(_session) = session() else { return };
+    let through_pool = || Loader::builder().io(IoChoice::Buffered).pool_bytes(128 << 20).build().unwrap();
+    for loader in [Loader::builder().io(IoChoice::Buffered).build().unwrap(), through_pool()] {
+        damage(&loader);
+    }
+}
+
+fn damage(loader: &Loader) {
     let dir = scratch();
     let (path, pristine) = packed(dir.path());
-    let loader = Loader::builder().io(IoChoice::Buffered).build().unwrap();
     let data = path.join("packed.data_0");
     let file = std::fs::File::options().read(true).write(true).open(&data).unwrap();
     let length = file.metadata().unwrap().len();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::checkpoint::error::malformed;
+use crate::checkpoint::error::{CheckpointError, malformed};
 use crate::checkpoint::packed::chunk::{Chunk, Damaged};
 use crate::checkpoint::packed::decode::Decoder;
 use crate::checkpoint::packed::map::{PackedFile, Within};
@@ -37,7 +37,7 @@ fn check_digest(file: &PackedFile, path: &Path, window: &Within, chunk: &[u8]) -
     let (found, wanted) = (digest::digest(chunk), file.digests[window.number as usize]);
     match found == wanted {
         true => Ok(()),
-        false => Err(damaged(path, window, &format!("digest {found}, expected {wanted}"))),
+        false => Err(damaged(path, window, &format!("digest {found}, expected {wanted}")).into()),
     }
 }
 
@@ -51,10 +51,10 @@ pub fn decode(decoder: &mut Decoder, window: &Within, chunk: &[u8], out: &mut [u
 }
 
 /// What to say of a damaged chunk.
-pub fn damaged(path: &Path, window: &Within, why: &str) -> anyhow::Error {
+pub fn damaged(path: &Path, window: &Within, why: &str) -> CheckpointError {
     let what = format!(
         "chunk {} (bytes {} to {}) is damaged: {why}; copy the file anew, or pack the model again",
         window.number, window.stored.start, window.stored.end
     );
-    malformed(path, what)
+    CheckpointError::Malformed { path: path.to_path_buf(), what }
 }

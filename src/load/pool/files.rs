@@ -67,26 +67,64 @@ pub struct Spot {
     pub bytes: u64,
 }
 
-/// How files are cut: each from its first byte on, into ranges of a chunk's bytes, numbered through.
+/// How files are cut: each into ranges of at most a chunk's bytes, numbered through.
 #[derive(Debug, Clone)]
 pub struct Ranges {
-    chunk_bytes: u64,
-    /// Of each file: the number of its first range, and its bytes.
-    files: Vec<(usize, u64)>,
+    /// The number of each file's first range, and how it is cut.
+    files: Vec<(usize, Cut)>,
     count: usize,
 }
 
+#[derive(Debug, Clone)]
+enum Cut {
+    /// From the first byte on, into ranges of one size.
+    Even { file_bytes: u64, chunk_bytes: u64 },
+    /// Into these, which may share a page where one ends and the next begins.
+    At(Vec<Range<u64>>),
+}
+
+impl Cut {
+    fn count(&self) -> usize {
+        match self {
+            Cut::Even { file_bytes, chunk_bytes } => file_bytes.div_ceil(*chunk_bytes) as usize,
+            Cut::At(ranges) => ranges.len(),
+        }
+    }
+
+    /// Offset and bytes of one of its ranges; past the last, none.
+    fn range(&self, number: usize) -> (u64, u64) {
+        match self {
+            Cut::Even { file_bytes, chunk_bytes } => {
+                let offset = (number as u64).saturating_mul(*chunk_bytes).min(*file_bytes);
+                (offset, (*chunk_bytes).min(file_bytes - offset))
+            }
+            Cut::At(ranges) => {
+                ranges.get(number).map_or((0, 0), |range| (range.start, range.end - range.start))
+            }
+        }
+    }
+}
+
 impl Ranges {
-    /// Of files of so many bytes; `chunk_bytes` is at least 1.
+    /// Of files of so many bytes, each from its first byte on into ranges of `chunk_bytes`, which is at least 1.
     pub fn new(file_bytes: impl Iterator<Item = u64>, chunk_bytes: u64) -> Ranges {
         let chunk_bytes = chunk_bytes.max(1);
-        let mut count = 0;
-        let mut files = Vec::new();
-        for bytes in file_bytes {
-            files.push((count, bytes));
-            count += bytes.div_ceil(chunk_bytes) as usize;
+        Ranges::of_cuts(file_bytes.map(|file_bytes| Cut::Even { file_bytes, chunk_bytes }))
+    }
+
+    /// Of files that are cut into these ranges, none longer than a chunk.
+    pub fn at(files: impl Iterator<Item = Vec<Range<u64>>>) -> Ranges {
+        Ranges::of_cuts(files.map(Cut::At))
+    }
+
+    fn of_cuts(cuts: impl Iterator<Item = Cut>) -> Ranges {
+        let (mut count, mut files) = (0, Vec::new());
+        for cut in cuts {
+            let first = count;
+            count += cut.count();
+            files.push((first, cut));
         }
-        Ranges { chunk_bytes, files, count }
+        Ranges { files, count }
     }
 
     /// How many there are.
@@ -98,20 +136,32 @@ impl Ranges {
     pub fn spot(&self, range: usize) -> Spot {
         // The last file that begins at or before it: files without bytes have no range.
         let file = self.files.partition_point(|(first, _)| *first <= range).saturating_sub(1);
-        let (first, file_bytes) = self.files.get(file).copied().unwrap_or_default();
-        let offset = ((range - first) as u64).saturating_mul(self.chunk_bytes).min(file_bytes);
-        Spot { file, offset, bytes: self.chunk_bytes.min(file_bytes - offset) }
+        let Some((first, cut)) = self.files.get(file) else { return Spot { file: 0, offset: 0, bytes: 0 } };
+        let (offset, bytes) = cut.range(range - first);
+        Spot { file, offset, bytes }
+    }
+
+    /// The number of a file's first range.
+    pub fn first(&self, file: usize) -> usize {
+        self.files.get(file).map_or(self.count, |(first, _)| *first)
     }
 
     /// The ranges that hold these bytes of a file.
     pub fn of(&self, file: usize, offset: u64, bytes: u64) -> Range<usize> {
-        let Some((first, file_bytes)) = self.files.get(file) else { return 0..0 };
-        let end = offset.saturating_add(bytes).min(*file_bytes);
-        if offset >= end {
-            return *first..*first;
-        }
-        let number = |offset: u64| first + (offset / self.chunk_bytes) as usize;
-        number(offset)..number(end - 1) + 1
+        let Some((first, cut)) = self.files.get(file) else { return 0..0 };
+        let end = offset.saturating_add(bytes);
+        let numbers = match cut {
+            Cut::Even { file_bytes, chunk_bytes } => {
+                let end = end.min(*file_bytes);
+                if offset < end { offset / chunk_bytes..(end - 1) / chunk_bytes + 1 } else { 0..0 }
+            }
+            Cut::At(ranges) => {
+                let from = ranges.partition_point(|range| range.end <= offset) as u64;
+                let to = ranges.partition_point(|range| range.start < end) as u64;
+                if offset < end { from..to.max(from) } else { 0..0 }
+            }
+        };
+        first + numbers.start as usize..first + numbers.end as usize
     }
 }
 
@@ -141,6 +191,37 @@ mod tests {
                 prop_assert!(ranges.of(file, *bytes, 9).is_empty() && ranges.of(file, 0, 0).is_empty());
             }
             prop_assert!(ranges.of(sizes.len(), 0, 1).is_empty());
+        }
+
+        /// Of ranges that were given, too, of which two may share bytes.
+        #[test]
+        fn ranges_that_were_given_are_found_by_each_of_their_bytes(
+            files in prop::collection::vec(prop::collection::vec((1u64..20, 0u64..5), 0..6), 0..4)
+        ) {
+            let cut = |file: &Vec<(u64, u64)>| {
+                let mut at = 0;
+                let ranges = file.iter().map(|(bytes, shared): &(u64, u64)| {
+                    let start = at - (*shared).min(at).min(bytes - 1);
+                    at = start + bytes;
+                    start..at
+                });
+                ranges.collect::<Vec<_>>()
+            };
+            let cuts: Vec<Vec<Range<u64>>> = files.iter().map(cut).collect();
+            let ranges = Ranges::at(cuts.iter().cloned());
+            prop_assert_eq!(ranges.count(), cuts.iter().map(Vec::len).sum::<usize>());
+            let mut range = 0;
+            for (file, cut) in cuts.iter().enumerate() {
+                prop_assert_eq!(ranges.first(file), range);
+                for wanted in cut {
+                    let spot = ranges.spot(range);
+                    prop_assert_eq!((spot.file, spot.offset, spot.bytes), (file, wanted.start, wanted.end - wanted.start));
+                    for byte in wanted.clone() {
+                        prop_assert!(ranges.of(file, byte, 1).contains(&range));
+                    }
+                    range += 1;
+                }
+            }
         }
     }
 }
