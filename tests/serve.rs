@@ -9,8 +9,12 @@ mod faults;
 #[path = "faults/fixture.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod fixture;
+#[path = "packed/model.rs"]
+mod model;
 #[path = "serve/ours.rs"]
 mod ours;
+#[path = "serve/packed.rs"]
+mod packed;
 #[path = "serve/rig.rs"]
 mod rig;
 #[path = "serve/theirs.rs"]

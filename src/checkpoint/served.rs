@@ -12,6 +12,7 @@ use crate::checkpoint::indexed::{self, Indexed};
 use crate::checkpoint::listing::{self, Bounds};
 use crate::checkpoint::names::{INDEX_FILE, PACKED_INDEX_FILE, is_partition, partition_name};
 use crate::checkpoint::open::{missing, unknown_advice};
+use crate::checkpoint::packed::Packed;
 use crate::checkpoint::{
     Checkpoint, CheckpointError, Chosen, DataFile, Layout, MAX_TOTAL_BYTES, Stamp, json, malformed,
     safetensors, sllm,
@@ -27,8 +28,9 @@ pub struct Served {
     pub dir: PathBuf,
     /// Its files, laid end to end in the order in which offsets count over them.
     pub files: Vec<DataFile>,
-    /// Bytes of all of them: where offsets end.
+    /// Bytes of all of them: where offsets end. Of packed ones, of what they unpack to.
     pub total_bytes: u64,
+    packed: Option<Arc<Packed>>,
     storage_path: Option<PathBuf>,
 }
 
@@ -37,11 +39,11 @@ impl Served {
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint {
             dir: self.dir.clone(),
-            layout: Layout::Sllm,
+            layout: if self.packed.is_some() { Layout::Packed } else { Layout::Sllm },
             files: self.files.clone(),
             tensors: Arc::default(),
             manifest: None,
-            packed: None,
+            packed: self.packed.clone(),
             lost: Vec::new(),
             chosen: Chosen::default(),
             storage_path: self.storage_path.clone(),
@@ -49,7 +51,7 @@ impl Served {
     }
 }
 
-/// The files in a directory that offsets count over: partitions, or the safetensors files that an index was written over.
+/// The files in a directory that offsets count over: partitions, packed ones, or the safetensors files that an index was written over.
 /// Of partitions no index is read; of safetensors files their headers are, to tell that they are the same still. Links inside may lead anywhere below
 /// `storage_path`, where that is known.
 ///
@@ -79,6 +81,12 @@ fn find(dir: &Path, storage_path: Option<&Path>) -> Result<Served> {
         Some(indexed) => files = indexed_files(&indexed, dir, &bounds)?,
         None => {}
     }
+    let mut packed = None;
+    if files.is_empty() && dir.join(PACKED_INDEX_FILE).is_file() {
+        // Of packed files the index alone tells where chunks lie.
+        let found = Checkpoint::open_below(dir, storage_path)?.whole()?;
+        (files, packed) = (found.files, found.packed);
+    }
     let Some(last) = files.last() else { return Err(nothing_served(dir)?) };
     let total_bytes = last.end();
     if total_bytes > MAX_TOTAL_BYTES {
@@ -86,7 +94,7 @@ fn find(dir: &Path, storage_path: Option<&Path>) -> Result<Served> {
         return Err(malformed(dir, what));
     }
     let storage_path = storage_path.map(Path::to_path_buf);
-    Ok(Served { dir: dir.to_path_buf(), files, total_bytes, storage_path })
+    Ok(Served { dir: dir.to_path_buf(), files, total_bytes, packed, storage_path })
 }
 
 /// The safetensors files that an index counts over. Refuses them where they are not what they were, for then its offsets
@@ -157,11 +165,6 @@ fn check_index(indexed: &Indexed, dir: &Path, bounds: &Bounds) -> Result<(), Str
 /// Why there is nothing to serve in a directory, and what to do.
 fn nothing_served(dir: &Path) -> Result<anyhow::Error> {
     let first = partition_name(0);
-    if dir.join(PACKED_INDEX_FILE).is_file() {
-        let what = "holds packed weights, which ServerlessLLM's clients can't read: make safetensors files of it by \
-                    `sllm-gds export`, and serve those";
-        return Ok(malformed(dir, what));
-    }
     if let Some(other) = listing::top(dir)?.into_iter().find(|name| is_partition(name)) {
         let what =
             format!("holds {other} and no {first}: copy all of the checkpoint anew, or save the model again");

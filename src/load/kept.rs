@@ -96,7 +96,7 @@ impl Loader {
         let filled = pooled::fill(&pool, checkpoint, &options, cancel, progress)
             .with_context(|| loading(checkpoint))
             .map_err(|error| self.failed(error))?;
-        let bytes = checkpoint.file_bytes();
+        let bytes = checkpoint.stored_bytes();
         match filled {
             Ok(filled) => Ok(Warmed {
                 bytes,

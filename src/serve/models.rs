@@ -50,6 +50,21 @@ impl Models {
         Ok(checkpoint)
     }
 
+    /// The same for ServerlessLLM's clients, who read the files' index themselves and know no packed ones.
+    pub fn open_for_theirs(&self, name: &str) -> Result<Arc<Checkpoint>, Refusal> {
+        let checkpoint = self.open(name)?;
+        match &checkpoint.packed {
+            None => Ok(checkpoint),
+            Some(_) => Err(Refusal::new(
+                Code::FailedPrecondition,
+                format!(
+                    "the model '{name}' is packed, which ServerlessLLM's clients can't read: make safetensors files of it by \
+                     `sllm-gds export`, and serve those"
+                ),
+            )),
+        }
+    }
+
     /// As it was last found, if it ever was.
     pub fn known(&self, name: &str) -> Option<Arc<Checkpoint>> {
         self.lock().get(name).cloned()

@@ -191,7 +191,7 @@ fn status(store: &Store) -> v1::StatusReply {
         let kept = pool.checkpoints.iter().find(|kept| kept.files == files);
         v1::Model {
             model: name,
-            bytes: checkpoint.file_bytes(),
+            bytes: checkpoint.stored_bytes(),
             pool_bytes: kept.map_or(0, |kept| kept.full_chunks as u64 * pool.chunk_bytes),
             pinned: kept.is_some_and(|kept| kept.is_pinned),
             loads: kept.map_or(0, |kept| kept.loads as u64),

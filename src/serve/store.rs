@@ -199,7 +199,7 @@ impl Store {
     fn warm_quietly(&self, model: &str, cancel: &Cancel) -> Result<Warmed, Refusal> {
         let checkpoint = self.models.open(model)?;
         let entry = self.under_way.begin(model, "pool", cancel).ok_or_else(ending)?;
-        let (total_bytes, read_bytes) = (checkpoint.file_bytes(), AtomicU64::new(0));
+        let (total_bytes, read_bytes) = (checkpoint.stored_bytes(), AtomicU64::new(0));
         let progress = |bytes| {
             let before = read_bytes.fetch_add(bytes, Ordering::Relaxed);
             entry.running.tell(before + bytes, total_bytes);

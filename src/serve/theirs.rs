@@ -79,6 +79,10 @@ impl Theirs {
 
 fn load_now(store: &Store, request: LoadModelRequest, cancel: &Cancel) -> Result<(), Refusal> {
     let LoadModelRequest { model_path, chunks, handles, .. } = request;
+    store
+        .models
+        .open_for_theirs(&model_path)
+        .inspect_err(|refusal| store.failed("load", &model_path, refusal))?;
     let of = |chunk: crate::wire::storage::MemCopyChunk| {
         (chunk.src_offset, chunk.size, chunk.dst_offset, chunk.handle_idx)
     };
@@ -120,7 +124,10 @@ impl Storage for Theirs {
             DeviceType::Cpu => {
                 let (store, model) = (self.store.clone(), model_path.clone());
                 blocking(move |_| {
-                    store.models.open(&model).inspect_err(|refusal| store.failed("load", &model, refusal))?;
+                    store
+                        .models
+                        .open_for_theirs(&model)
+                        .inspect_err(|refusal| store.failed("load", &model, refusal))?;
                     store.warm_behind(&model)
                 })
                 .await?;
@@ -168,7 +175,10 @@ impl Storage for Theirs {
         let model_path = request.into_inner().model_path;
         let (store, model) = (self.store.clone(), model_path.clone());
         let found = blocking(move |_| {
-            store.models.open(&model).inspect_err(|refusal| store.failed("register", &model, refusal))
+            store
+                .models
+                .open_for_theirs(&model)
+                .inspect_err(|refusal| store.failed("register", &model, refusal))
         });
         // Files end before 2^62.
         let model_size = found.await?.file_bytes() as i64;
