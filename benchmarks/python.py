@@ -43,7 +43,7 @@ NEXT = ("safetensors prefetch", "model by prefetch")
 
 def main():
     words = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    words.add_argument("directory")
+    words.add_argument("directory", nargs="?")
     words.add_argument("--turns", type=int, default=5)
     words.add_argument("--device", default="cuda:0")
     words.add_argument("--command", help="the program sllm-gds")
@@ -51,8 +51,15 @@ def main():
     words.add_argument("--window-bytes", type=int, default=512 << 20)
     words.add_argument("--cases", help="comma-separated; all by default")
     words.add_argument("--json", action="store_true")
+    words.add_argument("--table", metavar="FILE", help="prints the table of what --json wrote, and measures nothing")
     words.add_argument("--case", help=argparse.SUPPRESS)
     args = words.parse_args()
+    if args.table:
+        with open(args.table) as file:
+            print_table(json.load(file)["rows"])
+        return 0
+    if args.directory is None:
+        words.error("name a directory")
     if args.case:
         return serve(args)
     chosen = args.cases.split(",") if args.cases else list(CASES)
