@@ -3,7 +3,7 @@
     python benchmarks/python.py DIR [--turns 5] [--device cuda:0] [--command sllm-gds] [--safetensors-next DIR] [--json]
 
 DIR holds safetensors shards, and for the cases `model …` a config.json of transformers'. Each case is a process of its own,
-which loads once off the clock and then once a turn. A case that fails is a row with its error. `--safetensors-next`
+which loads once off the clock and then once a turn, a small model several times. A case that fails is a row with its error. `--safetensors-next`
 names a folder with safetensors 0.9 (pip install --target DIR safetensors==0.9.0rc1). `--window-bytes` is the stream's.
 """
 
@@ -38,6 +38,8 @@ CASES = {
     "small model again": "the same as the first, in memory that torch kept from the load before",
     "small model by step": "the same as the first, with a look at the clock after each step",
 }
+#: Loads of a small model in each turn.
+SMALL_LOADS = 12
 NEXT = ("safetensors prefetch", "model by prefetch")
 
 
@@ -149,6 +151,8 @@ class Worker:
             seconds = sorted(answer["elapsed_s"] for answer in self.found)
             row.update(median_s=statistics.median(seconds), least_s=seconds[0], most_s=seconds[-1], turns=len(seconds))
             row.update({name: value for name, value in self.found[-1].items() if name != "elapsed_s"})
+            if "first_ms" in row:
+                row["first_ms"] = statistics.median(answer["first_ms"] for answer in self.found)
             if "steps_ms" in row:
                 row["steps_ms"] = {name: statistics.median(answer["steps_ms"][name] for answer in self.found) for name in row["steps_ms"]}
             row["all_s"] = [answer["elapsed_s"] for answer in self.found]
@@ -191,7 +195,7 @@ def print_table(rows):
         if "peak_beside_bytes" in row:
             beside.append(f"beside the model {row['peak_beside_bytes'] / (1 << 20):.0f} MiB allocated, {row['reserved_beside_bytes'] / (1 << 20):.0f} MiB reserved; largest tensor {row['largest_bytes'] / (1 << 20):.0f} MiB")
         if "overhead_ms" in row:
-            beside.append(f"{row['overhead_ms']:.2f} ms beside its bytes")
+            beside.append(f"{row['overhead_ms']:.2f} ms beside its bytes; the first of a turn {row['first_ms']:.2f} ms")
         if "steps_ms" in row:
             beside.append("; ".join(f"{name} {ms:.2f}" for name, ms in row["steps_ms"].items()) + " ms")
         if "first_token_s" in row:
@@ -238,14 +242,31 @@ def serve(args):
         once = lambda: {"error": json.loads(failed)["error"]}  # noqa: E731
     for _ in sys.stdin:
         try:
-            answer = once()
+            answer = several(once, args.case) if args.case.startswith("small model") else once()
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
-        gc.collect()
-        if args.case != "small model again" and "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
-            sys.modules["torch"].cuda.empty_cache()
+        clean(args.case)
         os.write(out, (json.dumps(answer) + "\n").encode())
     return 0
+
+
+def several(once, case):
+    """Loads one after the other: the median of those behind the first, which comes after other processes' turns, and finds the
+    processor's caches and the GPU with nothing of this one."""
+    found = []
+    for _ in range(SMALL_LOADS):
+        found.append(once())
+        clean(case)
+        if "error" in found[-1]:
+            return found[-1]
+    typical = sorted(found[1:], key=lambda answer: answer["elapsed_s"])[(len(found) - 1) // 2]
+    return {**typical, "first_ms": 1e3 * found[0]["elapsed_s"]}
+
+
+def clean(case):
+    gc.collect()
+    if case != "small model again" and "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()
 
 
 def shards(directory):

@@ -81,8 +81,8 @@ def test_links_are_named_in_one_way_everywhere(model, device):
         sllm_gds.load_into(path, own, links=links)
         for found in (*ways, own):
             assert all(bytes_of(found[name]) == data for name, data in wanted.items())
-            for tensor in own.values():
-                tensor.zero_()
+        for tensor in own.values():
+            tensor.zero_()
     for links in ("nonsense", 3):
         for load in (sllm_gds.load_file, sllm_gds.load, sllm_gds.load_dlpack, lambda *a, **k: dict(sllm_gds.stream(*a, **k))):
             with pytest.raises(sllm_gds.RefusedError, match="auto, own, all"):
