@@ -38,3 +38,4 @@ pub mod unpack;
 pub use device::{Device, Gpu, GpuError, count, devices, open, open_all};
 pub use module::MADE_BY;
 pub use sticky::is_sticky;
+pub use stream::CallerEvent;

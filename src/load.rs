@@ -6,6 +6,9 @@ pub mod batch;
 /// Two checkpoints, tensor by tensor.
 #[doc(hidden)]
 pub mod compare;
+/// Copies that are not queued yet.
+#[doc(hidden)]
+pub mod copies_left;
 /// Digests made as bytes are read.
 mod digesting;
 /// What an engine is.
@@ -19,6 +22,11 @@ pub mod fault;
 /// Which faults storage has, for tests.
 #[doc(hidden)]
 pub mod faults;
+/// Loads that are given their memory bit by bit.
+mod fed;
+/// Memory that a load is given bit by bit.
+#[doc(hidden)]
+pub mod feed;
 /// Storage straight to GPU memory, by cuFile.
 #[doc(hidden)]
 pub mod gds;
@@ -117,6 +125,7 @@ mod unpacking;
 #[doc(hidden)]
 pub mod verify;
 
+pub use feed::{Arrival, Feed};
 pub use jobs::in_place;
 pub use kept::{Evicted, Kept, PoolReport, Warmed};
 pub use loaded::{Buffer, Destination, Loaded, Placement, View};

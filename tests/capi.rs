@@ -123,6 +123,10 @@ fn c_programs_load_and_leave_nothing_behind() {
     compile(&root().join("examples/load.c"), &load, &[&shared, "-lsllm_gds", &run_path]);
     let said = succeeds(Command::new(&load).arg(&file).output().unwrap());
     assert!(said.starts_with("2 tensors: {") && said.ends_with("w: BF16 [2, 3] on device -1\n"), "{said}");
+    if sllm_gds::gpu::count().is_ok() {
+        let said = succeeds(Command::new(&load).arg(&file).arg("0").output().unwrap());
+        assert!(said.ends_with("w: BF16 [2, 3] on device 0\n"), "{said}");
+    }
     let nowhere = Command::new(&load).arg(dir.path().join("none")).output().unwrap();
     let error = String::from_utf8_lossy(&nowhere.stderr);
     assert_eq!(nowhere.status.code(), Some(1));

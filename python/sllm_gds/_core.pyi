@@ -5,9 +5,6 @@ from typing import Any, Sequence
 
 __version__: str
 
-#: The GPU's index or None for the host, an address, bytes.
-_Given = tuple[int | None, int, int]
-
 class Checkpoint:
     """A checkpoint on disk, opened and validated."""
 
@@ -22,14 +19,8 @@ class Checkpoint:
     def file_bytes(self) -> int: ...
     @property
     def tensor_bytes(self) -> int: ...
-    def tensors(self) -> list[tuple[str, str, list[int], list[int], int, int]]: ...
+    def tensors(self) -> list[tuple[str, str, list[int], list[int] | None, int, int]]: ...
     def metadata(self) -> list[dict[str, str] | None]: ...
-
-class Cancel:
-    """Asks loads that were given it to stop."""
-
-    def __init__(self) -> None: ...
-    def set(self) -> None: ...
 
 class Loader:
     """Keeps pinned memory, streams and a pool from one load to the next."""
@@ -47,28 +38,29 @@ class Loader:
         prefault: bool = False,
         gds_helper: str | os.PathLike[str] | None = None,
     ) -> None: ...
-    def load_tensors(
-        self,
-        checkpoint: Checkpoint,
-        memory: Sequence[_Given],
-        places: dict[str, tuple[int, int]],
-        slices: dict[str, tuple[int, int, int]],
-        *,
-        verify: bool = False,
-        cancel: Cancel | None = None,
-    ) -> dict[str, Any]: ...
-    def load_ranges(
-        self,
-        checkpoint: Checkpoint,
-        memory: Sequence[_Given],
-        ranges: Sequence[tuple[int, int, int, int]],
-        *,
-        verify: bool = False,
-        cancel: Cancel | None = None,
-    ) -> dict[str, Any]: ...
+    def start(
+        self, checkpoint: Checkpoint, group: Any, *, verify: bool = False, links: Any = None
+    ) -> Load: ...
     def load_own(
-        self, checkpoint: Checkpoint, device: int | None, names: Sequence[str] | None, *, verify: bool = False
+        self, checkpoint: Checkpoint, device: int | None, names: Sequence[str] | None, *, verify: bool = False, links: Any = None
     ) -> list[tuple[str, OwnTensor]]: ...
+
+class Load:
+    """A load under way."""
+
+    def wait(self) -> dict[str, Any]: ...
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...
+
+class Stream:
+    """A load that goes on from group to group."""
+
+    def __init__(self, loader: Loader, checkpoint: Checkpoint, *, links: Any = None) -> None: ...
+    def give(self, group: Any) -> int: ...
+    def end(self) -> None: ...
+    def wait(self, number: int) -> None: ...
+    def finish(self) -> None: ...
+    def close(self) -> None: ...
 
 class Client:
     """A store server, connected to."""

@@ -8,7 +8,7 @@ from typing import Any, Mapping
 
 from . import _core
 from ._errors import NotFoundError, RefusedError, refuse
-from ._load import fill
+from ._fill import Links, Loads
 from ._loader import Loader, loader as loader_of
 from ._memory import Torch, packed
 from ._parts import Axis, Part, PathLike, find, parts_of, share
@@ -23,6 +23,7 @@ def load_into(
     rank: int = 0,
     world_size: int = 1,
     axis: Axis = None,
+    links: Links = "auto",
     loader: Loader | None = None,
 ) -> None:
     """Loads straight into torch tensors that there are, as a model's parameters, with no copy between.
@@ -34,7 +35,7 @@ def load_into(
     Args:
         name: as of `load`.
         tensors: which tensor of the checkpoint goes where. They may lie on several devices.
-        verify, storage_path, loader: as of `load`.
+        verify, storage_path, links, loader: as of `load`.
         rank, world_size, axis: as of `load`: then the tensors have the shapes of the rank's shares.
 
     Raises:
@@ -56,9 +57,10 @@ def load_into(
     plans = [(Torch(device), *_plan(some)) for device, some in by_device.items()]
     for memory, pieces, given, places in plans:
         keeper = loader_of(loader, memory)
-        memory.mark()()
+        loads = Loads()
         try:
-            fill(checkpoint, pieces, given, places, keeper, verify)
+            loads.begin(checkpoint, pieces, given, places, keeper, verify, links, memory.mark())
+            loads.wait()
         except BaseException as error:
             _tell(error, pieces)
             raise

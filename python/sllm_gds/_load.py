@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Iterable
 
 from . import _core
 from ._errors import refuse
+from ._fill import Links, Loads
 from ._loader import Loader, loader as loader_of
 from ._memory import Own, align, framework
 from ._parts import Axis, Part, PathLike, find, select, share
@@ -18,6 +19,7 @@ def load_file(
     prefix: str | None = None,
     verify: bool = False,
     *,
+    links: Links = "auto",
     loader: Loader | None = None,
 ) -> dict[str, Any]:
     """Loads a safetensors file, or a checkpoint's directory, into new tensors.
@@ -26,8 +28,8 @@ def load_file(
     that is to outlive the others by far, or goes to `torch.save` alone, is better cloned. Without torch, and for the
     device `"cpu"`, they are numpy arrays. Each begins at a multiple of 256 bytes.
 
-    Before the first byte the load waits for all that the current stream of the device has queued; when it returns, all
-    copies have ended.
+    Before the first byte is written the load's own streams wait, on the device, for all that the current stream has queued; when
+    it returns, all copies have ended.
 
     Args:
         path: a safetensors file, or a directory of them or in ServerlessLLM's layout.
@@ -36,6 +38,9 @@ def load_file(
         prefix: loads those only whose names begin so.
         verify: digests every tensor where it lies, and holds that against what was recorded when it was saved, or else
             against a digest of the bytes as they were read, or a second read.
+        links: over which GPUs' PCIe links the bytes come. `"auto"` and `"own"`: the device's own. `"all"`: those of all GPUs, which
+            pass on by NVLink what is not theirs; a GPU that helps gets a context (some 500 MB). Or GPUs by their numbers, as
+            `[0, 1]`. Where no NVLink is, the device is fed over its own link, and the report says so.
         loader: takes this loader, and leaves what the load did in its `report`.
 
     Returns:
@@ -54,7 +59,7 @@ def load_file(
     memory = framework(device)
     keeper = loader_of(loader, memory)
     checkpoint = _core.Checkpoint(path)
-    return load_block(checkpoint, select(checkpoint, names, prefix), memory, keeper, verify)
+    return load_block(checkpoint, select(checkpoint, names, prefix), memory, keeper, verify, links)
 
 
 def load(
@@ -68,6 +73,7 @@ def load(
     rank: int = 0,
     world_size: int = 1,
     axis: Axis = None,
+    links: Links = "auto",
     loader: Loader | None = None,
 ) -> dict[str, Any]:
     """Loads a checkpoint by its directory or its name; as `load_file`, which see for all else.
@@ -85,7 +91,7 @@ def load(
     keeper = loader_of(loader, memory)
     checkpoint = _core.Checkpoint(find(name, storage_path))
     parts = share(select(checkpoint, names, prefix), rank, world_size, axis)
-    return load_block(checkpoint, parts, memory, keeper, verify)
+    return load_block(checkpoint, parts, memory, keeper, verify, links)
 
 
 def load_dlpack(
@@ -94,6 +100,7 @@ def load_dlpack(
     names: Iterable[str] | None = None,
     verify: bool = False,
     *,
+    links: Links = "auto",
     loader: Loader | None = None,
 ) -> dict[str, _core.OwnTensor]:
     """Loads into memory of the loader's own, for frameworks that take tensors over by DLPack, such as cupy and jax.
@@ -101,7 +108,7 @@ def load_dlpack(
     float8 and float4 cross as uint8: view them. bool, complex and bfloat16 cross as such.
 
     Args:
-        path, names, verify, loader: as of `load_file`.
+        path, names, verify, links, loader: as of `load_file`.
         device: `"cuda:0"`, a number, or `"cpu"`.
 
     Returns:
@@ -116,7 +123,7 @@ def load_dlpack(
     keeper._used_gpu |= gpu is not None
     checkpoint = _core.Checkpoint(path)
     wanted = None if names is None else [part.name for part in select(checkpoint, names, None)]
-    return dict(keeper._core.load_own(checkpoint, gpu, wanted, verify=verify))
+    return dict(keeper._core.load_own(checkpoint, gpu, wanted, verify=verify, links=links))
 
 
 def _gpu_of(device: Any) -> int | None:
@@ -129,66 +136,53 @@ def _gpu_of(device: Any) -> int | None:
     return int(number)
 
 
-def load_block(checkpoint: _core.Checkpoint, parts: list[Part], memory: Any, keeper: Loader, verify: bool) -> dict[str, Any]:
+def load_block(
+    checkpoint: _core.Checkpoint, parts: list[Part], memory: Any, keeper: Loader, verify: bool, links: Links | None = None
+) -> dict[str, Any]:
     """Loads into one new block. Tensors that are tied in the checkpoint share their place."""
-    tensors, run = prepare_block(checkpoint, parts, memory, keeper, verify)
-    run()
-    return tensors
+    block = Block(checkpoint, parts, memory, keeper, verify, links)
+    with block:
+        return block.tensors()
 
 
-def prepare_block(
-    checkpoint: _core.Checkpoint, parts: list[Part], memory: Any, keeper: Loader, verify: bool
-) -> tuple[dict[str, Any], Callable[[], None]]:
-    """Tensors in one new block of the caller's current stream, and what fills them, from any thread."""
-    for part in parts:
-        memory.dtype(part.dtype, part.name)
-    places: list[tuple[int, int]] = []
-    known: dict[Any, int] = {}
-    end = 0
+class Block:
+    """One new block of memory, of the caller's current stream, that is being filled: `with` waits for the end of that."""
+
+    def __init__(
+        self, checkpoint: _core.Checkpoint, parts: list[Part], memory: Any, keeper: Loader, verify: bool, links: Links | None = None
+    ):
+        # First, so that it is the first to go: it waits for what still writes to the block.
+        self._loads = Loads()
+        for kind, name in {part.dtype: part.name for part in parts}.items():
+            memory.dtype(kind, name)
+        self._parts, self._memory = parts, memory
+        self._offsets, nbytes = _offsets(parts)
+        self._block = memory.empty(nbytes)
+        given, places = [memory.given(self._block)], [(0, at) for at in self._offsets]
+        self._loads.begin(checkpoint, parts, given, places, keeper, verify, links, memory.mark())
+
+    def tensors(self) -> dict[str, Any]:
+        """The tensors in it, whatever of them is there yet."""
+        return self._memory.views(self._block, self._parts, self._offsets)
+
+    def __enter__(self) -> "Block":
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        if kind is None:
+            self._loads.wait()
+        else:
+            self._loads.close()
+
+
+def _offsets(parts: list[Part]) -> tuple[list[int], int]:
+    """Where each begins in a block, and the block's bytes."""
+    offsets, known, end = [], {}, 0
     for part in parts:
         key = (part.offset, part.nbytes, part.axis, part.start)
         at = known.get(key) if part.nbytes else None
         if at is None:
-            at = align(end)
+            at = known[key] = align(end)
             end = at + part.nbytes
-            known[key] = at
-        places.append((0, at))
-    block = memory.empty(end)
-    wait = memory.mark()
-    view = memory.view
-    tensors = {part.name: view(block, at, part.dtype, part.shape, part.strides, part.name) for part, (_, at) in zip(parts, places)}
-
-    def run() -> None:
-        wait()
-        fill(checkpoint, parts, [memory.given(block)], places, keeper, verify)
-
-    return tensors, run
-
-
-def fill(
-    checkpoint: _core.Checkpoint,
-    parts: Sequence[Part],
-    given: Sequence[tuple[int | None, int, int]],
-    places: Sequence[tuple[int, int]],
-    keeper: Loader,
-    verify: bool,
-    cancel: _core.Cancel | None = None,
-) -> None:
-    """Loads parts to their places: into which of the memories that are given, and to which byte of it. What other ranks want,
-    too, is read through the page cache, so that it comes from storage once."""
-    for is_shared in (False, True):
-        some = [(part, place) for part, place in zip(parts, places) if part.nbytes and part.is_shared is is_shared]
-        if not some:
-            continue
-        used = {number: i for i, number in enumerate(sorted({place[0] for _, place in some}))}
-        memories = [given[number] for number in used]
-        chosen = keeper._buffered() if is_shared else keeper
-        ranges = [part.range() for part, _ in some]
-        if verify or None in ranges:
-            wanted = {part.name: (used[number], at) for part, (number, at) in some}
-            slices = {part.name: (part.axis, part.start, part.stop) for part, _ in some if part.axis is not None}
-            chosen._load("load_tensors", memories[0][0], checkpoint, memories, wanted, slices, verify=verify, cancel=cancel)
-        else:
-            # Tied tensors may have one place.
-            wanted_ranges = {(*span, used[number], at): None for span, (_, (number, at)) in zip(ranges, some)}
-            chosen._load("load_ranges", memories[0][0], checkpoint, memories, list(wanted_ranges), cancel=cancel)
+        offsets.append(at)
+    return offsets, end

@@ -44,13 +44,7 @@ class Loader:
         #: What the last load did: bytes, read_bytes, elapsed_s, gb_per_s, path, path_reason and more; None before it.
         self.report: dict[str, Any] | None = None
         self._shared: Loader | None = None
-        self._streaming: Loader | None = None
         self._lock = threading.Lock()
-
-    def _load(self, kind: str, gpu: int | None, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        self._used_gpu |= gpu is not None
-        self.report = getattr(self._core, kind)(*args, **kwargs)
-        return self.report
 
     def _buffered(self) -> "Loader":
         """One like it that reads through the page cache: for bytes that several processes want."""
@@ -62,16 +56,7 @@ class Loader:
 
     def used_gpu(self) -> bool:
         """Whether it, or one of its likes, loaded to a GPU."""
-        return self._used_gpu or any(like.used_gpu() for like in (self._shared, self._streaming) if like is not None)
-
-    def streaming(self) -> Loader:
-        """One like it whose loads take half the ring and half the threads: of two at a time, the pinned memory in flight still
-        fits the processor's cache."""
-        with self._lock:
-            if self._streaming is None:
-                threads = min(8, max(2, (os.cpu_count() or 4) * 3 // 8))
-                self._streaming = Loader(**{"ring_bytes": 32 << 20, "threads": threads, **self._settings})
-            return self._streaming
+        return self._used_gpu or (self._shared is not None and self._shared.used_gpu())
 
 
 _lock = threading.Lock()

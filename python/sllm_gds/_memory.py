@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
-from typing import Any, Callable, Sequence
+from typing import Any, Sequence
 
 from ._errors import NotFoundError, refuse
 
@@ -116,15 +116,30 @@ class Torch:
         """A contiguous tensor with memory of its own."""
         return tensor.clone(memory_format=self.torch.contiguous_format)
 
-    def mark(self) -> Callable[[], None]:
-        """What waits for all that the caller's current stream has queued so far, from any thread: until then new memory may
-        be in use there."""
+    def views(self, block: Any, parts: Sequence[Any], offsets: Sequence[int]) -> dict[str, Any]:
+        """Tensors at these bytes of a block, by name."""
+        found, flats = {}, {}
+        for part, at in zip(parts, offsets):
+            if part.strides is not None or part.dtype == "F4":
+                found[part.name] = self.view(block, at, part.dtype, part.shape, part.strides, part.name)
+                continue
+            known = flats.get(part.dtype)
+            if known is None:
+                kind = self.dtype(part.dtype, part.name)
+                nbytes = block.numel() // kind.itemsize * kind.itemsize
+                known = flats[part.dtype] = (block[:nbytes].view(kind), kind.itemsize)
+            flat, itemsize = known
+            found[part.name] = flat.narrow(0, at // itemsize, part.nbytes // itemsize).view(part.shape)
+        return found
+
+    def mark(self) -> Any:
+        """An event that stands for all that the caller's current stream has queued so far: until it has come, new memory may be in
+        use there. None on the host."""
         if self.gpu is None:
-            return _nothing
-        with self.torch.cuda.device(self.gpu):
-            event = self.torch.cuda.Event()
-            event.record()
-        return event.synchronize
+            return None
+        event = self.torch.cuda.Event()
+        event.record(self.torch.cuda.current_stream(self.gpu))
+        return event
 
     def is_forked(self) -> bool:
         """Whether CUDA was started in the process that this one was forked from."""
@@ -182,9 +197,12 @@ class Numpy:
         """A contiguous array with memory of its own; a number of numpy's has that."""
         return self.numpy.array(tensor, order="C")
 
-    def mark(self) -> Callable[[], None]:
+    def views(self, block: Any, parts: Sequence[Any], offsets: Sequence[int]) -> dict[str, Any]:
+        """Arrays at these bytes of a block, by name."""
+        return {part.name: self.view(block, at, part.dtype, part.shape, part.strides, part.name) for part, at in zip(parts, offsets)}
+
+    def mark(self) -> None:
         """Nothing is queued on host memory."""
-        return _nothing
 
     def is_forked(self) -> bool:
         """Host memory survives a fork."""
@@ -200,10 +218,6 @@ class Own:
     def is_forked(self) -> bool:
         """What torch did is not asked: it need not be there."""
         return False
-
-
-def _nothing() -> None:
-    """There is nothing to wait for."""
 
 
 def packed(dtype: str, shape: Sequence[int], strides: Sequence[int] | None, tensor: str) -> tuple[tuple[int, ...], tuple[int, ...] | None]:

@@ -61,20 +61,9 @@ class Part:
         return Part(self.name, self.dtype, shape, None, self.offset, bits // 8, axis, start, stop, extent)
 
 
-def contiguous(shape: Sequence[int]) -> list[int]:
-    """Strides of a contiguous tensor, in elements."""
-    strides = [1] * len(shape)
-    for axis in range(len(shape) - 1, 0, -1):
-        strides[axis - 1] = strides[axis] * max(shape[axis], 1)
-    return strides
-
-
 def parts_of(checkpoint: _core.Checkpoint) -> list[Part]:
     """All of its tensors, in the order in which they lie in its files."""
-    return [
-        Part(name, dtype, shape, None if strides == contiguous(shape) else strides, offset, nbytes)
-        for name, dtype, shape, strides, offset, nbytes in checkpoint.tensors()
-    ]
+    return [Part(*row) for row in checkpoint.tensors()]
 
 
 def select(checkpoint: _core.Checkpoint, names: Iterable[str] | None, prefix: str | None) -> list[Part]:
@@ -100,11 +89,13 @@ def share(parts: list[Part], rank: int, world_size: int, axis: Axis) -> list[Par
     """What one rank of `world_size` holds of them: an equal share along the axis of each that has one."""
     if not 0 <= rank < world_size:
         raise refuse(f"there is no rank {rank} of {world_size}: they count from 0")
+    if world_size == 1:
+        return parts
     shared = []
     for part in parts:
         along = axis(part.name, tuple(part.shape)) if callable(axis) else axis
-        if along is None or world_size == 1:
-            shared.append(replace(part, is_shared=world_size > 1))
+        if along is None:
+            shared.append(replace(part, is_shared=True))
             continue
         rank_of = len(part.shape)
         index = along + rank_of if along < 0 else along

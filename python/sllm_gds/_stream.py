@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Iterable, Iterator
 
 from . import _core
 from ._errors import refuse
-from ._load import fill
+from ._fill import Links, group_of
 from ._loader import Loader, loader as loader_of
 from ._memory import align, framework
 from ._parts import Axis, Part, PathLike, find, select, share
 
-#: Loads under way at one time: while one ends the next one copies.
-LOADS = 2
-#: Loads that a window is cut into.
-CUTS = 4
+#: Groups that a window is cut into, and bytes of one at most: the first is handed over while the next ones come.
+CUTS = 8
+MOST_BYTES = 64 << 20
 
 
 def stream(
@@ -30,6 +28,7 @@ def stream(
     rank: int = 0,
     world_size: int = 1,
     axis: Axis = None,
+    links: Links = "auto",
     loader: Loader | None = None,
 ) -> Iterator[tuple[str, Any]]:
     """Yields `(name, tensor)` in the order in which tensors lie in the files, while the next ones come: what an engine's
@@ -46,7 +45,9 @@ def stream(
         names, prefix: as of `load_file`.
         rank, world_size, axis, storage_path: as of `load`. Each rank reads its own rows alone; what several ranks want is read
             through the page cache, so that it comes from storage once. With `axis=None` each tensor comes whole.
-        loader: takes this loader; else one whose loads are small, since several are under way at a time.
+        links: as of `load_file`. With others than `"auto"` and `"own"`, and from a pool, by cuFile or of packed weights, the stream
+            is many small loads, and slower.
+        loader: takes this loader.
 
     Raises:
         As `load_file`, at the first tensor or under way. RefusedError: a window of no bytes.
@@ -54,22 +55,22 @@ def stream(
     if window_bytes < 1:
         raise refuse(f"a window of {window_bytes} bytes has room for nothing; 256 MiB to 1 GiB are usual")
     memory = framework(device)
-    keeper = loader_of(loader, memory).streaming() if loader is None else loader_of(loader, memory)
+    keeper = loader_of(loader, memory)
     checkpoint = _core.Checkpoint(find(name, storage_path))
     parts = share(select(checkpoint, names, prefix), rank, world_size, axis)
     for part in parts:
         memory.dtype(part.dtype, part.name)
-    return _stream(checkpoint, parts, memory, keeper, window_bytes)
+    return _stream(checkpoint, parts, memory, _Feeds(checkpoint, keeper, links), window_bytes)
 
 
 def _groups(parts: list[Part], window_bytes: int) -> Iterator[tuple[list[Part], int]]:
     """Neighbours that are loaded together, and their bytes. One that is larger than a cut of the window is alone."""
-    most = max(window_bytes // CUTS, 1)
+    most = min(max(window_bytes // CUTS, 1), MOST_BYTES)
     group: list[Part] = []
     size = 0
     for part in parts:
         nbytes = align(part.nbytes)
-        if group and size + nbytes > most:
+        if group and (size + nbytes > most or part.is_shared is not group[0].is_shared):
             yield group, size
             group, size = [], 0
         group.append(part)
@@ -78,40 +79,67 @@ def _groups(parts: list[Part], window_bytes: int) -> Iterator[tuple[list[Part], 
         yield group, size
 
 
-def _stream(checkpoint: _core.Checkpoint, parts: list[Part], memory: Any, keeper: Loader, window_bytes: int) -> Iterator[tuple[str, Any]]:
-    cancel = _core.Cancel()
+class _Feeds:
+    """The loads of a stream: one, and a second for what other ranks want, too, where there is some."""
+
+    def __init__(self, checkpoint: _core.Checkpoint, keeper: Loader, links: Links):
+        self._checkpoint, self._keeper, self._links = checkpoint, keeper, links
+        self._streams: dict[bool, _core.Stream] = {}
+
+    def give(self, group: list[Part], blocks: list[Any], memory: Any) -> Any:
+        """Has a group loaded into its blocks; what waits for that."""
+        mark = memory.mark()
+        given = [memory.given(block) for block in blocks]
+        wanted = group_of(group, given, [(i, 0) for i in range(len(blocks))], mark)
+        if wanted is None:
+            return lambda: None
+        is_shared = group[0].is_shared
+        stream = self._streams.get(is_shared)
+        if stream is None:
+            keeper = self._keeper._buffered() if is_shared else self._keeper
+            keeper._used_gpu |= memory.gpu is not None
+            stream = self._streams[is_shared] = _core.Stream(keeper._core, self._checkpoint, links=self._links)
+        number = stream.give(wanted)
+        # The event must stay until the group is there.
+        return lambda mark=mark: stream.wait(number)
+
+    def finish(self) -> None:
+        """Nothing more is given: waits for the end."""
+        for stream in self._streams.values():
+            stream.end()
+        for stream in self._streams.values():
+            stream.finish()
+
+    def close(self) -> None:
+        """Loads write until they have ended, whatever became of the caller."""
+        for stream in self._streams.values():
+            stream.close()
+
+
+def _stream(checkpoint: _core.Checkpoint, parts: list[Part], memory: Any, feeds: _Feeds, window_bytes: int) -> Iterator[tuple[str, Any]]:
     groups = deque(_groups(parts, window_bytes))
-    coming: deque[tuple[list[Part], list[Any], Future[None]]] = deque()
+    coming: deque[tuple[list[Part], list[Any], Any]] = deque()
     # Of tensors that were not yielded yet, and of the last that was: the caller still has it when it asks for the next.
     ahead_bytes = held_bytes = 0
-    with ThreadPoolExecutor(LOADS, thread_name_prefix="sllm-gds-stream") as pool:
-        try:
-            while groups or coming:
-                while groups and (not ahead_bytes or ahead_bytes + held_bytes + groups[0][1] <= window_bytes):
-                    group, size = groups.popleft()
-                    blocks = [memory.empty(part.nbytes) for part in group]
-                    ahead_bytes += size
-                    coming.append((group, blocks, pool.submit(_load_group, checkpoint, group, blocks, memory, keeper, cancel, memory.mark())))
-                group, blocks, loaded = coming[0]
-                loaded.result()
-                part, block = group.pop(0), blocks.pop(0)
-                tensor = memory.view(block, 0, part.dtype, part.shape, part.strides, part.name)
-                if not group:
-                    coming.popleft()
-                held_bytes = align(part.nbytes)
-                ahead_bytes -= held_bytes
-                # Nothing of it may stay here.
-                del block, blocks, loaded, group
-                yield part.name, tensor
-                del tensor
-        finally:
-            # Loads write until they have ended, whatever became of the caller.
-            cancel.set()
-
-
-def _load_group(
-    checkpoint: _core.Checkpoint, group: list[Part], blocks: list[Any], memory: Any, keeper: Loader, cancel: _core.Cancel, wait: Any
-) -> None:
-    # The caller takes parts and blocks off its lists only when this has ended.
-    wait()
-    fill(checkpoint, group, [memory.given(block) for block in blocks], [(i, 0) for i in range(len(blocks))], keeper, False, cancel)
+    try:
+        while groups or coming:
+            while groups and (not ahead_bytes or ahead_bytes + held_bytes + groups[0][1] <= window_bytes):
+                group, size = groups.popleft()
+                blocks = [memory.empty(part.nbytes) for part in group]
+                ahead_bytes += size
+                coming.append((group, blocks, feeds.give(group, blocks, memory)))
+            group, blocks, wait = coming[0]
+            wait()
+            part, block = group.pop(0), blocks.pop(0)
+            tensor = memory.view(block, 0, part.dtype, part.shape, part.strides, part.name)
+            if not group:
+                coming.popleft()
+            held_bytes = align(part.nbytes)
+            ahead_bytes -= held_bytes
+            # Nothing of it may stay here.
+            del block, blocks, wait, group
+            yield part.name, tensor
+            del tensor
+        feeds.finish()
+    finally:
+        feeds.close()

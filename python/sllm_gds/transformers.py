@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from . import _core
 from ._errors import refuse
-from ._load import prepare_block
+from ._load import Block
 from ._loader import Loader, loader as loader_of
 from ._memory import Torch
 from ._parts import PathLike, find, parts_of
@@ -63,13 +62,14 @@ def from_pretrained(
         raise refuse(f"{path} is quantized, and transformers changes such a model while it loads it: take {model_class.__name__}.from_pretrained")
     parts = parts_of(checkpoint)
     dtype = _dtype(memory, config, parts, dtype)
-    state, run = prepare_block(checkpoint, parts, memory, keeper, verify)
-    with ThreadPoolExecutor(1, thread_name_prefix="sllm-gds-load") as pool:
-        loaded = pool.submit(run)
+    block = Block(checkpoint, parts, memory, keeper, verify)
+    with block:
+        state = block.tensors()
         model = _build(model_class, config, dtype, memory)
         model.config.name_or_path = os.fspath(path)
         fits = _fits(model, state)
-        loaded.result()
+    # What is left of the block is what the tensors hold.
+    del block
     if not fits or not _assign(model, state, memory):
         kind = type(model)
         del model

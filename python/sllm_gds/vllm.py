@@ -47,7 +47,8 @@ def _make() -> type:
             if _is_ours(source.model_or_path) and source.subfolder is None:
                 paths = [source.model_or_path]
             else:
-                folder, files, _ = self._prepare_weights(
+                # Later versions say more.
+                folder, files, *_ = self._prepare_weights(
                     source.model_or_path,
                     source.subfolder,
                     source.revision,

@@ -11,8 +11,8 @@ use sllm_gds::checkpoint::safetensors::read_header;
 use crate::error::raise;
 use crate::interrupt::run;
 
-/// A tensor: name, safetensors' name of its type, shape, strides in elements, offset and bytes.
-type Row<'a> = (&'a str, &'static str, &'a [u64], &'a [u64], u64, u64);
+/// A tensor: name, safetensors' name of its type, shape, strides in elements (`None` where it is contiguous), offset and bytes.
+type Row<'a> = (&'a str, &'static str, &'a [u64], Option<&'a [u64]>, u64, u64);
 
 /// An opened checkpoint.
 #[pyclass(frozen, module = "sllm_gds._core")]
@@ -82,7 +82,7 @@ fn row(tensor: &sllm_gds::Tensor) -> Row<'_> {
         &tensor.name,
         tensor.dtype.safetensors_name(),
         &tensor.shape,
-        &tensor.stride,
+        (!tensor.is_contiguous()).then_some(tensor.stride.as_slice()),
         tensor.offset,
         tensor.bytes,
     )

@@ -1,25 +1,21 @@
 //! Loads.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sllm_gds::{
-    ByteRange, Device, EngineChoice, IoChoice, LoadReport, Memory, Request, Select, Slice, Target, To,
-};
+use sllm_gds::{EngineChoice, IoChoice, LoadReport, Request, Select, To};
 
 use crate::checkpoint::Checkpoint;
 use crate::dlpack::{Memory as Held, OwnTensor};
 use crate::error::{raise, refused};
-use crate::interrupt::{Cancel, run};
-
-/// Memory of the caller's: the GPU's index or `None` for the host, its address, its bytes.
-type Given = (Option<usize>, u64, u64);
+use crate::interrupt::{Running, run};
+use crate::wanted::{Group, links_of};
 
 /// Keeps pinned memory, streams and a pool from one load to the next.
 #[pyclass(frozen, module = "sllm_gds._core")]
-pub struct Loader(sllm_gds::Loader);
+pub struct Loader(pub Arc<sllm_gds::Loader>);
 
 #[pymethods]
 impl Loader {
@@ -71,59 +67,32 @@ impl Loader {
         if let Some(program) = gds_helper {
             builder = builder.gds_helper(program);
         }
-        builder.build().map(Loader).map_err(|error| raise(py, error))
+        builder.build().map(|loader| Loader(Arc::new(loader))).map_err(|error| raise(py, error))
     }
 
-    /// Loads tensors, or the slices (axis, start, stop) of those that `slices` names, each to byte `places[name][1]` of memory
-    /// `places[name][0]`; the report.
+    /// Begins a load of a group, and returns at once.
     ///
-    /// The caller owns the memory: it may be written to, nobody reads it meanwhile, and nothing queued before does.
-    #[pyo3(signature = (checkpoint, memory, places, slices, *, verify=false, cancel=None))]
-    #[allow(clippy::too_many_arguments)]
-    fn load_tensors<'py>(
+    /// The caller owns the memory: until the load has ended it may be written to, and nobody reads it.
+    #[pyo3(signature = (checkpoint, group, *, verify=false, links=None))]
+    fn start(
         &self,
-        py: Python<'py>,
+        py: Python<'_>,
         checkpoint: &Checkpoint,
-        memory: Vec<Given>,
-        places: BTreeMap<String, (usize, u64)>,
-        slices: BTreeMap<String, (usize, u64, u64)>,
+        group: Group,
         verify: bool,
-        cancel: Option<&Cancel>,
-    ) -> PyResult<Bound<'py, PyDict>> {
-        let select = match slices.is_empty() && places.len() == checkpoint.0.tensors().len() {
-            true => Select::All,
-            false if slices.is_empty() => Select::names(places.keys()),
-            false => {
-                let slice = |name: &String| {
-                    let (axis, start, stop) = *slices.get(name)?;
-                    Some(Slice { axis, range: start..stop })
-                };
-                Select::Slices(places.keys().map(|name| (name.clone(), slice(name))).collect())
-            }
-        };
-        let target = Target::tensors(memories(&memory), places);
-        self.load(py, checkpoint, Request::to(To::Into(target)).select(select).verify(verify), cancel)
-    }
-
-    /// Loads byte ranges (from, bytes, memory, to) of the checkpoint, its files laid end to end; the report. As for
-    /// `load_tensors`.
-    #[pyo3(signature = (checkpoint, memory, ranges, *, verify=false, cancel=None))]
-    fn load_ranges<'py>(
-        &self,
-        py: Python<'py>,
-        checkpoint: &Checkpoint,
-        memory: Vec<Given>,
-        ranges: Vec<(u64, u64, usize, u64)>,
-        verify: bool,
-        cancel: Option<&Cancel>,
-    ) -> PyResult<Bound<'py, PyDict>> {
-        let range = |(from, bytes, memory, to)| ByteRange { from, bytes, memory, to };
-        let target = Target::ranges(memories(&memory), ranges.into_iter().map(range).collect());
-        self.load(py, checkpoint, Request::to(To::Into(target)).verify(verify), cancel)
+        links: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Load> {
+        let cancel = sllm_gds::Cancel::new();
+        let request = group.request(&checkpoint.0).verify(verify).links(links_of(py, links)?).cancel(&cancel);
+        let (loader, checkpoint) = (self.0.clone(), checkpoint.0.clone());
+        // The model is a view of the caller's memory: only its report is kept.
+        let work = move || Ok(loader.load(&checkpoint, &request)?.report().clone());
+        let running = Running::start(work).map_err(|error| raise(py, error))?;
+        Ok(Load { running: Mutex::new(Some(running)), cancel })
     }
 
     /// Loads tensors into memory of the loader's own, on the host (`None`) or a GPU.
-    #[pyo3(signature = (checkpoint, device, names, *, verify=false))]
+    #[pyo3(signature = (checkpoint, device, names, *, verify=false, links=None))]
     fn load_own(
         &self,
         py: Python<'_>,
@@ -131,40 +100,55 @@ impl Loader {
         device: Option<usize>,
         names: Option<Vec<String>>,
         verify: bool,
+        links: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Vec<(String, OwnTensor)>> {
         let to = device.map_or(To::Host, To::gpu);
         let select = names.map_or(Select::All, Select::names);
         let cancel = sllm_gds::Cancel::new();
-        let request = Request::to(to).select(select).verify(verify).cancel(&cancel);
+        let request =
+            Request::to(to).select(select).verify(verify).links(links_of(py, links)?).cancel(&cancel);
         let model = run(py, &cancel, || self.0.load(&checkpoint.0, &request))?;
         Ok(OwnTensor::all(Held::Loaded(Box::new(model))))
     }
 }
 
-impl Loader {
-    fn load<'py>(
-        &self,
-        py: Python<'py>,
-        checkpoint: &Checkpoint,
-        request: Request,
-        cancel: Option<&Cancel>,
-    ) -> PyResult<Bound<'py, PyDict>> {
-        let cancel = cancel.map(|cancel| cancel.0.clone()).unwrap_or_default();
-        let request = request.cancel(&cancel);
-        // The model is a view of the caller's memory: only its report is kept.
-        let load = || Ok(self.0.load(&checkpoint.0, &request)?.report().clone());
-        report(py, &run(py, &cancel, load)?)
+/// A load under way. Dropped, it is asked to stop and waited for: until then it writes.
+#[pyclass(frozen, module = "sllm_gds._core")]
+pub struct Load {
+    running: Mutex<Option<Running<LoadReport>>>,
+    cancel: sllm_gds::Cancel,
+}
+
+#[pymethods]
+impl Load {
+    /// Waits for its end; the report.
+    fn wait<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let running = self.running.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let Some(running) = running else { return Err(refused(py, "a load is waited for once")) };
+        report(py, &running.wait(py, &self.cancel)?)
+    }
+
+    /// Asks it to stop.
+    fn cancel(&self) {
+        self.cancel.set();
+    }
+
+    /// Asks it to stop, and waits until it writes no more.
+    fn close(&self, py: Python<'_>) {
+        self.cancel.set();
+        if let Some(running) = self.running.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            py.detach(|| running.abandon());
+        }
     }
 }
 
-fn memories(given: &[Given]) -> Vec<Memory> {
-    let memory = |(gpu, address, bytes): &Given| {
-        let device = gpu.map_or(Device::Host, Device::Gpu);
-        // SAFETY: Python's side hands over memory of tensors that it made or was given for this, keeps them until the load has
-        // returned, and has waited for what was queued on them; the model is dropped before that.
-        unsafe { Memory::new(device, *address, *bytes) }
-    };
-    given.iter().map(memory).collect()
+impl Drop for Load {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.get_mut().unwrap_or_else(|e| e.into_inner()).take() {
+            self.cancel.set();
+            running.abandon();
+        }
+    }
 }
 
 fn report<'py>(py: Python<'py>, report: &LoadReport) -> PyResult<Bound<'py, PyDict>> {
@@ -180,5 +164,12 @@ fn report<'py>(py: Python<'py>, report: &LoadReport) -> PyResult<Bound<'py, PyDi
     found.set_item("buffered_bytes", report.buffered_bytes)?;
     found.set_item("threads", report.threads)?;
     found.set_item("staging_bytes", report.staging_bytes)?;
+    let phases = PyDict::new(py);
+    phases.set_item("open_s", report.phases.open_s)?;
+    phases.set_item("plan_s", report.phases.plan_s)?;
+    phases.set_item("allocate_s", report.phases.allocate_s)?;
+    phases.set_item("register_s", report.phases.register_s)?;
+    phases.set_item("transfer_s", report.phases.transfer_s)?;
+    found.set_item("phases", phases)?;
     Ok(found)
 }

@@ -72,6 +72,41 @@ def test_all_ways_of_loading_bring_the_same_bytes(model, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_links_are_named_in_one_way_everywhere(model, device):
+    path, wanted = model
+    own = {name: torch.zeros_like(tensor) for name, tensor in sllm_gds.load_file(path, device).items()}
+    for links in ("auto", "own", "all", [0], ["cuda:0"]):
+        ways = [sllm_gds.load_file(path, device, links=links), sllm_gds.load(path, device, links=links)]
+        ways.append(dict(sllm_gds.stream(path, device, 400_000, links=links)))
+        sllm_gds.load_into(path, own, links=links)
+        for found in (*ways, own):
+            assert all(bytes_of(found[name]) == data for name, data in wanted.items())
+        for tensor in own.values():
+            tensor.zero_()
+    for links in ("nonsense", 3):
+        for load in (sllm_gds.load_file, sllm_gds.load, sllm_gds.load_dlpack, lambda *a, **k: dict(sllm_gds.stream(*a, **k))):
+            with pytest.raises(sllm_gds.RefusedError, match="auto, own, all"):
+                load(path, device, links=links)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_file_that_is_cut_under_a_stream_ends_it(model, device):
+    path, wanted = model
+    stream = sllm_gds.stream(path, device, 100_000)
+    name, tensor = next(stream)
+    assert bytes_of(tensor) == wanted[name]
+    whole = path.read_bytes()
+    os.truncate(path, 4096)
+    with pytest.raises(sllm_gds.SllmGdsError) as error:
+        for name, tensor in stream:
+            assert bytes_of(tensor) == wanted[name], name
+    assert path.name in str(error.value)
+    # The loader goes on to work.
+    path.write_bytes(whole)
+    assert all(bytes_of(tensor) == wanted[name] for name, tensor in sllm_gds.stream(path, device, 100_000))
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_slices(model, device):
     path, wanted = model
     whole = torch.frombuffer(bytearray(wanted["embed"]), dtype=torch.bfloat16).reshape(1000, 256)

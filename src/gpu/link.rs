@@ -9,7 +9,7 @@ use crate::gpu::pinned::Pinned;
 use crate::gpu::relay::Relay;
 use crate::gpu::scatter::{Piece, Targets};
 use crate::gpu::staging::{are_few, copy_each};
-use crate::gpu::stream::Event;
+use crate::gpu::stream::{CallerEvent, Event};
 use crate::gpu::unpack::{PackedWindow, Unpacker};
 use crate::gpu::{Gpu, GpuError};
 
@@ -65,6 +65,25 @@ impl Link {
             lock(unpacker).as_ref().map_or(Ok(()), Unpacker::synchronize)?;
         }
         self.relay.as_ref().map_or(Ok(()), |relay| lock(relay).synchronize())
+    }
+
+    /// Lets what is queued from now on wait for an event of the caller's: on the device, or here where bytes are passed on, which
+    /// other streams do.
+    pub fn wait_for(&self, event: &CallerEvent) -> Result<(), GpuError> {
+        match (&self.relay, self.direct.first()) {
+            (Some(_), Some(into)) => event.synchronize(&into.gpu),
+            _ => self.direct.iter().try_for_each(|stream| stream.queue.wait_for_callers(event)),
+        }
+    }
+
+    /// Stands for the end of all that was queued so far on a link that passes nothing on, of what is not packed.
+    pub fn mark(&self) -> Result<Mark, GpuError> {
+        let mark = |stream: &Stream| {
+            let event = Event::new(&stream.gpu)?;
+            event.record(&stream.queue)?;
+            Ok(event)
+        };
+        self.direct.iter().map(mark).collect::<Result<_, _>>().map(Mark)
     }
 
     /// Queues the way of packed bytes over one of the streams, and from there, unpacked, to their places on that GPU. A
@@ -202,6 +221,16 @@ impl Link {
         // within it.
         unsafe { self.queue(source, targets, pieces) }?;
         event.record(&into.queue)
+    }
+}
+
+/// The end of what was queued on a link at one time.
+pub struct Mark(Vec<Event>);
+
+impl Mark {
+    /// Waits for it.
+    pub fn synchronize(&self) -> Result<(), GpuError> {
+        self.0.iter().try_for_each(Event::synchronize)
     }
 }
 

@@ -64,33 +64,11 @@ impl DeviceBuffer {
     /// process that this one has opened. Of memory that was mapped piece by piece it may span several pieces, as torch's
     /// expandable segments do; of plain allocations never, since two may be neighbours by chance.
     pub fn of_caller(gpu: &Arc<Gpu>, memory: &CallerMemory) -> Result<DeviceBuffer, GpuError> {
-        let (address, bytes) = (memory.address(), memory.bytes());
-        gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
-        let what = format!("load into {bytes} bytes at {address:#x}");
-        let Some(end) = address.checked_add(bytes) else {
-            return Err(gpu.error(&what, "it goes past the last address"));
-        };
-        let (mut allocation, mut covered_to) = (address, address);
-        while covered_to < end {
-            let (mut start, mut size) = (0, 0usize);
-            // SAFETY: the context is current, and both results are written to this frame.
-            let code = unsafe { sys::cuMemGetAddressRange_v2(&mut start, &mut size, covered_to) };
-            code.result().map_err(gpu.fail(&what))?;
-            let next = start.saturating_add(size as u64);
-            if next <= covered_to || (next < end && !is_mapped(gpu, start)?) {
-                let why = format!("the allocation there has {size} bytes from {start:#x} on");
-                return Err(gpu.error(&what, &why));
-            }
-            if covered_to == address {
-                allocation = start;
-            }
-            covered_to = next;
-        }
         Ok(DeviceBuffer {
             gpu: gpu.clone(),
-            allocation,
-            address,
-            bytes,
+            allocation: allocation_of(gpu, memory)?,
+            address: memory.address(),
+            bytes: memory.bytes(),
             is_own: false,
             users: Users::default(),
         })
@@ -162,6 +140,58 @@ impl Drop for DeviceBuffer {
             // driver frees.
             let _ = unsafe { result::free_sync(self.allocation) };
         }
+    }
+}
+
+/// Where the allocation begins that a range of the caller's lies in, as [`DeviceBuffer::of_caller`] takes it.
+fn allocation_of(gpu: &Gpu, memory: &CallerMemory) -> Result<u64, GpuError> {
+    let (address, bytes) = (memory.address(), memory.bytes());
+    gpu.context.bind_to_thread().map_err(gpu.fail("make its context current"))?;
+    let what = format!("load into {bytes} bytes at {address:#x}");
+    let Some(end) = address.checked_add(bytes) else {
+        return Err(gpu.error(&what, "it goes past the last address"));
+    };
+    let (mut allocation, mut covered_to) = (address, address);
+    while covered_to < end {
+        let (mut start, mut size) = (0, 0usize);
+        // SAFETY: the context is current, and both results are written to this frame.
+        let code = unsafe { sys::cuMemGetAddressRange_v2(&mut start, &mut size, covered_to) };
+        code.result().map_err(gpu.fail(&what))?;
+        let next = start.saturating_add(size as u64);
+        if next <= covered_to || (next < end && !is_mapped(gpu, start)?) {
+            let why = format!("the allocation there has {size} bytes from {start:#x} on");
+            return Err(gpu.error(&what, &why));
+        }
+        if covered_to == address {
+            allocation = start;
+        }
+        covered_to = next;
+    }
+    Ok(allocation)
+}
+
+/// Memory of the caller's that comes bit by bit, all on one GPU: what was copied to it has ended when this drops.
+pub struct CallerSlices {
+    gpu: Arc<Gpu>,
+    users: Users,
+}
+
+impl CallerSlices {
+    pub fn new(gpu: &Arc<Gpu>) -> CallerSlices {
+        CallerSlices { gpu: gpu.clone(), users: Users::default() }
+    }
+
+    /// A range of it. Refuses what [`DeviceBuffer::of_caller`] does.
+    pub fn slice(&self, memory: &CallerMemory) -> Result<DeviceSlice<'_>, GpuError> {
+        let allocation = allocation_of(&self.gpu, memory)?;
+        let (address, bytes) = (memory.address(), memory.bytes());
+        Ok(DeviceSlice { allocation, address, bytes, users: &self.users, owner: PhantomData })
+    }
+}
+
+impl Drop for CallerSlices {
+    fn drop(&mut self) {
+        self.users.wait();
     }
 }
 

@@ -37,10 +37,23 @@ impl Queue {
 
     /// Lets what is queued from now on wait for an event, on the device. One that was never recorded has come.
     pub(super) fn wait_for(&self, event: &Event) -> Result<(), GpuError> {
+        // SAFETY: the event is destroyed only by its own `drop`.
+        unsafe { self.wait_for_raw(event.raw) }
+    }
+
+    /// The same for an event of the caller's.
+    pub(super) fn wait_for_callers(&self, event: &CallerEvent) -> Result<(), GpuError> {
+        // SAFETY: it lives, as whoever made the `CallerEvent` promised.
+        unsafe { self.wait_for_raw(event.0 as sys::CUevent) }
+    }
+
+    /// # Safety
+    /// The event lives.
+    unsafe fn wait_for_raw(&self, event: sys::CUevent) -> Result<(), GpuError> {
         self.gpu.make_current()?;
         let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-        // SAFETY: both live: each is destroyed only by its own `drop`.
-        unsafe { result::stream::wait_event(self.raw, event.raw, flags) }
+        // SAFETY: the stream is destroyed only by `drop`; the event lives by our own contract.
+        unsafe { result::stream::wait_event(self.raw, event, flags) }
             .map_err(self.gpu.fail("wait for an event"))
     }
 
@@ -104,6 +117,26 @@ impl Drop for Event {
             // SAFETY: made by `new`, destroyed once. A failure means a lost context, which takes the event with it.
             let _ = unsafe { result::event::destroy(self.raw) };
         }
+    }
+}
+
+/// An event of the caller's, by the driver's handle: what a load is not to overtake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallerEvent(u64);
+
+impl CallerEvent {
+    /// # Safety
+    /// The handle is a `CUevent` of this process, which is not destroyed before the load that waits for it has ended.
+    pub unsafe fn new(handle: u64) -> CallerEvent {
+        CallerEvent(handle)
+    }
+
+    /// Waits for it on the host.
+    pub fn synchronize(&self, gpu: &Gpu) -> Result<(), GpuError> {
+        gpu.make_current()?;
+        // SAFETY: it lives, as whoever made this promised.
+        unsafe { result::event::synchronize(self.0 as sys::CUevent) }
+            .map_err(gpu.fail("wait for what was queued before"))
     }
 }
 

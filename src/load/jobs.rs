@@ -8,6 +8,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::gpu::memory::DeviceSlice;
 use crate::gpu::scatter::{Piece, Targets};
 use crate::gpu::unpack::{PackedWindow, UNPACK_ALIGN};
+use crate::load::copies_left::CopiesLeft;
 use crate::load::engine::Job;
 use crate::load::loaded::Buffer;
 use crate::load::plan::{Cut, Extent, Plan, furthest_ends, pieces_within};
@@ -21,6 +22,8 @@ pub struct Landing<'a> {
     pub pieces: Vec<Piece>,
     /// Where what was read is to be unpacked on the device.
     pub packed: Option<PackedRead>,
+    /// Told when the copy is queued, where somebody waits for just these.
+    pub left: Option<Arc<CopiesLeft<'a>>>,
 }
 
 /// Chunks that are read together.
@@ -123,7 +126,7 @@ pub fn to_devices<'a>(
             file,
             file_offset,
             bytes,
-            memory: Landing { targets: targets.clone(), pieces, packed: None },
+            memory: Landing { targets: targets.clone(), pieces, packed: None, left: None },
         }));
     }
     lanes
@@ -156,7 +159,7 @@ pub fn to_unpack<'a>(
             rest = later;
             let bytes = align_up(last.stored.end, DIRECT_ALIGN).min(file.stored_bytes()) - start;
             let (packed, pieces) = packed_read(checkpoint, extent, (pieces, &ends), now, start)?;
-            let memory = Landing { targets: targets.clone(), pieces, packed: Some(packed) };
+            let memory = Landing { targets: targets.clone(), pieces, packed: Some(packed), left: None };
             lanes[extent.lane].push(Job { file: extent.file, file_offset: start, bytes, memory });
         }
     }

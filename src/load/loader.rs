@@ -33,7 +33,7 @@ use crate::os::error::{Doing, Error};
 /// which live as long as the loader. It changes nothing of its process: no signal handler, no environment variable.
 pub struct Loader {
     pub(super) settings: Settings,
-    rings: Rings,
+    pub(super) rings: Rings,
     /// GPUs that were opened so far.
     gpus: Arc<Mutex<Vec<Arc<Gpu>>>>,
     pub(super) pool: OwnPool,
@@ -220,6 +220,7 @@ impl Loader {
         let mut task = Task::whole(&open, to);
         task.progress = request.progress.as_deref();
         task.digest = request.verify && chosen.manifest.is_none();
+        task.after = request.after;
         if let To::Into(target) = &request.to {
             let (planned, lanes) = into::plan(chosen, &request.select, target, to)?;
             (task.planned, task.lanes) = (Some(planned), lanes);
@@ -232,6 +233,7 @@ impl Loader {
         if !task.lanes.is_empty() || self.pool.takes_host_loads() {
             let options = Options { helpers: helpers.clone(), ..Options::new(&settings, to, Err(None))? };
             if let Some(pool) = self.pool.get(options.threads)? {
+                task.wait_for_caller().map_err(|error| self.failed(error.into()))?;
                 let attempted =
                     pooled::attempt(&pool, &task, &options, &self.rings, cancel).with_context(what);
                 match attempted.map_err(|error| self.failed(error))? {
@@ -279,7 +281,7 @@ impl Loader {
         error.into()
     }
 
-    fn destination(&self, to: &To) -> Result<Destination, Error> {
+    pub(super) fn destination(&self, to: &To) -> Result<Destination, Error> {
         let placed = |labels: &[String], placement| Ok(Destination::Gpus(self.open(labels)?, placement));
         let to = match to {
             To::Into(target) => &target.destination()?,
@@ -324,7 +326,7 @@ impl Loader {
     }
 
     /// Whether cuFile is taken for files there: asked once for each device.
-    fn gds(&self, to: &Destination, dir: &Path) -> Result<Choice, Error> {
+    pub(super) fn gds(&self, to: &Destination, dir: &Path) -> Result<Choice, Error> {
         if matches!(to, Destination::Host) {
             return Ok(Err(None));
         }

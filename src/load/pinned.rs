@@ -15,11 +15,12 @@ use std::thread::Scope;
 
 use anyhow::Result;
 
-use crate::gpu::GpuError;
 use crate::gpu::link::Link;
 use crate::gpu::pinned::Pinned;
 use crate::gpu::scatter::{Piece, Targets};
+use crate::gpu::{CallerEvent, GpuError};
 use crate::load::batch::{self, Buffers};
+use crate::load::copies_left::CopiesLeft;
 use crate::load::engine::{Engine, Job, PathTaken, Worker};
 use crate::load::jobs::{Landing, PackedRead};
 use crate::load::lane::{Acquired, Lane};
@@ -73,6 +74,11 @@ impl Ring {
         self.lanes.iter().try_for_each(|lane| lane.take_slot().map(drop))
     }
 
+    /// Lets copies wait for an event of the caller's.
+    pub fn wait_for(&self, event: &CallerEvent) -> Result<(), GpuError> {
+        self.lanes.iter().try_for_each(|lane| lane.link()?.wait_for(event))
+    }
+
     /// Lets pinning stand still after the first batch, until what is returned drops. For what is not on a load's clock:
     /// it must not hide a part of what is.
     pub fn hold(&self) -> Hold<'_> {
@@ -124,6 +130,7 @@ pub struct Copying<'a> {
     targets: Arc<Targets<'a>>,
     pieces: Vec<Piece>,
     packed: Option<PackedRead>,
+    left: Option<Arc<CopiesLeft<'a>>>,
     bytes: u64,
 }
 
@@ -190,12 +197,12 @@ impl<'a> JobSource<SubChunk<'a>> for SharedCopies<'_, 'a> {
 pub type SubChunk<'a> = batch::SubChunk<Copying<'a>>;
 
 fn sub_chunks_of<'a>(job: Job<Landing<'a>>, lane: &'a Lane, chunk_bytes: u64) -> Vec<Job<SubChunk<'a>>> {
-    let Landing { targets, pieces, packed } = job.memory;
+    let Landing { targets, pieces, packed, left } = job.memory;
     let chunk_bytes = sys::align_up(chunk_bytes.max(1), sys::DIRECT_ALIGN);
     let starts = || (0..job.bytes.div_ceil(chunk_bytes)).map(|i| i * chunk_bytes);
     let bytes_from = |start: u64| chunk_bytes.min(job.bytes - start);
     let sizes = starts().map(|start| sys::align_up(bytes_from(start), sys::DIRECT_ALIGN) as usize).collect();
-    let parts = batch::sub_chunks(Copying { lane, targets, pieces, packed, bytes: job.bytes }, sizes);
+    let parts = batch::sub_chunks(Copying { lane, targets, pieces, packed, left, bytes: job.bytes }, sizes);
     let job_of = |(start, chunk)| Job {
         file: job.file,
         file_offset: job.file_offset + start,
@@ -247,7 +254,7 @@ impl<'a> Worker<SubChunk<'a>> for PinnedWorker<'_> {
         if n == left
             && let Some(mut whole) = chunk.complete()?
         {
-            let Copying { targets, pieces, packed, bytes, .. } = chunk.buffers();
+            let Copying { targets, pieces, packed, left, bytes, .. } = chunk.buffers();
             let (slot, bytes) = (whole.slot()?, *bytes as usize);
             let queued = match packed {
                 None => slot.copy_to(&self.link, targets, pieces, bytes),
@@ -256,7 +263,9 @@ impl<'a> Worker<SubChunk<'a>> for PinnedWorker<'_> {
                     slot.unpack_to(&self.link, targets, &packed.windows, pieces, bytes)
                 }
             };
-            queued.map_err(io::Error::other)?;
+            queued
+                .and_then(|()| left.as_ref().map_or(Ok(()), |left| left.one_queued(&self.link)))
+                .map_err(io::Error::other)?;
         }
         Ok(n)
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Tensor};
+use crate::gpu::CallerEvent;
 use crate::load::model::Device;
 use crate::load::parts::{Part, Slice};
 use crate::load::settings::Links;
@@ -221,14 +222,15 @@ pub struct Request {
     pub(super) cancel: Cancel,
     pub(super) verify: bool,
     pub(super) progress: Option<Arc<Progress>>,
+    pub(super) after: Option<CallerEvent>,
 }
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Request { to, select, links, cancel, verify, progress } = self;
+        let Request { to, select, links, cancel, verify, progress, after } = self;
         let mut shown = f.debug_struct("Request");
         shown.field("to", to).field("select", select).field("links", links);
-        shown.field("cancel", cancel).field("verify", verify);
+        shown.field("cancel", cancel).field("verify", verify).field("after", after);
         shown.field("progress", &progress.is_some()).finish()
     }
 }
@@ -240,7 +242,7 @@ impl Request {
     /// All tensors to there, unverified, for as long as it takes.
     pub fn to(to: To) -> Request {
         let (select, links, cancel) = (Select::All, Links::Auto, Cancel::new());
-        Request { to, select, links, cancel, verify: false, progress: None }
+        Request { to, select, links, cancel, verify: false, progress: None, after: None }
     }
 
     /// Loads these tensors only.
@@ -264,6 +266,13 @@ impl Request {
     /// ends the load, and goes on in the caller of [`Loader::load`](crate::Loader::load).
     pub fn progress(self, tell: impl Fn(u64, u64) + Send + Sync + 'static) -> Request {
         Request { progress: Some(Arc::new(tell)), ..self }
+    }
+
+    /// Writes nothing to a GPU before an event of the caller's has come. Where streams copy they wait for it on the device, so
+    /// that reading begins at once.
+    #[doc(hidden)]
+    pub fn after(self, event: CallerEvent) -> Request {
+        Request { after: Some(event), ..self }
     }
 
     /// Digests every tensor where it lies, after the load. A whole tensor is held against what was recorded when it was saved;

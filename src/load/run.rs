@@ -66,10 +66,13 @@ pub(super) fn load_to_gpus(
     cancel: &Cancel,
 ) -> Result<(Loaded, LoadReport)> {
     let (why_not, lost_s) = match &options.gds {
-        Ok(gds) => match gds::load::load(task, options, gds, cancel)? {
-            Attempt::Loaded(done) => return Ok(*done),
-            Attempt::Refused { why, lost_s } => (Some(format!("no GDS: {why}")), lost_s),
-        },
+        Ok(gds) => {
+            task.wait_for_caller()?;
+            match gds::load::load(task, options, gds, cancel)? {
+                Attempt::Loaded(done) => return Ok(*done),
+                Attempt::Refused { why, lost_s } => (Some(format!("no GDS: {why}")), lost_s),
+            }
+        }
         Err(why) => (why.clone(), 0.0),
     };
     let carriers = links::carriers(&task.lanes, &options.links, &options.helpers)?;
@@ -154,6 +157,7 @@ fn load_by_ring(
         let mut buffers = task.memory(&plan)?;
         phases.allocate_s = clock.lap();
         ring.wait_for_first()?;
+        task.after.iter().try_for_each(|event| ring.wait_for(event))?;
         phases.register_s = clock.lap();
         poison_all(&mut buffers, options, &mut clock)?;
         drop(hold);

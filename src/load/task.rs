@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use anyhow::Result;
 
 use crate::checkpoint::Checkpoint;
-use crate::gpu::Gpu;
 use crate::gpu::memory::DeviceBuffer;
+use crate::gpu::{CallerEvent, Gpu, GpuError};
 use crate::load::loaded::{Buffer, Destination, Loaded, Placement};
 use crate::load::parts::Part;
 use crate::load::plan::{Plan, Spacing};
@@ -29,6 +29,8 @@ pub struct Task<'t> {
     pub progress: Option<&'t (dyn Fn(u64, u64) + Send + Sync)>,
     /// Whether tensors are digested as they are read.
     pub digest: bool,
+    /// Nothing is written to a GPU before this has come.
+    pub after: Option<CallerEvent>,
 }
 
 /// Some tensors or slices of them, or into memory that there is.
@@ -52,7 +54,7 @@ pub enum Given {
 impl<'t> Task<'t> {
     /// Everything, to there.
     pub fn whole(open: &'t Open<'t>, to: &Destination) -> Task<'t> {
-        Task { open, lanes: lanes(to), planned: None, progress: None, digest: false }
+        Task { open, lanes: lanes(to), planned: None, progress: None, digest: false, after: None }
     }
 
     /// What is read, and where it goes.
@@ -73,6 +75,14 @@ impl<'t> Task<'t> {
     /// Whether it goes into new memory, not into the caller's.
     pub fn owns_memory(&self) -> bool {
         self.planned.as_ref().is_none_or(|planned| planned.into.is_none())
+    }
+
+    /// Waits on the host for the event before which nothing may be written, for engines whose writes no stream of ours orders.
+    pub fn wait_for_caller(&self) -> Result<(), GpuError> {
+        match (&self.after, self.lanes.iter().flatten().next()) {
+            (Some(event), Some(gpu)) => event.synchronize(gpu),
+            _ => Ok(()),
+        }
     }
 
     /// Memory for a plan: one buffer for each destination, or each GPU of a lane that all get the same.
