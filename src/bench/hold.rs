@@ -11,8 +11,8 @@ use crate::os::cancel::Cancel;
 /// mm/page_reporting.c), of all that is free by then. What is held over a pass is left out of it, and the next pass comes two
 /// seconds after that was given back.
 const PASS: Duration = Duration::from_millis(2500);
-/// Of less memory only a few blocks can be gone.
-const HELD_FROM_BYTES: u64 = 64 << 20;
+/// Less memory is taken in a moment, into which a pass seldom falls.
+const HELD_FROM_BYTES: u64 = 1 << 30;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What is to be waited before each load into so much memory.
