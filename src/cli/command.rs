@@ -47,7 +47,7 @@ const SERVE_EXIT_CODES: &str = "Exit codes:
   0    it was asked to end (SIGTERM, Ctrl-C), and did
   1    an error broke a CUDA context, so that nothing can be loaded in the process any more: start it anew
   2    it could not serve: bad usage, the address is taken, too little memory for the pool
-A second signal ends it at once, with 130.";
+A second signal ends it at once, with 130, unless it comes within a tenth of a second of the first.";
 
 #[cfg(feature = "client")]
 const STATUS_EXIT_CODES: &str = "Exit codes:

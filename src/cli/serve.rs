@@ -43,10 +43,11 @@ pub struct ServeArgs {
     /// Over which links bytes come to GPUs: as of `load`
     #[arg(long, value_parser = parse_links, default_value = "auto", value_name = "LINKS")]
     pub links: Links,
-    /// Hold loads against recorded digests before they are answered: all tensors, a sixteenth of them, or none
+    /// Hold loads to clients against recorded digests before they are answered: all tensors, a sixteenth of them, or none. Fills of
+    /// the pool are not held against any: what comes from there is, with each load
     #[arg(long, default_value = "off", value_name = "WHICH")]
     pub verify: VerifyArg,
-    /// Bring these models into the pool at the start
+    /// Bring these models into the pool at the start; one that can't be is told, and is no reason not to serve
     #[arg(long, num_args = 1.., value_name = "NAME")]
     pub warm: Vec<String>,
     /// Bring these models into the pool at the start, and keep them there
@@ -164,6 +165,7 @@ fn say(event: &Event) {
             print::say(format_args!("{what} left the pool: {} are free again", size(*bytes)));
         }
         Event::Failed { what, model, code, error } => {
+            let model = if model.is_empty() { "a model without a name" } else { model };
             print::tell(format_args!("error: {what} {model}: {code}: {error}"));
         }
         Event::Warning { what } => print::tell(format_args!("warning: {what}")),
