@@ -3,7 +3,7 @@
 # from page cache, fast device and pool, verified; the decode kernel alone; what a matrix product loses meanwhile.
 #   benchmarks/packed-gpu.sh OUT_DIR
 # Wants a GPU, nvcc, ncu, root (a RAM-backed device), 60 GB of memory; for the matrix product Python with torch and the wheel
-# in PYTHONPATH. OUT_DIR gets a results directory a row, kernel.csv, product.json, log.txt and table.md.
+# in PYTHONPATH. OUT_DIR gets a results directory a row, kernel.csv, kernel.json, product.json, log.txt and table.md.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "$(dirname "$0")/common.sh"
@@ -25,9 +25,9 @@ bench warm --replicas "${TURNS:-9}"
 bench cold --replicas "${TURNS:-9}" --cold
 bench pool --replicas "${TURNS:-9}" --mem-pool-size 30GB --prefault
 say "the decode kernel alone"
-"$program" save --model $small --pack --storage-path $fast --name packed-kernel --overwrite >>"$log" 2>&1
+"$program" save --model $small --pack --storage-path $fast --name packed-kernel --overwrite --json >"$out/kernel.json" 2>>"$log"
 # At the clock that it has: ncu would lower it.
-ncu --clock-control none --csv --metrics gpu__time_duration.sum,dram__bytes_write.sum -k regex:unpack \
+ncu --clock-control none --csv --metrics gpu__time_duration.sum -k regex:unpack \
   "$program" load packed-kernel --storage-path $fast --gpus 0 --verify >"$out/kernel.csv" 2>>"$log" || say "ncu failed: no row of the kernel"
 say "a matrix product meanwhile"
 python3 "$here/packed-product.py" "$fast/synthetic/meta-llama/Meta-Llama-3-8B_packed_0" >"$out/product.json" 2>>"$log" ||

@@ -1,11 +1,13 @@
 //! The store server: ServerlessLLM's clients, and this program's own, load models through it. It says who may ask and what stays
 //! in the pool; the bytes are moved by the loader.
 
+/// Ports and sockets.
+mod address;
 /// Whether clients got what was saved.
 mod check;
 /// What the server tells whoever started it.
 pub mod events;
-/// Where it listens.
+/// How it begins to serve, and how it ends.
 mod listen;
 /// What Prometheus is told.
 mod metrics;

@@ -15,6 +15,8 @@ use sllm_gds::checkpoint::served::served;
 
 use common::{names_in, read_json, run, safetensors_in, served_tensors, temp_dir, tree, write_odd_model};
 
+#[path = "cli_index/again.rs"]
+mod again;
 mod common;
 
 /// Tensors as (name, bytes), in files.
@@ -112,9 +114,17 @@ fn save_and_export_carry_nothing_of_the_index() {
         run(dir.path(), &["export", from, "--to", to]).expect(0);
         assert_eq!(tree(&dir.path().join(to)), tree(&dir.path().join("plain")));
     }
-    // Replaced as a model, with the index that belongs to it.
-    run(dir.path(), &["export", "saved", "--to", "hf", "--overwrite"]).expect(0);
-    assert_eq!(tree(&dir.path().join("hf")), tree(&dir.path().join("plain")));
+    // Only the index is ours: what it was written over is never replaced.
+    let before = tree(&dir.path().join("hf"));
+    for args in [
+        &["export", "saved", "--to", "hf"][..],
+        &["pack", "saved", "--to", "./hf"],
+        &["save", "--model", "plain", "--storage-path", ".", "--name", "hf"],
+    ] {
+        let ran = run(dir.path(), &[args, &["--overwrite"]].concat()).expect(2);
+        ran.one_error(&["indexed where they are", "remove it yourself"]);
+        assert_eq!(tree(&dir.path().join("hf")), before);
+    }
 }
 
 #[test]
@@ -215,7 +225,7 @@ fn what_is_not_its_own_is_never_replaced() {
         let ran = run(dir.path(), &["index", "hf"]).expect(2);
         ran.one_error(&[name, "move it away", "--to"]);
         assert_eq!(tree(&model), before);
-        run(dir.path(), &["index", "hf", "--to", &format!("beside-{name}")]).expect(0);
+        run(dir.path(), &["index", "hf", "--to", &format!("./beside-{name}")]).expect(0);
         assert_eq!(served_tensors(&dir.path().join(format!("beside-{name}"))), wanted_bytes(&model));
         fs::remove_file(model.join(name)).unwrap();
     }
@@ -235,7 +245,7 @@ fn what_is_not_its_own_is_never_replaced() {
 
     fs::create_dir(dir.path().join("work")).unwrap();
     fs::write(dir.path().join("work/notes"), "mine").unwrap();
-    run(dir.path(), &["index", "hf", "--to", "work"])
+    run(dir.path(), &["index", "hf", "--to", "./work"])
         .expect(2)
         .one_error(&["work exists", "choose another name"]);
     assert_eq!(names_in(&dir.path().join("work")), ["notes"]);
@@ -243,7 +253,7 @@ fn what_is_not_its_own_is_never_replaced() {
         (&["index", "nowhere"][..], &["nowhere does not exist"][..]),
         (&["index", "work"], &["no safetensors files"]),
         (&["index", "hf/config.json"], &["not a directory"]),
-        (&["index", "hf", "--to", "hf/below"], &["lies in"]),
+        (&["index", "hf", "--to", "./hf/below"], &["lies in"]),
     ] {
         run(dir.path(), args).expect(2).one_error(parts);
     }
@@ -298,29 +308,13 @@ fn a_stale_index_is_refused_with_the_file_that_changed() {
 }
 
 #[test]
-fn digests_tell_damage() {
-    let dir = temp_dir();
-    let model = dir.path().join("hf");
-    write_llama(&model, &json!({}));
-    run(dir.path(), &["index", "hf"]).expect(0);
-    run(dir.path(), &["verify", "hf"]).expect(2);
-    run(dir.path(), &["index", "hf", "--digests"]).expect(0);
-    let verified = run(dir.path(), &["verify", "hf"]).expect(0);
-    assert!(verified.stdout.contains("5 tensors against the digests of its index"), "{}", verified.stdout);
-    let path = model.join("model-00002-of-00002.safetensors");
-    common::flip_bit(&path, fs::metadata(&path).unwrap().len() - 1);
-    let damaged = run(dir.path(), &["verify", "hf"]).expect(1);
-    assert!(damaged.stderr.contains("model.norm.weight"), "{}", damaged.stderr);
-}
-
-#[test]
 fn an_index_of_its_own_directory_links_to_the_files() {
     let dir = temp_dir();
     let storage = dir.path().join("models");
     let model = storage.join("org/hf");
     write_llama(&model, &json!({"tie_word_embeddings": true}));
     let before = tree(&model);
-    let args = ["index", "org/hf", "--to", "models/for-them", "--json"];
+    let args = ["index", "org/hf", "--to", "for-them", "--json"];
     let report = run(dir.path(), &args).expect(0).json();
     assert_eq!(tree(&model), before);
     let other = storage.join("for-them");
@@ -352,7 +346,7 @@ fn an_index_of_its_own_directory_links_to_the_files() {
     run(dir.path(), &args).expect(2).one_error(&["config.json", "changed"]);
     // A server that keeps to its storage path could not follow these.
     write_llama(&dir.path().join("far/away/hf"), &json!({}));
-    let ran = run(dir.path(), &["index", "./far/away/hf", "--to", "models/near"]).expect(2);
+    let ran = run(dir.path(), &["index", "./far/away/hf", "--to", "near"]).expect(2);
     ran.one_error(&["outside the storage path", "below its storage path"]);
     assert_eq!(names_in(&storage), ["for-them", "org"]);
 }
@@ -361,7 +355,7 @@ fn an_index_of_its_own_directory_links_to_the_files() {
 fn added_shards_of_the_other_directory_make_its_index_stale() {
     let dir = temp_dir();
     write_shards(&dir.path().join("hf"), &[("a.safetensors", &[("a", 3)]), ("b.safetensors", &[("b", 4)])]);
-    run(dir.path(), &["index", "hf", "--to", "other"]).expect(0);
+    run(dir.path(), &["index", "hf", "--to", "./other"]).expect(0);
     write_shards(&dir.path().join("hf"), &[("c.safetensors", &[("c", 5)])]);
     assert!(refusal(&dir.path().join("other")).contains("c.safetensors was added"));
 }
@@ -378,7 +372,7 @@ fn a_snapshot_of_the_hubs_cache_is_indexed_where_it_is_and_elsewhere() {
     run(dir.path(), &["index", &path]).expect(0);
     assert_eq!(served_tensors(&snapshot), wanted_bytes(&snapshot));
     fs::create_dir_all(dir.path().join("models")).unwrap();
-    run(dir.path(), &["index", &path, "--to", "models/b"]).expect(0);
+    run(dir.path(), &["index", &path, "--to", "b"]).expect(0);
     assert_eq!(served_tensors(&dir.path().join("models/b")), wanted_bytes(&snapshot));
 }
 

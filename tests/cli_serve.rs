@@ -102,6 +102,9 @@ fn what_can_not_be_served_is_refused_with_a_reason() {
     refused(&["--port", "0", "--mem-pool-size", "1MB"], &["chunk"]);
     fs::write(dir.path().join("file"), "mine").unwrap();
     refused(&["--port", "0", "--unix", "file"], &["something else stands there"]);
+    refused(&["--port", "0", "--unix", "none/x"], &["its directory does not exist: make it", "--unix"]);
+    refused(&["--port", "0", "--host", "127.0.0.1:1"], &["no name that is known here", "--host"]);
+    refused(&["--port", "0", "--metrics", "foo"], &["no HOST:PORT, such as 127.0.0.1:9273", "--metrics"]);
     assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"mine");
     let args = ["--json", "--unix", "socket"];
     let mut first = Server::start(dir.path(), &args);
@@ -112,6 +115,29 @@ fn what_can_not_be_served_is_refused_with_a_reason() {
     let mut next = Server::start(dir.path(), &args);
     assert_eq!(next.event()["event"], "ready");
     assert_eq!(next.end(libc::SIGTERM).0, Some(0));
+}
+
+#[test]
+fn a_model_that_can_not_be_warmed_or_pinned_is_told_once_and_the_others_are_served() {
+    let dir = temp_dir();
+    fs::create_dir_all(dir.path().join("models/m")).unwrap();
+    fs::write(dir.path().join("models/m/tensor.data_0"), vec![7; 1000]).unwrap();
+    let first = ["--mem-pool-size", "32MB", "--warm", "", "none", "--pin", "big", "m"];
+    let mut server = Server::start(dir.path(), &first);
+    while !server.line().starts_with("m is in the pool") {}
+    let (code, errors) = server.end(libc::SIGTERM);
+    let lines: Vec<&str> = errors.lines().collect();
+    let [unnamed, none, big] = lines[..] else { panic!("{errors}") };
+    assert!(
+        unnamed.starts_with("error: bring into the pool a model without a name: InvalidArgument"),
+        "{errors}"
+    );
+    assert!(
+        none.starts_with("error: bring into the pool none: NotFound: there is no model 'none'"),
+        "{errors}"
+    );
+    assert!(big.starts_with("error: pin big: NotFound: there is no model 'big'"), "{errors}");
+    assert_eq!(code, Some(0));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::listing::Bounds;
 use crate::checkpoint::manifest::check_known;
-use crate::checkpoint::names::{INDEX_FILE, MANIFEST_FILE, partition_name};
+use crate::checkpoint::names::{INDEX_FILE, MANIFEST_FILE, is_path, partition_name};
 use crate::checkpoint::{json, malformed};
 use crate::os::digest;
 use crate::os::digest::Digest;
@@ -91,9 +91,12 @@ impl Indexed {
 
     /// The command that writes it anew.
     pub fn again(&self, dir: &Path) -> String {
+        let written = dir.display().to_string();
+        // Else it would be a name below the storage path.
+        let written = if is_path(&written) { written } else { format!("./{written}") };
         match self.over {
-            None => format!("sllm-gds index {}", dir.display()),
-            Some(_) => format!("sllm-gds index {} --to {}", self.real_root(dir).display(), dir.display()),
+            None => format!("sllm-gds index {written}"),
+            Some(_) => format!("sllm-gds index {} --to {written}", self.real_root(dir).display()),
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::checkpoint::listing::Bounds;
 use crate::checkpoint::manifest::{Manifest, VERSION, check_known};
@@ -15,6 +16,37 @@ use crate::os::digest;
 
 /// The manifest of a directory, if it has one.
 pub(super) fn read(dir: &Path, bounds: &Bounds) -> Result<Option<Manifest>> {
+    let Some(path) = find(dir, bounds)? else { return Ok(None) };
+    let manifest: Manifest = parse(&path)?;
+    check_version(&path, manifest.version, &manifest.digest, &manifest.requires)?;
+    Ok(Some(manifest))
+}
+
+/// Holds files against the lengths that a directory's manifest records, if it has one, for whoever reads no tensors: nothing
+/// else of it is kept.
+pub(super) fn check_lengths_in(dir: &Path, bounds: &Bounds, files: &[DataFile]) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Lengths {
+        version: u32,
+        digest: String,
+        #[serde(default)]
+        requires: Vec<String>,
+        partitions: Vec<Length>,
+    }
+    #[derive(Deserialize)]
+    struct Length {
+        file: String,
+        bytes: u64,
+    }
+    let Some(path) = find(dir, bounds)? else { return Ok(()) };
+    let Lengths { version, digest, requires, partitions } = parse(&path)?;
+    check_version(&path, version, &digest, &requires)?;
+    let recorded: Vec<_> = partitions.iter().map(|length| (length.file.as_str(), length.bytes)).collect();
+    check_lengths(&recorded, &path, files)
+}
+
+/// Where the manifest of a directory is, if it has one.
+fn find(dir: &Path, bounds: &Bounds) -> Result<Option<PathBuf>> {
     let path = dir.join(MANIFEST_FILE);
     match path.symlink_metadata() {
         Ok(_) => bounds.check(&path)?,
@@ -24,30 +56,36 @@ pub(super) fn read(dir: &Path, bounds: &Bounds) -> Result<Option<Manifest>> {
     if indexed::is_marked(dir) {
         return Err(indexed::two_in_one(dir));
     }
-    let manifest: Manifest = json::read(&path).or_else(|error| {
-        // What it requires may be why it can't be read.
-        let required: Requires = json::read(&path).unwrap_or_default();
-        check_known(&path, &required.requires)?;
-        Err(error)
-    })?;
-    check_known(&path, &manifest.requires)?;
-    if manifest.version != VERSION || manifest.digest != digest::NAME {
-        let what = format!(
-            "written as version {} with digest '{}', and this program knows version {VERSION} with '{}'; use the \
-             program that wrote it, or save again",
-            manifest.version,
-            manifest.digest,
-            digest::NAME
-        );
-        return Err(malformed(&path, what));
-    }
-    Ok(Some(manifest))
+    Ok(Some(path))
 }
 
-#[derive(Default, Deserialize)]
-struct Requires {
-    #[serde(default)]
-    requires: Vec<String>,
+/// All of a manifest, or a part of it.
+fn parse<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    #[derive(Default, Deserialize)]
+    struct Requires {
+        #[serde(default)]
+        requires: Vec<String>,
+    }
+    json::read(path).or_else(|error| {
+        // What it requires may be why it can't be read.
+        let required: Requires = json::read(path).unwrap_or_default();
+        check_known(path, &required.requires)?;
+        Err(error)
+    })
+}
+
+/// Refuses what this program does not know how to read.
+fn check_version(path: &Path, version: u32, digest: &str, requires: &[String]) -> Result<()> {
+    check_known(path, requires)?;
+    if version != VERSION || digest != digest::NAME {
+        let what = format!(
+            "written as version {version} with digest '{digest}', and this program knows version {VERSION} with '{}'; use \
+             the program that wrote it, or save again",
+            digest::NAME
+        );
+        return Err(malformed(path, what));
+    }
+    Ok(())
 }
 
 /// Holds the manifest against the files and the index beside it.
@@ -55,32 +93,9 @@ pub(super) fn check(manifest: &Manifest, path: &Path, files: &[DataFile], names:
     if manifest.chunk_bytes == 0 || !manifest.chunk_bytes.is_multiple_of(8) {
         return Err(malformed(path, format!("chunk_bytes is {}", manifest.chunk_bytes)));
     }
-    if manifest.partitions.len() != files.len() {
-        let which = match files.len() < manifest.partitions.len() {
-            true => format!("{} is missing", manifest.partitions[files.len()].file),
-            false => {
-                let file = &files[manifest.partitions.len()].path;
-                format!("{} is none of them: remove it if it is left from an earlier save", file.display())
-            }
-        };
-        let what = format!(
-            "records {} partitions, and {} are there: {which}",
-            manifest.partitions.len(),
-            files.len()
-        );
-        return Err(malformed(path, what));
-    }
-    for (partition, file) in manifest.partitions.iter().zip(files) {
-        if partition.bytes != file.bytes {
-            return Err(malformed(
-                &file.path,
-                format!(
-                    "{} bytes long, and {} were written: it was cut short or grew; copy it anew, or save the model \
-                     again",
-                    file.bytes, partition.bytes
-                ),
-            ));
-        }
+    let recorded: Vec<_> = manifest.partitions.iter().map(|part| (part.file.as_str(), part.bytes)).collect();
+    check_lengths(&recorded, path, files)?;
+    for partition in &manifest.partitions {
         let digests = if manifest.is_packed() { 0 } else { partition.bytes.div_ceil(manifest.chunk_bytes) };
         if partition.digests.len() as u64 != digests {
             let what = format!("{} digests for {} bytes", partition.digests.len(), partition.bytes);
@@ -100,6 +115,33 @@ pub(super) fn check(manifest: &Manifest, path: &Path, files: &[DataFile], names:
             Err(malformed(path, format!("names the tensor '{name}', which the index lacks")))
         }
         (None, None) => Ok(()),
+    }
+}
+
+/// Refuses files that are not as many, or not as long, as these that were recorded.
+fn check_lengths(recorded: &[(&str, u64)], path: &Path, files: &[DataFile]) -> Result<()> {
+    if recorded.len() != files.len() {
+        let which = match files.get(recorded.len()) {
+            None => format!("{} is missing", recorded[files.len()].0),
+            Some(file) => {
+                format!(
+                    "{} is none of them: remove it if it is left from an earlier save",
+                    file.path.display()
+                )
+            }
+        };
+        let what = format!("records {} partitions, and {} are there: {which}", recorded.len(), files.len());
+        return Err(malformed(path, what));
+    }
+    match recorded.iter().zip(files).find(|((_, bytes), file)| *bytes != file.bytes) {
+        None => Ok(()),
+        Some(((_, bytes), file)) => Err(malformed(
+            &file.path,
+            format!(
+                "{} bytes long, and {bytes} were written: it was cut short or grew; copy it anew, or save the model again",
+                file.bytes
+            ),
+        )),
     }
 }
 

@@ -83,6 +83,12 @@ pub fn is_partition(name: &str) -> bool {
     number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// Whether what a user names is a path, and no name below the storage path.
+pub fn is_path(name: &str) -> bool {
+    let begins = ["/", "./", "../"].iter().any(|head| name.starts_with(head));
+    begins || name.ends_with('/') || [".", ".."].contains(&name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::checkpoint::error::of_opening;
-use crate::checkpoint::names::{INDEX_FILE, MANIFEST_FILE, PACKED_INDEX_FILE, partition_name};
+use crate::checkpoint::names::{INDEX_FILE, MANIFEST_FILE, PACKED_INDEX_FILE, is_path, partition_name};
 use crate::checkpoint::{
     Checkpoint, CheckpointError, Layout, Tensor, beside, indexed, list, listing, malformed, packed,
     safetensors, shard_sets, sllm,
@@ -323,11 +323,6 @@ pub(super) fn missing(path: &Path) -> anyhow::Error {
         )),
         None => missing,
     }
-}
-
-fn is_path(name: &str) -> bool {
-    let begins = ["/", "./", "../"].iter().any(|head| name.starts_with(head));
-    begins || name.ends_with('/') || [".", ".."].contains(&name)
 }
 
 /// One that may not be looked at is there, and opening it says so.

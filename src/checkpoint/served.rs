@@ -15,7 +15,7 @@ use crate::checkpoint::open::{missing, unknown_advice};
 use crate::checkpoint::packed::Packed;
 use crate::checkpoint::{
     Checkpoint, CheckpointError, Chosen, DataFile, Layout, MAX_TOTAL_BYTES, Stamp, json, malformed,
-    safetensors, sllm,
+    manifest_check, safetensors, sllm,
 };
 use crate::os::digest;
 use crate::os::error::{Doing, Error};
@@ -51,13 +51,15 @@ impl Served {
     }
 }
 
-/// The files in a directory that offsets count over: partitions, packed ones, or the safetensors files that an index was written over.
-/// Of partitions no index is read; of safetensors files their headers are, to tell that they are the same still. Links inside may lead anywhere below
+/// The files in a directory that offsets count over: partitions, packed ones, or the safetensors files that an index was written
+/// over. Of partitions no index is read, and of what a save recorded only how long they were; of safetensors files their headers are,
+/// to tell that they are the same still. Links inside may lead anywhere below
 /// `storage_path`, where that is known.
 ///
 /// # Errors
 /// - [`Error::NotFound`]: there is nothing at this path.
-/// - [`Error::Checkpoint`]: there are no such files, or the first is missing, an index is stale, or a link leads too far.
+/// - [`Error::Checkpoint`]: there are no such files, or the first is missing, one is not as long as it was saved, an index is stale,
+///   or a link leads too far.
 /// - [`Error::Io`]: the system won't let a file or a directory be looked at.
 pub fn served(dir: &Path, storage_path: Option<&Path>) -> Result<Served, Error> {
     let doing = || Doing::new(format!("look for what can be served of {}", dir.display()), dir);
@@ -79,7 +81,8 @@ fn find(dir: &Path, storage_path: Option<&Path>) -> Result<Served> {
     match indexed::read(dir, &bounds)? {
         Some(_) if !files.is_empty() => return Err(indexed::two_in_one(dir)),
         Some(indexed) => files = indexed_files(&indexed, dir, &bounds)?,
-        None => {}
+        None if files.is_empty() => {}
+        None => manifest_check::check_lengths_in(dir, &bounds, &files)?,
     }
     let mut packed = None;
     if files.is_empty() && dir.join(PACKED_INDEX_FILE).is_file() {
@@ -248,6 +251,38 @@ mod tests {
         assert!(text(served(&at("hf/model.safetensors"), None)).contains("not a directory"));
         fs::create_dir(at("below/tensor.data_0")).unwrap();
         assert!(text(served(&at("below"), None)).contains("not a regular file"));
+    }
+
+    #[test]
+    fn partitions_of_another_length_than_was_saved_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let recorded = |requires: &str, bytes: &[u64]| {
+            let partition = |(i, bytes): (usize, &u64)| {
+                format!(r#"{{"file":"tensor.data_{i}","bytes":{bytes},"digests":[]}}"#)
+            };
+            let partitions: Vec<_> = bytes.iter().enumerate().map(partition).collect();
+            let (digest, partitions) = (digest::NAME, partitions.join(","));
+            let text = format!(
+                r#"{{"version":1,"requires":[{requires}],"digest":"{digest}","partitions":[{partitions}]}}"#
+            );
+            fs::write(at("sllm_gds.json"), text).unwrap();
+        };
+        fs::write(at("tensor.data_0"), "12345").unwrap();
+        fs::write(at("tensor.data_1"), "123").unwrap();
+        recorded("", &[5, 3]);
+        assert_eq!(served(dir.path(), None).unwrap().total_bytes, 8);
+        for (requires, bytes, words) in [
+            ("", &[6, 3][..], ["tensor.data_0", "cut short", "save the model again"]),
+            ("", &[5, 2], ["tensor.data_1", "grew", "copy it anew"]),
+            ("", &[5, 3, 1], ["records 3 partitions", "2 are there", "tensor.data_2 is missing"]),
+            ("", &[5], ["records 1 partitions", "tensor.data_1", "remove it"]),
+            (r#""wings""#, &[5, 3], ["requires wings", "newer sllm-gds", "sllm_gds.json"]),
+        ] {
+            recorded(requires, bytes);
+            let said = text(served(dir.path(), None));
+            assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {said}");
+        }
     }
 
     /// A mark that names these files.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::cli::{help, stored};
@@ -13,6 +14,7 @@ use crate::os::remains;
 #[derive(Debug, Args)]
 pub struct CheckpointArg {
     /// A directory, or a name under the storage path: ours, ServerlessLLM's, or safetensors
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub name: String,
     /// Where models live, by their names
     #[arg(long, default_value = "./models", value_name = "DIR", help_heading = help::WHERE)]

@@ -15,6 +15,7 @@ use crate::os::cancel::Cancel;
 use crate::os::text::size;
 use crate::write::export::{Unfit, export};
 use crate::write::save::NoSpace;
+use crate::write::target::NotApart;
 
 #[derive(Debug, Args)]
 pub struct ExportArgs {
@@ -82,7 +83,7 @@ pub fn run(args: &ExportArgs, cancel: &Cancel) -> Result<Outcome> {
 
 /// Adds what to say instead to an error that other arguments could mend.
 fn name_switch(error: anyhow::Error) -> anyhow::Error {
-    if error.is::<NoSpace>() {
+    if error.is::<NoSpace>() || error.is::<NotApart>() {
         error.context("--to")
     } else if error.is::<Unfit>() {
         error.context("try --max-shard-size 5GB")

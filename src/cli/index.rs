@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use crate::checkpoint::{Checkpoint, beside};
 use crate::cli::help;
@@ -11,19 +12,24 @@ use crate::cli::{Outcome, print};
 use crate::os::cancel::Cancel;
 use crate::os::text::size;
 use crate::write::index::index;
+use crate::write::target::{self, NotApart};
 
 #[derive(Debug, Args)]
 pub struct IndexArgs {
     /// A directory of safetensors, or its name under the storage path
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", value_parser = NonEmptyStringValueParser::new())]
     pub name: String,
     /// Where a server finds its models: links are followed only below it
     #[arg(long, default_value = "./models", help_heading = help::WHERE)]
     pub storage_path: PathBuf,
     /// Write into this new directory, with links to DIR's files; DIR gets nothing
+    ///
+    /// A name under the storage path, or a path, which begins with / or ./ or ../
     #[arg(long, value_name = "OTHER", help_heading = help::WHERE)]
-    pub to: Option<PathBuf>,
+    pub to: Option<String>,
     /// Read all weights once and keep a digest of each tensor: `verify` holds the files against it
+    ///
+    /// Without this, digests of an earlier run stay as long as the files' sizes and headers do.
     #[arg(long, help_heading = help::WHAT)]
     pub digests: bool,
     /// Print one JSON object instead of text
@@ -33,7 +39,10 @@ pub struct IndexArgs {
 
 pub fn run(args: &IndexArgs, cancel: &Cancel) -> Result<Outcome> {
     let dir = Checkpoint::locate(&args.name, &args.storage_path);
-    let written = index(&dir, &args.storage_path, args.to.as_deref(), args.digests, cancel)?;
+    let to = args.to.as_ref().map(|to| target::path_or_place(&args.storage_path, to));
+    let to = to.transpose().context("--to")?;
+    let written = index(&dir, &args.storage_path, to.as_deref(), args.digests, cancel)
+        .map_err(|error| if error.is::<NotApart>() { error.context("--to") } else { error })?;
     if args.json {
         print::say_json(&serde_json::to_string_pretty(&written)?);
         return Ok(Outcome::Yes);

@@ -19,7 +19,9 @@ use crate::write::target;
 pub struct PackArgs {
     #[command(flatten)]
     pub checkpoint: CheckpointArg,
-    /// The new checkpoint's name, under the storage path
+    /// The new checkpoint: a name under the storage path, or a path
+    ///
+    /// A path begins with / or ./ or ../
     #[arg(long, value_name = "NAME", help_heading = help::WHERE)]
     pub to: String,
     /// No partition file grows past this before it is packed, but for a single larger tensor
@@ -41,12 +43,12 @@ pub fn run(args: &PackArgs, cancel: &Cancel) -> Result<Outcome> {
     }
     let groups = checkpoint.manifest.as_ref().map_or(1, |manifest| manifest.groups.len().max(1));
     let input = input::of_checkpoint(checkpoint)?;
-    let target = target::place(&args.checkpoint.storage_path, &args.to).context("--to")?;
-    target::check_apart(&target, &input.places)?;
+    let target = target::path_or_place(&args.checkpoint.storage_path, &args.to).context("--to")?;
+    target::check_apart(&target, &input.places).context("--to")?;
     target::check_free(&target, args.overwrite)?;
     let layout = pack::layout(&input, groups, args.max_partition_size)?;
-    check_space(&args.checkpoint.storage_path, pack::least_bytes(&layout) + input.sidecar_bytes())
-        .context("--storage-path")?;
+    check_space(target.parent().unwrap_or(&target), pack::least_bytes(&layout) + input.sidecar_bytes())
+        .context("--to")?;
     print::tell_notes(&input.notes);
     print::tell_left_out(&input.sidecars.left_out);
     let packed = pack::save(&input, &layout, &target, args.overwrite, cancel, &progress)?;

@@ -69,7 +69,7 @@ pub fn run(args: &SaveArgs, cancel: &Cancel) -> Result<Outcome> {
     let make = if args.pack { pack::layout } else { Layout::new };
     let layout = make(&input, args.partitions as usize, args.max_partition_size)?;
     for target in &targets {
-        target::check_apart(target, &input.places)?;
+        target::check_apart(target, &input.places).context("--name")?;
         target::check_free(target, args.overwrite)?;
     }
     let least = if args.pack { pack::least_bytes(&layout) } else { layout.bytes() };

@@ -51,12 +51,15 @@ pub struct ServeArgs {
     /// Over which links bytes come to GPUs: as of `load`
     #[arg(long, value_parser = parse_links, default_value = "auto", value_name = "LINKS", help_heading = help::TUNING)]
     pub links: Links,
-    /// Hold loads against recorded digests before they are answered: all tensors, a sample, or none
+    /// Hold loads to clients against recorded digests before they are answered: all tensors, a sample, or none
     ///
-    /// `sample` takes a sixteenth of the tensors, other ones each time.
+    /// `sample` takes a sixteenth of the tensors, other ones each time. Fills of the pool are not held against any: what comes from
+    /// there is, with each load.
     #[arg(long, default_value = "off", value_name = "WHICH", help_heading = help::WHAT)]
     pub verify: VerifyArg,
     /// Bring these models into the pool at the start
+    ///
+    /// One that can't be is told, and is no reason not to serve.
     #[arg(long, num_args = 1.., value_name = "NAME", help_heading = help::WHAT)]
     pub warm: Vec<String>,
     /// Bring these models into the pool at the start, and keep them there
@@ -179,6 +182,7 @@ fn say(event: &Event) {
             print::say_if_heard(format_args!("{what} left the pool: {} are free again", size(*bytes)));
         }
         Event::Failed { what, model, code, error } => {
+            let model = if model.is_empty() { "a model without a name" } else { model };
             print::tell(format_args!("error: {what} {model}: {code}: {error}"));
         }
         Event::Warning { what } => print::tell(format_args!("warning: {what}")),

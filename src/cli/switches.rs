@@ -1,7 +1,7 @@
 //! The loader names things, not switches: here an error gets those that its remedy means.
 
 /// What a message calls a setting, and the switch that sets it.
-const SWITCHES: [(&str, &str); 21] = [
+const SWITCHES: [(&str, &str); 23] = [
     ("chunk size", "--chunk-size"),
     ("copy size", "--copy-size"),
     ("ring size", "--ring-size"),
@@ -18,11 +18,13 @@ const SWITCHES: [(&str, &str); 21] = [
     ("largest shard size", "--max-shard-size"),
     ("write the index into another directory", "--to"),
     ("the directory for the index", "--to"),
-    ("name another place", "--storage-path, --name or --to"),
     ("hub token", "--hf-token"),
     ("the model synthetic:", "--model"),
     ("a duration of ", "--duration"),
     ("a size of ", "--size"),
+    ("another port or host", "--port, --host"),
+    ("another address for Prometheus", "--metrics"),
+    ("at the Unix socket ", "--unix"),
 ];
 
 /// The message, and behind it the switches of what it names.

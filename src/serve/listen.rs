@@ -1,13 +1,10 @@
-//! Where the server listens, when it is ready, and how it ends.
+//! How the server begins to listen, when it is ready, and how it ends.
 
-use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -16,6 +13,7 @@ use tonic::transport::server::{Router, TcpIncoming};
 use tonic_health::server::HealthReporter;
 
 use crate::os::cancel::Cancel;
+use crate::serve::address::{CALLS, bind, bind_metrics, bind_unix};
 use crate::serve::events::Event;
 use crate::serve::ours::Ours;
 use crate::serve::running::Running;
@@ -65,18 +63,13 @@ pub fn serve(settings: Settings, devices: Arc<dyn Devices>, stop: &Cancel, tell:
 
 async fn run(store: Arc<Store>, stop: &Cancel, started: Instant) -> Result<Ended> {
     let settings = &store.settings;
-    let address = format!("{}:{}", settings.host, settings.port);
-    let listener = TcpListener::bind(&address).await.with_context(|| {
-        format!("listen at {address} (another server may be there already: take another port, or end that)")
-    })?;
+    let listener = bind(&settings.host, settings.port, &CALLS).await?;
     let mut at = vec![listener.local_addr().context("ask where it listens")?.to_string()];
     let unix = settings.unix.as_deref().map(bind_unix).transpose()?;
     at.extend(settings.unix.iter().map(|path| format!("unix:{}", path.display())));
     let scraped = match &settings.metrics {
         Some(address) => {
-            let listener = TcpListener::bind(address)
-                .await
-                .with_context(|| format!("answer Prometheus at {address}"))?;
+            let listener = bind_metrics(address).await?;
             at.push(format!("http://{}/metrics", listener.local_addr().context("ask where it listens")?));
             let page = store.clone();
             Some(tokio::spawn(answer(listener, Arc::new(move || page.metrics_page()))))
@@ -157,13 +150,12 @@ fn begin(store: &Arc<Store>, has_gpus: bool) {
         if has_gpus {
             make_pool(&store);
         }
+        // What fails is told, and is no reason to serve nothing: whoever loads the model later gets the same words.
         for name in &store.settings.warm {
             let _ = store.warm(name, &Cancel::new());
         }
         for name in &store.settings.pin {
-            if let Err(refusal) = store.pin(name, true, &Cancel::new()) {
-                store.failed("pin", name, &refusal);
-            }
+            let _ = store.pin(name, true, &Cancel::new());
         }
     };
     // Where the system starts no thread, loads make what they need.
@@ -216,25 +208,6 @@ async fn serving(reporter: &HealthReporter, is_serving: bool) {
     for name in ["", "storage.Storage", "sllm_gds.v1.Server"] {
         reporter.set_service_status(name, status).await;
     }
-}
-
-/// A socket that only this user may connect to. One that a server left behind is replaced, one that a server listens at is not.
-fn bind_unix(path: &Path) -> Result<UnixListener> {
-    let listen = || format!("listen at the Unix socket {}", path.display());
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        bail!("{}: another server listens there: take another path, or end that", listen());
-    }
-    match std::fs::symlink_metadata(path) {
-        Ok(about) if std::os::unix::fs::FileTypeExt::is_socket(&about.file_type()) => {
-            std::fs::remove_file(path).with_context(listen)?;
-        }
-        Ok(_) => bail!("{}: something else stands there: take another path, or move that", listen()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(listen),
-    }
-    let listener = UnixListener::bind(path).with_context(listen)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).with_context(listen)?;
-    Ok(listener)
 }
 
 /// Takes calls of processes of this user alone.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -28,7 +28,7 @@ pub struct Metrics {
     bytes: Count,
     link_bytes: Count,
     failures: Count,
-    evictions: Gauge,
+    evictions: Counter,
     chunks: Family<Labels, Gauge>,
     under_way: Gauge,
     open_handles: Gauge,
@@ -52,7 +52,7 @@ impl Metrics {
             bytes: Family::default(),
             link_bytes: Family::default(),
             failures: Family::default(),
-            evictions: Gauge::default(),
+            evictions: Counter::default(),
             chunks: Family::default(),
             under_way: Gauge::default(),
             open_handles: Gauge::default(),
@@ -142,7 +142,8 @@ impl Metrics {
         ] {
             self.chunks.get_or_create(&label("state", state)).set(chunks as i64);
         }
-        self.evictions.set(pool.evictions as i64);
+        // The pool counts them itself.
+        self.evictions.inner().fetch_max(pool.evictions, Ordering::Relaxed);
         self.under_way.set(now.loads as i64);
         self.open_handles.set(now.open_handles as i64);
         let mut text = String::new();

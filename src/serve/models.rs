@@ -41,12 +41,21 @@ impl Models {
         &self.storage_path
     }
 
+    /// A name as the server keeps it: a path from the storage path, without what says nothing, so that `m/`, `./m` and the
+    /// absolute path of `m` are one model.
+    pub fn plain(&self, name: &str) -> String {
+        let path = Path::new(name);
+        let below: PathBuf = path.strip_prefix(&self.storage_path).unwrap_or(path).components().collect();
+        let below = below.strip_prefix(".").unwrap_or(&below);
+        below.to_string_lossy().into_owned()
+    }
+
     /// Looks at a model's files anew, and remembers them: its checkpoint has no tensors, only ranges of files.
     pub fn open(&self, name: &str) -> Result<Arc<Checkpoint>, Refusal> {
         let path = self.path(name)?;
         let found = served(&path, Some(&self.storage_path)).map_err(Refusal::from)?;
         let checkpoint = Arc::new(found.checkpoint());
-        self.lock().insert(name.to_string(), checkpoint.clone());
+        self.lock().insert(self.plain(name), checkpoint.clone());
         Ok(checkpoint)
     }
 
@@ -67,13 +76,14 @@ impl Models {
 
     /// As it was last found, if it ever was.
     pub fn known(&self, name: &str) -> Option<Arc<Checkpoint>> {
-        self.lock().get(name).cloned()
+        self.lock().get(&self.plain(name)).cloned()
     }
 
     /// The digests that were recorded of a model when it was saved; none where nothing was.
     pub fn recorded(&self, name: &str, files: &Arc<Checkpoint>) -> Result<Arc<Recorded>, Refusal> {
         let known = || self.recorded.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some((of, recorded)) = known().get(name)
+        let name = self.plain(name);
+        if let Some((of, recorded)) = known().get(&name)
             && of.files == files.files
         {
             return Ok(recorded.clone());
@@ -88,7 +98,7 @@ impl Models {
             }
         }
         let recorded = Arc::new(recorded);
-        known().insert(name.into(), (files.clone(), recorded.clone()));
+        known().insert(name, (files.clone(), recorded.clone()));
         Ok(recorded)
     }
 
@@ -170,5 +180,16 @@ mod tests {
         }
         assert_eq!(code(&"x".repeat(5000)), Err(Code::InvalidArgument));
         assert_eq!(code("none"), Err(Code::NotFound));
+    }
+
+    #[test]
+    fn a_model_has_one_name_however_it_is_spelled() {
+        let models = Models::new("/models".into());
+        for name in ["org/m", "org/m/", "./org/m", "org//m", "org/./m/.", "/models/org/m", "/models/org/m/"] {
+            assert_eq!(models.plain(name), "org/m", "{name}");
+        }
+        for name in ["", "/other/m", "../m"] {
+            assert_eq!(models.plain(name), name);
+        }
     }
 }

@@ -123,6 +123,7 @@ impl Store {
         cancel: &Cancel,
         progress: Progress,
     ) -> Result<LoadReport, Refusal> {
+        let model = &self.models.plain(model);
         let done = self.load_quietly(model, wanted, cancel, progress);
         match &done {
             Ok(done) => self.tell(&Event::Loaded {
@@ -188,15 +189,16 @@ impl Store {
 
     /// Brings a model into the pool. Blocks.
     pub fn warm(&self, model: &str, cancel: &Cancel) -> Result<Warmed, Refusal> {
-        let warmed = self.warm_quietly(model, cancel);
-        match &warmed {
-            Ok(warmed) => self.tell(&Event::Warmed { model: model.into(), warmed: warmed.clone() }),
-            Err(refusal) => self.failed("bring into the pool", model, refusal),
+        let warmed = self.fill(model, cancel);
+        if let Err(refusal) = &warmed {
+            self.failed("bring into the pool", model, refusal);
         }
         warmed
     }
 
-    fn warm_quietly(&self, model: &str, cancel: &Cancel) -> Result<Warmed, Refusal> {
+    /// As [`Store::warm`]; that it failed is for the caller to say.
+    fn fill(&self, model: &str, cancel: &Cancel) -> Result<Warmed, Refusal> {
+        let model = &self.models.plain(model);
         let checkpoint = self.models.open(model)?;
         let entry = self.under_way.begin(model, "pool", cancel).ok_or_else(ending)?;
         let (total_bytes, read_bytes) = (checkpoint.stored_bytes(), AtomicU64::new(0));
@@ -206,24 +208,29 @@ impl Store {
         };
         let warmed = self.loader.warm(&checkpoint, cancel, &progress);
         self.look_whether_broken(&warmed);
-        Ok(warmed?)
+        let warmed = warmed?;
+        self.tell(&Event::Warmed { model: model.into(), warmed: warmed.clone() });
+        Ok(warmed)
     }
 
     /// Begins to bring a model into the pool, and returns: whoever loads it meanwhile joins in.
     pub fn warm_behind(self: &Arc<Store>, model: &str) -> Result<(), Refusal> {
         let cancel = Cancel::new();
+        let model = &self.models.plain(model);
         {
             let mut fills = self.fills();
             if fills.contains_key(model) {
                 return Ok(());
             }
-            fills.insert(model.into(), cancel.clone());
+            fills.insert(model.clone(), cancel.clone());
         }
-        let (store, name) = (self.clone(), model.to_string());
+        let (store, name) = (self.clone(), model.clone());
         let fill = move || {
             let _ended = FillEnded { store: &store, model: &name };
-            match store.warm_quietly(&name, &cancel) {
-                Ok(warmed) => store.tell(&Event::Warmed { model: name.clone(), warmed }),
+            match store.fill(&name, &cancel) {
+                Ok(_) => {}
+                // It was ended on purpose, as by an unloading.
+                Err(refusal) if refusal.code == Code::Cancelled => {}
                 // The load to a client's memory that comes next does without the pool.
                 Err(refusal) if refusal.code == Code::ResourceExhausted => {
                     store.tell(&Event::Warning { what: refusal.message });
@@ -242,12 +249,17 @@ impl Store {
 
     /// Lets a model stay in the pool, brought there if need be, or go again. Blocks.
     pub fn pin(&self, model: &str, is_pinned: bool, cancel: &Cancel) -> Result<(), Refusal> {
+        let what = if is_pinned { "pin" } else { "unpin" };
+        self.pin_quietly(model, is_pinned, cancel).inspect_err(|refusal| self.failed(what, model, refusal))
+    }
+
+    fn pin_quietly(&self, model: &str, is_pinned: bool, cancel: &Cancel) -> Result<(), Refusal> {
         let checkpoint = match self.models.known(model) {
             Some(known) => known,
             None => self.models.open(model)?,
         };
         if !self.loader.pin(&checkpoint, is_pinned) && is_pinned {
-            self.warm(model, cancel)?;
+            self.fill(model, cancel)?;
             let now = self.models.known(model).unwrap_or(checkpoint);
             if !self.loader.pin(&now, true) {
                 let why =
@@ -261,6 +273,8 @@ impl Store {
     /// Turns a model out of the pool, after the loads that have it have ended; all where none is named. Fills that nobody waits
     /// for are ended. Blocks.
     pub fn evict(&self, model: Option<&str>, cancel: &Cancel) -> Result<u64, Refusal> {
+        let model = model.map(|model| self.models.plain(model));
+        let model = model.as_deref();
         let ended = |(name, cancel): (&String, &Cancel)| {
             if model.is_none_or(|model| model == name) {
                 cancel.set();

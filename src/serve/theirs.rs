@@ -48,7 +48,7 @@ impl Theirs {
     }
 
     async fn load_to_gpus(&self, request: LoadModelRequest) -> Result<(), Refusal> {
-        let (model, id) = (request.model_path.clone(), request.replica_uuid.clone());
+        let (model, id) = (self.store.models.plain(&request.model_path), request.replica_uuid.clone());
         if id.is_empty() || id.len() > MOST_ID_BYTES {
             return Err(Refusal::invalid(format!(
                 "a load to GPUs wants a replica id of 1 to {MOST_ID_BYTES} bytes, and this one has {}",

@@ -14,29 +14,39 @@ use crate::os::sys;
 use crate::write::sidecars::write_synced;
 use crate::write::staging::{MARK, clear_remains};
 
-/// Takes `old` files out of a directory and puts `new` ones (name and text) there. They go in the order in which they are
-/// named, and come in theirs. On an error everything is as it was. Returns notes of what remains of killed runs.
-pub fn replace_files(dir: &Path, old: &[String], new: &[(String, Vec<u8>)]) -> Result<Vec<String>> {
-    // One at a time, here and for whoever makes a directory in this one.
-    let _gate = remains::lock(dir)?;
-    let notes = clear_remains(dir)?;
-    if old.is_empty() && new.is_empty() {
-        return Ok(notes);
+/// A directory that no other run changes while this is there: what is read in it before a replacement holds for that.
+pub struct Gate<'d> {
+    dir: &'d Path,
+    _lock: Option<fs::File>,
+    /// What of killed runs' remains could not be cleared.
+    pub notes: Vec<String>,
+}
+
+impl<'d> Gate<'d> {
+    /// Waits until no other run is at the directory, nor makes one in it; then clears what killed ones left.
+    pub fn new(dir: &'d Path) -> Result<Gate<'d>> {
+        let lock = remains::lock(dir)?;
+        let notes = clear_remains(dir)?;
+        Ok(Gate { dir, _lock: lock, notes })
     }
-    let hidden = Hidden::new(dir)?;
-    for (name, text) in new {
-        write_synced(&hidden.fresh(name), text)?;
-    }
-    let mut moved: Vec<(PathBuf, PathBuf)> = Vec::new();
-    let done = move_all(dir, &hidden, old, new, &mut moved);
-    if done.is_err() {
-        // Best effort, in the reverse order: the error tells what happened.
-        for (from, to) in moved.iter().rev() {
-            let _ = sys::rename_new(to, from).or_else(|_| fs::rename(to, from));
+
+    /// Takes `old` files out of the directory and puts `new` ones (name and text) there. They go in the order in which they are
+    /// named, and come in theirs. On an error everything is as it was.
+    pub fn replace(&self, old: &[String], new: &[(String, Vec<u8>)]) -> Result<()> {
+        let hidden = Hidden::new(self.dir)?;
+        for (name, text) in new {
+            write_synced(&hidden.fresh(name), text)?;
         }
+        let mut moved: Vec<(PathBuf, PathBuf)> = Vec::new();
+        let done = move_all(self.dir, &hidden, old, new, &mut moved);
+        if done.is_err() {
+            // Best effort, in the reverse order: the error tells what happened.
+            for (from, to) in moved.iter().rev() {
+                let _ = sys::rename_new(to, from).or_else(|_| fs::rename(to, from));
+            }
+        }
+        done.with_context(|| format!("write the index into {}", self.dir.display()))
     }
-    done.with_context(|| format!("write the index into {}", dir.display()))?;
-    Ok(notes)
 }
 
 /// Moves files, and notes from where to where each went.
@@ -127,12 +137,13 @@ mod tests {
         let new =
             |names: &[&str]| names.iter().map(|name| (name.to_string(), b"new".to_vec())).collect::<Vec<_>>();
         let old = ["a", "b"].map(str::to_string);
+        let gate = Gate::new(dir.path()).unwrap();
         // The second of them is somebody else's: the first must not stay, and what went must come back.
-        let error = replace_files(dir.path(), &old, &new(&["c", "theirs"])).unwrap_err();
+        let error = gate.replace(&old, &new(&["c", "theirs"])).unwrap_err();
         assert!(format!("{error:#}").contains("write the index into"), "{error:#}");
         assert_eq!(names(dir.path()), ["a", "b", "theirs"]);
         assert!(["a", "b", "theirs"].iter().all(|name| fs::read(at(name)).unwrap() == b"old"));
-        replace_files(dir.path(), &old, &new(&["c", "a"])).unwrap();
+        gate.replace(&old, &new(&["c", "a"])).unwrap();
         assert_eq!(names(dir.path()), ["a", "c", "theirs"]);
         assert_eq!(fs::read(at("a")).unwrap(), b"new");
     }
@@ -142,7 +153,7 @@ mod tests {
         let dir = tempfile::tempdir_in(".").unwrap();
         let remains = dir.path().join(format!("{MARK}index-1"));
         fs::create_dir(&remains).unwrap();
-        replace_files(dir.path(), &[], &[]).unwrap();
+        Gate::new(dir.path()).unwrap();
         assert!(!remains.exists());
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! It lies among the files, or in a directory of its own that holds links to them and to what lies beside them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
 
@@ -21,7 +21,7 @@ use crate::os::cancel::Cancel;
 use crate::os::digest;
 use crate::os::sys;
 use crate::write::for_clients::{ForClients, Named, for_clients};
-use crate::write::in_place::replace_files;
+use crate::write::in_place::Gate;
 use crate::write::input::places;
 use crate::write::sidecars::{self, Sidecar, sync_folders, write_synced};
 use crate::write::staging::Staging;
@@ -65,12 +65,13 @@ pub fn index(
     let made = what_clients_need(&checkpoint, &beside)?;
     let (mut mark, files) = contents(&checkpoint, &made, with_digests, cancel)?;
     let Done { links, unchanged, notes } = match to {
-        None => among_the_files(&checkpoint, &mark, files)?,
+        None => among_the_files(&checkpoint, &mut mark, files)?,
         Some(to) => beside_the_files(&checkpoint, &mut mark, files, &beside, to)?,
     };
     let names = mark.wrote.keys().cloned().chain([MANIFEST_FILE.to_string()]);
+    let path = to.unwrap_or(dir).to_path_buf();
+    let of_place = note_of_place(&path, storage_path);
     Ok(Written {
-        path: to.unwrap_or(dir).to_path_buf(),
         files: names.collect(),
         links,
         unchanged,
@@ -78,7 +79,13 @@ pub fn index(
         bytes: checkpoint.file_bytes(),
         shards: mark.shards.into_iter().map(|shard| shard.file).collect(),
         aliases: mark.aliases,
-        notes: notes.into_iter().chain(checkpoint.notes_of_parts()).chain(made.notes).collect(),
+        notes: notes
+            .into_iter()
+            .chain(checkpoint.notes_of_parts())
+            .chain(made.notes)
+            .chain(of_place)
+            .collect(),
+        path,
     })
 }
 
@@ -159,18 +166,22 @@ fn digests(checkpoint: &Checkpoint, cancel: &Cancel) -> Result<Digests> {
 }
 
 /// Puts the index among the files.
-fn among_the_files(checkpoint: &Checkpoint, mark: &Indexed, files: Files) -> Result<Done> {
+fn among_the_files(checkpoint: &Checkpoint, mark: &mut Indexed, files: Files) -> Result<Done> {
     let dir = &checkpoint.dir;
-    let before = checkpoint.chosen.indexed.as_deref();
-    if let Some(over) = before.filter(|before| before.over.is_some()) {
+    let gate = Gate::new(dir)?;
+    // Another run may have written it since the checkpoint was opened.
+    let before = mark_in(dir, checkpoint)?;
+    if let Some(over) = before.as_ref().filter(|before| before.over.is_some()) {
         bail!(
             "{} holds links and an index over {}: name that, and this as the directory for the index",
             dir.display(),
             over.root(dir).display()
         );
     }
+    let kept = keep_digests(checkpoint, before.as_ref(), mark);
+    let notes = gate.notes.iter().cloned().chain(kept).collect();
     // The index goes first and comes last: it is never there without its mark.
-    let mut old = before.map(|before| before.own_files(dir)).unwrap_or_default();
+    let mut old = before.as_ref().map(|before| before.own_files(dir)).unwrap_or_default();
     old.sort_by_key(|name| name != INDEX_FILE);
     let mut new = vec![(MANIFEST_FILE.to_string(), mark.to_text()?.into_bytes())];
     new.extend(files);
@@ -188,12 +199,33 @@ fn among_the_files(checkpoint: &Checkpoint, mark: &Indexed, files: Files) -> Res
         json::read_bytes(&dir.join(name)).is_ok_and(|there| there == *text)
     };
     if old.len() == new.len() && new.iter().all(is_same) {
-        // One that was killed when all was in its place may have left its hidden directory.
-        return Ok(Done { unchanged: true, notes: replace_files(dir, &[], &[])?, ..Done::default() });
+        return Ok(Done { unchanged: true, notes, ..Done::default() });
     }
-    let notes = replace_files(dir, &old, &new)?;
+    gate.replace(&old, &new)?;
     check_served(dir, checkpoint)?;
     Ok(Done { notes, ..Done::default() })
+}
+
+/// The mark of an index in a directory, if there is one.
+fn mark_in(dir: &Path, checkpoint: &Checkpoint) -> Result<Option<Indexed>> {
+    indexed::read(dir, &Bounds::new(dir, checkpoint.storage_path.as_deref())?)
+}
+
+/// Takes over the digests of the index that is replaced, unless new ones were made or the files are not what they were; says so.
+fn keep_digests(checkpoint: &Checkpoint, before: Option<&Indexed>, mark: &mut Indexed) -> Option<String> {
+    let before = before.filter(|before| !before.tensors.is_empty() && mark.tensors.is_empty())?;
+    let names: BTreeSet<&str> = checkpoint.names().collect();
+    if before.shards == mark.shards && before.tensors.keys().eq(names) {
+        mark.tensors = before.tensors.clone();
+        return Some(
+            "the digests of its tensors are those of the last time: index with digests to make them anew"
+                .into(),
+        );
+    }
+    Some(
+        "the digests of its tensors were of other files and are gone: index with digests to make them anew"
+            .into(),
+    )
 }
 
 /// Puts the index into a directory of its own, with links to the files and to what lies beside them.
@@ -205,7 +237,8 @@ fn beside_the_files(
     to: &Path,
 ) -> Result<Done> {
     target::check_apart(to, &places(checkpoint))?;
-    check_replaceable(to, checkpoint)?;
+    let before = replaceable(to, checkpoint)?;
+    let kept = keep_digests(checkpoint, before.as_ref(), mark);
     let staging = Staging::new(to, true)?;
     let real = |path: &Path| path.canonicalize().with_context(|| format!("resolve {}", path.display()));
     let (here, there) = (real(staging.path())?, real(&checkpoint.dir)?);
@@ -229,25 +262,38 @@ fn beside_the_files(
             there.display()
         )
     })?;
-    let done = Done { links: mark.links.clone(), notes: staging.notes.clone(), ..Done::default() };
+    let notes = staging.notes.iter().cloned().chain(kept).collect();
+    let done = Done { links: mark.links.clone(), notes, ..Done::default() };
     staging.publish()?;
     Ok(done)
 }
 
-/// Refuses a directory that holds anything but an index over another one.
-fn check_replaceable(to: &Path, checkpoint: &Checkpoint) -> Result<()> {
-    let Some(about) = target::standing(to)? else { return Ok(()) };
-    let is_own = || -> Result<bool> {
-        let bounds = Bounds::new(to, checkpoint.storage_path.as_deref())?;
-        Ok(indexed::read(to, &bounds)?.is_some_and(|indexed| indexed.over.is_some()))
-    };
-    if about.is_dir() && (listing::list(to)?.is_empty() || is_own()?) {
-        return Ok(());
+/// The index over another directory that may be replaced; refuses a directory that holds anything else.
+fn replaceable(to: &Path, checkpoint: &Checkpoint) -> Result<Option<Indexed>> {
+    let Some(about) = target::standing(to)? else { return Ok(None) };
+    if about.is_dir() && listing::list(to)?.is_empty() {
+        return Ok(None);
     }
-    bail!(
-        "{} exists, and is no index over another directory, so it is not replaced: choose another name",
-        to.display()
-    )
+    let mark = if about.is_dir() { mark_in(to, checkpoint)? } else { None };
+    match mark.filter(|mark| mark.over.is_some()) {
+        Some(mark) => Ok(Some(mark)),
+        None => bail!(
+            "{} exists, and is no index over another directory, so it is not replaced: choose another name",
+            to.display()
+        ),
+    }
+}
+
+/// Says where a server with this storage path would not find it.
+fn note_of_place(path: &Path, storage_path: &Path) -> Option<String> {
+    let is_below = match (path.canonicalize(), storage_path.canonicalize()) {
+        (Ok(path), Ok(storage_path)) => path.starts_with(&storage_path),
+        _ => false,
+    };
+    let (path, storage_path) = (path.display(), storage_path.display());
+    (!is_below).then(|| {
+        format!("{path} does not lie below {storage_path}: a store server finds it only where its own storage path holds it")
+    })
 }
 
 fn link(at: &Path, to: &Path) -> Result<()> {

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
+use thiserror::Error;
 
 use crate::checkpoint::indexed::{self, Indexed};
 use crate::checkpoint::packed::REQUIREMENT;
@@ -28,6 +29,22 @@ pub fn place(storage_path: &Path, name: &str) -> Result<PathBuf> {
         );
     }
     Ok(storage_path.join(name))
+}
+
+/// Where something new goes: at a path, where it is one as with [`Checkpoint::locate`], else below the storage path.
+pub fn path_or_place(storage_path: &Path, name: &str) -> Result<PathBuf> {
+    if !names::is_path(name) {
+        return place(storage_path, name);
+    }
+    // Without what says nothing: a last `/`, a `.` in between.
+    let path: PathBuf = Path::new(name).components().collect();
+    let own = |name: &str| names::is_own(name) || names::is_weights(name);
+    match path.file_name() {
+        Some(last) if !own(&last.to_string_lossy()) && !name.chars().any(char::is_control) => Ok(path),
+        _ => bail!(
+            "'{name}' can't name a checkpoint: end it with a directory's name of letters and digits, as in /mnt/nvme/my-model"
+        ),
+    }
 }
 
 /// What stands at a target, links followed; `None` where nothing does. Not being allowed to look is an error.
@@ -91,6 +108,11 @@ pub fn check_free(target: &Path, overwrite: bool) -> Result<()> {
             })
         }
         None if files.is_empty() => Box::new(|_| false),
+        None if recorded_index(target).is_some() => bail!(
+            "{} holds safetensors files that were indexed where they are, and overwriting deletes only what was saved: \
+             remove it yourself, or choose another name",
+            target.display()
+        ),
         None => {
             let (own, modules) = one_model(target)?;
             Box::new(move |name| beside::is_a_checkpoints(name, &own, &modules))
@@ -245,6 +267,11 @@ fn check_unedited(
     Ok(())
 }
 
+/// A target that is not apart from what is read, in words.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct NotApart(String);
+
 /// Refuses a target that is the source, holds it or lies in it: writing there would replace what is read.
 pub fn check_apart(target: &Path, sources: &[PathBuf]) -> Result<()> {
     // A link that leads nowhere has no place.
@@ -261,11 +288,11 @@ pub fn check_apart(target: &Path, sources: &[PathBuf]) -> Result<()> {
         } else {
             continue;
         };
-        bail!(
-            "{} {how} {}, from which is read: name another place; nothing was changed",
-            target.display(),
-            source.display()
-        );
+        let (target, source) = (target.display().to_string(), source.display().to_string());
+        let how = if target == source { "is that".to_string() } else { format!("{how} {source},") };
+        bail!(NotApart(format!(
+            "{target} {how} from which is read: name another place; nothing was changed"
+        )));
     }
     Ok(())
 }
@@ -323,5 +350,29 @@ mod tests {
             assert!(place(Path::new("m"), bad).is_err(), "{bad}");
         }
         assert_eq!(place(Path::new("m"), "a/b").unwrap(), Path::new("m/a/b"));
+    }
+
+    #[test]
+    fn a_new_one_is_a_path_or_lies_below_the_storage_path() {
+        for (name, wanted) in
+            [("a/b", "m/a/b"), ("./a/b", "./a/b"), ("../a", "../a"), ("/x/./a/", "/x/a"), ("a/", "a")]
+        {
+            assert_eq!(path_or_place(Path::new("m"), name).unwrap(), Path::new(wanted), "{name}");
+        }
+        for bad in [
+            "",
+            " ",
+            ".",
+            "..",
+            "/",
+            "./",
+            "./..",
+            "a/..",
+            "./model.safetensors",
+            "/x/tensor.data_0",
+            "./a\nb",
+        ] {
+            assert!(path_or_place(Path::new("m"), bad).is_err(), "{bad}");
+        }
     }
 }

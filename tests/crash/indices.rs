@@ -89,7 +89,7 @@ impl Case {
 }
 
 const AMONG: (&[&str], &str) = (&["index", "./m"], "m");
-const BESIDE: (&[&str], &str) = (&["index", "./m", "--to", "other"], "other");
+const BESIDE: (&[&str], &str) = (&["index", "./m", "--to", "./other"], "other");
 
 #[test]
 fn killed_anywhere_it_is_whole_or_refused_and_the_next_one_makes_it_whole() {

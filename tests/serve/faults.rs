@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 use sllm_gds::Checkpoint;
 use sllm_gds::load::fault::{Fault, Faults};
 use sllm_gds::serve::Verify;
-use sllm_gds::serve::wire::storage::ClearMemRequest;
+use sllm_gds::serve::events::Event;
+use sllm_gds::serve::wire::storage::{ClearMemRequest, DeviceType, UnloadModelRequest};
 use sllm_gds::serve::wire::v1::StatusRequest;
 use tonic::Code;
 
@@ -158,6 +159,36 @@ async fn storage_that_hangs_holds_up_no_other_load() {
     faults.release();
     waiting.await.unwrap().unwrap();
     assert_eq!(held.read(), stuck);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unloading_ends_a_fill_and_is_no_error() {
+    let faults = Arc::new(Faults::new(1, 1, &[Fault::Hung], "m"));
+    let rig = Rig::new(|settings| settings.faults = Some(faults.clone()));
+    rig.put("m", &[1_000_000]);
+    let mut client = rig.theirs().await;
+    client.load_model_async(warm("m")).await.unwrap();
+    while faults.hanging() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let target_device_type = DeviceType::Cpu.into();
+    let request = UnloadModelRequest { model_path: "m".into(), target_device_type, ..Default::default() };
+    let mut other = client.clone();
+    let unloading = tokio::spawn(async move { other.unload_model(request).await });
+    // It asks the fill to end, whose reads hang; then they come back.
+    let mut ours = rig.ours().await;
+    for _ in 0..100 {
+        ours.status(StatusRequest {}).await.unwrap();
+    }
+    faults.release();
+    unloading.await.unwrap().unwrap();
+    // Asked for until it is done, the fill comes after the one that was ended.
+    let is_warmed = || rig.events.lock().unwrap().iter().any(|event| matches!(event, Event::Warmed { .. }));
+    while !is_warmed() {
+        client.load_model_async(warm("m")).await.unwrap();
+    }
+    let events = rig.events.lock().unwrap();
+    assert!(!events.iter().any(|event| matches!(event, Event::Failed { .. })), "{events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

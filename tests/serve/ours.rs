@@ -113,6 +113,22 @@ async fn models_are_warmed_and_pinned_from_the_start() {
     }
 }
 
+#[tokio::test]
+async fn a_model_has_one_name_however_clients_spell_it() {
+    let rig = Rig::new(|_| ());
+    rig.put("org/m", &[1000]);
+    let mut admin = rig.admin().await;
+    let whole = rig.models().canonicalize().unwrap().join("org/m/");
+    for name in ["org/m", "org/m/", "./org//m", whole.to_str().unwrap()] {
+        admin.warm(WarmRequest { model: name.into() }).await.unwrap();
+        admin.pin(PinRequest { model: name.into(), pinned: true }).await.unwrap();
+    }
+    let status = admin.status(StatusRequest {}).await.unwrap().into_inner();
+    let names: Vec<&str> = status.models.iter().map(|model| model.model.as_str()).collect();
+    assert_eq!(names, ["org/m"]);
+    assert!(admin.evict(EvictRequest { model: "org/m/".into() }).await.unwrap().into_inner().bytes > 0);
+}
+
 /// What stands at /metrics.
 fn page(at: &str, path: &str) -> String {
     use std::io::{Read, Write};
@@ -142,6 +158,8 @@ async fn prometheus_reads_what_was_loaded_and_what_failed() {
         "sllm_gds_failures_total{call=\"load\",code=\"OutOfRange\"} 1",
         "sllm_gds_pool_chunks{state=\"full\"} 4",
         "sllm_gds_open_handles 0",
+        "# TYPE sllm_gds_pool_evictions counter",
+        "sllm_gds_pool_evictions_total 0",
         "sllm_gds_load_seconds_count 2",
         "# EOF",
     ] {

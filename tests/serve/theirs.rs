@@ -172,6 +172,30 @@ async fn a_model_that_fails_half_way_leaves_no_number_behind() {
 }
 
 #[tokio::test]
+async fn a_model_that_is_shorter_than_it_was_saved_is_neither_registered_nor_brought_into_the_pool() {
+    let rig = Rig::new(|_| ());
+    rig.put("m", &[99_999]);
+    let digest = sllm_gds::os::digest::NAME;
+    let recorded = format!(
+        r#"{{"version":1,"digest":"{digest}","partitions":[{{"file":"tensor.data_0","bytes":100000,"digests":[]}}]}}"#
+    );
+    fs::write(rig.models().join("m/sllm_gds.json"), recorded).unwrap();
+    let mut client = rig.theirs().await;
+    let register = RegisterModelRequest { model_path: "m".into() };
+    for refused in [
+        client.register_model(register).await.unwrap_err(),
+        client.load_model_async(warm("m")).await.unwrap_err(),
+    ] {
+        let says = |words| refused.message().contains(words);
+        assert!(
+            says("99999 bytes long, and 100000 were written") && says("save the model again"),
+            "{refused:?}"
+        );
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+    }
+}
+
+#[tokio::test]
 async fn registration_can_be_required_and_memory_cleared_keeps_it() {
     let rig = Rig::new(|settings| settings.registration_required = true);
     rig.put("m", &[1000]);
