@@ -199,12 +199,12 @@ mod tests {
     }
 
     #[test]
-    fn packed_weights_are_named_as_such() {
+    fn damaged_packed_weights_are_named_as_such() {
         let dir = tempfile::tempdir().unwrap();
         for name in [PACKED_INDEX_FILE, "packed.data_0"] {
             fs::write(dir.path().join(name), "{}").unwrap();
         }
-        assert!(text(served(dir.path(), None)).contains("`sllm-gds export`"));
+        assert!(text(served(dir.path(), None)).contains("packed_index.json"));
     }
 
     #[test]

@@ -199,13 +199,13 @@ mod tests {
             files in prop::collection::vec(prop::collection::vec((1u64..20, 0u64..5), 0..6), 0..4)
         ) {
             let cut = |file: &Vec<(u64, u64)>| {
-                let mut at = 0;
-                let ranges = file.iter().map(|(bytes, shared): &(u64, u64)| {
-                    let start = at - (*shared).min(at).min(bytes - 1);
-                    at = start + bytes;
-                    start..at
-                });
-                ranges.collect::<Vec<_>>()
+                // Each begins behind the one before, and ends behind its end.
+                let mut ranges: Vec<Range<u64>> = Vec::new();
+                for (bytes, shared) in file {
+                    let (least, end) = ranges.last().map_or((0, 0), |last| (last.start + 1, last.end));
+                    ranges.push(end.saturating_sub(*shared).max(least)..end + bytes);
+                }
+                ranges
             };
             let cuts: Vec<Vec<Range<u64>>> = files.iter().map(cut).collect();
             let ranges = Ranges::at(cuts.iter().cloned());
