@@ -12,6 +12,8 @@ pytest.importorskip("numpy")
 from conftest import pattern, write_file  # noqa: E402
 
 ROWS, ROW_BYTES = 512, 1 << 15
+#: Four threads' chunks of 2 MiB, and as much again.
+AT_ONCE_BYTES = 16 << 20
 
 #: One rank: loads its share when it is told to, and says which bytes came, and how many its reads took from storage.
 RANK = """
@@ -46,7 +48,7 @@ def test_two_ranks_read_each_byte_from_storage_once_between_them(tmp_path, way, 
     import numpy as np
 
     w = np.frombuffer(pattern(ROW_BYTES, 1) * ROWS, np.uint8).reshape(ROWS, ROW_BYTES)
-    all_of = pattern(1 << 20, 2) * 4
+    all_of = pattern(1 << 20, 2) * 32
     path = write_file(tmp_path / "m.safetensors", [("w", "U8", w.shape, w.tobytes()), ("all", "U8", [len(all_of)], all_of)])
     out_of_the_page_cache(path)
     words = [sys.executable, "-c", RANK, str(path), way]
@@ -66,5 +68,5 @@ def test_two_ranks_read_each_byte_from_storage_once_between_them(tmp_path, way, 
     nbytes, taken = path.stat().st_size, sum(answer["from_storage"] for answer in answers)
     if taken < nbytes // 2:
         pytest.skip("the file did not leave the page cache: this file system keeps it in memory, or tells nothing of reads")
-    # Read-ahead of two readers may overlap at the edges of what each reads.
-    assert taken <= nbytes * 1.15
+    # What two readers ask for at the same moment both may take: a chunk of each thread, and read-ahead.
+    assert taken <= nbytes + AT_ONCE_BYTES
